@@ -1,0 +1,318 @@
+"""``edgeformer::BiLevelRoutingAttention``, version 1: the single source of truth of the op.
+
+Bi-level routing attention (BRA; BiFormer, Zhu et al., CVPR 2023, arXiv 2303.08810) splits a feature map into
+``regions x regions`` regions, lets every region pick the ``topk`` regions whose mean key answers its mean query best,
+and attends from each of its queries to all tokens of the picked regions.
+
+The op takes the output of the qkv projection in image layout and gives the attention output before LePE is added and
+before the output projection:
+
+* input ``qkv``: ``[N, H, W, 2 * qk_dim + dim]``, channels in the order q, k, v; H and W are multiples of ``regions``;
+* output: ``[N, H, W, dim]``;
+* FLOAT, FLOAT16 or BFLOAT16 in and the same type out; or INT8 in (``x_real = x_scale * x_int8`` with one scale each
+  for q, k and v) and ``output_type`` out.
+
+Whatever the input type, region means, routing logits, softmax and all accumulations are FP32: near-ties between
+regions flip otherwise. Regions with equal routing logits are taken lowest index first, as ONNX TopK defines it.
+
+Three things stand here: the attributes with their rules (`Attributes`), the op as an ONNX function in standard ops
+(`function_proto`), which every runtime without the plugin executes, and the slow, obvious float64 reference
+(`reference`), the oracle of all tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from edgeformer.errors import InputError
+
+__all__ = [
+    "DOMAIN",
+    "FUNCTION_OPSET",
+    "OP_TYPE",
+    "OP_VERSION",
+    "Attributes",
+    "function_proto",
+    "is_op",
+    "reference",
+    "reference_routing",
+    "with_function",
+    "without_function",
+]
+
+DOMAIN = "edgeformer"
+OP_TYPE = "BiLevelRoutingAttention"
+OP_VERSION = 1
+# The lowest opset with ReduceMean's axes as an input; the body uses nothing newer, so any later importer takes it.
+FUNCTION_OPSET = 18
+
+_SCALES = ("q_scale", "k_scale", "v_scale")
+_OUTPUT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The attributes of one op node.
+
+    Attributes:
+        num_heads: number of attention heads; divides ``qk_dim`` and the value width ``dim``.
+        regions: regions per side of the feature map (the reference implementation's ``n_win``).
+        topk: regions that each region attends to, 1 <= topk <= regions ** 2.
+        qk_dim: channels of the queries, and of the keys. The rest of the input's channels are values.
+        scale: factor on routing logits and attention logits alike; ``qk_dim ** -0.5`` in the released models.
+        q_scale: quantization step of an INT8 input's queries; ``None`` for a float input.
+        k_scale: the same for the keys.
+        v_scale: the same for the values.
+        output_type: type of the output for an INT8 input, ``TensorProto.FLOAT16`` or ``TensorProto.FLOAT``; ``None``
+            for a float input, whose output has the input's type.
+
+    Raises:
+        InputError: a value is out of range; the message lists every one.
+    """
+
+    num_heads: int
+    regions: int
+    topk: int
+    qk_dim: int
+    scale: float
+    q_scale: float | None = None
+    k_scale: float | None = None
+    v_scale: float | None = None
+    output_type: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name}={getattr(self, name)}; it must be at least 1"
+            for name in ("num_heads", "regions", "topk", "qk_dim")
+            if getattr(self, name) < 1
+        ]
+        if not faults:
+            if self.topk > self.regions**2:
+                faults.append(f"topk={self.topk}; at most regions ** 2 = {self.regions**2} regions exist")
+            if self.qk_dim % self.num_heads:
+                faults.append(f"qk_dim={self.qk_dim}; it must be a multiple of num_heads={self.num_heads}")
+        if not (np.isfinite(self.scale) and self.scale > 0):
+            faults.append(f"scale={self.scale}; it must be positive and finite")
+        steps = [getattr(self, name) for name in _SCALES]
+        if any(step is not None for step in steps):
+            faults += [
+                f"{name}={step}; an INT8 input needs all of {', '.join(_SCALES)}, positive and finite"
+                for name, step in zip(_SCALES, steps, strict=True)
+                if step is None or not (np.isfinite(step) and step > 0)
+            ]
+            if self.output_type not in _OUTPUT_TYPES:
+                faults.append(f"output_type={self.output_type}; an INT8 input needs 1 (FLOAT) or 10 (FLOAT16)")
+        elif self.output_type is not None:
+            faults.append(f"output_type={self.output_type}; only an INT8 input takes it, a float one keeps its type")
+        if faults:
+            raise InputError(f"{DOMAIN}::{OP_TYPE}: " + "; ".join(faults))
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the node's input is INT8."""
+        return self.q_scale is not None
+
+    @classmethod
+    def from_node(cls, node: onnx.NodeProto) -> Attributes:
+        """Read the attributes of an ONNX node.
+
+        Raises:
+            InputError: the node is another op, or an attribute is unknown, missing, of a wrong type or out of range.
+        """
+        if not is_op(node):
+            raise InputError(f"node {node.name!r} is {node.domain}::{node.op_type}, not {DOMAIN}::{OP_TYPE}")
+        kinds = dict.fromkeys(("num_heads", "regions", "topk", "qk_dim", "output_type"), onnx.AttributeProto.INT)
+        kinds |= dict.fromkeys(("scale", *_SCALES), onnx.AttributeProto.FLOAT)
+        values: dict[str, Any] = {}
+        faults = []
+        for attribute in node.attribute:
+            if attribute.name not in kinds:
+                faults.append(f"unknown attribute {attribute.name!r}")
+            elif attribute.type != kinds[attribute.name]:
+                faults.append(f"attribute {attribute.name!r} must be {_type_name(kinds[attribute.name])}")
+            else:
+                values[attribute.name] = helper.get_attribute_value(attribute)
+        required = ("num_heads", "regions", "topk", "qk_dim", "scale")
+        given = {attribute.name for attribute in node.attribute}
+        faults += [f"attribute {name!r} is missing" for name in required if name not in given]
+        if faults:
+            raise InputError(f"node {node.name!r}: " + "; ".join(faults))
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes that are set, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def make_node(self, qkv: str, output: str, name: str) -> onnx.NodeProto:
+        """The ONNX node with these attributes that reads tensor ``qkv`` and writes tensor ``output``."""
+        return helper.make_node(OP_TYPE, [qkv], [output], name=name, domain=DOMAIN, **self.to_dict())
+
+    def dim(self, channels: int) -> int:
+        """Width of the values (and of the output) for an input of ``channels`` channels.
+
+        Raises:
+            InputError: no values are left, or their number is no multiple of ``num_heads``.
+        """
+        dim = channels - 2 * self.qk_dim
+        if dim < 1 or dim % self.num_heads:
+            raise InputError(
+                f"{DOMAIN}::{OP_TYPE}: got {channels} channels; with qk_dim={self.qk_dim} and "
+                f"num_heads={self.num_heads} they must be 2 * {self.qk_dim} plus a multiple of {self.num_heads}"
+            )
+        return dim
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Check that the op takes a ``qkv`` of ``shape`` ``(N, H, W, channels)``.
+
+        Raises:
+            InputError: the rank is not 4, H or W is no positive multiple of ``regions``, or the channels do not fit.
+        """
+        if len(shape) != 4:
+            raise InputError(f"{DOMAIN}::{OP_TYPE}: got shape {shape}; the input is [N, H, W, channels]")
+        for axis, size in (("H", shape[1]), ("W", shape[2])):
+            if size < 1 or size % self.regions:
+                raise InputError(
+                    f"{DOMAIN}::{OP_TYPE}: got {axis}={size}; it must be a positive multiple of "
+                    f"regions={self.regions}: choose another input size, or pad (auto_pad) before the qkv projection"
+                )
+        self.dim(shape[3])
+
+
+def is_op(node: onnx.NodeProto) -> bool:
+    """Whether ``node`` is an ``edgeformer::BiLevelRoutingAttention``."""
+    return bool(node.domain == DOMAIN and node.op_type == OP_TYPE)
+
+
+@cache
+def _function_bytes(quantized: bool) -> bytes:
+    from edgeformer.ops import bi_level_routing_attention_body
+
+    serialized: bytes = bi_level_routing_attention_body.build(quantized).SerializeToString()
+    return serialized
+
+
+def function_proto(*, quantized: bool = False) -> onnx.FunctionProto:
+    """The op as an ONNX function in standard ops at opset 18, generic in N, H, W and the channel count.
+
+    ONNX Runtime and TensorRT without the plugin inline it. Attention MatMuls run in the input's type (runtimes
+    accumulate them in FP32), everything that decides routing and the softmax in FP32.
+
+    Args:
+        quantized: the body for INT8 inputs, which are dequantized to ``output_type`` first.
+    """
+    function = onnx.FunctionProto()
+    function.ParseFromString(_function_bytes(quantized))
+    return function
+
+
+def with_function(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` that carries the op's function and the opset import its nodes need.
+
+    Raises:
+        InputError: INT8 and float op nodes are mixed (one body cannot serve both), or a node's attributes are wrong.
+    """
+    kinds = {Attributes.from_node(node).quantized for node in model.graph.node if is_op(node)}
+    if len(kinds) > 1:
+        raise InputError(
+            f"the graph mixes {OP_TYPE} nodes with INT8 and with float input: quantize all of them or none"
+        )
+    result = without_function(model)
+    if DOMAIN not in {opset.domain for opset in result.opset_import}:
+        result.opset_import.append(helper.make_opsetid(DOMAIN, OP_VERSION))
+    result.functions.append(function_proto(quantized=kinds == {True}))
+    # Model-local functions came with IR version 8.
+    result.ir_version = max(result.ir_version, 8)
+    return result
+
+
+def without_function(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` without the op's function, for a parser that knows the plugin but has no plugin override."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    kept = [function for function in result.functions if (function.domain, function.name) != (DOMAIN, OP_TYPE)]
+    del result.functions[:]
+    result.functions.extend(kept)
+    return result
+
+
+def reference_routing(qkv: npt.NDArray[Any], attributes: Attributes) -> npt.NDArray[np.int64]:
+    """The regions that every region attends to, computed in float64.
+
+    Args:
+        qkv: ``[N, H, W, 2 * qk_dim + dim]``, any float type, or int8 with the attributes' scales.
+        attributes: the op's attributes.
+
+    Returns:
+        int64 ``[N, regions ** 2, topk]``, best region first, equal ones lowest index first, NaN logits before all
+        others. Regions are numbered row by row.
+
+    Raises:
+        InputError: the shape does not fit the attributes.
+    """
+    query, key, _ = _regions(qkv, attributes)
+    logits = (query.mean(axis=2) * attributes.scale) @ key.mean(axis=2).transpose(0, 2, 1)
+    # A stable ascending sort of the negated logits keeps equal ones in index order.
+    order = np.argsort(np.where(np.isnan(logits), -np.inf, -logits), axis=-1, kind="stable")
+    return order[..., : attributes.topk].astype(np.int64)
+
+
+def reference(qkv: npt.NDArray[Any], attributes: Attributes) -> npt.NDArray[np.float64]:
+    """The op in plain NumPy and float64: slow, obvious, and the oracle of every other implementation.
+
+    Args:
+        qkv: ``[N, H, W, 2 * qk_dim + dim]``, any float type, or int8 with the attributes' scales.
+        attributes: the op's attributes.
+
+    Returns:
+        float64 ``[N, H, W, dim]``.
+
+    Raises:
+        InputError: the shape does not fit the attributes.
+    """
+    query, key, value = _regions(qkv, attributes)
+    routing = reference_routing(qkv, attributes)
+    batch, regions, tokens, dim = value.shape
+    heads = attributes.num_heads
+    output = np.empty_like(value)
+    for n in range(batch):
+        for region in range(regions):
+            picked = routing[n, region]
+            q = query[n, region].reshape(tokens, heads, -1)
+            k = key[n, picked].reshape(picked.size * tokens, heads, -1)
+            v = value[n, picked].reshape(picked.size * tokens, heads, -1)
+            logits = np.einsum("qhd,khd->hqk", q * attributes.scale, k)
+            weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            weights /= weights.sum(axis=-1, keepdims=True)
+            output[n, region] = np.einsum("hqk,khd->qhd", weights, v).reshape(tokens, dim)
+    _, height, width, _ = qkv.shape
+    side = attributes.regions
+    tiles = output.reshape(batch, side, side, height // side, width // side, dim)
+    image: npt.NDArray[np.float64] = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height, width, dim)
+    return image
+
+
+def _regions(qkv: npt.NDArray[Any], attributes: Attributes) -> tuple[npt.NDArray[np.float64], ...]:
+    """Queries, keys and values, each ``[N, regions ** 2, tokens, channels]`` in float64."""
+    attributes.check_shape(qkv.shape)
+    batch, height, width, channels = qkv.shape
+    side = attributes.regions
+    tiles = qkv.astype(np.float64).reshape(batch, side, height // side, side, width // side, channels)
+    tokens = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, side * side, -1, channels)
+    query, key, value = np.split(tokens, [attributes.qk_dim, 2 * attributes.qk_dim], axis=-1)
+    if attributes.quantized:
+        assert attributes.q_scale is not None
+        assert attributes.k_scale is not None
+        assert attributes.v_scale is not None
+        return query * attributes.q_scale, key * attributes.k_scale, value * attributes.v_scale
+    return query, key, value
+
+
+def _type_name(kind: int) -> str:
+    return str(onnx.AttributeProto.AttributeType.Name(kind))

@@ -1,0 +1,260 @@
+"""The op against a second, independent formulation, its ONNX body in ONNX Runtime, and its attribute rules."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from edgeformer.errors import InputError
+from edgeformer.ops import bi_level_routing_attention as bra
+
+# n, h, w, num_heads, regions, topk, qk_dim, dim
+SHAPES = {
+    "stage1": (2, 28, 28, 2, 7, 1, 64, 64),
+    "stage2": (1, 14, 14, 4, 7, 4, 32, 32),
+    "one_token_regions": (1, 7, 7, 2, 7, 16, 16, 16),
+    "rectangular": (3, 6, 15, 3, 3, 2, 24, 24),
+    "all_regions": (1, 8, 4, 1, 2, 4, 8, 8),
+    "one_region": (2, 5, 3, 1, 1, 1, 4, 4),
+    "narrow_queries": (1, 6, 6, 2, 3, 5, 8, 20),
+}
+
+
+def _case(name: str) -> tuple[bra.Attributes, np.ndarray]:
+    n, h, w, heads, regions, topk, qk_dim, dim = SHAPES[name]
+    rng = np.random.default_rng(sorted(SHAPES).index(name))
+    # Region offsets make the top-k decisive: without them region means of noise nearly tie.
+    qkv = rng.standard_normal((n, h, w, 2 * qk_dim + dim))
+    tiles = rng.standard_normal((n, regions, 1, regions, 1, 2 * qk_dim + dim))
+    qkv += np.broadcast_to(tiles, (n, regions, h // regions, regions, w // regions, 2 * qk_dim + dim)).reshape(
+        qkv.shape
+    )
+    return bra.Attributes(heads, regions, topk, qk_dim, qk_dim**-0.5), qkv.astype(np.float32)
+
+
+def _one_token(qkv: np.ndarray, attributes: bra.Attributes, n: int, y: int, x: int) -> np.ndarray:
+    """The op's output at one token straight from the definition, by loops over positions rather than reshapes."""
+    _, height, width, channels = qkv.shape
+    side, qk = attributes.regions, attributes.qk_dim
+    rows, columns = height // side, width // side
+
+    def tokens(region: int) -> list[np.ndarray]:
+        top, left = region // side * rows, region % side * columns
+        return [qkv[n, top + i, left + j].astype(np.float64) for i in range(rows) for j in range(columns)]
+
+    mine = (y // rows) * side + x // columns
+    query_mean = np.mean([token[:qk] for token in tokens(mine)], axis=0)
+    logits = [
+        attributes.scale * query_mean @ np.mean([token[qk : 2 * qk] for token in tokens(region)], axis=0)
+        for region in range(side * side)
+    ]
+    picked = sorted(range(side * side), key=lambda region: (-logits[region], region))[: attributes.topk]
+    attended = [token for region in picked for token in tokens(region)]
+    dim = channels - 2 * qk
+    output = np.empty(dim)
+    for head in range(attributes.num_heads):
+        q_part = slice(head * qk // attributes.num_heads, (head + 1) * qk // attributes.num_heads)
+        v_part = slice(head * dim // attributes.num_heads, (head + 1) * dim // attributes.num_heads)
+        query = qkv[n, y, x, :qk].astype(np.float64)[q_part]
+        scores = np.array([attributes.scale * query @ token[qk : 2 * qk][q_part] for token in attended])
+        weights = np.exp(scores - scores.max())
+        output[v_part] = weights @ np.array([token[2 * qk :][v_part] for token in attended]) / weights.sum()
+    return output
+
+
+def _model(attributes: bra.Attributes, element: int, output: int, opset: int = 18) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [attributes.make_node("qkv", "out", "bra")],
+        "op",
+        [helper.make_tensor_value_info("qkv", element, ["n", "h", "w", None])],
+        [helper.make_tensor_value_info("out", output, ["n", "h", "w", "dim"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    return bra.with_function(model)
+
+
+def _run(model: onnx.ModelProto, qkv: np.ndarray) -> np.ndarray:
+    onnx.checker.check_model(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"qkv": qkv})[0])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_reference_matches_the_definition_token_by_token(name: str) -> None:
+    attributes, qkv = _case(name)
+    output = bra.reference(qkv, attributes)
+    assert output.shape == (*qkv.shape[:3], SHAPES[name][7])
+    rng = np.random.default_rng(7)
+    for _ in range(6):
+        n, y, x = (int(rng.integers(size)) for size in qkv.shape[:3])
+        np.testing.assert_allclose(output[n, y, x], _one_token(qkv, attributes, n, y, x), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_body_matches_the_reference_in_fp32(name: str) -> None:
+    attributes, qkv = _case(name)
+    expected = bra.reference(qkv, attributes)
+    got = _run(_model(attributes, TensorProto.FLOAT, TensorProto.FLOAT), qkv)
+    assert got.dtype == np.float32
+    assert np.abs(got - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_body_matches_the_reference_in_fp16(name: str) -> None:
+    attributes, qkv = _case(name)
+    half = qkv.astype(np.float16)
+    expected = bra.reference(half, attributes)
+    got = _run(_model(attributes, TensorProto.FLOAT16, TensorProto.FLOAT16), half)
+    assert got.dtype == np.float16
+    # A few FP16 roundings (scaled query, logits, weights, output) of 2 ** -11 each.
+    assert np.abs(got - expected).max() <= 4e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("output_type", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_int8_body_dequantizes_each_part_with_its_own_scale(output_type: int) -> None:
+    attributes, qkv = _case("narrow_queries")
+    attributes = dataclasses.replace(attributes, q_scale=0.02, k_scale=0.03, v_scale=0.05, output_type=output_type)
+    levels = np.clip(np.rint(qkv / 0.03), -128, 127).astype(np.int8)
+    steps = np.concatenate([np.full(8, 0.02), np.full(8, 0.03), np.full(20, 0.05)])
+    plain = bra.Attributes(
+        attributes.num_heads, attributes.regions, attributes.topk, attributes.qk_dim, attributes.scale
+    )
+    expected = bra.reference(levels * steps, plain)
+    np.testing.assert_allclose(bra.reference(levels, attributes), expected, rtol=1e-12)
+    got = _run(_model(attributes, TensorProto.INT8, output_type), levels)
+    assert got.dtype == helper.tensor_dtype_to_np_dtype(output_type)
+    tolerance = 2e-6 if output_type == TensorProto.FLOAT else 2.0**-11
+    assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def test_ties_go_to_the_lowest_region() -> None:
+    attributes = bra.Attributes(num_heads=1, regions=3, topk=4, qk_dim=2, scale=0.5)
+    qkv = np.ones((1, 3, 3, 6), np.float32)
+    assert bra.reference_routing(qkv, attributes).tolist() == [[[0, 1, 2, 3]] * 9]
+    qkv[0, 1, 2, 2:4] = 3.0  # region 5 has the best key, the others tie
+    assert bra.reference_routing(qkv, attributes).tolist() == [[[5, 0, 1, 2]] * 9]
+
+
+def test_nan_logits_are_picked_first() -> None:
+    attributes = bra.Attributes(num_heads=1, regions=2, topk=2, qk_dim=1, scale=1.0)
+    qkv = np.ones((1, 2, 2, 3), np.float32)
+    qkv[0, 1, 0, 1] = np.nan
+    assert bra.reference_routing(qkv, attributes).tolist() == [[[2, 0]] * 4]
+
+
+def test_wrong_routing_would_be_seen() -> None:
+    """The FP32 tolerance is far below what one wrong region costs, so the body tests do check routing."""
+    attributes, qkv = _case("stage2")
+    other = dataclasses.replace(attributes, topk=3)
+    difference = np.abs(bra.reference(qkv, attributes) - bra.reference(qkv, other)).max()
+    assert difference > 1e-2
+
+
+@pytest.mark.parametrize("name", ["stage2", "narrow_queries"])
+def test_node_round_trip(name: str) -> None:
+    attributes, _ = _case(name)
+    node = attributes.make_node("qkv", "out", "bra")
+    again = bra.Attributes.from_node(node)
+    assert again == dataclasses.replace(attributes, scale=float(np.float32(attributes.scale)))
+    assert (node.domain, node.op_type, list(node.input), list(node.output)) == (
+        "edgeformer", "BiLevelRoutingAttention", ["qkv"], ["out"],
+    )  # fmt: skip
+
+
+GOOD: dict[str, Any] = {"num_heads": 2, "regions": 7, "topk": 4, "qk_dim": 64, "scale": 0.125}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_heads": 0}, "num_heads=0; it must be at least 1"),
+        ({"regions": -1}, "regions=-1; it must be at least 1"),
+        ({"topk": 50}, r"topk=50; at most regions \*\* 2 = 49"),
+        ({"qk_dim": 63}, "qk_dim=63; it must be a multiple of num_heads=2"),
+        ({"scale": float("nan")}, "scale=nan; it must be positive and finite"),
+        ({"scale": 0.0}, "scale=0.0"),
+        ({"q_scale": 0.1}, "k_scale=None; an INT8 input needs all of q_scale, k_scale, v_scale"),
+        ({"q_scale": 0.1, "k_scale": 0.1, "v_scale": 0.0, "output_type": 1}, "v_scale=0.0"),
+        ({"q_scale": 0.1, "k_scale": 0.1, "v_scale": 0.1}, "output_type=None; an INT8 input needs 1"),
+        ({"output_type": 1}, "output_type=1; only an INT8 input takes it"),
+    ],
+)
+def test_attributes_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        bra.Attributes(**{**GOOD, **change})
+
+
+def test_every_fault_is_listed_at_once() -> None:
+    with pytest.raises(InputError) as error:
+        bra.Attributes(num_heads=0, regions=0, topk=1, qk_dim=8, scale=-1.0)
+    assert all(name in str(error.value) for name in ("num_heads=0", "regions=0", "scale=-1.0"))
+
+
+def test_node_faults_are_listed_at_once() -> None:
+    node = helper.make_node(
+        "BiLevelRoutingAttention", ["a"], ["b"], name="n", domain="edgeformer", num_heads=1.0, regions=2, extra=1
+    )
+    with pytest.raises(InputError) as error:
+        bra.Attributes.from_node(node)
+    text = str(error.value)
+    for part in ("'num_heads' must be INT", "unknown attribute 'extra'", "'topk' is missing", "'scale' is missing"):
+        assert part in text
+    with pytest.raises(InputError, match="is ::Relu, not edgeformer::BiLevelRoutingAttention"):
+        bra.Attributes.from_node(helper.make_node("Relu", ["a"], ["b"], name="r"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((14, 14, 192), r"the input is \[N, H, W, channels\]"),
+        ((1, 13, 14, 192), "got H=13; it must be a positive multiple of regions=7"),
+        ((1, 14, 20, 192), "got W=20"),
+        ((1, 14, 14, 128), "got 128 channels"),
+        ((1, 14, 14, 131), "got 131 channels"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(shape: tuple[int, ...], message: str) -> None:
+    attributes = bra.Attributes(**GOOD)
+    with pytest.raises(InputError, match=message):
+        attributes.check_shape(shape)
+    if len(shape) == 4:
+        with pytest.raises(InputError, match=message):
+            bra.reference(np.zeros(shape, np.float32), attributes)
+
+
+def test_with_function_is_pure_and_idempotent() -> None:
+    attributes, _ = _case("stage2")
+    model = _model(attributes, TensorProto.FLOAT, TensorProto.FLOAT)
+    before = model.SerializeToString(deterministic=True)
+    again = bra.with_function(model)
+    assert model.SerializeToString(deterministic=True) == before
+    assert again.SerializeToString(deterministic=True) == before
+    stripped = bra.without_function(model)
+    assert len(model.functions) == 1
+    assert len(stripped.functions) == 0
+    assert [node.op_type for node in stripped.graph.node] == ["BiLevelRoutingAttention"]
+
+
+def test_int8_and_float_nodes_cannot_share_one_function() -> None:
+    plain = bra.Attributes(**GOOD)
+    int8 = bra.Attributes(**GOOD, q_scale=0.1, k_scale=0.1, v_scale=0.1, output_type=10)
+    graph = helper.make_graph([plain.make_node("a", "b", "x"), int8.make_node("c", "d", "y")], "mixed", [], [])
+    with pytest.raises(InputError, match="mixes"):
+        bra.with_function(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_every_value_of_the_body_is_named_once(quantized: bool) -> None:
+    function = bra.function_proto(quantized=quantized)
+    names = [name for node in function.node for name in node.output]
+    assert all(name not in ("", "_") for name in names)
+    assert len(set(names)) == len(names)
+    assert [(opset.domain, opset.version) for opset in function.opset_import] == [("", 18)]
+    extra = ["q_scale", "k_scale", "v_scale", "output_type"] if quantized else []
+    assert list(function.attribute) == ["num_heads", "regions", "topk", "qk_dim", "scale", *extra]
