@@ -1,0 +1,301 @@
+"""The bundle: one folder with everything a build made, described and hashed by its ``manifest.json``.
+
+A bundle is filled in a hidden folder beside its final place and published in one rename, so the final place holds a
+whole bundle or the older one, whatever happens in between. Files of an older bundle are reused (hard-linked where the
+file system can) when the stage that made them had the same inputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgeformer.artifacts import sha256_of_bytes, sha256_of_file, sync_directory, write_text
+from edgeformer.errors import InputError
+
+__all__ = [
+    "MANIFEST",
+    "FileRecord",
+    "Manifest",
+    "StageRecord",
+    "Staging",
+    "TensorRecord",
+    "open_bundle",
+    "read_manifest",
+    "stage_key",
+    "staging",
+]
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION: Literal[1] = 1
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(_Record):
+    """One file of the bundle."""
+
+    sha256: str
+    size: int = Field(ge=0, description="bytes")
+
+
+class TensorRecord(_Record):
+    """A network input or output; symbolic dimensions are strings."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class StageRecord(_Record):
+    """What one stage of the build did.
+
+    ``key`` hashes everything the stage's result depends on; a later build with the same key reuses ``files``.
+    ``verdict`` is ``passed``, ``missed``, ``not judged`` (no gate applies; ``note`` says why) or ``not run``.
+    """
+
+    name: str
+    key: str
+    seconds: float = Field(ge=0, description="wall time of the run that made the files")
+    reused: bool = False
+    files: list[str] = Field(default_factory=list)
+    gate: str | None = None
+    verdict: Literal["passed", "missed", "not judged", "not run"] = "not judged"
+    note: str | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Manifest(_Record):
+    """``manifest.json``: what the bundle is, what made it, and what was and was not verified."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    edgeformer: str
+    created: str = Field(description="UTC, ISO 8601")
+    libraries: dict[str, str]
+    model: dict[str, Any]
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    target: dict[str, Any]
+    batch: list[int] | None = Field(description="minimum, optimum, maximum; null for a static graph")
+    inputs: list[TensorRecord]
+    outputs: list[TensorRecord]
+    stages: list[StageRecord]
+    accuracy: dict[str, Any]
+    files: dict[str, FileRecord]
+
+    def stage(self, name: str) -> StageRecord | None:
+        """The record of the stage called ``name``, if the build had one."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+
+def stage_key(stage: str, **inputs: Any) -> str:
+    """SHA-256 over a stage's name and everything its result depends on, as canonical JSON.
+
+    Raises:
+        TypeError: a value has no JSON form; hash it first.
+    """
+    text = json.dumps({"stage": stage, **inputs}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256_of_bytes(text.encode())
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and validate a bundle's manifest without touching its other files.
+
+    Raises:
+        InputError: no such folder, no manifest in it, or one this version cannot read.
+    """
+    path = bundle / MANIFEST
+    if not bundle.is_dir():
+        raise InputError(f"{bundle}: no such bundle; `edgeformer build ... -o {bundle}` makes one")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{bundle}: not a bundle, it has no {MANIFEST}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise InputError(
+            f"{path}: not a manifest of schema version {SCHEMA_VERSION} ({where}: {first['msg']}); build it again"
+        ) from None
+
+
+def open_bundle(bundle: Path) -> Manifest:
+    """Read a bundle's manifest and check every file against its hash.
+
+    Raises:
+        InputError: as `read_manifest`, or files are missing, changed or lie outside the bundle; all are listed.
+    """
+    manifest = read_manifest(bundle)
+    faults = []
+    for name, record in manifest.files.items():
+        path = bundle / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            faults.append(f"{name}: lies outside the bundle")
+        elif not path.is_file():
+            faults.append(f"{name}: missing")
+        elif path.stat().st_size != record.size or sha256_of_file(path) != record.sha256:
+            faults.append(f"{name}: changed since the build (SHA-256 differs)")
+    if faults:
+        raise InputError(f"{bundle}: damaged bundle: " + "; ".join(faults) + "; build it again")
+    return manifest
+
+
+class Staging:
+    """A bundle in the making. Made by `staging`; files go into ``path``, `publish` makes it the bundle."""
+
+    def __init__(self, path: Path, target: Path, previous: Manifest | None) -> None:
+        self.path = path
+        self.target = target
+        self._previous = previous
+        self.published = False
+
+    def reusable(self, name: str, key: str) -> StageRecord | None:
+        """Bring the files of the older bundle's stage ``name`` here if it had the same ``key``.
+
+        Returns:
+            The older stage's record marked as reused, or ``None``: no older bundle, another key, or a damaged file.
+        """
+        record = self._previous.stage(name) if self._previous else None
+        if record is None or record.key != key:
+            return None
+        assert self._previous is not None
+        for file in record.files:
+            known = self._previous.files.get(file)
+            source = self.target / file
+            if known is None or not source.is_file() or sha256_of_file(source) != known.sha256:
+                return None
+        for file in record.files:
+            (self.path / file).unlink(missing_ok=True)
+            try:
+                os.link(self.target / file, self.path / file)
+            except OSError:
+                shutil.copy2(self.target / file, self.path / file)
+        return record.model_copy(update={"reused": True})
+
+    def file_records(self) -> dict[str, FileRecord]:
+        """Size and SHA-256 of every file put here so far, by name."""
+        return {
+            file.relative_to(self.path).as_posix(): FileRecord(sha256=sha256_of_file(file), size=file.stat().st_size)
+            for file in sorted(self.path.rglob("*"))
+            if file.is_file() and file.name != MANIFEST
+        }
+
+    def publish(self, manifest: Manifest) -> None:
+        """Write the manifest, make all files durable, and put the folder at its final place in one rename.
+
+        Raises:
+            OSError: the file system refused; the older bundle, if any, is still in place.
+        """
+        write_text(self.path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        for file in self.path.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        sync_directory(self.path)
+        if self.target.exists():
+            _exchange(self.path, self.target)
+        else:
+            self.path.rename(self.target)
+        sync_directory(self.target.parent)
+        self.published = True
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Staging]:
+    """Yield a `Staging` for the bundle at ``target``; whatever was not published is removed on the way out.
+
+    Staging folders that a killed build left behind are removed first; those of a build that still runs are not touched.
+
+    Raises:
+        InputError: ``target`` exists and is no bundle, or its folder cannot be written.
+    """
+    target = target.absolute()
+    if target.exists() and not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{target}: exists and is no bundle; choose another output or remove it")
+    previous = None
+    if (target / MANIFEST).is_file():
+        with contextlib.suppress(InputError):  # an unreadable older bundle is replaced, not reused
+            previous = read_manifest(target)
+    prefix = f".{target.name}.staging-"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The parent is locked while a folder is made, so that no other build takes it for an abandoned one.
+        with _locked(target.parent):
+            _remove_abandoned(target.parent, prefix)
+            path = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        raise InputError(f"{target.parent}: cannot be written: {error.strerror}") from error
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        path.chmod(0o777 & ~umask)
+        yield Staging(path, target, previous)
+    finally:
+        # After an exchange this path holds the older bundle, after a plain publish nothing.
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(handle)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    for path in parent.glob(f"{prefix}*"):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # a build that still runs holds it
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two folders in one step; where the file system cannot, move the old one away first."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        if libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise OSError(code, os.strerror(code), str(old))
+    aside = new.with_name(new.name + ".old")
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except BaseException:
+        aside.rename(old)
+        raise
+    aside.rename(new)

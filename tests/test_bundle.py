@@ -1,0 +1,197 @@
+"""The bundle: published whole, verified by hash, reused stage by stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeformer import bundle as bundles
+from edgeformer.bundle import Manifest, StageRecord, Staging, open_bundle, read_manifest, stage_key, staging
+from edgeformer.errors import InputError
+
+
+def _manifest(work: Staging, stages: list[StageRecord]) -> Manifest:
+    return Manifest(
+        edgeformer="0",
+        created="2026-01-01T00:00:00+00:00",
+        libraries={},
+        model={"name": "m"},
+        precision="fp32",
+        target={"name": "t"},
+        batch=[1, 1, 1],
+        inputs=[],
+        outputs=[],
+        stages=stages,
+        accuracy={},
+        files=work.file_records(),
+    )
+
+
+def _publish(target: Path, content: str, key: str = "k") -> None:
+    with staging(target) as work:
+        (work.path / "a.txt").write_text(content)
+        work.publish(_manifest(work, [StageRecord(name="s", key=key, seconds=1.5, files=["a.txt"])]))
+
+
+def test_publish_then_replace(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+    assert (target / "a.txt").read_text() == "one"
+    _publish(target, "two")
+    assert (target / "a.txt").read_text() == "two"
+    assert open_bundle(target).files["a.txt"].size == 3
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_replacing_without_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A C library without renameat2: two renames, and the same result."""
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+    monkeypatch.setattr(bundles.ctypes, "CDLL", lambda *_, **__: object())
+    _publish(target, "two")
+    assert (target / "a.txt").read_text() == "two"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failed_build_leaves_the_older_bundle(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+
+    def fail() -> None:
+        with staging(target) as work:
+            (work.path / "a.txt").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert open_bundle(target).files["a.txt"].size == 3
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_killed_build_leaves_the_older_bundle_and_is_cleaned_up_later(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+    script = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from edgeformer.bundle import staging
+        with staging(Path(sys.argv[1])) as work:
+            (work.path / "a.txt").write_text("half")
+            print("ready", flush=True)
+            time.sleep(60)
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    # While it runs, another build leaves its folder alone.
+    _publish(target, "two")
+    assert len(list(tmp_path.glob(".bundle.staging-*"))) == 1
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert open_bundle(target)
+    assert (target / "a.txt").read_text() == "two"
+    _publish(target, "three")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_stage_is_reused_when_its_key_and_files_match(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    _publish(target, "one", key="k1")
+    with staging(target) as work:
+        assert work.reusable("s", "other") is None
+        assert work.reusable("absent", "k1") is None
+        record = work.reusable("s", "k1")
+        assert record is not None
+        assert record.reused
+        assert record.seconds == 1.5
+        assert (work.path / "a.txt").read_text() == "one"
+    (target / "a.txt").write_text("tampered")
+    with staging(target) as work:
+        assert work.reusable("s", "k1") is None
+        assert list(work.path.iterdir()) == []
+
+
+def test_unreadable_older_bundle_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "manifest.json").write_text("{")
+    _publish(target, "new")
+    assert (target / "a.txt").read_text() == "new"
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(InputError, match="exists and is no bundle"), staging(tmp_path):
+        pass
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="exists and is no bundle"), staging(tmp_path / "precious.txt"):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_parent(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot be written"), staging(tmp_path / "bundle"):
+        pass
+
+
+def test_parent_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"), staging(tmp_path / "file" / "bundle"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: (path / "a.txt").unlink(), "a.txt: missing"),
+        (lambda path: (path / "a.txt").write_text("x"), "a.txt: changed since the build"),
+        (lambda path: (path / "a.txt").write_text("ONE"), "a.txt: changed since the build"),
+        (lambda path: (path / "manifest.json").write_text("{}"), "not a manifest of schema version 1"),
+        (lambda path: (path / "manifest.json").write_text("{"), "not a manifest"),
+        (lambda path: (path / "manifest.json").unlink(), "not a bundle, it has no manifest.json"),
+    ],
+)
+def test_damage_is_found(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+    damage(target)
+    with pytest.raises(InputError, match=message):
+        open_bundle(target)
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/etc/hostname"])
+def test_manifest_cannot_reach_outside(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+    content = json.loads((target / "manifest.json").read_text())
+    content["files"][name] = {"sha256": "0", "size": 0}
+    (target / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="lies outside the bundle"):
+        open_bundle(target)
+
+
+def test_missing_bundle(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such bundle"):
+        read_manifest(tmp_path / "nothing")
+
+
+def test_stage_key_depends_on_every_input() -> None:
+    base = stage_key("fuse", model="a", draws=3)
+    assert base == stage_key("fuse", draws=3, model="a")
+    assert (
+        len({base, stage_key("fuse", model="b", draws=3), stage_key("fuse", model="a", draws=4), stage_key("x")}) == 4
+    )
+    with pytest.raises(TypeError):
+        stage_key("fuse", model=object())
