@@ -1,0 +1,86 @@
+"""The command line: one file a command, each a thin layer over the Python API.
+
+Exit codes: 0 done; 1 a fault of edgeformer (with a traceback); 2 bad input or usage; 3 a missed gate; 4 the machine
+lacks something; 130 interrupted; 143 terminated.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from edgeformer import __version__
+from edgeformer.errors import EdgeformerError
+
+__all__ = ["cli", "main"]
+
+# Name of the command and of the module that holds it; the module is imported when the command is asked for.
+COMMANDS = ("build", "doctor", "export", "fuse", "inspect", "models", "quantize", "targets", "verify")
+
+log = logging.getLogger("edgeformer")
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"edgeformer.cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgeformer")
+def cli() -> None:
+    """From a trained BiFormer to a parity-checked TensorRT engine with fused bi-level routing attention.
+
+    Exit codes: 2 bad input, 3 missed gate, 4 the machine lacks something.
+    """
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    # An exception, so that every `finally` on the way out removes its temporary files.
+    raise SystemExit(128 + number)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit; the entry point of the ``edgeformer`` script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    as_json = "--json" in sys.argv[1:]
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as request:
+        sys.exit(request.exit_code)
+    except click.ClickException as error:
+        if as_json:
+            _print_error("UsageError", error.format_message())
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing was left behind", err=True)
+        sys.exit(130)
+    except EdgeformerError as error:
+        log.debug("where it was raised", exc_info=True)
+        if as_json:
+            _print_error(type(error).__name__, str(error))
+        click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output left; nobody is there to be told
+        sys.exit(141)
+    sys.exit(0)
+
+
+def _print_error(kind: str, message: str) -> None:
+    click.echo(json.dumps({"error": {"kind": kind, "message": message}}))
