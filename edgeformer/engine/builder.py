@@ -1,0 +1,249 @@
+"""From a typed ONNX model to a TensorRT engine, checked: does it run the plugin as often as the graph has the op?
+
+The build itself runs in a child process (`edgeformer.engine.worker` says why).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgeformer.artifacts import sha256_of_bytes, write_bytes, write_text
+from edgeformer.engine.backends import require_backend
+from edgeformer.engine.compiler import BuildFailed
+from edgeformer.engine.job import BuildJob, Compiled, EngineReport
+from edgeformer.engine.plugin_library import require_plugin_library
+from edgeformer.engine.profiles import BatchProfile, ShapeRange, shape_ranges
+from edgeformer.engine.targets import Target, can_build
+from edgeformer.engine.worker import JOB_FILE
+from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, InputError
+from edgeformer.ops.bi_level_routing_attention import is_op, with_function
+
+__all__ = [
+    "SIDECAR_SUFFIX",
+    "BatchProfile",
+    "BuildCancelled",
+    "BuildFailed",
+    "EngineBuild",
+    "EngineReport",
+    "ShapeRange",
+    "build_engine",
+    "count_op_nodes",
+    "write_engine",
+]
+
+# Called with (phase, steps done, steps in all); returning False cancels the build, anything else goes on.
+OnProgress = Callable[[str, int, int], object]
+
+SIDECAR_SUFFIX = ".json"
+_PACKAGE_ROOT = Path(__file__).resolve().parent.parent.parent
+_ERRORS: dict[str, type[EdgeformerError]] = {
+    error.__name__: error for error in (InputError, GateMissed, EnvironmentFault, BuildFailed)
+}
+_LEVELS = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.WARNING}
+# A protobuf message, which an ONNX file without external data is, ends at 2 GiB.
+_LARGEST_MODEL = 2**31 - 1
+_LAST_WORDS = 2000
+
+log = logging.getLogger("edgeformer.tensorrt")
+# What matters of it is in the error raised; without this, logging prints warnings of unconfigured loggers by itself.
+log.addHandler(logging.NullHandler())
+
+
+class BuildCancelled(EdgeformerError):
+    """The progress callback asked to stop. Nothing was written."""
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """A serialised engine and what is known of it."""
+
+    serialized: bytes
+    report: EngineReport
+
+
+def build_engine(
+    model: onnx.ModelProto,
+    *,
+    target: Target,
+    batch: BatchProfile,
+    input_shapes: Mapping[str, ShapeRange] | None = None,
+    use_plugin: bool = True,
+    workspace_bytes: int | None = None,
+    timing_cache: Path | None = None,
+    on_progress: OnProgress | None = None,
+    serialize_plugin: bool = False,
+) -> EngineBuild:
+    """Build an engine; strongly typed, so every type is the graph's.
+
+    Args:
+        model: typed graph, with op nodes and, for ``use_plugin=False``, the op's function or none (it is added).
+        target: machine to build for.
+        batch: batch sizes to serve.
+        input_shapes: shapes of inputs with further dynamic axes; see `edgeformer.engine.profiles.shape_ranges`.
+        use_plugin: run op nodes with the fused kernels of the plugin library; otherwise from their ONNX body.
+        workspace_bytes: limit of the workspace, bytes; ``None`` sets none.
+        timing_cache: file with TensorRT's kernel timings, read if there and written afterwards. TensorRT-RTX times
+            nothing when it builds, so for it the file is neither read nor written, and the report warns.
+        on_progress: called with (phase, steps done, steps in all); returning ``False`` cancels the build.
+        serialize_plugin: put the plugin library into the engine.
+
+    Raises:
+        InputError: shapes that do not fit the graph, a model that TensorRT cannot parse, an unusable timing cache.
+        EnvironmentFault: TensorRT, the plugin library, or the GPU that the target needs is missing.
+        GateMissed: the engine has not one plugin layer for each op node.
+        BuildFailed: TensorRT does not build the network, or ended its process.
+        BuildCancelled: ``on_progress`` returned ``False``.
+    """
+    shapes = shape_ranges(model, batch, input_shapes)
+    op_nodes = count_op_nodes(model.graph)
+    can_build(target, raise_error=True)
+    backend = require_backend(target.flavour, target.tensorrt_minimum, target.tensorrt_below)
+    library = require_plugin_library(target.sm) if use_plugin and op_nodes else None
+    if workspace_bytes is not None and workspace_bytes <= 0:
+        raise InputError(f"workspace limit {workspace_bytes}: it needs at least one byte; leave it out for no limit")
+    if op_nodes and not use_plugin:
+        model = with_function(model)
+    caching = timing_cache is not None and target.flavour == "tensorrt"
+    with tempfile.TemporaryDirectory(prefix="edgeformer-engine-") as name:
+        folder = Path(name)
+        job = BuildJob(
+            model=_write_model(model, folder / "model.onnx"),
+            engine=folder / "model.engine",
+            flavour=target.flavour,
+            sm=target.sm,
+            ahead_of_time=target.built == "anywhere",
+            shapes=shapes,
+            op_nodes=op_nodes,
+            use_plugin=use_plugin,
+            plugin_library=library.path if library else None,
+            plugin_aux=library.aux_path if library else None,
+            serialize_plugin=serialize_plugin,
+            workspace_bytes=workspace_bytes,
+            timing_cache=timing_cache.absolute() if caching and timing_cache and timing_cache.exists() else None,
+            timing_cache_out=folder / "timing.cache" if caching else None,
+        )
+        (folder / JOB_FILE).write_text(job.model_dump_json(), encoding="utf-8")
+        compiled, peak = _run_worker(folder, backend.title, on_progress)
+        serialized = job.engine.read_bytes()
+        if timing_cache is not None and job.timing_cache_out is not None and job.timing_cache_out.exists():
+            write_bytes(timing_cache, job.timing_cache_out.read_bytes())
+    warnings = list(compiled.warnings)
+    if timing_cache is not None and not caching:
+        warnings.append(f"timing cache {timing_cache} neither read nor written: {backend.title} times nothing at build")
+    report = EngineReport.model_validate(
+        {
+            **compiled.model_dump(),
+            "flavour": target.flavour,
+            "target": target.name,
+            "sm": target.sm,
+            "engine_sha256": sha256_of_bytes(serialized),
+            "engine_bytes": len(serialized),
+            "op_nodes": op_nodes,
+            "plugin_version": library.metadata.version if library else None,
+            "peak_host_bytes": peak,
+            "profile": shapes,
+            "warnings": tuple(warnings),
+        }
+    )
+    return EngineBuild(serialized, report)
+
+
+def write_engine(build: EngineBuild, path: str | os.PathLike[str]) -> None:
+    """Write the engine, and its report beside it as ``PATH.json``, which `inspect` reads."""
+    write_bytes(path, build.serialized)
+    write_text(f"{os.fspath(path)}{SIDECAR_SUFFIX}", build.report.model_dump_json(indent=2) + "\n")
+
+
+def count_op_nodes(graph: onnx.GraphProto) -> int:
+    """Nodes of the op in a graph and in the bodies of its control-flow nodes."""
+    inner = sum(
+        count_op_nodes(body)
+        for node in graph.node
+        for attribute in node.attribute
+        for body in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
+    )
+    return inner + sum(is_op(node) for node in graph.node)
+
+
+def _write_model(model: onnx.ModelProto, path: Path) -> Path:
+    if model.ByteSize() > _LARGEST_MODEL:
+        raise InputError(
+            f"the model is {model.ByteSize() / 2**30:.1f} GiB; TensorRT gets it as one file, which ends at 2 GiB"
+        )
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _run_worker(folder: Path, title: str, on_progress: OnProgress | None) -> tuple[Compiled, int]:
+    """Run the job in ``folder``; what the child compiled, and its peak resident memory in bytes."""
+    environment = dict(os.environ)
+    # The child has to find the edgeformer that is running, installed or not.
+    paths = [str(_PACKAGE_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    stderr_path = folder / "stderr.txt"
+    with stderr_path.open("wb") as stderr:
+        # A session of its own: the terminal's Ctrl-C reaches this process only, which then ends the child.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgeformer.engine.worker", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment,
+            start_new_session=True,
+            encoding="utf-8",
+        )
+    try:
+        assert process.stdout is not None
+        result = _follow(process.stdout, on_progress)
+        process.wait()
+    finally:
+        if process.poll() is None:
+            process.kill()
+        with process:
+            pass
+    if result is None:
+        raise BuildFailed(_obituary(process.returncode, title, stderr_path))
+    if result["event"] == "failed":
+        raise _ERRORS.get(result["error"], EdgeformerError)(result["text"])
+    return Compiled.model_validate(result["compiled"]), int(result["peak_host_bytes"])
+
+
+def _follow(lines: Iterable[str], on_progress: OnProgress | None) -> dict[str, Any] | None:
+    """Pass on progress and messages until the child is done; its last word, ``None`` if it ended without one."""
+    for line in lines:
+        event: dict[str, Any] = json.loads(line)
+        kind = event["event"]
+        if kind == "message":
+            log.log(_LEVELS.get(event["severity"], logging.DEBUG), "%s", event["text"])
+        elif kind == "progress":
+            if on_progress is not None and on_progress(event["phase"], event["done"], event["total"]) is False:
+                raise BuildCancelled("the engine build was cancelled; nothing was written")
+        else:
+            return event
+    return None
+
+
+def _obituary(returncode: int, title: str, stderr_path: Path) -> str:
+    """What to say of a build process that ended without a word."""
+    words = stderr_path.read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:].strip()
+    if returncode < 0:
+        end = f"was ended by {signal.Signals(-returncode).name}"
+        if -returncode == signal.SIGKILL:
+            end += " (as the kernel does when memory runs out)"
+    else:
+        end = f"ended with status {returncode}"
+    return f"the build process of {title} {end} before the engine was done. " + (
+        f"It wrote:\n{words}" if words else "It wrote nothing."
+    )

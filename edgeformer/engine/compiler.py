@@ -1,0 +1,263 @@
+"""One TensorRT build, start to end, in the process that calls it: parse, profile, build, count the plugin layers.
+
+`edgeformer.engine.worker` runs this in a child process. The same code serves ``tensorrt`` and ``tensorrt_rtx``; what
+differs is asked from the module at hand (a flag that a version has or has not), never from a table of versions.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgeformer.engine.backends import MessageLog, make_logger
+from edgeformer.engine.job import BuildJob, Compiled, PluginEvidence, TensorInfo
+from edgeformer.engine.plugin_library import load_into_registry
+from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, InputError
+
+__all__ = ["BuildFailed", "check_plugin_layers", "compile_engine", "count_plugin_layers", "takes_override"]
+
+Progress = Callable[[str, int, int], None]
+
+_ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
+_WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
+# The builder lists the layers of the finished engine, one a line, at verbose level: "Layer(PluginV3): name, ...".
+_LISTING = "Engine Layer Information:"
+_LISTED_LAYER = re.compile(r"^Layer\((\w+)\):", re.MULTILINE)
+_KEEP = re.compile(f"{_LISTING}|{_ACTIVATIONS.pattern}|{_WEIGHTS.pattern}")
+_PARSE_PHASE = "Parsing the ONNX model"
+
+
+class BuildFailed(EdgeformerError):
+    """TensorRT took the model and could not build it; the message holds TensorRT's own text."""
+
+
+def takes_override(trt: ModuleType) -> bool:
+    """Whether this TensorRT's parser can prefer a plugin to a local function of the same name (10.15 on)."""
+    return hasattr(trt.OnnxParserFlag, "ENABLE_PLUGIN_OVERRIDE")
+
+
+def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progress: Progress) -> Compiled:
+    """Build ``job.model`` into ``job.engine``.
+
+    Args:
+        trt: the TensorRT module.
+        job: what to build.
+        messages: takes TensorRT's messages.
+        progress: called with (phase, steps done, steps in all) while it builds, from TensorRT's threads.
+
+    Raises:
+        InputError: TensorRT cannot parse the model, or the timing cache does not fit.
+        EnvironmentFault: the plugin library cannot be loaded, or this TensorRT cannot build for the target.
+        GateMissed: not every op node became a plugin layer.
+        BuildFailed: TensorRT does not build the network.
+    """
+    started = time.monotonic()
+    messages.keeps = _KEEP
+    logger = make_logger(trt, messages)
+    builder = _builder(trt, logger, messages)
+    if job.plugin_library is not None:
+        registry = builder.get_plugin_registry()
+        load_into_registry(registry, job.plugin_library, job.plugin_aux, flavour=job.flavour)
+    # TensorRT 11 and TensorRT-RTX ignore the flag: their networks are always strongly typed.
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    progress(_PARSE_PHASE, 0, 1)
+    _parse(trt, network, logger, job, messages)
+    progress(_PARSE_PHASE, 1, 1)
+
+    expected = job.op_nodes if job.use_plugin else 0
+    in_network = count_plugin_layers(trt, network)
+    evidence = PluginEvidence(in_network=in_network, in_engine=None, source="layer types of the parsed network")
+    check_plugin_layers(evidence, expected)
+
+    config = _config(trt, builder, network, job, messages)
+    monitor = _monitor(trt, progress)
+    config.progress_monitor = monitor
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
+        raise BuildFailed(_explain("TensorRT cannot build this network", messages))
+    listing = next((note for note in reversed(messages.notes) if note.startswith(_LISTING)), None)
+    if listing is not None:
+        kinds = _LISTED_LAYER.findall(listing)
+        evidence = PluginEvidence(
+            in_network=in_network,
+            in_engine=sum(kind.startswith("Plugin") for kind in kinds),
+            source=f"{evidence.source}, and the builder's listing of the engine's {len(kinds)} layers",
+        )
+        check_plugin_layers(evidence, expected)
+    job.engine.write_bytes(memoryview(serialized))
+    if job.timing_cache_out is not None and (cache := config.get_timing_cache()) is not None:
+        job.timing_cache_out.write_bytes(memoryview(cache.serialize()))
+    return Compiled(
+        tensorrt_version=trt.__version__,
+        parsed_layers=network.num_layers,
+        plugin=evidence,
+        activation_bytes=_bytes_in(messages, _ACTIVATIONS),
+        weight_bytes=_bytes_in(messages, _WEIGHTS),
+        build_seconds=time.monotonic() - started,
+        tensors=_tensors(network),
+        warnings=tuple(messages.warnings),
+    )
+
+
+def check_plugin_layers(evidence: PluginEvidence, expected: int) -> None:
+    """Check that there are exactly as many plugin layers as expected, wherever they were counted.
+
+    Raises:
+        GateMissed: there are more or fewer.
+    """
+    for place, count in (("parsed network", evidence.in_network), ("built engine", evidence.in_engine)):
+        if count is not None and count != expected:
+            raise GateMissed(
+                f"the {place} has {count} plugin layers, and the graph asks for {expected} "
+                f"(counted from: {evidence.source}): the engine would not run what was verified"
+            )
+
+
+def count_plugin_layers(trt: ModuleType, network: Any) -> int:
+    """The plugin layers of a network definition."""
+    names = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
+    kinds = {getattr(trt.LayerType, name) for name in names if hasattr(trt.LayerType, name)}
+    return sum(network.get_layer(index).type in kinds for index in range(network.num_layers))
+
+
+def _builder(trt: ModuleType, logger: Any, messages: MessageLog) -> Any:
+    try:
+        builder: Any = trt.Builder(logger)
+    except (RuntimeError, TypeError) as error:
+        # pybind11 turns the null pointer of a machine without a working driver into one of these.
+        raise EnvironmentFault(_explain(f"TensorRT does not start ({error})", messages)) from error
+    return builder
+
+
+def _parse(trt: ModuleType, network: Any, logger: Any, job: BuildJob, messages: MessageLog) -> None:
+    parser: Any = trt.OnnxParser(network, logger)
+    if job.use_plugin and job.op_nodes:
+        if takes_override(trt):
+            parser.set_flag(trt.OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE)
+        else:
+            _strip_function(job.model)
+    if parser.parse_from_file(str(job.model)):
+        return
+    lines = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
+    if not lines:
+        raise InputError(_explain("TensorRT cannot parse the model", messages))
+    version = f"{trt.__version__}"
+    raise InputError("\n  ".join([f"TensorRT {version} cannot parse the model:", *dict.fromkeys(lines)]))
+
+
+def _strip_function(path: Path) -> None:
+    """Take the op's body out of the model file, so that a parser without the override flag looks for the plugin."""
+    import onnx
+
+    from edgeformer.ops.bi_level_routing_attention import without_function
+
+    onnx.save_model(without_function(onnx.load_model(path)), path)
+
+
+def _parser_error(error: Any) -> str:
+    name, operator = error.node_name(), error.node_operator()
+    where = f"node '{name}' ({operator}): " if name or operator else ""
+    if "Plugin not found" in error.desc():
+        where += f"TensorRT has no operator '{operator}', and no plugin of that name is loaded: "
+    stack = error.local_function_stack()
+    inside = f" in {' > '.join(stack)}" if stack else ""
+    return f"{where}{error.desc().strip()}{inside} [{error.code().name}]"
+
+
+def _config(
+    trt: ModuleType,
+    builder: Any,
+    network: Any,
+    job: BuildJob,
+    messages: MessageLog,
+) -> Any:
+    config = builder.create_builder_config()
+    if job.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
+    if job.ahead_of_time:
+        capability = getattr(trt.ComputeCapability, f"SM{job.sm}", None)
+        if capability is None:
+            known = sorted(int(name[2:]) for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
+            raise EnvironmentFault(
+                f"TensorRT-RTX {trt.__version__} builds for SM {', '.join(map(str, known))}, not for SM {job.sm}: "
+                "install a newer one, or choose another target"
+            )
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(capability, 0)
+    if any(not shapes.is_fixed for shapes in job.shapes.values()) or _is_dynamic(network):
+        profile = builder.create_optimization_profile()
+        for name, shapes in job.shapes.items():
+            profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
+        if config.add_optimization_profile(profile) < 0:
+            raise BuildFailed(_explain("TensorRT does not accept the range of shapes", messages))
+    if job.serialize_plugin and job.plugin_library is not None:
+        config.plugins_to_serialize = [str(job.plugin_library)]
+    if job.timing_cache_out is not None:
+        content = job.timing_cache.read_bytes() if job.timing_cache is not None else b""
+        cache = config.create_timing_cache(content)
+        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+            raise InputError(
+                f"timing cache {job.timing_cache} is not of this GPU and TensorRT {trt.__version__}: "
+                "delete it, or name another"
+            )
+    return config
+
+
+def _is_dynamic(network: Any) -> bool:
+    return any(-1 in tuple(network.get_input(index).shape) for index in range(network.num_inputs))
+
+
+def _monitor(trt: ModuleType, progress: Progress) -> Any:
+    """A ``trt.IProgressMonitor`` that reports each phase's steps, from 0 up to all of them."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined,misc]  # the base class is found at run time
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            progress(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            try:
+                progress(phase_name, step + 1, self._steps.get(phase_name, step + 1))
+            except Exception:
+                # An exception must not cross TensorRT's frames; False asks it to stop, which is what is meant.
+                traceback.print_exc()
+                return False
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            steps = self._steps.pop(phase_name, 0)
+            progress(phase_name, steps, steps)
+
+    return Monitor()
+
+
+def _tensors(network: Any) -> tuple[TensorInfo, ...]:
+    inputs = [("input", network.get_input(index)) for index in range(network.num_inputs)]
+    outputs = [("output", network.get_output(index)) for index in range(network.num_outputs)]
+    return tuple(
+        TensorInfo.model_validate(
+            {"name": tensor.name, "io": io, "dtype": tensor.dtype.name, "shape": tuple(tensor.shape)}
+        )
+        for io, tensor in [*inputs, *outputs]
+    )
+
+
+def _bytes_in(messages: MessageLog, pattern: re.Pattern[str]) -> int | None:
+    for note in reversed(messages.notes):
+        if found := pattern.search(note):
+            return int(found.group(1))
+    return None
+
+
+def _explain(headline: str, messages: MessageLog) -> str:
+    words = messages.errors or messages.warnings or ["TensorRT gave no reason"]
+    return "\n  ".join([f"{headline}. TensorRT says:", *dict.fromkeys(words)])

@@ -1,0 +1,131 @@
+"""What this machine has for building and running engines, and the command that mends what it lacks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from edgeformer.engine.backends import BACKEND_RANGES, FLAVOURS, Flavour, find_backend, install_command, missing_backend
+from edgeformer.engine.devices import GpuSurvey, find_gpus
+from edgeformer.engine.plugin_library import find_plugin_library, missing_plugin_library
+from edgeformer.errors import EnvironmentFault
+
+__all__ = ["Fact", "diagnose"]
+
+_NVCC_FALLBACK = Path("/usr/local/cuda/bin/nvcc")
+_NVCC_SECONDS = 20
+_SERVES: dict[Flavour, str] = {
+    "tensorrt_rtx": "builds for the RTX targets on any machine",
+    "tensorrt": "builds on Jetson and data-centre GPUs",
+}
+
+
+class Fact(BaseModel):
+    """One thing that was looked for.
+
+    Attributes:
+        name: what it is.
+        status: whether it is there and usable.
+        detail: version and place, or why it is missing and what needs it.
+        remedy: the command or step that mends it; empty when the status is ok.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    status: Literal["ok", "missing"]
+    detail: str
+    remedy: str = ""
+
+
+def diagnose() -> tuple[Fact, ...]:
+    """Look for both TensorRT flavours, the CUDA compiler, the driver, the GPUs and the plugin library. Never raises."""
+    survey = find_gpus()
+    return (
+        *(_backend(flavour) for flavour in FLAVOURS),
+        _cuda_toolkit(),
+        _driver(survey),
+        _gpus(survey),
+        *_plugin_library(),
+    )
+
+
+def _backend(flavour: Flavour) -> Fact:
+    minimum, below = BACKEND_RANGES[flavour]
+    backend = find_backend(flavour)
+    if backend is None:
+        detail = f"not installed; it {_SERVES[flavour]}"
+        return Fact(name=flavour, status="missing", detail=detail, remedy=install_command(flavour))
+    if not backend.within(minimum, below):
+        detail = missing_backend(flavour, minimum, below)
+        return Fact(name=flavour, status="missing", detail=detail, remedy=install_command(flavour))
+    return Fact(name=flavour, status="ok", detail=f"{backend.version} in {backend.path}")
+
+
+def _cuda_toolkit() -> Fact:
+    name = "cuda toolkit"
+    nvcc = shutil.which("nvcc") or (str(_NVCC_FALLBACK) if _NVCC_FALLBACK.exists() else None)
+    lost = "only needed to compile the plugin library"
+    remedy = "install the CUDA toolkit (https://developer.nvidia.com/cuda-downloads) and put its bin folder on PATH"
+    if nvcc is None:
+        return Fact(name=name, status="missing", detail=f"no nvcc on PATH; {lost}", remedy=remedy)
+    try:
+        output = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=_NVCC_SECONDS).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return Fact(name=name, status="missing", detail=f"{nvcc} does not run ({error}); {lost}", remedy=remedy)
+    version = re.search(r"release (\d+\.\d+)", output)
+    if version is None:
+        return Fact(name=name, status="missing", detail=f"{nvcc} does not say its version; {lost}", remedy=remedy)
+    return Fact(name=name, status="ok", detail=f"{version.group(1)} ({nvcc})")
+
+
+def _driver(survey: GpuSurvey) -> Fact:
+    if survey.cuda_version is None:
+        return Fact(
+            name="driver",
+            status="missing",
+            detail=f"{survey.problem}; engines for RTX targets are built without one, no engine runs without one",
+            remedy="on a machine with an NVIDIA GPU, install its driver (https://www.nvidia.com/drivers)",
+        )
+    version = f"{survey.driver_version}, " if survey.driver_version else ""
+    return Fact(name="driver", status="ok", detail=f"{version}CUDA up to {survey.cuda_version}")
+
+
+def _gpus(survey: GpuSurvey) -> Fact:
+    if not survey.gpus:
+        return Fact(
+            name="gpu",
+            status="missing",
+            detail=f"{survey.problem}; needed to run and time engines, and to build for Jetson and data centre",
+            remedy="run edgeformer where the GPU is; building for an RTX target needs none",
+        )
+    gpus = "; ".join(f"{gpu.name}, SM {gpu.sm}, {gpu.memory_bytes / 1e9:.1f} GB" for gpu in survey.gpus)
+    return Fact(name="gpu", status="ok", detail=gpus)
+
+
+def _plugin_library() -> tuple[Fact, ...]:
+    name = "plugin library"
+    rebuild = "cmake -S . -B build/release && cmake --build build/release"
+    try:
+        library = find_plugin_library()
+    except EnvironmentFault as error:
+        return (Fact(name=name, status="missing", detail=str(error), remedy=rebuild),)
+    if library is None:
+        return (Fact(name=name, status="missing", detail=missing_plugin_library(), remedy=rebuild),)
+    metadata = library.metadata
+    kernels = ", ".join(map(str, metadata.architectures)) or "none"
+    detail = (
+        f"{metadata.version}, built with TensorRT {metadata.tensorrt_headers} headers and CUDA {metadata.cuda} "
+        f"for SM {kernels} ({library.path})"
+    )
+    found = Fact(name=name, status="ok", detail=detail)
+    aux = library.aux_path
+    if aux is not None and not aux.is_file():
+        detail = f"{aux} does not exist; TensorRT-RTX cannot load plugins without it"
+        return (found, Fact(name="plugin library for TensorRT-RTX", status="missing", detail=detail, remedy=rebuild))
+    return (found,)

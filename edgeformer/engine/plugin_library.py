@@ -1,0 +1,192 @@
+"""The plugin library ``libedgeformer_plugins.so``: where it is, what it was built for, how TensorRT gets it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from edgeformer.errors import EnvironmentFault
+
+__all__ = [
+    "ENVIRONMENT_VARIABLE",
+    "LIBRARY_NAME",
+    "PluginLibrary",
+    "PluginMetadata",
+    "candidate_paths",
+    "find_plugin_library",
+    "load_into_registry",
+    "missing_plugin_library",
+    "read_plugin_library",
+    "require_plugin_library",
+]
+
+ENVIRONMENT_VARIABLE = "EDGEFORMER_PLUGIN_LIBRARY"
+LIBRARY_NAME = "libedgeformer_plugins.so"
+_RTX_LIBRARY = "libtensorrt_rtx.so"
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class PluginMetadata(BaseModel):
+    """What CMake wrote beside the library.
+
+    Attributes:
+        version: edgeformer's version.
+        tensorrt_headers: version of the TensorRT headers it was compiled with.
+        cuda: version of the CUDA toolkit.
+        architectures: compute capabilities times ten that it holds machine code for.
+        aux: file name of the library that gives TensorRT-RTX its unversioned name, beside this one; empty if none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: str
+    tensorrt_headers: str
+    cuda: str
+    architectures: tuple[int, ...]
+    aux: str | None = None
+
+    @field_validator("architectures", mode="before")
+    @classmethod
+    def _sm_of_cmake_name(cls, value: Any) -> Any:
+        """CMake writes architectures as ``"87"``, ``"87-real"`` or ``"120a"``; ``"-virtual"`` holds no machine code."""
+        if not isinstance(value, (list, tuple)):
+            return value
+        names = [str(name) for name in value]
+        return tuple(int(re.sub(r"\D.*", "", name)) for name in names if not name.endswith("-virtual"))
+
+
+@dataclass(frozen=True)
+class PluginLibrary:
+    """A plugin library on disk.
+
+    Attributes:
+        path: the shared library.
+        metadata: what it was built for.
+    """
+
+    path: Path
+    metadata: PluginMetadata
+
+    @property
+    def aux_path(self) -> Path | None:
+        """The library to load before TensorRT-RTX parses a plugin node, where there is one."""
+        return self.path.with_name(self.metadata.aux) if self.metadata.aux else None
+
+    def require_sm(self, sm: int) -> None:
+        """Check that the library holds kernels for compute capability ``sm`` (times ten).
+
+        Raises:
+            EnvironmentFault: it does not; the message says which it holds and how to rebuild it.
+        """
+        if sm not in self.metadata.architectures:
+            held = ", ".join(map(str, self.metadata.architectures)) or "none"
+            raise EnvironmentFault(
+                f"{self.path} has kernels for SM {held}, and the target needs SM {sm}: rebuild it with "
+                f"cmake -DCMAKE_CUDA_ARCHITECTURES={sm} (a CUDA toolkit that knows SM {sm}), or build with --no-plugin"
+            )
+
+
+def candidate_paths() -> tuple[Path, ...]:
+    """Where the library is looked for, best first; of several development builds the newest comes first."""
+    if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
+        return (Path(chosen),)
+    builds = sorted(
+        (_PACKAGE.parent / "build").glob(f"*/{LIBRARY_NAME}"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    return (_PACKAGE / "_plugins" / LIBRARY_NAME, *builds)
+
+
+def read_plugin_library(path: Path) -> PluginLibrary:
+    """The library at ``path`` with its metadata.
+
+    Raises:
+        EnvironmentFault: the library or its JSON file is missing or damaged.
+    """
+    metadata = path.with_suffix(".json")
+    rebuild = "build it again with cmake --build build (README, 'The plugin library')"
+    if not path.is_file():
+        raise EnvironmentFault(f"the plugin library {path} does not exist: {rebuild}")
+    try:
+        return PluginLibrary(path, PluginMetadata.model_validate_json(metadata.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvironmentFault(
+            f"{metadata}, which says what the plugin library is for, cannot be read ({error}): {rebuild}"
+        ) from error
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+        raise EnvironmentFault(f"{metadata} is damaged ({lines}): {rebuild}") from error
+
+
+def find_plugin_library() -> PluginLibrary | None:
+    """The plugin library of this installation, or ``None`` where there is none.
+
+    Raises:
+        EnvironmentFault: one was found, or named in the environment, and cannot be used.
+    """
+    if os.environ.get(ENVIRONMENT_VARIABLE):
+        return read_plugin_library(candidate_paths()[0])
+    for path in candidate_paths():
+        if path.is_file():
+            return read_plugin_library(path)
+    return None
+
+
+def missing_plugin_library() -> str:
+    """The sentence for an installation without the plugin library."""
+    searched = ", ".join(map(str, candidate_paths()))
+    return (
+        f"the plugin library {LIBRARY_NAME} is not installed (looked for: {searched}). Build it where nvcc is: "
+        f"cmake -S . -B build/release && cmake --build build/release; or name one in ${ENVIRONMENT_VARIABLE}; "
+        "or build without it, from the op's ONNX body: --no-plugin"
+    )
+
+
+def require_plugin_library(sm: int) -> PluginLibrary:
+    """The plugin library, with kernels for compute capability ``sm`` (times ten).
+
+    Raises:
+        EnvironmentFault: it is missing, damaged, or has no kernels for ``sm``.
+    """
+    library = find_plugin_library()
+    if library is None:
+        raise EnvironmentFault(missing_plugin_library())
+    library.require_sm(sm)
+    return library
+
+
+def load_into_registry(registry: Any, path: Path, aux_path: Path | None, *, flavour: str) -> None:
+    """Load the library into a builder's or a runtime's plugin registry; afterwards TensorRT finds the op by its name.
+
+    Args:
+        registry: ``builder.get_plugin_registry()`` or ``runtime.get_plugin_registry()``.
+        path: the plugin library.
+        aux_path: the library with the SONAME ``libtensorrt_rtx.so``.
+        flavour: ``tensorrt`` or ``tensorrt_rtx``.
+
+    Raises:
+        EnvironmentFault: a library cannot be loaded; the loader's own words are kept.
+    """
+    if flavour == "tensorrt_rtx":
+        # On a plugin node the parser of TensorRT-RTX opens "libtensorrt_rtx.so", a name that its wheel does not ship,
+        # and ends the process when that fails. A library already loaded under that SONAME answers it.
+        name = str(aux_path) if aux_path and aux_path.is_file() else _RTX_LIBRARY
+        try:
+            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"TensorRT-RTX needs a library named {_RTX_LIBRARY} for plugins, and {name} cannot be loaded: {error}. "
+                "Build the plugin library again, which makes it"
+            ) from error
+    try:
+        # Done first for the message: the registry only says that it failed.
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
+    except OSError as error:
+        raise EnvironmentFault(f"the plugin library {path} cannot be loaded: {error}") from error
+    if registry.load_library(str(path)) is None:
+        raise EnvironmentFault(f"TensorRT does not accept the plugin library {path}: it exports no plugin creators")

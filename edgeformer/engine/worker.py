@@ -1,0 +1,82 @@
+"""The build process: ``python -m edgeformer.engine.worker FOLDER``, started by `edgeformer.engine.builder`.
+
+TensorRT runs here and not in the caller because it can end its process (an exception that leaves a native thread, a
+failed dlopen in the parser), holds the GIL while it works, and keeps the memory it took. So a crash becomes a message,
+Ctrl-C takes effect at once, and all memory goes back when the build is over.
+
+``FOLDER/job.json`` holds the job. Standard output carries one JSON object a line: ``progress``, ``message``, and at
+last ``done`` or ``failed``. Standard input carries nothing: when it closes, the parent is gone, and so are the folder
+and this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from edgeformer.engine.backends import MessageLog, import_backend, require_backend
+from edgeformer.engine.compiler import compile_engine
+from edgeformer.engine.job import BuildJob
+from edgeformer.errors import EdgeformerError
+
+__all__ = ["JOB_FILE", "main"]
+
+JOB_FILE = "job.json"
+
+
+class _Channel:
+    """One JSON object a line, whole lines only, from whichever thread TensorRT calls us on."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "w", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    def send(self, event: str, **fields: Any) -> None:
+        with self._lock:
+            self._file.write(json.dumps({"event": event, **fields}) + "\n")
+            self._file.flush()
+
+
+def _die_with_parent(folder: Path) -> None:
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(folder: Path) -> int:
+    """Run the job in ``folder``; 0 when it is done or has failed with a message."""
+    # Native code prints to standard output as it likes; the channel keeps it to itself.
+    channel = _Channel(os.dup(1))
+    os.dup2(2, 1)
+    _die_with_parent(folder)
+    try:
+        job = BuildJob.model_validate_json((folder / JOB_FILE).read_text(encoding="utf-8"))
+        trt = import_backend(require_backend(job.flavour))
+        messages = MessageLog(forward=lambda severity, text: channel.send("message", severity=severity, text=text))
+        compiled = compile_engine(
+            trt, job, messages, lambda phase, done, total: channel.send("progress", phase=phase, done=done, total=total)
+        )
+    except EdgeformerError as error:
+        channel.send("failed", error=type(error).__name__, text=str(error))
+        return 0
+    channel.send(
+        "done",
+        compiled=compiled.model_dump(mode="json"),
+        # Linux counts ru_maxrss in KiB.
+        peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
