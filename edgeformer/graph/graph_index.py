@@ -1,0 +1,255 @@
+"""A read-only index over one ONNX graph: who makes a tensor, who reads it, of what type it is, what constant it holds.
+
+The passes that change types, insert Q/DQ or fold weights ask the same few questions; they are answered here once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import AttributeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from edgeformer.errors import InputError
+from edgeformer.ops import bi_level_routing_attention as bra
+
+__all__ = [
+    "FLOAT_TYPES",
+    "GraphIndex",
+    "UniqueNames",
+    "attribute",
+    "describe",
+    "remove_unused",
+    "scalar",
+    "unique_names",
+]
+
+FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+# Nodes through which a constant stays readable as a constant.
+_CONSTANT_OPS = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """The value of a node's attribute, or ``default`` where it is absent."""
+    for item in node.attribute:
+        if item.name == name:
+            return helper.get_attribute_value(item)
+    return default
+
+
+def describe(node: onnx.NodeProto) -> str:
+    """How a message names a node: its type and its name, or its first output where it has no name."""
+    return f"{node.op_type} {node.name or node.output[0]!r}"
+
+
+def scalar(array: npt.NDArray[Any] | None) -> float | None:
+    """The value of an array with one element, or None."""
+    return float(array.reshape(())) if array is not None and array.size == 1 else None
+
+
+class GraphIndex:
+    """Producers, consumers, element types, shapes and constants of ``model.graph``.
+
+    The index refers to the model's own nodes and is out of date as soon as the graph changes.
+
+    Attributes:
+        model: the indexed model.
+        producer: tensor name -> the node that makes it.
+        consumers: tensor name -> the nodes that read it, in graph order, one entry a node.
+        outputs: names of the graph's outputs.
+        constants: names of initializers and outputs of ``Constant`` nodes.
+
+    Raises:
+        InputError: the graph holds control flow (a node with a sub-graph), or an element type cannot be inferred.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        graph = model.graph
+        nested = [describe(node) for node in graph.node if any(item.type in _GRAPH_KINDS for item in node.attribute)]
+        if nested:
+            raise InputError(
+                f"the graph holds control flow, which cannot be typed or quantized: {', '.join(nested)}. "
+                "Export the model without data-dependent branches."
+            )
+        self.producer = {name: node for node in graph.node for name in node.output if name}
+        self.consumers: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in dict.fromkeys(node.input):
+                if name:
+                    self.consumers.setdefault(name, []).append(node)
+        self.outputs = {value.name for value in graph.output}
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._constant_nodes = {
+            node.output[0]: node
+            for node in graph.node
+            if node.op_type == "Constant" and node.domain in _DEFAULT_DOMAINS
+        }
+        self.constants = set(self._tensors) | set(self._constant_nodes)
+        self._arrays: dict[str, npt.NDArray[Any] | None] = {}
+        self._values = _inferred_values(model)
+
+    def element_type(self, name: str) -> int:
+        """The ``TensorProto.DataType`` of a tensor.
+
+        Raises:
+            InputError: ONNX shape inference does not know it.
+        """
+        if name in self._tensors:
+            return int(self._tensors[name].data_type)
+        value = self._values.get(name)
+        kind = value.type.tensor_type.elem_type if value is not None else TensorProto.UNDEFINED
+        if kind == TensorProto.UNDEFINED:
+            node = self.producer.get(name)
+            raise InputError(
+                f"the type of tensor {name!r} cannot be inferred"
+                + (f" (it comes out of {describe(node)}, domain {node.domain!r})" if node is not None else "")
+                + ": give the model with the function or the value_info that defines it"
+            )
+        return int(kind)
+
+    def is_float(self, name: str) -> bool:
+        """Whether the tensor is FLOAT, FLOAT16 or BFLOAT16."""
+        return bool(name) and self.element_type(name) in FLOAT_TYPES
+
+    def shape(self, name: str) -> tuple[int | None, ...] | None:
+        """The tensor's shape with None for unknown axes; None where even the rank is unknown."""
+        if name in self._tensors:
+            return tuple(self._tensors[name].dims)
+        value = self._values.get(name)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return None
+        return tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
+
+    def value_info(self, name: str) -> ValueInfoProto | None:
+        """What shape inference found out about a tensor that is no initializer."""
+        return self._values.get(name)
+
+    def array(self, name: str) -> npt.NDArray[Any] | None:
+        """The constant a tensor holds, or None.
+
+        Read are initializers, ``Constant`` nodes, and either of them behind Transpose, Reshape, Squeeze, Unsqueeze or
+        Identity, as exporters write a transposed weight.
+        """
+        if name not in self._arrays:
+            self._arrays[name] = self._read(name)
+        return self._arrays[name]
+
+    def is_constant(self, name: str) -> bool:
+        """Whether `array` knows the tensor's value."""
+        return name in self.constants or self.array(name) is not None
+
+    def data_inputs(self, node: onnx.NodeProto) -> list[str]:
+        """The node's inputs that are no constants."""
+        return [name for name in node.input if name and not self.is_constant(name)]
+
+    def sole_consumer(self, name: str) -> onnx.NodeProto | None:
+        """The one node that reads the tensor, or None where several do or it is an output of the graph."""
+        readers = self.consumers.get(name, [])
+        return readers[0] if len(readers) == 1 and name not in self.outputs else None
+
+    def _read(self, name: str) -> npt.NDArray[Any] | None:
+        if name in self._tensors:
+            return np.asarray(numpy_helper.to_array(self._tensors[name]))
+        node = self.producer.get(name)
+        if node is None or node.domain not in _DEFAULT_DOMAINS:
+            return None
+        if node.op_type == "Constant":
+            return _constant_value(node)
+        if node.op_type not in _CONSTANT_OPS:
+            return None
+        source = self.array(node.input[0])
+        if source is None:
+            return None
+        if node.op_type == "Identity":
+            return source
+        if node.op_type == "Transpose":
+            return np.transpose(source, attribute(node, "perm"))
+        # The output shape of the other three is all that matters: the elements keep their order.
+        shape = self.shape(name)
+        if shape is None or None in shape:
+            return None
+        return source.reshape([size for size in shape if size is not None])
+
+
+_GRAPH_KINDS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+
+
+def _constant_value(node: onnx.NodeProto) -> npt.NDArray[Any] | None:
+    for item in node.attribute:
+        if item.name == "value":
+            return np.asarray(numpy_helper.to_array(item.t))
+        if item.name in ("value_float", "value_floats"):
+            return np.asarray(helper.get_attribute_value(item), dtype=np.float32)
+        if item.name in ("value_int", "value_ints"):
+            return np.asarray(helper.get_attribute_value(item), dtype=np.int64)
+    return None
+
+
+def _inferred_values(model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
+    """Type and shape of every tensor that ONNX shape inference can find; the op's come out of its function body."""
+    if any(bra.is_op(node) for node in model.graph.node):
+        model = bra.with_function(model)
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    return {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+
+
+def remove_unused(model: onnx.ModelProto) -> None:
+    """Drop, in place, nodes and initializers whose results nobody reads."""
+    graph = model.graph
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(list(graph.node)):
+        if any(name in needed for name in node.output):
+            kept.append(node)
+            needed.update(node.input)
+    if len(kept) != len(graph.node):
+        nodes = list(reversed(kept))
+        del graph.node[:]
+        graph.node.extend(nodes)
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    if len(initializers) != len(graph.initializer):
+        del graph.initializer[:]
+        graph.initializer.extend(initializers)
+    made = {name for node in graph.node for name in node.output}
+    infos = [value for value in graph.value_info if value.name in made]
+    if len(infos) != len(graph.value_info):
+        del graph.value_info[:]
+        graph.value_info.extend(infos)
+
+
+def unique_names(model: onnx.ModelProto) -> UniqueNames:
+    """A source of tensor and node names that the model does not use yet."""
+    graph = model.graph
+    taken = {tensor.name for tensor in graph.initializer}
+    taken.update(value.name for value in (*graph.input, *graph.output))
+    for node in graph.node:
+        taken.update((node.name, *node.input, *node.output))
+    return UniqueNames(taken)
+
+
+class UniqueNames:
+    """Gives each wanted name once, with a number behind it where it is taken."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self._taken = taken
+
+    def __call__(self, wanted: str) -> str:
+        """``wanted``, or the first of ``wanted_2``, ``wanted_3``, ... that is free."""
+        for name in self._candidates(wanted):
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
+        raise AssertionError("unreachable: the candidates are endless")
+
+    @staticmethod
+    def _candidates(wanted: str) -> Iterator[str]:
+        yield wanted
+        number = 2
+        while True:
+            yield f"{wanted}_{number}"
+            number += 1

@@ -1,0 +1,49 @@
+"""Raising a model's ONNX opset."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import helper, version_converter
+
+from edgeformer.errors import InputError
+
+__all__ = ["model_opset", "raise_opset"]
+
+
+def model_opset(model: onnx.ModelProto) -> int:
+    """The version of the standard operator set that the model imports.
+
+    Raises:
+        InputError: it imports none.
+    """
+    for opset in model.opset_import:
+        if opset.domain in ("", "ai.onnx"):
+            return int(opset.version)
+    raise InputError("the model imports no version of the standard ONNX operator set: is it a complete model?")
+
+
+def raise_opset(model: onnx.ModelProto, minimum: int) -> onnx.ModelProto:
+    """A copy of ``model`` at opset ``minimum``, or at its own where that is higher.
+
+    Model-local functions keep their own opset and are carried over: ONNX's converter drops them.
+
+    Raises:
+        InputError: ONNX's version converter knows no way for one of the operators.
+    """
+    version = model_opset(model)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    if version < minimum:
+        try:
+            result = version_converter.convert_version(result, minimum)
+        except Exception as error:  # the converter raises bare RuntimeError and its own ConvertError
+            raise InputError(
+                f"the model is at ONNX opset {version} and cannot be raised to {minimum}, which these types need: "
+                f"{error}. Export it at opset {minimum}."
+            ) from error
+        del result.functions[:]
+        result.functions.extend(model.functions)
+        have = {opset.domain for opset in result.opset_import}
+        result.opset_import.extend(opset for opset in model.opset_import if opset.domain not in have)
+    result.ir_version = max(result.ir_version, helper.find_min_ir_version_for(list(result.opset_import), True))
+    return result

@@ -1,0 +1,261 @@
+"""Inserting explicit Q/DQ pairs: what makes a layer INT8 in a strongly typed TensorRT network.
+
+For every layer given, its activation input gets a QuantizeLinear/DequantizeLinear pair of its own and its weight
+becomes an INT8 initializer with a DequantizeLinear. Outputs get none. Other readers of the activation - residual
+branches above all - keep the float tensor; quantized layers that read one tensor share one pair.
+
+Everything is symmetric with zero point 0: ``q = clip(round(x / s), -128, 127)``, ``s = amax / 127``; one scale an
+activation tensor, one a weight's output channel. Biases stay float.
+
+Scales are rounded up to numbers that FP32, FP16 and BF16 all hold exactly (`representable_scale`): typing the graph
+afterwards then changes no scale. Rounding up costs at most 0.8 % of the range (0.07 dB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from edgeformer.errors import InputError
+from edgeformer.graph.graph_index import GraphIndex, UniqueNames, attribute, describe, remove_unused, unique_names
+from edgeformer.graph.opset import raise_opset
+
+__all__ = [
+    "LayerSite",
+    "QuantizedWeight",
+    "dequantize",
+    "insert_qdq",
+    "layer_site",
+    "quantize_array",
+    "representable_scale",
+]
+
+# QuantizeLinear takes FP16 scales from opset 19 on; 20 is what the exporter writes.
+_MINIMUM_OPSET = 20
+_QMAX = 127
+_SIGNIFICANT_BITS = 8  # BF16's
+_SMALLEST_STEP = 2.0**-24  # FP16's smallest subnormal: every scale is a multiple of it
+
+
+@dataclass(frozen=True)
+class LayerSite:
+    """A layer that can be quantized: a Linear (MatMul, Gemm) or convolution with a constant weight.
+
+    Attributes:
+        output: the node's output tensor. Names are optional on ONNX nodes, outputs are unique: this identifies the
+            layer.
+        activation: the tensor that the layer reads.
+        weight: the constant it multiplies with.
+        weight_input: position of the weight among the node's inputs.
+        axis: the weight's output-channel axis.
+    """
+
+    output: str
+    activation: str
+    weight: str
+    weight_input: int
+    axis: int
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """An INT8 weight.
+
+    Attributes:
+        values: int8, of the weight's shape.
+        scales: float32 ``[output channels]``, each representable (`representable_scale`).
+    """
+
+    values: npt.NDArray[np.int8]
+    scales: npt.NDArray[np.float32]
+
+
+def layer_site(index: GraphIndex, node: onnx.NodeProto) -> LayerSite | str:
+    """Where the Q/DQ of ``node`` would go, or the reason why the node cannot be quantized.
+
+    A layer is a MatMul or Gemm whose right operand is a constant matrix, or a Conv with a constant weight.
+    """
+    if node.op_type == "MatMul":
+        right = index.array(node.input[1])
+        if right is None:
+            left = index.array(node.input[0])
+            return "its constant is the left operand" if left is not None else "it multiplies two activations"
+        if right.ndim != 2:
+            return f"its constant has {right.ndim} dimensions, and a weight matrix has 2"
+        axis = 1
+    elif node.op_type == "Gemm":
+        if attribute(node, "transA", 0):
+            return "its activation is transposed (transA)"
+        if index.array(node.input[1]) is None:
+            return "it multiplies two activations"
+        axis = 0 if attribute(node, "transB", 0) else 1
+    elif node.op_type == "Conv":
+        if index.array(node.input[1]) is None:
+            return "its weight is computed at run time"
+        axis = 0
+    else:
+        return f"{node.op_type} has no weight"
+    if index.is_constant(node.input[0]):
+        return "it computes a constant"
+    return LayerSite(node.output[0], node.input[0], node.input[1], 1, axis)
+
+
+def representable_scale(scale: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """The smallest numbers >= ``scale`` that FP32, FP16 and BF16 hold exactly: 8 significant bits, multiples of 2**-24.
+
+    Args:
+        scale: positive finite numbers, any shape. Zero (an all-zero tensor) gives 2**-24.
+    """
+    wide = np.maximum(np.asarray(scale, dtype=np.float64), _SMALLEST_STEP)
+    _, exponent = np.frexp(wide)
+    step = np.maximum(np.ldexp(1.0, exponent - _SIGNIFICANT_BITS), _SMALLEST_STEP)
+    return np.asarray(np.ceil(wide / step) * step, dtype=np.float32)
+
+
+def quantize_array(
+    array: npt.NDArray[Any], scale: npt.NDArray[np.float32], *, axis: int | None = None
+) -> npt.NDArray[np.int8]:
+    """INT8 values of ``array``: round half to even as QuantizeLinear does, clipped to [-127, 127] so that -x is exact.
+
+    Args:
+        array: float, any shape.
+        scale: one scale, or with ``axis`` one for each index of that axis.
+        axis: the axis that the scales belong to.
+    """
+    steps = _along(scale, array.ndim, axis)
+    return np.asarray(np.clip(np.rint(array.astype(np.float64) / steps), -_QMAX, _QMAX), dtype=np.int8)
+
+
+def dequantize(weight: QuantizedWeight, axis: int) -> npt.NDArray[np.float32]:
+    """The float weight that an INT8 one stands for."""
+    return np.asarray(weight.values * _along(weight.scales, weight.values.ndim, axis), dtype=np.float32)
+
+
+def _along(scale: npt.NDArray[np.float32], rank: int, axis: int | None) -> npt.NDArray[np.float32]:
+    return scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(rank)])
+
+
+def insert_qdq(
+    model: onnx.ModelProto,
+    sites: Sequence[LayerSite],
+    ranges: Mapping[str, float],
+    *,
+    weights: Mapping[str, QuantizedWeight] | None = None,
+) -> onnx.ModelProto:
+    """A copy of ``model`` in which the layers at ``sites`` are INT8; at opset 20 at least.
+
+    Args:
+        model: an FP32 graph without Q/DQ.
+        sites: the layers, as `layer_site` gives them.
+        ranges: activation tensor -> amax, the magnitude that becomes 127.
+        weights: layer output -> its INT8 weight; a layer that is not in it gets `min_max_weight` of its own weight.
+
+    Raises:
+        InputError: the model holds Q/DQ already; a range is missing, not finite or negative; a site or weight does
+            not fit.
+    """
+    present = [describe(node) for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    if present:
+        raise InputError(
+            f"the model is quantized already ({present[0]} and {len(present) - 1} more): give the float model"
+        )
+    result = raise_opset(model, _MINIMUM_OPSET)
+    index = GraphIndex(result)
+    _check(index, sites, ranges)
+    writer = _Writer(index, unique_names(result))
+    layers = {site.output: site for site in sites}
+    nodes: list[onnx.NodeProto] = []
+    for node in result.graph.node:
+        site = layers.get(node.output[0]) if node.output else None
+        if site is not None:
+            weight = (weights or {}).get(site.output) or _min_max_weight(index, site)
+            nodes += writer.activation(site.activation, ranges[site.activation])
+            nodes += writer.weight(site, weight)
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[0] = writer.pairs[site.activation]
+            copy.input[site.weight_input] = writer.weights[site.output]
+            node = copy
+        nodes.append(node)
+    initializers = writer.initializers
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    result.graph.initializer.extend(initializers)
+    remove_unused(result)
+    return result
+
+
+def _check(index: GraphIndex, sites: Sequence[LayerSite], ranges: Mapping[str, float]) -> None:
+    faults = []
+    for site in sites:
+        node = index.producer.get(site.output)
+        if node is None or layer_site(index, node) != site:
+            faults.append(f"{site.output!r} is no layer of this model that reads {site.activation!r}")
+    for name in dict.fromkeys(site.activation for site in sites):
+        amax = ranges.get(name)
+        if amax is None:
+            faults.append(f"no range is known for {name!r}: calibrate this model")
+        elif not (np.isfinite(amax) and amax >= 0):
+            faults.append(f"the range of {name!r} is {amax}; it must be finite and not negative")
+    if faults:
+        raise InputError("cannot insert Q/DQ: " + "; ".join(faults))
+
+
+def _min_max_weight(index: GraphIndex, site: LayerSite) -> QuantizedWeight:
+    weight = index.array(site.weight)
+    assert weight is not None
+    others = tuple(axis for axis in range(weight.ndim) if axis != site.axis)
+    scales = representable_scale(np.abs(weight).max(axis=others) / _QMAX)
+    return QuantizedWeight(quantize_array(weight, scales, axis=site.axis), scales)
+
+
+class _Writer:
+    """Makes the Q/DQ nodes and their constants, one pair an activation."""
+
+    def __init__(self, index: GraphIndex, name: UniqueNames) -> None:
+        self._index = index
+        self._name = name
+        self.pairs: dict[str, str] = {}  # activation -> its dequantized twin
+        self.weights: dict[str, str] = {}  # layer output -> its dequantized weight
+        self.initializers: list[onnx.TensorProto] = []
+
+    def activation(self, tensor: str, amax: float) -> list[onnx.NodeProto]:
+        if tensor in self.pairs:
+            return []
+        scale = self._constant(f"{tensor}_scale", representable_scale(amax / _QMAX))
+        zero = self._constant(f"{tensor}_zero_point", np.asarray(0, dtype=np.int8))
+        quantized, restored = self._name(f"{tensor}_quantized"), self._name(f"{tensor}_dequantized")
+        self.pairs[tensor] = restored
+        return [
+            self._node("QuantizeLinear", [tensor, scale, zero], quantized),
+            self._node("DequantizeLinear", [quantized, scale, zero], restored),
+        ]
+
+    def weight(self, site: LayerSite, weight: QuantizedWeight) -> list[onnx.NodeProto]:
+        original = self._index.array(site.weight)
+        assert original is not None
+        if weight.values.shape != original.shape or weight.scales.shape != (original.shape[site.axis],):
+            raise InputError(
+                f"the INT8 weight of {site.output!r} has shape {weight.values.shape} and {weight.scales.shape} scales; "
+                f"the layer's weight has shape {original.shape} and {original.shape[site.axis]} output channels"
+            )
+        values = self._constant(f"{site.weight}_int8", weight.values)
+        scale = self._constant(f"{site.weight}_scale", weight.scales)
+        zero = self._constant(f"{site.weight}_zero_point", np.zeros(weight.scales.shape, dtype=np.int8))
+        restored = self._name(f"{site.weight}_dequantized")
+        self.weights[site.output] = restored
+        return [self._node("DequantizeLinear", [values, scale, zero], restored, axis=site.axis)]
+
+    def _node(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
+        return helper.make_node(op_type, inputs, [output], name=self._name(f"{output}_{op_type}"), **attributes)
+
+    def _constant(self, wanted: str, array: npt.NDArray[Any]) -> str:
+        name = self._name(wanted)
+        self.initializers.append(numpy_helper.from_array(array, name))
+        return name
