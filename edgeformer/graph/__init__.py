@@ -1,0 +1,1 @@
+"""ONNX passes: pure functions from a model to a new model."""
