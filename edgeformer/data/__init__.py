@@ -1,0 +1,9 @@
+"""Images and arrays in, preprocessed batches out: streaming, in a fixed order, with a content hash."""
+
+from __future__ import annotations
+
+from edgeformer.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from edgeformer.data.samples import Batch, Samples
+from edgeformer.data.sources import Source, open_samples
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Batch", "Preprocessing", "Samples", "Source", "open_samples"]

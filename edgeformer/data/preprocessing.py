@@ -1,0 +1,144 @@
+"""From an image file's pixels to what a network takes. NumPy and Pillow only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from edgeformer.errors import InputError
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MAX_PIXELS", "Preprocessing"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+MAX_PIXELS = 89_478_485
+"""Pixels above which an image is taken for a decompression bomb: Pillow's own limit, 256 MiB of RGB."""
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes an input: turn upright, RGB, resize, centre crop, scale to 0..1, normalise.
+
+    Attributes:
+        height: pixels of the result.
+        width: pixels of the result.
+        mean: of R, G and B, on the scale 0..1.
+        std: of R, G and B, on the scale 0..1.
+        resize_mode: "bilinear" or "bicubic", both antialiased as Pillow does.
+        crop_fraction: 1.0 resizes straight to ``height`` x ``width``, whatever the image's shape. Below 1.0 the image
+            is resized, its shape kept, to the smallest size that covers ``height / crop_fraction`` x
+            ``width / crop_fraction``, and the centre is cut out: for a square result, shorter side to
+            ``size / crop_fraction`` as ImageNet models are evaluated (224 and 0.875: shorter side 256).
+
+    Raises:
+        InputError: a value cannot work.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    resize_mode: str = "bicubic"
+    crop_fraction: float = 0.875
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                problems.append(f"{name} is {value!r}; it needs an integer above 0")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            try:
+                triple = tuple(float(item) for item in value)
+            except (TypeError, ValueError):
+                triple = ()
+            if len(triple) != 3 or not all(map(math.isfinite, triple)) or (name == "std" and min(triple) <= 0):
+                problems.append(f"{name} is {value!r}; it needs three numbers{' above 0' if name == 'std' else ''}")
+            object.__setattr__(self, name, triple)
+        if self.resize_mode not in _RESAMPLING:
+            problems.append(f"resize_mode is {self.resize_mode!r}; it needs one of {', '.join(sorted(_RESAMPLING))}")
+        if type(self.crop_fraction) not in (int, float) or not 0 < self.crop_fraction <= 1:
+            problems.append(f"crop_fraction is {self.crop_fraction!r}; it needs a number above 0 and at most 1")
+        if problems:
+            raise InputError("this preprocessing cannot work: " + "; ".join(problems))
+
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
+        """Prepare one image.
+
+        Args:
+            image: any Pillow image: EXIF orientation is applied, transparency is dropped, grey and palette become RGB,
+                integer grey of more than 8 bits is read as 16-bit and scaled down.
+
+        Returns:
+            ``[3, height, width]`` float32, normalised RGB.
+
+        Raises:
+            InputError: floating-point pixels, or a shape so narrow that the resized image would be huge.
+        """
+        pixels = self._resize(_rgb(ImageOps.exif_transpose(image)))
+        prepared: NDArray[np.float32] = self.normalise(np.asarray(pixels, np.uint8)[None])[0]
+        return prepared
+
+    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """``[N, H, W, 3]`` uint8 RGB to ``[N, 3, H, W]`` float32: ``(x / 255 - mean) / std``, no resizing."""
+        scaled = images.astype(np.float32) / np.float32(255)
+        normalised = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON can hold them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Undo :meth:`to_dict`.
+
+        Raises:
+            InputError: a field is missing, unknown or wrong.
+        """
+        known = {field.name for field in fields(cls)}
+        missing, unknown = sorted(known - values.keys()), sorted(values.keys() - known)
+        if missing or unknown:
+            raise InputError(f"preprocessing: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+        return cls(**values)
+
+    def _resize(self, image: Image.Image) -> Image.Image:
+        resampling = _RESAMPLING[self.resize_mode]
+        if self.crop_fraction == 1.0:
+            return image.resize((self.width, self.height), resampling)
+        tall, wide = math.floor(self.height / self.crop_fraction), math.floor(self.width / self.crop_fraction)
+        if tall * image.width >= wide * image.height:
+            width, height = max(self.width, tall * image.width // image.height), tall
+        else:
+            width, height = wide, max(self.height, wide * image.height // image.width)
+        if width * height > MAX_PIXELS:
+            raise InputError(
+                f"the image is {image.width}x{image.height}: resized for a crop it would be {width}x{height}, more "
+                f"than {MAX_PIXELS} pixels; crop it first, or use crop_fraction 1.0"
+            )
+        left, top = round((width - self.width) / 2), round((height - self.height) / 2)
+        resized = image.resize((width, height), resampling)
+        return resized.crop((left, top, left + self.width, top + self.height))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """RGB without transparency; Pillow's own conversion would clip grey of more than 8 bits at 255."""
+    if image.mode == "F":
+        raise InputError("the image has floating-point pixels: save it with 8 or 16 bits, or give arrays instead")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode == "P":
+        # A palette with transparency warns when it goes to RGB directly.
+        image = image.convert("RGBA")
+    return image.convert("RGB")

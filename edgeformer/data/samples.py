@@ -1,0 +1,115 @@
+"""Images and arrays as a stream of batches, whatever they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeformer.data.preprocessing import Preprocessing
+from edgeformer.errors import InputError
+
+__all__ = ["Batch", "Sample", "Samples"]
+
+Sample = tuple[NDArray[np.float32], "int | None"]
+"""One input ``[3, height, width]`` float32, and its class index where there is one."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples in a row.
+
+    Attributes:
+        images: ``[N, 3, height, width]`` float32, preprocessed.
+        labels: ``[N]`` int64 class indices, or None.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+
+
+class Samples(ABC):
+    """A data source that can be read again and again, in the same order, one batch in memory at a time.
+
+    Attributes:
+        name: what to call it in messages and reports.
+        class_names: names of the classes in the order of their indices, or None where they have none.
+        labelled: whether batches have labels.
+        count: number of samples, or None where only reading all of them could tell.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        preprocessing: Preprocessing,
+        *,
+        class_names: tuple[str, ...] | None,
+        labelled: bool,
+        count: int | None,
+    ) -> None:
+        self.name = name
+        self.preprocessing = preprocessing
+        self.class_names = class_names
+        self.labelled = labelled
+        self.count = count
+
+    def __len__(self) -> int:
+        if self.count is None:
+            raise TypeError(f"the number of samples of {self.name} is not known before they are read; ask .count")
+        return self.count
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Yield all samples, ``batch_size`` at a time; the last batch may be smaller.
+
+        Raises:
+            InputError: ``batch_size`` is below 1, a sample cannot be read, or there is none.
+        """
+        if batch_size < 1:
+            raise InputError(f"the batch size is {batch_size}; it must be at least 1")
+        return self._batches(batch_size)
+
+    def _batches(self, batch_size: int) -> Iterator[Batch]:
+        images: list[NDArray[np.float32]] = []
+        labels: list[int] = []
+        empty = True
+        for image, label in self.samples():
+            empty = False
+            images.append(image)
+            if label is not None:
+                labels.append(label)
+            if len(images) == batch_size:
+                yield self._batch(images, labels)
+                images, labels = [], []
+        if empty:
+            raise InputError(f"{self.name} holds no samples")
+        if images:
+            yield self._batch(images, labels)
+
+    def _batch(self, images: list[NDArray[np.float32]], labels: list[int]) -> Batch:
+        return Batch(np.stack(images), np.asarray(labels, np.int64) if self.labelled else None)
+
+    def sha256(self) -> str:
+        """SHA-256, as lower-case hex, of the samples' content, their labels and order, and the preprocessing."""
+        digest = hashlib.sha256(json.dumps(self.preprocessing.to_dict(), sort_keys=True).encode())
+        for part in self.content():
+            # The length first: "ab" + "c" must not equal "a" + "bc".
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+        return digest.hexdigest()
+
+    @abstractmethod
+    def samples(self) -> Iterator[Sample]:
+        """Yield every sample, preprocessed.
+
+        Raises:
+            InputError: a sample cannot be read.
+        """
+
+    @abstractmethod
+    def content(self) -> Iterator[bytes]:
+        """Yield what identifies the content, for the hash."""

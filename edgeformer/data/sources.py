@@ -1,0 +1,75 @@
+"""The one way in: whatever the user calls their data becomes :class:`Samples`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeformer.data.arrays import ArrayFile, ArrayStream, Spool
+from edgeformer.data.image_folder import ImageFolder
+from edgeformer.data.preprocessing import Preprocessing
+from edgeformer.data.samples import Samples
+from edgeformer.errors import InputError
+
+__all__ = ["Source", "open_samples"]
+
+Source = str | os.PathLike[str] | Iterable[Any] | Callable[[], Iterable[Any]]
+"""A path, arrays, or a function that returns a fresh iterable of arrays."""
+
+
+def open_samples(source: Source, preprocessing: Preprocessing, *, limit: int | None = None) -> Samples:
+    """Open a data source.
+
+    Args:
+        source: one of
+
+            * an image folder: sub-folders are classes, their index the place among the sorted names (torchvision's
+              convention), or a flat folder without labels. Labelled images are read class by turns, so that ``limit``
+              keeps all classes.
+            * a ``.npy`` file, or a ``.npz`` with the array ``images`` (or a single one of any name) and, if labelled,
+              ``labels`` (class indices, ``[N]``);
+            * an iterable of arrays, or a function that returns one anew for each pass. An item is one sample, a batch
+              of samples, or a pair of those and class indices. A one-shot iterator is read at once, up to ``limit``,
+              into a temporary file (an endless one needs ``limit``).
+
+            Float arrays ``[N, 3, height, width]`` are taken as preprocessed. Arrays of uint8, ``[N, h, w, 3]`` (also 1
+            or 4 channels, or ``[N, h, w]``), are images and are preprocessed.
+        preprocessing: what prepares images.
+        limit: use no more than the first ``limit`` samples.
+
+    Raises:
+        InputError: nothing there, nothing in it, something else, or a file that cannot be read. What only reading can
+            tell (a damaged image in the middle) is raised by ``batches``, with the file's name.
+        EnvironmentFault: no room for the temporary file.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"the limit is {limit} samples; it must be at least 1")
+    if isinstance(source, (str, os.PathLike)):
+        return _open_path(Path(source), preprocessing, limit)
+    if callable(source):
+        return ArrayStream(source, f"the arrays of {getattr(source, '__name__', 'a function')}", preprocessing, limit)
+    if isinstance(source, np.ndarray):
+        source = [source]
+    if isinstance(source, Iterator):
+        return ArrayStream(Spool(source, limit), "the arrays given", preprocessing, limit)
+    if isinstance(source, Iterable):
+        items = source
+        return ArrayStream(lambda: items, "the arrays given", preprocessing, limit)
+    raise InputError(f"no data source: {source!r}; give an image folder, a .npy or .npz file, or an iterable of arrays")
+
+
+def _open_path(path: Path, preprocessing: Preprocessing, limit: int | None) -> Samples:
+    try:
+        if path.is_dir():
+            return ImageFolder(path, preprocessing, limit)
+        if not path.exists():
+            raise InputError(f"no data at {path}: no such file or folder")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if path.suffix.lower() in (".npy", ".npz"):
+        return ArrayFile(path, preprocessing, limit)
+    raise InputError(f"{path} is no data that can be read: give a folder of images, a .npy or a .npz file")

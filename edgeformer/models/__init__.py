@@ -1,0 +1,93 @@
+"""BiFormer in PyTorch: a registry of models, reference configurations, strict checkpoint loading.
+
+Listing models and reading what is known of them needs no torch; it is imported when a model is built.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from edgeformer.errors import EnvironmentFault
+from edgeformer.models.config import BiFormerConfig
+from edgeformer.models.reference_arguments import config_from_reference
+from edgeformer.models.registry import ModelInfo, config_with, list_models, model_info
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeformer.models.biformer import BiFormer
+
+__all__ = [
+    "BiFormerConfig",
+    "ModelInfo",
+    "create_model",
+    "from_reference",
+    "list_models",
+    "load_checkpoint",
+    "model_info",
+]
+
+
+def create_model(name: str, **overrides: Any) -> BiFormer:
+    """Build a named model with random weights, in evaluation mode.
+
+    Args:
+        name: one of :func:`list_models`.
+        **overrides: fields of :class:`BiFormerConfig` to replace, such as ``num_classes=5`` or ``regions=8``.
+
+    Raises:
+        InputError: no such model or field, or values that cannot work together.
+        EnvironmentFault: torch is not installed.
+    """
+    return _build(config_with(name, overrides))
+
+
+def from_reference(kind: str, **arguments: Any) -> BiFormer:
+    """Build a model from the constructor arguments of the reference implementation, in evaluation mode.
+
+    Args:
+        kind: the reference's class: "BiFormer", "BiFormer_mm", "BiFormerSTL" or "nchwBiFormerSTL".
+        **arguments: as its constructor takes them; defaults are the reference's.
+
+    Raises:
+        InputError: another class, an argument it does not have, or a value that edgeformer cannot express; one message
+            for all of them.
+        EnvironmentFault: torch is not installed.
+    """
+    return _build(config_from_reference(kind, arguments))
+
+
+def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a checkpoint into ``model``: every parameter, nothing left over, or an error and an unchanged model.
+
+    Args:
+        model: gets the weights.
+        path: ``.safetensors``, or ``.pth`` / ``.pt`` as ``torch.save`` writes them: a state dict, or a dict with one
+            under ``model`` or ``state_dict``. Nothing but tensors and plain values is ever unpickled. A prefix
+            ``module.`` on every key is taken off. For a dense model, where keys start with ``backbone.`` (a whole
+            segmentor or detector), those are used without the prefix and the others are left aside.
+
+    Raises:
+        InputError: the file is missing, damaged, of another kind or holds other objects; or keys are missing, too many,
+            or of another shape or type: one message for all of them.
+        EnvironmentFault: torch or safetensors is not installed.
+    """
+    _require_torch()
+    from edgeformer.models.checkpoint import load_into
+
+    load_into(model, path)
+
+
+def _build(config: BiFormerConfig) -> BiFormer:
+    _require_torch()
+    from edgeformer.models.biformer import BiFormer
+
+    return BiFormer(config).eval()
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise EnvironmentFault("models need torch: pip install 'edgeformer[export]'") from error
