@@ -1,0 +1,195 @@
+"""A TensorRT or TensorRT-RTX engine on the machine's GPU, through Polygraphy's TrtRunner.
+
+Polygraphy calls CUDA itself, so that a device needs TensorRT and NumPy and no more.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.ops.bi_level_routing_attention import OP_TYPE, OP_VERSION
+from edgeformer.runtime.gpu import Flavour, can_run_engine, installed_flavours
+from edgeformer.runtime.polygraphy_log import quiet_polygraphy
+from edgeformer.runtime.session import Array, TensorInfo, check_feeds
+
+__all__ = ["EngineSession", "choose_flavour", "load_plugin_library", "tensor_info"]
+
+
+def choose_flavour(flavour: Flavour | None, installed: tuple[Flavour, ...]) -> Flavour:
+    """The flavour asked for, or the only one that is installed.
+
+    Raises:
+        InputError: none was asked for, and both are installed: an engine file does not say which it needs.
+        EnvironmentFault: none was asked for, and none is installed.
+    """
+    if flavour is not None:
+        return flavour
+    if not installed:
+        raise EnvironmentFault("neither tensorrt nor tensorrt_rtx is installed: pip install tensorrt-rtx")
+    if len(installed) > 1:
+        raise InputError("tensorrt and tensorrt_rtx are both installed: say which one the engine was built with")
+    return installed[0]
+
+
+def tensor_info(dtype: Any, shape: tuple[int, ...]) -> TensorInfo:
+    """TensorInfo of an engine's tensor.
+
+    Args:
+        dtype: Polygraphy's DataType, or anything that it converts from.
+        shape: TensorRT's shape, -1 where a dimension is free.
+    """
+    from polygraphy.datatype import DataType
+
+    kind = DataType.from_dtype(dtype)
+    if kind == DataType.BFLOAT16:
+        raise InputError("an engine with bfloat16 inputs or outputs cannot be run from NumPy: keep them in FP32")
+    sizes = tuple(size if size >= 0 else f"dim{index}" for index, size in enumerate(shape))
+    return TensorInfo(np.dtype(DataType.to_dtype(kind, "numpy")), sizes)
+
+
+class EngineSession:
+    """Runs an engine file. Use it as a context manager, or call ``close``, to give the GPU's memory back."""
+
+    def __init__(
+        self,
+        engine: str | os.PathLike[str],
+        plugin_library: str | os.PathLike[str] | None = None,
+        *,
+        flavour: Flavour | None = None,
+    ) -> None:
+        """Load the engine.
+
+        Args:
+            engine: the engine file.
+            plugin_library: the library with the plugins in the engine, where there are any.
+            flavour: the TensorRT that built the engine; None takes the only one that is installed.
+
+        Raises:
+            InputError: no such file, or an engine that this TensorRT and GPU cannot load.
+            EnvironmentFault: no CUDA GPU, or TensorRT is not installed.
+        """
+        self._path = Path(engine)
+        for path in [self._path, *([Path(plugin_library)] if plugin_library is not None else [])]:
+            if not path.is_file():
+                raise InputError(f"{path}: there is no such file")
+        can_run_engine(flavour, raise_error=True)
+        self._runner = _make_runner(self._path, plugin_library, choose_flavour(flavour, installed_flavours()))
+        self._inputs, self._outputs = self._tensors()
+
+    @property
+    def inputs(self) -> Mapping[str, TensorInfo]:
+        """The inputs by name, in the engine's order."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, TensorInfo]:
+        """The outputs by name, in the engine's order."""
+        return self._outputs
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once and wait for it; the shapes have to lie within the engine's optimisation profile.
+
+        Raises:
+            InputError: feeds that do not fit ``inputs`` or the profile.
+        """
+        from polygraphy.exception import PolygraphyException
+
+        check_feeds(self._inputs, feeds)
+        try:
+            with quiet_polygraphy():
+                outputs = self._runner.infer({name: np.ascontiguousarray(feed) for name, feed in feeds.items()})
+        except PolygraphyException as error:
+            raise InputError(f"{self._path}: the engine failed: {error}") from error
+        # The runner writes its next outputs to the same memory.
+        return {name: np.array(outputs[name]) for name in self._outputs}
+
+    def close(self) -> None:
+        """Free the engine and its buffers."""
+        if self._runner.is_active:
+            self._runner.deactivate()
+
+    def __enter__(self) -> EngineSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _tensors(self) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
+        engine = self._runner.engine
+        inputs: dict[str, TensorInfo] = {}
+        outputs: dict[str, TensorInfo] = {}
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            side = inputs if engine.get_tensor_mode(name).name == "INPUT" else outputs
+            side[name] = tensor_info(engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name)))
+        return inputs, outputs
+
+
+def _make_logger(trt: Any) -> Any:
+    """A TensorRT logger that keeps what TensorRT says went wrong, in ``errors``."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the base class is known only at run time
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+
+    return Logger()
+
+
+def load_plugin_library(trt: Any, library: str | os.PathLike[str], logger: Any) -> None:
+    """Make the plugins of ``library`` known to TensorRT, once per process.
+
+    Args:
+        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        library: path of the shared library; exports ``getCreators``.
+        logger: a logger of `_make_logger`.
+
+    Raises:
+        InputError: TensorRT cannot load it, or it has no plugin for the op.
+    """
+    trt.init_libnvinfer_plugins(logger, "")
+    registry = trt.get_plugin_registry()
+    if registry.get_creator(OP_TYPE, str(OP_VERSION), "") is not None:
+        return
+    registry.load_library(str(library))
+    if registry.get_creator(OP_TYPE, str(OP_VERSION), "") is None:
+        raise InputError(f"{library}: no plugin {OP_TYPE} could be loaded from it. {' '.join(logger.errors)}".rstrip())
+
+
+def _make_runner(path: Path, plugin_library: str | os.PathLike[str] | None, flavour: Flavour) -> Any:
+    """An active TrtRunner over the engine file."""
+    from polygraphy import config
+    from polygraphy.exception import PolygraphyException
+
+    # Polygraphy chooses its TensorRT when polygraphy.backend.trt is first imported: this has to come before.
+    config.USE_TENSORRT_RTX = flavour == "tensorrt_rtx"
+    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+
+    trt: Any = importlib.import_module(flavour)
+    logger = _make_logger(trt)
+    if plugin_library is not None:
+        load_plugin_library(trt, plugin_library, logger)
+    runner = TrtRunner(EngineFromBytes(path.read_bytes(), runtime=trt.Runtime(logger)))
+    try:
+        with quiet_polygraphy():
+            runner.activate()
+    except PolygraphyException as error:
+        reasons = " ".join(logger.errors) or str(error)
+        raise InputError(
+            f"{path}: {flavour} {trt.__version__} cannot load this engine on this GPU: {reasons}"
+        ) from error
+    return runner

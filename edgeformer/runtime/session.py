@@ -1,0 +1,109 @@
+"""The one interface behind which a model runs, whatever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeformer.errors import InputError
+
+__all__ = ["Array", "Session", "TensorInfo", "check_feeds", "run_in_chunks", "static_batch"]
+
+Array = npt.NDArray[Any]
+
+
+class TensorInfo(NamedTuple):
+    """Type and shape of a model's input or output.
+
+    Attributes:
+        dtype: NumPy's type.
+        shape: an int per fixed dimension, a name per free one (``"batch"``; ``"?"`` where it has no name).
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype.name} [{', '.join(str(size) for size in self.shape)}]"
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A model that is ready to run."""
+
+    @property
+    def inputs(self) -> Mapping[str, TensorInfo]:
+        """The inputs by name, in the model's order."""
+
+    @property
+    def outputs(self) -> Mapping[str, TensorInfo]:
+        """The outputs by name, in the model's order."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; returns every output by name. Raises InputError for feeds that do not fit ``inputs``."""
+
+
+def _misfit(info: TensorInfo, array: Array) -> bool:
+    if array.dtype != info.dtype or array.ndim != len(info.shape):
+        return True
+    return any(isinstance(want, int) and want != have for want, have in zip(info.shape, array.shape, strict=True))
+
+
+def check_feeds(inputs: Mapping[str, TensorInfo], feeds: Mapping[str, Array]) -> None:
+    """Compare feeds with what a model takes, so that a mistake reads the same whatever runs the model.
+
+    Raises:
+        InputError: lists every input that is missing, unknown, or of another type or shape, with expected and got.
+    """
+    faults = [f"input {name!r} is missing: expected {info}" for name, info in inputs.items() if name not in feeds]
+    for name, array in feeds.items():
+        if name not in inputs:
+            faults.append(f"there is no input {name!r}; the model takes {', '.join(map(repr, inputs)) or 'none'}")
+        elif _misfit(inputs[name], array):
+            got = TensorInfo(array.dtype, array.shape)
+            faults.append(f"input {name!r}: expected {inputs[name]}, got {got}")
+    if faults:
+        raise InputError("the model cannot run on this data: " + "; ".join(faults))
+
+
+def static_batch(session: Session) -> int | None:
+    """The first dimension that all inputs fix, or None where it is free (or there is none to fix it)."""
+    sizes = {info.shape[0] for info in session.inputs.values() if info.shape and isinstance(info.shape[0], int)}
+    return int(sizes.pop()) if len(sizes) == 1 else None
+
+
+def run_in_chunks(session: Session, feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:
+    """Run any number of samples through a model that takes ``batch`` of them at a time.
+
+    A last, smaller chunk is filled up with copies of its last sample where the model's batch is fixed; what the copies
+    give is dropped. Every input and output carries the samples along its first dimension.
+
+    Args:
+        session: what runs.
+        feeds: per input an array [samples, ...]; all of the same number of samples, at least 1.
+        batch: samples per run, at least 1.
+
+    Raises:
+        InputError: no sample, or inputs that disagree about their number; and whatever ``session.run`` raises.
+    """
+    counts = {name: array.shape[0] if array.ndim else 0 for name, array in feeds.items()}
+    samples = next(iter(counts.values()), 0)
+    if samples < 1 or batch < 1 or len(set(counts.values())) != 1:
+        raise InputError(
+            f"expected the same number of samples (>= 1) in every input and batch >= 1, got {counts}, {batch}"
+        )
+    fixed = static_batch(session)
+    parts: list[dict[str, Array]] = []
+    for start in range(0, samples, batch):
+        size = min(batch, samples - start)
+        chunk = {name: array[start : start + size] for name, array in feeds.items()}
+        if fixed is not None and size < fixed:
+            chunk = {
+                name: np.concatenate([array, np.repeat(array[-1:], fixed - size, axis=0)])
+                for name, array in chunk.items()
+            }
+        parts.append({name: output[:size] for name, output in session.run(chunk).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

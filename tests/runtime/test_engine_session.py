@@ -1,0 +1,110 @@
+"""What can be tested without a GPU: the failure paths and the pure logic. No engine is run here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.runtime import EngineSession
+from edgeformer.runtime import engine_session as module
+from edgeformer.runtime.engine_session import choose_flavour, load_plugin_library, tensor_info
+from edgeformer.runtime.gpu import gpu_fault
+
+without_gpu = pytest.mark.skipif(gpu_fault() is None, reason="this machine has a GPU")
+
+
+@without_gpu
+def test_no_gpu(tmp_path):
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"engine")
+    with pytest.raises(
+        EnvironmentFault, match=r"^no CUDA GPU: .* Run the engine on the machine that it was built for$"
+    ):
+        EngineSession(path)
+
+
+@pytest.mark.parametrize("missing", ["model.engine", "plugins.so"])
+def test_no_such_file(tmp_path, missing):
+    for name in {"model.engine", "plugins.so"} - {missing}:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=rf"{missing}: there is no such file"):
+        EngineSession(tmp_path / "model.engine", tmp_path / "plugins.so")
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt_rtx"])
+def test_the_flavour_asked_for(flavour):
+    assert choose_flavour(flavour, ()) == flavour
+
+
+def test_the_only_flavour_there_is():
+    assert choose_flavour(None, ("tensorrt_rtx",)) == "tensorrt_rtx"
+
+
+def test_no_flavour_and_two_flavours():
+    with pytest.raises(EnvironmentFault, match="neither tensorrt nor tensorrt_rtx is installed"):
+        choose_flavour(None, ())
+    with pytest.raises(InputError, match="both installed: say which"):
+        choose_flavour(None, ("tensorrt", "tensorrt_rtx"))
+
+
+def test_tensor_info_of_an_engines_tensor():
+    assert tensor_info(np.float32, (-1, 3, 224, -1)) == (np.dtype(np.float32), ("dim0", 3, 224, "dim3"))
+
+
+def test_bfloat16_at_the_engines_border_is_refused():
+    from polygraphy.datatype import DataType
+
+    with pytest.raises(InputError, match="keep them in FP32"):
+        tensor_info(DataType.BFLOAT16, (1,))
+
+
+class Registry:
+    def __init__(self, known: bool, works: bool) -> None:
+        self.known, self.works, self.loaded = known, works, []
+
+    def get_creator(self, name: str, version: str, namespace: str):
+        assert (name, version, namespace) == ("BiLevelRoutingAttention", "1", "")
+        return object() if self.known else None
+
+    def load_library(self, path: str) -> None:
+        self.loaded.append(path)
+        self.known = self.works
+
+
+class Trt:
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def init_libnvinfer_plugins(self, logger, namespace: str) -> None:
+        assert namespace == ""
+
+    def get_plugin_registry(self) -> Registry:
+        return self.registry
+
+
+class Logger:
+    errors = ("cannot open it",)
+
+
+@pytest.mark.parametrize(("known", "loaded"), [(False, ["plugins.so"]), (True, [])])
+def test_a_plugin_library_is_loaded_once(known, loaded):
+    registry = Registry(known=known, works=True)
+    load_plugin_library(Trt(registry), "plugins.so", Logger())
+    assert registry.loaded == loaded
+
+
+def test_a_plugin_library_without_the_plugin():
+    with pytest.raises(
+        InputError, match=r"plugins\.so: no plugin BiLevelRoutingAttention could be loaded.*cannot open it"
+    ):
+        load_plugin_library(Trt(Registry(known=False, works=False)), "plugins.so", Logger())
+
+
+@without_gpu
+def test_an_engine_that_cannot_be_loaded_keeps_tensorrts_words(tmp_path):
+    pytest.importorskip("tensorrt_rtx")
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"not an engine" * 20)
+    with pytest.raises(InputError, match=r"tensorrt_rtx .* cannot load this engine on this GPU: .*Serialization"):
+        module._make_runner(path, None, "tensorrt_rtx")

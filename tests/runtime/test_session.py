@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeformer.errors import InputError
+from edgeformer.runtime import OnnxSession, TensorInfo, check_feeds, run_in_chunks, static_batch
+from tests.runtime.conftest import scale_model
+
+FLOAT = np.dtype(np.float32)
+INPUTS = {"x": TensorInfo(FLOAT, ("batch", 3)), "y": TensorInfo(np.dtype(np.int64), (1,))}
+
+
+def rows(count: int) -> np.ndarray:
+    return np.arange(count * 3, dtype=np.float32).reshape(count, 3)
+
+
+def test_tensor_info_reads_as_type_and_shape():
+    assert str(INPUTS["x"]) == "float32 [batch, 3]"
+
+
+def test_feeds_that_fit():
+    check_feeds(INPUTS, {"x": rows(5), "y": np.zeros(1, np.int64)})
+
+
+def test_every_misfit_is_listed():
+    with pytest.raises(InputError) as caught:
+        check_feeds(INPUTS, {"x": rows(2).astype(np.float64), "z": rows(1)})
+    message = str(caught.value)
+    assert "input 'x': expected float32 [batch, 3], got float64 [2, 3]" in message
+    assert "input 'y' is missing: expected int64 [1]" in message
+    assert "there is no input 'z'; the model takes 'x', 'y'" in message
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2,), (2, 3, 1), ()])
+def test_shapes_that_do_not_fit(shape):
+    with pytest.raises(InputError, match=r"expected float32 \[batch, 3\]"):
+        check_feeds({"x": INPUTS["x"]}, {"x": np.zeros(shape, np.float32)})
+
+
+def test_static_batch():
+    assert static_batch(OnnxSession(scale_model(batch=4))) == 4
+    assert static_batch(OnnxSession(scale_model())) is None
+
+
+@pytest.mark.parametrize("batch", ["batch", 4])
+@pytest.mark.parametrize("count", [1, 4, 7, 8])
+def test_chunks_give_what_one_run_would(batch, count):
+    session = OnnxSession(scale_model(batch=batch))
+    np.testing.assert_array_equal(run_in_chunks(session, {"x": rows(count)}, 4)["y"], 2 * rows(count))
+
+
+def test_chunks_are_as_large_as_said():
+    class Spy(OnnxSession):
+        def run(self, feeds):
+            seen.append(len(feeds["x"]))
+            return super().run(feeds)
+
+    seen: list[int] = []
+    run_in_chunks(Spy(scale_model()), {"x": rows(7)}, 3)
+    assert seen == [3, 3, 1]
+    seen.clear()
+    run_in_chunks(Spy(scale_model(batch=3)), {"x": rows(7)}, 3)
+    assert seen == [3, 3, 3]
+
+
+@pytest.mark.parametrize(("count", "batch"), [(0, 2), (3, 0)])
+def test_nothing_to_chunk(count, batch):
+    with pytest.raises(InputError, match="same number of samples"):
+        run_in_chunks(OnnxSession(scale_model()), {"x": rows(count)}, batch)
+
+
+def test_inputs_that_disagree_about_the_samples():
+    with pytest.raises(InputError, match="same number of samples"):
+        run_in_chunks(OnnxSession(scale_model()), {"x": rows(2), "z": rows(3)}, 2)
