@@ -1,0 +1,217 @@
+"""PyTorch to ONNX, with PyTorch's dynamo exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+
+from edgeformer.errors import InputError
+from edgeformer.export.torch_session import INPUT_NAME, TorchSession, evaluating, name_outputs, run_model
+from edgeformer.runtime import OnnxSession
+from edgeformer.verify.compare import compare_models
+from edgeformer.verify.figures import Comparison
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["DEFAULT_OPSET", "MINIMUM_OPSET", "PRODUCER", "check_export", "export_onnx"]
+
+DEFAULT_OPSET = 20
+# The op's function body needs 18; PyTorch's exporter writes no older one.
+MINIMUM_OPSET = 18
+PRODUCER = "edgeformer"
+_LOG = logging.getLogger(__name__)
+# Of what the exporter notes at each node, where the node comes from in the model. The rest (stack traces with the
+# paths of this machine, dumps of its own graph) is as large as the graph and makes equal exports differ.
+_KEPT_NOTES = frozenset({"pkg.torch.onnx.name_scopes"})
+
+
+class _Forward(logging.Handler):
+    """Hands PyTorch's log records over to ours, one level down: they are no business of the user's terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = logging.INFO if record.levelno >= logging.WARNING else logging.DEBUG
+        _LOG.log(level, "%s: %s", record.name, record.getMessage())
+
+
+@contextlib.contextmanager
+def _captured_chatter() -> Iterator[None]:
+    """Whatever PyTorch prints, warns or logs within goes to this module's logger."""
+    logger = logging.getLogger("torch.onnx")
+    # PyTorch gives this logger a handler of its own that writes to the terminal: it steps aside for a while.
+    handlers, propagates = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [_Forward()], False
+    printed = io.StringIO()
+    try:
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+        ):
+            warnings.simplefilter("always")
+            yield
+    finally:
+        logger.handlers, logger.propagate = handlers, propagates
+        for warning in caught:
+            _LOG.info("%s: %s", warning.category.__name__, warning.message)
+        if printed.getvalue().strip():
+            _LOG.debug("%s", printed.getvalue().strip())
+
+
+def _check_options(model: nn.Module, input_size: Sequence[int], opset: int) -> None:
+    import torch
+
+    faults = []
+    if opset < MINIMUM_OPSET:
+        faults.append(f"opset is {opset}: at least {MINIMUM_OPSET} is needed")
+    if len(input_size) != 2 or any(
+        isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in input_size
+    ):
+        faults.append(f"input_size is {tuple(input_size)}: expected (height, width), both >= 1")
+    kinds = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.dtype != torch.float32}
+    if kinds:
+        faults.append(f"the model has weights of type {', '.join(sorted(kinds))}: export it in float32 (model.float())")
+    if faults:
+        raise InputError("the model cannot be exported: " + "; ".join(faults))
+
+
+def export_onnx(
+    model: nn.Module,
+    *,
+    input_size: tuple[int, int],
+    dynamic_batch: bool = True,
+    batch: int = 1,
+    opset: int = DEFAULT_OPSET,
+    output_names: Sequence[str] | None = None,
+) -> ModelProto:
+    """Export a model that takes images, in eval mode; the mode it was in is restored.
+
+    The input is named ``input``; outputs are ``logits`` where there is one and ``stage0`` .. where there are several.
+    Equal models give equal bytes.
+
+    Args:
+        model: takes float32 [batch, 3, height, width], gives a tensor or a list or tuple of tensors.
+        input_size: height and width of the images, fixed in the graph; any that the model takes.
+        dynamic_batch: leave the batch free (the dimension is named ``batch``).
+        batch: the batch, where it is not left free.
+        opset: version of the ONNX standard operators, at least 18.
+        output_names: other names for the outputs.
+
+    Returns:
+        The model, its weights inside it.
+
+    Raises:
+        InputError: an option is out of range, the model does not take this size (its own message is passed on), or it
+            cannot be exported (PyTorch's message is kept).
+    """
+    import torch
+
+    _check_options(model, input_size, opset)
+    if batch < 1:
+        raise InputError(f"batch is {batch}: at least 1 is needed")
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    # An example of 2: the exporter takes a dimension of 1 for a constant.
+    example = torch.zeros((2 if dynamic_batch else batch, 3, *input_size), device=device)
+    with evaluating(model), torch.no_grad():
+        outputs = run_model(model, example)
+        names = name_outputs(len(outputs), None if output_names is None else tuple(output_names))
+        shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
+        try:
+            with _captured_chatter():
+                program = torch.onnx.export(
+                    model,
+                    (example,),
+                    dynamo=True,
+                    opset_version=opset,
+                    input_names=[INPUT_NAME],
+                    output_names=list(names),
+                    dynamic_shapes=shapes,
+                    external_data=False,
+                    verbose=False,
+                )
+        except Exception as error:
+            raise InputError(
+                f"PyTorch cannot export this model ({type(model).__name__} at {input_size[0]}x{input_size[1]}): "
+                f"{_root_cause(error)}"
+            ) from error
+    assert program is not None  # so it is with dynamo=True
+    proto = program.model_proto
+    # Where the model fixes its batch, the exporter does the same without a word.
+    first = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    if dynamic_batch and first.dim_param != "batch":
+        raise InputError(
+            f"PyTorch cannot export this model ({type(model).__name__}) with a free batch: its code fixes the batch to "
+            f"{first.dim_value} when it is run with that. Export it with a fixed batch, or change the code"
+        )
+    _describe(proto, model)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _root_cause(error: BaseException) -> str:
+    """PyTorch's own words: those of the innermost error, and the outer one's where it says something else."""
+    causes = [error]
+    while causes[-1].__cause__ is not None and causes[-1].__cause__ not in causes:
+        causes.append(causes[-1].__cause__)
+    inner, outer = (f"{type(one).__name__}: {one}".strip() for one in (causes[-1], error))
+    return inner if inner == outer or str(causes[-1]) in str(error) else f"{inner} ({outer})"
+
+
+def _describe(proto: ModelProto, model: nn.Module) -> None:
+    """Say who made the file of what, and drop the exporter's notes that differ from machine to machine."""
+    import torch
+
+    import edgeformer
+
+    proto.producer_name = PRODUCER
+    proto.producer_version = edgeformer.__version__
+    graph = proto.graph
+    graph.name = str(getattr(getattr(model, "config", None), "name", None) or type(model).__name__)
+    del graph.metadata_props[:]
+    for value in [*graph.input, *graph.output, *graph.value_info, *graph.initializer]:
+        del value.metadata_props[:]
+    for node in graph.node:
+        kept = [entry for entry in node.metadata_props if entry.key in _KEPT_NOTES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+        node.ClearField("doc_string")
+    del proto.metadata_props[:]
+    for key, text in (("edgeformer.model", graph.name), ("edgeformer.torch", torch.__version__)):
+        proto.metadata_props.add(key=key, value=str(text))
+
+
+def check_export(
+    model: nn.Module, proto: ModelProto, *, seed: int = 0, batches: tuple[int, int] = (1, 3), threads: int | None = None
+) -> dict[str, Comparison]:
+    """Compare an export with its PyTorch model, in ONNX Runtime, on two random inputs of different batch.
+
+    Args:
+        model: the PyTorch model.
+        proto: its export.
+        seed: of the random inputs, which are normally distributed, as normalised images are.
+        batches: the two batch sizes; where the export fixes its batch, both are that.
+        threads: as for `OnnxSession`.
+
+    Returns:
+        The figures per output, which the gate ``export`` judges (`worst` takes them together).
+
+    Raises:
+        InputError: the export cannot be run, or its inputs or outputs are not those of the model.
+    """
+    candidate = OnnxSession(proto, threads=threads)
+    shape = next(iter(candidate.inputs.values())).shape if candidate.inputs else ()
+    if len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
+        raise InputError(f"the export's input is {list(shape)}: expected [batch, 3, height, width], both sizes fixed")
+    batch, size = shape[0], (shape[2], shape[3])
+    reference = TorchSession(model, input_size=size, output_names=tuple(candidate.outputs))
+    sizes = (batch, batch) if isinstance(batch, int) else batches
+    generator = np.random.default_rng(seed)
+    return compare_models(reference, candidate, (generator.standard_normal((n, 3, *size), np.float32) for n in sizes))

@@ -1,0 +1,124 @@
+"""A PyTorch model behind the interface that ONNX models and engines run behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeformer.errors import InputError
+from edgeformer.runtime.session import Array, TensorInfo, check_feeds
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["INPUT_NAME", "TorchSession", "evaluating", "name_outputs", "run_model"]
+
+INPUT_NAME = "input"
+
+
+class evaluating:  # noqa: N801 - a context manager, named as contextlib names its own
+    """Within it the model is in eval mode; after it every module is in the mode it was in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take the model; nothing changes yet."""
+        self._model = model
+        self._modes: dict[nn.Module, bool] = {}
+
+    def __enter__(self) -> None:
+        self._modes = {module: module.training for module in self._model.modules()}
+        self._model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for module, training in self._modes.items():
+            module.training = training
+
+
+def run_model(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Call a model; gives its outputs, one or several.
+
+    Raises:
+        InputError: the model does not take these images (its own words are kept), or gives something else than a
+            tensor, or a list or tuple of tensors.
+    """
+    import torch
+
+    try:
+        result = model(images)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the model {type(model).__name__} does not run on an input {list(images.shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    found = (result,) if isinstance(result, torch.Tensor) else result
+    if not isinstance(found, (tuple, list)) or not found or not all(isinstance(item, torch.Tensor) for item in found):
+        raise InputError(f"the model gives a {type(result).__name__}: expected a tensor, or a list or tuple of tensors")
+    return tuple(found)
+
+
+def name_outputs(count: int, names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The outputs' names: ``logits`` for one, ``stage0`` .. for several, unless ``names`` gives others.
+
+    Raises:
+        InputError: ``names`` is not one different name per output.
+    """
+    if names is None:
+        return ("logits",) if count == 1 else tuple(f"stage{index}" for index in range(count))
+    if len(names) != count or len(set(names)) != count:
+        raise InputError(
+            f"the model has {count} outputs, and their names are {list(names)}: give one different name each"
+        )
+    return tuple(names)
+
+
+class TorchSession:
+    """Runs a PyTorch model in eval mode, without gradients; the mode it was in is restored after each run."""
+
+    def __init__(
+        self, model: nn.Module, *, input_size: tuple[int, int], output_names: tuple[str, ...] | None = None
+    ) -> None:
+        """Wrap a model and run it once, to learn its outputs.
+
+        Args:
+            model: takes float32 [samples, 3, height, width].
+            input_size: height and width.
+            output_names: as for ``export_onnx``.
+
+        Raises:
+            InputError: the model does not take this size, or gives something else than tensors.
+        """
+        self._model = model
+        self._inputs = {INPUT_NAME: TensorInfo(np.dtype(np.float32), ("batch", 3, *input_size))}
+        results = self._forward(np.zeros((1, 3, *input_size), np.float32))
+        self._names = name_outputs(len(results), output_names)
+        self._outputs = {
+            name: TensorInfo(result.dtype, ("batch", *result.shape[1:]))
+            for name, result in zip(self._names, results, strict=True)
+        }
+
+    @property
+    def inputs(self) -> Mapping[str, TensorInfo]:
+        """The one input."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, TensorInfo]:
+        """The outputs by name, in the model's order."""
+        return self._outputs
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; raises InputError for feeds that do not fit ``inputs``."""
+        check_feeds(self._inputs, feeds)
+        return dict(zip(self._names, self._forward(feeds[INPUT_NAME]), strict=True))
+
+    def _forward(self, images: Array) -> tuple[Array, ...]:
+        import torch
+
+        device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
+        with evaluating(self._model), torch.no_grad():
+            outputs = run_model(self._model, torch.from_numpy(np.ascontiguousarray(images)).to(device))
+            return tuple(tensor.cpu().numpy() for tensor in outputs)

@@ -1,0 +1,62 @@
+"""Two models on the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from edgeformer.errors import InputError
+from edgeformer.runtime.session import Array, Session
+from edgeformer.verify.batches import BatchLike, as_batch, input_name
+from edgeformer.verify.figures import Accumulator, Comparison
+
+__all__ = ["OutputComparer", "compare_models"]
+
+
+class OutputComparer:
+    """Compares two models' outputs, name by name and batch by batch."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Start with nothing seen.
+
+        Args:
+            names: the outputs to compare.
+        """
+        self._accumulators = {name: Accumulator(name) for name in names}
+
+    def update(self, reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> None:
+        """Add a batch of outputs by name.
+
+        Raises:
+            InputError: an output is missing, or its shapes differ.
+        """
+        for name, accumulator in self._accumulators.items():
+            for side, outputs in (("reference", reference), ("candidate", candidate)):
+                if name not in outputs:
+                    raise InputError(f"the {side} has no output {name!r}; it has {', '.join(outputs) or 'none'}")
+            accumulator.update(reference[name], candidate[name])
+
+    def result(self) -> dict[str, Comparison]:
+        """The figures per output. Raises InputError where there was no sample."""
+        return {name: accumulator.result() for name, accumulator in self._accumulators.items()}
+
+
+def compare_models(reference: Session, candidate: Session, batches: Iterable[BatchLike]) -> dict[str, Comparison]:
+    """Run two models on the same batches, one batch in memory at a time.
+
+    Args:
+        reference: the model to agree with.
+        candidate: the model that is judged; has every output of ``reference``, by name and shape.
+        batches: images, float32 [samples, channels, height, width], bare or as batches; labels are not used.
+
+    Returns:
+        The figures per output of ``reference``.
+
+    Raises:
+        InputError: there is no batch, or the models do not fit each other or the batches.
+    """
+    comparer = OutputComparer(reference.outputs)
+    first, second = input_name(reference), input_name(candidate)
+    for item in batches:
+        images, _ = as_batch(item)
+        comparer.update(reference.run({first: images}), candidate.run({second: images}))
+    return comparer.result()

@@ -1,0 +1,232 @@
+"""Do two graphs send their queries to the same regions?
+
+Top-1 accuracy on easy data says nothing about routing: a model can be right for most images with random regions. So the
+chosen region sets themselves are compared, block by block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, inliner
+from onnx.helper import make_empty_tensor_value_info
+
+from edgeformer.errors import InputError
+from edgeformer.runtime import OnnxSession
+from edgeformer.runtime.session import Array
+
+__all__ = [
+    "BlockAgreement",
+    "RoutingAccumulator",
+    "RoutingAgreement",
+    "RoutingOutput",
+    "compare_routing",
+    "expose_routing",
+]
+
+# A block's weights, as PyTorch names them; the Swin-like layout has `.blocks` in between.
+_BLOCK = re.compile(r"stages\.(\d+)\.(?:blocks\.)?(\d+)\.")
+
+
+@dataclass(frozen=True)
+class RoutingOutput:
+    """A routing decision that a graph was made to show.
+
+    Attributes:
+        name: the output's name: int64 indices, [samples, regions, topk].
+        stage: number of the stage, from 0, or None where the graph's weights have no such names.
+        block: number of the block in its stage, or of the decision in the graph where ``stage`` is None.
+    """
+
+    name: str
+    stage: int | None
+    block: int
+
+
+def _locate(
+    index: int, start: str, producers: Mapping[str, onnx.NodeProto], weights: set[str]
+) -> tuple[int | None, int]:
+    """Stage and block of the routing decision fed by value ``start``: those of the nearest weight that says so."""
+    queue = deque([start])
+    seen = {start}
+    while queue:
+        name = queue.popleft()
+        match = _BLOCK.search(name) if name in weights else None
+        if match:
+            return int(match[1]), int(match[2])
+        node = producers.get(name)
+        for source in node.input if node is not None else ():
+            if source and source not in seen:
+                seen.add(source)
+                queue.append(source)
+    return None, index
+
+
+def expose_routing(model: ModelProto) -> tuple[ModelProto, tuple[RoutingOutput, ...]]:
+    """A copy of the model that also gives the regions that each block picks.
+
+    Functions are inlined first, so that fused and unfused graphs alike show the TopK in which a block decides; the
+    decisions come in the order of the graph.
+
+    Returns:
+        The copy, and its added outputs.
+    """
+    result = inliner.inline_local_functions(model)
+    graph = result.graph
+    producers = {name: node for node in graph.node for name in node.output if name}
+    weights = {tensor.name for tensor in graph.initializer}
+    taken = {value.name for value in graph.output}
+    outputs: list[RoutingOutput] = []
+    for node in graph.node:
+        if node.op_type != "TopK" or node.domain not in ("", "ai.onnx"):
+            continue
+        index = len(outputs)
+        if len(node.output) < 2 or not node.output[1]:
+            continue
+        name = node.output[1]
+        if name not in taken:
+            value = graph.output.add()
+            value.CopyFrom(make_empty_tensor_value_info(name))
+            value.type.tensor_type.elem_type = TensorProto.INT64
+        outputs.append(RoutingOutput(name, *_locate(index, node.input[0], producers, weights)))
+    return result, tuple(outputs)
+
+
+@dataclass(frozen=True)
+class BlockAgreement:
+    """One block's agreement.
+
+    Attributes:
+        stage: as in `RoutingOutput`.
+        block: as in `RoutingOutput`.
+        topk: regions picked per region.
+        rows: number of sets compared: samples times regions.
+        agreement: fraction of the sets that are equal.
+        overlap: mean fraction of a set's regions that the other set has too.
+    """
+
+    stage: int | None
+    block: int
+    topk: int
+    rows: int
+    agreement: float
+    overlap: float
+
+
+@dataclass(frozen=True)
+class RoutingAgreement:
+    """The agreement of all blocks; ``agreement`` and ``overlap`` are the means over blocks."""
+
+    blocks: tuple[BlockAgreement, ...]
+    agreement: float
+    overlap: float
+
+    def by_stage(self) -> dict[int, float]:
+        """Mean agreement of the blocks of each stage, for those blocks whose stage is known."""
+        stages = sorted({block.stage for block in self.blocks if block.stage is not None})
+        return {
+            stage: float(np.mean([block.agreement for block in self.blocks if block.stage == stage]))
+            for stage in stages
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The agreement as JSON holds it."""
+        return {
+            "agreement": self.agreement,
+            "overlap": self.overlap,
+            "stages": {str(stage): value for stage, value in self.by_stage().items()},
+            "blocks": [dict(vars(block)) for block in self.blocks],
+        }
+
+
+class RoutingAccumulator:
+    """Compares the routing of two graphs batch by batch."""
+
+    def __init__(self, reference: tuple[RoutingOutput, ...], candidate: tuple[RoutingOutput, ...]) -> None:
+        """Start with nothing seen.
+
+        Raises:
+            InputError: the two have different numbers of routing decisions.
+        """
+        if len(reference) != len(candidate):
+            raise InputError(
+                f"routing cannot be compared: the reference routes in {len(reference)} blocks, the candidate in "
+                f"{len(candidate)}"
+            )
+        self._pairs = tuple(zip(reference, candidate, strict=True))
+        self._rows = [0] * len(reference)
+        self._equal = [0] * len(reference)
+        self._shared = [0] * len(reference)
+        self._topk = [0] * len(reference)
+
+    def update(self, reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> None:
+        """Add a batch.
+
+        Args:
+            reference: the routing outputs by name, int [samples, regions, topk] each.
+            candidate: the same of the other graph.
+
+        Raises:
+            InputError: a block's shapes differ.
+        """
+        for index, (first, second) in enumerate(self._pairs):
+            want, have = reference[first.name], candidate[second.name]
+            if want.ndim < 1 or want.shape != have.shape:
+                raise InputError(f"routing of block {index}: the reference is {want.shape}, the candidate {have.shape}")
+            topk = want.shape[-1]
+            ours, theirs = np.sort(want.reshape(-1, topk), axis=1), np.sort(have.reshape(-1, topk), axis=1)
+            self._topk[index] = topk
+            self._rows[index] += len(ours)
+            self._equal[index] += int((ours == theirs).all(axis=1).sum())
+            # Rows are moved apart, so that one intersection of sorted, distinct values counts all rows at once.
+            apart = np.arange(len(ours), dtype=np.int64)[:, None] * (int(max(ours.max(), theirs.max(), 0)) + 1)
+            self._shared[index] += int(np.isin(ours + apart, theirs + apart).sum())
+
+    def result(self) -> RoutingAgreement:
+        """The agreement over all batches so far.
+
+        Raises:
+            InputError: there is no block, or no sample.
+        """
+        if not self._pairs or not all(self._rows):
+            raise InputError("routing cannot be compared: " + ("no sample" if self._pairs else "no block routes"))
+        blocks = tuple(
+            BlockAgreement(first.stage, first.block, topk, rows, equal / rows, shared / (rows * topk))
+            for (first, _), topk, rows, equal, shared in zip(
+                self._pairs, self._topk, self._rows, self._equal, self._shared, strict=True
+            )
+        )
+        return RoutingAgreement(
+            blocks,
+            agreement=float(np.mean([block.agreement for block in blocks])),
+            overlap=float(np.mean([block.overlap for block in blocks])),
+        )
+
+
+def compare_routing(
+    reference: ModelProto, candidate: ModelProto, batches: Iterable[Mapping[str, Array]], *, threads: int | None = None
+) -> RoutingAgreement:
+    """Run two graphs, fused or not, on the same inputs and compare the regions that their blocks pick.
+
+    Args:
+        reference: the graph to agree with.
+        candidate: the graph that is judged; routes in as many blocks.
+        batches: feeds by input name, one mapping per run.
+        threads: as for `OnnxSession`.
+
+    Raises:
+        InputError: the graphs route in different numbers of blocks or regions, no block routes, or there is no batch.
+    """
+    first, first_outputs = expose_routing(reference)
+    second, second_outputs = expose_routing(candidate)
+    accumulator = RoutingAccumulator(first_outputs, second_outputs)
+    ours, theirs = OnnxSession(first, threads=threads), OnnxSession(second, threads=threads)
+    for feeds in batches:
+        accumulator.update(ours.run(feeds), theirs.run(feeds))
+    return accumulator.result()

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import edgeformer
+from edgeformer.errors import InputError
+from edgeformer.export import check_export, export_onnx
+from edgeformer.runtime import OnnxSession
+from edgeformer.verify import check, worst
+from tests.export.conftest import Tiny, make_tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def exported():
+    return export_onnx(make_tiny(), input_size=(10, 14))
+
+
+def shape_of(value):
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def test_names_shapes_and_origin(exported):
+    assert [(v.name, shape_of(v)) for v in exported.graph.input] == [("input", ["batch", 3, 10, 14])]
+    assert [(v.name, shape_of(v)) for v in exported.graph.output] == [("logits", ["batch", 7])]
+    assert exported.producer_name == "edgeformer"
+    assert exported.producer_version == edgeformer.__version__
+    assert {p.key: p.value for p in exported.metadata_props}["edgeformer.model"] == "Tiny"
+    assert [(o.domain, o.version) for o in exported.opset_import] == [("", 20)]
+
+
+def test_norms_are_single_nodes(exported):
+    kinds = [node.op_type for node in exported.graph.node]
+    assert kinds.count("LayerNormalization") == 1
+    assert kinds.count("Conv") == 1
+    assert "BatchNormalization" not in kinds, "a BatchNorm after a Conv is folded into it"
+    assert "Dropout" not in kinds
+
+
+def test_equal_exports_are_equal_bytes_without_paths(exported):
+    again = export_onnx(make_tiny(), input_size=(10, 14)).SerializeToString(deterministic=True)
+    assert again == exported.SerializeToString(deterministic=True)
+    assert b"stack_trace" not in again
+    assert b".py" not in again
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_check_export_meets_the_gate(exported, tiny, seed):
+    figures = check_export(tiny, exported, seed=seed)
+    assert list(figures) == ["logits"]
+    assert figures["logits"].samples == 4
+    assert figures["logits"].max_abs_relative < 1e-5
+    assert check("export", vars(worst(figures))).passed
+
+
+def test_check_export_sees_another_weight(exported, tiny):
+    with torch.no_grad():
+        tiny.head.weight[3, 5] += 0.05
+    verdict = check("export", vars(worst(check_export(tiny, exported))))
+    assert not verdict.passed
+    assert verdict.metric == "max_abs_relative"
+
+
+def test_static_batch(tiny):
+    proto = export_onnx(tiny, input_size=(6, 8), dynamic_batch=False, batch=3)
+    assert shape_of(proto.graph.input[0]) == [3, 3, 6, 8]
+    assert check_export(tiny, proto)["logits"].samples == 6
+
+
+def test_dense_outputs(tiny_dense):
+    proto = export_onnx(tiny_dense, input_size=(6, 10))
+    assert [(v.name, shape_of(v)) for v in proto.graph.output] == [
+        ("stage0", ["batch", 12, 3, 5]),
+        ("stage1", ["batch", 12, 3, 5]),
+    ]
+    figures = check_export(tiny_dense, proto)
+    assert all(value.max_abs_relative < 1e-5 and value.top1_agreement is None for value in figures.values())
+
+
+def test_output_names_can_be_given(tiny_dense):
+    proto = export_onnx(tiny_dense, input_size=(6, 10), output_names=["a", "b"], opset=18)
+    assert [v.name for v in proto.graph.output] == ["a", "b"]
+    assert proto.opset_import[0].version == 18
+
+
+def test_modes_are_restored_and_eval_was_used(tiny):
+    tiny.train()
+    tiny.stem.eval()
+    proto = export_onnx(tiny, input_size=(6, 8))
+    assert (tiny.training, tiny.stem.training, tiny.stem[1].training, tiny.drop.training) == (True, False, False, True)
+    x = np.random.default_rng(3).standard_normal((2, 3, 6, 8), np.float32)
+    tiny.eval()
+    with torch.no_grad():
+        want = tiny(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(OnnxSession(proto).run({"input": x})["logits"], want, atol=1e-5)
+
+
+def test_the_exporter_is_silent_on_both_streams():
+    code = "from tests.export.conftest import make_tiny; from edgeformer.export import export_onnx; "
+    code += "export_onnx(make_tiny(), input_size=(6, 8))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_it_would_say_is_logged(caplog):
+    class Warns(Tiny):
+        def forward(self, x):
+            import warnings
+
+            warnings.warn("mind the gap", UserWarning, stacklevel=2)
+            return super().forward(x)
+
+    caplog.set_level(logging.INFO, logger="edgeformer.export")
+    export_onnx(Warns(), input_size=(6, 8))
+    assert any("UserWarning: mind the gap" in record.message for record in caplog.records)
+
+
+def test_a_size_the_model_refuses_gives_the_models_message(tiny):
+    with pytest.raises(InputError, match="height and width have to be even, got 7x8"):
+        export_onnx(tiny, input_size=(7, 8))
+
+
+def test_a_failing_forward_keeps_torchs_words():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(5, 2))
+    with pytest.raises(InputError, match=r"does not run on an input \[2, 3, 4, 4\].*mat1 and mat2 shapes"):
+        export_onnx(model, input_size=(4, 4))
+
+
+def test_what_torch_cannot_export_keeps_torchs_words():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return (x * self.scale).sum((1, 2, 3)) if x.sum() > 0 else x.mean((1, 2, 3))
+
+    with pytest.raises(
+        InputError, match=r"PyTorch cannot export this model \(Branches at 4x4\).*data-dependent"
+    ) as caught:
+        export_onnx(Branches(), input_size=(4, 4))
+    assert caught.value.__cause__ is not None
+
+
+def test_a_model_that_fixes_its_batch_is_refused_with_dynamic_batch():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return x.reshape(2, 48) * self.scale
+
+    with pytest.raises(InputError, match="with a free batch: its code fixes the batch to 2"):
+        export_onnx(Fixed(), input_size=(4, 4))
+
+
+def test_every_bad_option_is_listed(tiny):
+    with pytest.raises(InputError) as caught:
+        export_onnx(tiny.half(), input_size=(0, 8), opset=17)
+    for part in ("opset is 17: at least 18", r"input_size is (0, 8)", "weights of type float16"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("names", "message"), [(["a", "b"], "1 outputs"), ([], "1 outputs")])
+def test_output_names_that_do_not_fit(tiny, names, message):
+    with pytest.raises(InputError, match=message):
+        export_onnx(tiny, input_size=(6, 8), output_names=names)
+
+
+def test_batch_below_one(tiny):
+    with pytest.raises(InputError, match="batch is 0"):
+        export_onnx(tiny, input_size=(6, 8), dynamic_batch=False, batch=0)
+
+
+def test_a_model_that_gives_no_tensor():
+    class Words(nn.Module):
+        def forward(self, x):
+            return {"logits": x}
+
+    with pytest.raises(InputError, match="gives a dict: expected a tensor"):
+        export_onnx(Words(), input_size=(4, 4))
+
+
+def test_check_export_of_another_models_export(exported, tiny_dense):
+    with pytest.raises(InputError, match="2 outputs"):
+        check_export(tiny_dense, exported)
+
+
+def test_check_export_needs_fixed_sizes(exported, tiny):
+    exported.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    try:
+        with pytest.raises(InputError, match="both sizes fixed"):
+            check_export(tiny, exported)
+    finally:
+        exported.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 10

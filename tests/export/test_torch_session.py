@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgeformer.errors import InputError
+from edgeformer.export import TorchSession
+from edgeformer.runtime import Session
+
+
+def test_it_is_a_session_with_the_models_outputs(tiny):
+    session = TorchSession(tiny, input_size=(6, 8))
+    assert isinstance(session, Session)
+    assert session.inputs["input"].shape == ("batch", 3, 6, 8)
+    assert session.outputs["logits"] == (np.dtype(np.float32), ("batch", 7))
+    x = np.random.default_rng(0).standard_normal((3, 3, 6, 8), np.float32)
+    tiny.eval()
+    with torch.no_grad():
+        want = tiny(torch.from_numpy(x)).numpy()
+    np.testing.assert_array_equal(session.run({"input": x})["logits"], want)
+
+
+def test_it_runs_in_eval_mode_and_restores_the_mode(tiny):
+    tiny.train()
+    session = TorchSession(tiny, input_size=(6, 8))
+    x = np.ones((1, 3, 6, 8), np.float32)
+    first, second = session.run({"input": x})["logits"], session.run({"input": x})["logits"]
+    np.testing.assert_array_equal(first, second)
+    assert tiny.training
+    assert tiny.drop.training
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((1, 3, 6, 9), np.float32), r"expected float32 \[batch, 3, 6, 8\], got float32 \[1, 3, 6, 9\]"),
+        (np.zeros((1, 3, 6, 8), np.float64), r"got float64"),
+    ],
+)
+def test_feeds_that_do_not_fit(tiny, x, message):
+    with pytest.raises(InputError, match=message):
+        TorchSession(tiny, input_size=(6, 8)).run({"input": x})
+
+
+def test_a_size_the_model_refuses(tiny):
+    with pytest.raises(InputError, match="got 5x8"):
+        TorchSession(tiny, input_size=(5, 8))
