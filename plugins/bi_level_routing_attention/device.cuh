@@ -1,0 +1,96 @@
+// What the three kernels share: element conversions, warp reductions, region geometry and the launch call.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace edgeformer {
+
+// The block's dynamic shared memory. All kernels use this one symbol, never static __shared__ arrays, so that the
+// emulation in plugins/tests can give every block fresh, poisoned memory of the exact size that was asked for.
+extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];
+
+inline constexpr int32_t kWarpSize = 32;
+inline constexpr uint32_t kFullWarp = 0xffffffffU;
+
+__device__ inline float ToFloat(float x) { return x; }
+__device__ inline float ToFloat(__half x) { return __half2float(x); }
+__device__ inline float ToFloat(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ inline float ToFloat(int8_t x) { return static_cast<float>(x); }
+
+template <class T>
+__device__ inline T FromFloat(float x);
+template <>
+__device__ inline float FromFloat<float>(float x) {
+    return x;
+}
+template <>
+__device__ inline __half FromFloat<__half>(float x) {
+    return __float2half_rn(x);
+}
+template <>
+__device__ inline __nv_bfloat16 FromFloat<__nv_bfloat16>(float x) {
+    return __float2bfloat16_rn(x);
+}
+
+__device__ inline float WarpSum(float x) {
+#pragma unroll
+    for (int32_t distance = kWarpSize / 2; distance > 0; distance /= 2) {
+        x += __shfl_xor_sync(kFullWarp, x, distance);
+    }
+    return x;
+}
+
+// Ignores NaN, as fmaxf does.
+__device__ inline float WarpMax(float x) {
+#pragma unroll
+    for (int32_t distance = kWarpSize / 2; distance > 0; distance /= 2) {
+        x = fmaxf(x, __shfl_xor_sync(kFullWarp, x, distance));
+    }
+    return x;
+}
+
+namespace bi_level_routing_attention {
+
+// How an image is cut into regions. Regions, and the tokens inside a region, are numbered row by row.
+struct Grid {
+    int32_t width;          // tokens per image row
+    int32_t regions;        // regions per side
+    int32_t region_height;  // tokens
+    int32_t region_width;   // tokens
+
+    __host__ __device__ int32_t count() const { return regions * regions; }
+    __host__ __device__ int32_t tokens() const { return region_height * region_width; }
+
+    // Position in the image of a region's token.
+    __device__ int64_t Token(int32_t region, int32_t token) const {
+        int32_t const row = region / regions * region_height + token / region_width;
+        int32_t const column = region % regions * region_width + token % region_width;
+        return static_cast<int64_t>(row) * width + column;
+    }
+};
+
+template <class P>
+inline Grid GridOf(P const& params) {
+    return {params.width, params.regions, params.height / params.regions, params.width / params.regions};
+}
+
+inline int32_t CeilDivide(int32_t a, int32_t b) { return (a + b - 1) / b; }
+
+// Launches kernel(args...) and returns what the launch returned.
+template <class... Parameters, class... Arguments>
+cudaError_t Launch(void (*kernel)(Parameters...), int64_t blocks, int32_t threads, size_t shared_bytes,
+                   cudaStream_t stream, Arguments... arguments) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<uint32_t>(blocks));
+    config.blockDim = dim3(static_cast<uint32_t>(threads));
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+}  // namespace bi_level_routing_attention
+}  // namespace edgeformer
