@@ -154,13 +154,16 @@ class MessageLog:
     """TensorRT's messages of one build, split by what they are for.
 
     Attributes:
+        keeps: which information and verbose messages go to ``notes``; ``None`` for none.
+        ignores: which warnings to leave out; ``None`` for none.
         warnings: each different warning once, in order.
         errors: every error, in order.
-        notes: information and verbose messages that `keeps` asks to keep.
+        notes: what `keeps` asked for, in order.
         forward: called with (severity, text) for each message that is not verbose.
     """
 
     keeps: re.Pattern[str] | None = None
+    ignores: re.Pattern[str] | None = None
     forward: Any = None
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -172,7 +175,7 @@ class MessageLog:
         if severity in ("ERROR", "INTERNAL_ERROR"):
             self.errors.append(text)
         elif severity == "WARNING":
-            if text not in self.warnings:
+            if text not in self.warnings and not (self.ignores and self.ignores.search(text)):
                 self.warnings.append(text)
         elif self.keeps is not None and self.keeps.search(text):
             self.notes.append(text)

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgeformer.engine.backends import MessageLog, make_logger
 from edgeformer.engine.job import BuildJob, Compiled, PluginEvidence, TensorInfo
-from edgeformer.engine.plugin_library import load_into_registry
+from edgeformer.engine.plugin_library import load_into_registry, take_plugin_errors
 from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, InputError
 
 __all__ = ["BuildFailed", "check_plugin_layers", "compile_engine", "count_plugin_layers", "takes_override"]
@@ -25,11 +25,21 @@ Progress = Callable[[str, int, int], None]
 
 _ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
-# The builder lists the layers of the finished engine, one a line, at verbose level: "Layer(PluginV3): name, ...".
-_LISTING = "Engine Layer Information:"
-_LISTED_LAYER = re.compile(r"^Layer\((\w+)\):", re.MULTILINE)
-_KEEP = re.compile(f"{_LISTING}|{_ACTIVATIONS.pattern}|{_WEIGHTS.pattern}")
+# At detailed profiling verbosity the builder logs the layers of the finished engine, one a line.
+_LISTING = "Layers:"
+_LISTED_LAYER = re.compile(r"^Name: .*?, LayerType: (\w+)", re.MULTILINE)
+# A plugin is a "custom_layer" in what TensorRT-RTX 1.7 compiles, a "PluginV3" where it stays a layer of its own.
+_PLUGIN_KIND = re.compile("custom_layer|Plugin.*", re.IGNORECASE)
+_KEEP = re.compile(f"^{_LISTING}|{_ACTIVATIONS.pattern}|{_WEIGHTS.pattern}")
+# Not worth a warning: our creator has defaults for the attributes of INT8 inputs, and the nodes of the op's body have
+# the same names in every place the parser inlines it.
+_HARMLESS = re.compile(
+    r"Attribute (q_scale|k_scale|v_scale|output_type) not found in plugin node|A node named .* already exists"
+)
+# After any parser error TensorRT-RTX looks for a GPU and adds that there is none; an ahead-of-time build needs none.
+_NO_DRIVER = re.compile("catchCudaError|ScopedCudaStream")
 _PARSE_PHASE = "Parsing the ONNX model"
+_NETWORK_SOURCE = "layer types of the parsed network"
 
 
 class BuildFailed(EdgeformerError):
@@ -58,6 +68,7 @@ def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progres
     """
     started = time.monotonic()
     messages.keeps = _KEEP
+    messages.ignores = _HARMLESS
     logger = make_logger(trt, messages)
     builder = _builder(trt, logger, messages)
     if job.plugin_library is not None:
@@ -71,30 +82,24 @@ def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progres
 
     expected = job.op_nodes if job.use_plugin else 0
     in_network = count_plugin_layers(trt, network)
-    evidence = PluginEvidence(in_network=in_network, in_engine=None, source="layer types of the parsed network")
-    check_plugin_layers(evidence, expected)
+    check_plugin_layers(PluginEvidence(in_network=in_network, in_engine=None, source=_NETWORK_SOURCE), expected)
 
     config = _config(trt, builder, network, job, messages)
     monitor = _monitor(trt, progress)
     config.progress_monitor = monitor
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise BuildFailed(_explain("TensorRT cannot build this network", messages))
-    listing = next((note for note in reversed(messages.notes) if note.startswith(_LISTING)), None)
-    if listing is not None:
-        kinds = _LISTED_LAYER.findall(listing)
-        evidence = PluginEvidence(
-            in_network=in_network,
-            in_engine=sum(kind.startswith("Plugin") for kind in kinds),
-            source=f"{evidence.source}, and the builder's listing of the engine's {len(kinds)} layers",
-        )
-        check_plugin_layers(evidence, expected)
+        raise BuildFailed(_explain("TensorRT cannot build this network", messages, job))
+    kinds = _listed_layers(messages)
+    evidence = _engine_evidence(in_network, kinds, job)
+    check_plugin_layers(evidence, expected)
     job.engine.write_bytes(memoryview(serialized))
     if job.timing_cache_out is not None and (cache := config.get_timing_cache()) is not None:
         job.timing_cache_out.write_bytes(memoryview(cache.serialize()))
     return Compiled(
         tensorrt_version=trt.__version__,
         parsed_layers=network.num_layers,
+        engine_layers=len(kinds) or None,
         plugin=evidence,
         activation_bytes=_bytes_in(messages, _ACTIVATIONS),
         weight_bytes=_bytes_in(messages, _WEIGHTS),
@@ -125,12 +130,29 @@ def count_plugin_layers(trt: ModuleType, network: Any) -> int:
     return sum(network.get_layer(index).type in kinds for index in range(network.num_layers))
 
 
+def _listed_layers(messages: MessageLog) -> list[str]:
+    """Kinds of the layers in the builder's listing of the finished engine; empty where it listed none."""
+    listing = next((note for note in reversed(messages.notes) if note.startswith(_LISTING)), "")
+    return _LISTED_LAYER.findall(listing)
+
+
+def _engine_evidence(in_network: int, kinds: list[str], job: BuildJob) -> PluginEvidence:
+    """Count once more in the finished engine, so that a layer lost on the way shows."""
+    in_engine = sum(_PLUGIN_KIND.fullmatch(kind) is not None for kind in kinds)
+    if not kinds or (in_network and not in_engine and job.flavour == "tensorrt"):
+        # What `tensorrt` calls a plugin here was not seen by us, so not finding one there proves nothing.
+        source = f"{_NETWORK_SOURCE}; the builder's listing of the engine tells nothing about plugins"
+        return PluginEvidence(in_network=in_network, in_engine=None, source=source)
+    source = f"{_NETWORK_SOURCE}; layer kinds in the builder's listing of the engine"
+    return PluginEvidence(in_network=in_network, in_engine=in_engine, source=source)
+
+
 def _builder(trt: ModuleType, logger: Any, messages: MessageLog) -> Any:
     try:
         builder: Any = trt.Builder(logger)
     except (RuntimeError, TypeError) as error:
         # pybind11 turns the null pointer of a machine without a working driver into one of these.
-        raise EnvironmentFault(_explain(f"TensorRT does not start ({error})", messages)) from error
+        raise EnvironmentFault(_explain(f"TensorRT does not start ({error})", messages, None)) from error
     return builder
 
 
@@ -143,11 +165,11 @@ def _parse(trt: ModuleType, network: Any, logger: Any, job: BuildJob, messages: 
             _strip_function(job.model)
     if parser.parse_from_file(str(job.model)):
         return
-    lines = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
-    if not lines:
-        raise InputError(_explain("TensorRT cannot parse the model", messages))
-    version = f"{trt.__version__}"
-    raise InputError("\n  ".join([f"TensorRT {version} cannot parse the model:", *dict.fromkeys(lines)]))
+    headline = f"TensorRT {trt.__version__} cannot parse the model"
+    errors = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
+    if not errors:
+        raise InputError(_explain(headline, messages, job))
+    raise InputError("\n  ".join([f"{headline}:", *_lines(errors, job), *_plugin_words(job)]))
 
 
 def _strip_function(path: Path) -> None:
@@ -166,7 +188,7 @@ def _parser_error(error: Any) -> str:
         where += f"TensorRT has no operator '{operator}', and no plugin of that name is loaded: "
     stack = error.local_function_stack()
     inside = f" in {' > '.join(stack)}" if stack else ""
-    return f"{where}{error.desc().strip()}{inside} [{error.code().name}]"
+    return f"{where}[{error.code().name}] {error.desc().strip()}{inside}"
 
 
 def _config(
@@ -177,6 +199,8 @@ def _config(
     messages: MessageLog,
 ) -> Any:
     config = builder.create_builder_config()
+    # For the listing of the engine's layers; it changes neither the kernels nor, in TensorRT-RTX, the engine's size.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if job.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
     if job.ahead_of_time:
@@ -194,7 +218,7 @@ def _config(
         for name, shapes in job.shapes.items():
             profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
         if config.add_optimization_profile(profile) < 0:
-            raise BuildFailed(_explain("TensorRT does not accept the range of shapes", messages))
+            raise BuildFailed(_explain("TensorRT does not accept the range of shapes", messages, job))
     if job.serialize_plugin and job.plugin_library is not None:
         config.plugins_to_serialize = [str(job.plugin_library)]
     if job.timing_cache_out is not None:
@@ -258,6 +282,18 @@ def _bytes_in(messages: MessageLog, pattern: re.Pattern[str]) -> int | None:
     return None
 
 
-def _explain(headline: str, messages: MessageLog) -> str:
+def _explain(headline: str, messages: MessageLog, job: BuildJob | None) -> str:
     words = messages.errors or messages.warnings or ["TensorRT gave no reason"]
-    return "\n  ".join([f"{headline}. TensorRT says:", *dict.fromkeys(words)])
+    return "\n  ".join([f"{headline}. TensorRT says:", *_lines(words, job), *_plugin_words(job)])
+
+
+def _lines(texts: list[str], job: BuildJob | None) -> list[str]:
+    """Each different line once, without the one that is wrong where the target's GPU need not be here."""
+    lines = dict.fromkeys(line.strip() for text in texts for line in text.splitlines() if line.strip())
+    return [line for line in lines if not (job and job.ahead_of_time and _NO_DRIVER.search(line))]
+
+
+def _plugin_words(job: BuildJob | None) -> list[str]:
+    if job is None or job.plugin_library is None:
+        return []
+    return [f"the plugin says: {text}" for text in take_plugin_errors(job.plugin_library)]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeformer.engine.backends import BACKEND_RANGES, FLAVOURS, Flavour, find_backend, install_command, missing_backend
 from edgeformer.engine.devices import GpuSurvey, find_gpus
-from edgeformer.engine.plugin_library import find_plugin_library, missing_plugin_library
+from edgeformer.engine.plugin_library import BUILD_COMMAND, find_plugin_library, missing_plugin_library
 from edgeformer.errors import EnvironmentFault
 
 __all__ = ["Fact", "diagnose"]
@@ -110,13 +110,12 @@ def _gpus(survey: GpuSurvey) -> Fact:
 
 def _plugin_library() -> tuple[Fact, ...]:
     name = "plugin library"
-    rebuild = "cmake -S . -B build/release && cmake --build build/release"
     try:
         library = find_plugin_library()
     except EnvironmentFault as error:
-        return (Fact(name=name, status="missing", detail=str(error), remedy=rebuild),)
+        return (Fact(name=name, status="missing", detail=str(error), remedy=BUILD_COMMAND),)
     if library is None:
-        return (Fact(name=name, status="missing", detail=missing_plugin_library(), remedy=rebuild),)
+        return (Fact(name=name, status="missing", detail=missing_plugin_library(), remedy=BUILD_COMMAND),)
     metadata = library.metadata
     kernels = ", ".join(map(str, metadata.architectures)) or "none"
     detail = (
@@ -127,5 +126,8 @@ def _plugin_library() -> tuple[Fact, ...]:
     aux = library.aux_path
     if aux is not None and not aux.is_file():
         detail = f"{aux} does not exist; TensorRT-RTX cannot load plugins without it"
-        return (found, Fact(name="plugin library for TensorRT-RTX", status="missing", detail=detail, remedy=rebuild))
+        return (
+            found,
+            Fact(name="plugin library for TensorRT-RTX", status="missing", detail=detail, remedy=BUILD_COMMAND),
+        )
     return (found,)

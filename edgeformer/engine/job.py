@@ -81,6 +81,7 @@ class Compiled(_Record):
 
     tensorrt_version: str
     parsed_layers: int
+    engine_layers: int | None
     plugin: PluginEvidence
     activation_bytes: int | None
     weight_bytes: int | None
@@ -100,6 +101,7 @@ class EngineReport(Compiled):
         engine_sha256: SHA-256 of the serialised engine.
         engine_bytes: its size.
         parsed_layers: layers of the network definition after parsing.
+        engine_layers: layers of the finished engine in the builder's own listing; ``None`` if it gave none.
         op_nodes: op nodes of the graph.
         plugin: plugin layers, and the evidence.
         plugin_version: version of the plugin library; ``None`` if no plugin was taken.

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from edgeformer.errors import EnvironmentFault
 
 __all__ = [
+    "BUILD_COMMAND",
     "ENVIRONMENT_VARIABLE",
     "LIBRARY_NAME",
     "PluginLibrary",
@@ -24,10 +25,12 @@ __all__ = [
     "missing_plugin_library",
     "read_plugin_library",
     "require_plugin_library",
+    "take_plugin_errors",
 ]
 
 ENVIRONMENT_VARIABLE = "EDGEFORMER_PLUGIN_LIBRARY"
 LIBRARY_NAME = "libedgeformer_plugins.so"
+BUILD_COMMAND = "cmake --preset default && cmake --build --preset default"
 _RTX_LIBRARY = "libtensorrt_rtx.so"
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -88,7 +91,8 @@ class PluginLibrary:
             held = ", ".join(map(str, self.metadata.architectures)) or "none"
             raise EnvironmentFault(
                 f"{self.path} has kernels for SM {held}, and the target needs SM {sm}: rebuild it with "
-                f"cmake -DCMAKE_CUDA_ARCHITECTURES={sm} (a CUDA toolkit that knows SM {sm}), or build with --no-plugin"
+                f"{BUILD_COMMAND} and a CUDA toolkit that knows SM {sm} (or choose the architectures with "
+                f"-DEDGEFORMER_CUDA_ARCHITECTURES={sm}); or build with --no-plugin"
             )
 
 
@@ -109,7 +113,7 @@ def read_plugin_library(path: Path) -> PluginLibrary:
         EnvironmentFault: the library or its JSON file is missing or damaged.
     """
     metadata = path.with_suffix(".json")
-    rebuild = "build it again with cmake --build build (README, 'The plugin library')"
+    rebuild = f"build it again: {BUILD_COMMAND}"
     if not path.is_file():
         raise EnvironmentFault(f"the plugin library {path} does not exist: {rebuild}")
     try:
@@ -142,7 +146,7 @@ def missing_plugin_library() -> str:
     searched = ", ".join(map(str, candidate_paths()))
     return (
         f"the plugin library {LIBRARY_NAME} is not installed (looked for: {searched}). Build it where nvcc is: "
-        f"cmake -S . -B build/release && cmake --build build/release; or name one in ${ENVIRONMENT_VARIABLE}; "
+        f"{BUILD_COMMAND}; or name one in ${ENVIRONMENT_VARIABLE}; "
         "or build without it, from the op's ONNX body: --no-plugin"
     )
 
@@ -190,3 +194,15 @@ def load_into_registry(registry: Any, path: Path, aux_path: Path | None, *, flav
         raise EnvironmentFault(f"the plugin library {path} cannot be loaded: {error}") from error
     if registry.load_library(str(path)) is None:
         raise EnvironmentFault(f"TensorRT does not accept the plugin library {path}: it exports no plugin creators")
+
+
+def take_plugin_errors(path: Path) -> list[str]:
+    """What the plugins of a loaded library have said since the last call; TensorRT only passes on that one failed."""
+    take = getattr(ctypes.CDLL(str(path)), "edgeformerTakeErrors", None)
+    if take is None:
+        return []
+    take.restype = ctypes.c_size_t
+    take.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+    buffer = ctypes.create_string_buffer(1 << 16)
+    take(buffer, len(buffer))
+    return buffer.value.decode(errors="replace").splitlines()

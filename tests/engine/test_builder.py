@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgeformer.artifacts import sha256_of_bytes
+from edgeformer.engine import builder
+from edgeformer.engine.builder import (
+    BatchProfile,
+    BuildCancelled,
+    BuildFailed,
+    ShapeRange,
+    build_engine,
+    count_op_nodes,
+    write_engine,
+)
+from edgeformer.engine.plugin_library import ENVIRONMENT_VARIABLE, PluginLibrary
+from edgeformer.engine.targets import Target, get_target
+from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.ops.bi_level_routing_attention import without_function
+
+from .conftest import attention_model, linear_model, processes_naming
+
+ONE = BatchProfile.parse("1")
+RANGE = BatchProfile.parse("1:2:5")
+
+
+def test_engine_without_the_op(rtx30: Target, no_leftovers: Callable[[], None]) -> None:
+    build = build_engine(linear_model(), target=rtx30, batch=RANGE)
+    report = build.report
+    assert report.engine_bytes == len(build.serialized)
+    assert report.engine_sha256 == sha256_of_bytes(build.serialized)
+    assert (report.flavour, report.target, report.sm) == ("tensorrt_rtx", "rtx-30", 86)
+    assert (report.op_nodes, report.plugin.in_network, report.plugin.in_engine) == (0, 0, 0)
+    assert report.plugin_version is None
+    # The weights, the MatMul and the ReLU.
+    assert report.parsed_layers == 3
+    assert report.engine_layers is not None
+    # 8 x 4 weights of 4 bytes at least, and what TensorRT-RTX takes at least for activations.
+    assert report.weight_bytes is not None
+    assert report.weight_bytes >= 128
+    assert report.activation_bytes is not None
+    assert report.activation_bytes > 0
+    assert report.profile == {"x": ShapeRange(min=(1, 8), opt=(2, 8), max=(5, 8))}
+    assert [(tensor.name, tensor.io, tensor.dtype, tensor.shape) for tensor in report.tensors] == [
+        ("x", "input", "FLOAT", (-1, 8)),
+        ("y", "output", "FLOAT", (-1, 4)),
+    ]
+    assert report.warnings == ()
+    assert report.build_seconds > 0
+    # TensorRT-RTX's library alone is over 100 MB.
+    assert report.peak_host_bytes > 100_000_000
+    no_leftovers()
+
+
+@pytest.mark.parametrize("element_type", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_every_op_node_becomes_a_plugin_layer(rtx30: Target, plugin_library: PluginLibrary, element_type: int) -> None:
+    report = build_engine(attention_model(3, element_type), target=rtx30, batch=RANGE).report
+    assert (report.op_nodes, report.plugin.in_network, report.plugin.in_engine) == (3, 3, 3)
+    assert report.plugin_version == plugin_library.metadata.version
+    assert report.warnings == ()
+
+
+def test_model_without_the_function_takes_the_plugin(rtx30: Target, plugin_library: PluginLibrary) -> None:
+    report = build_engine(without_function(attention_model(1)), target=rtx30, batch=RANGE).report
+    assert report.plugin.in_engine == 1
+
+
+def test_without_the_plugin_the_body_is_built(rtx30: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "there is none"))
+    model = attention_model(2)
+    report = build_engine(model, target=rtx30, batch=RANGE, use_plugin=False).report
+    assert (report.op_nodes, report.plugin.in_network, report.plugin.in_engine) == (2, 0, 0)
+    assert report.parsed_layers > 100
+    # A model that lost its function gets it back.
+    again = build_engine(without_function(model), target=rtx30, batch=RANGE, use_plugin=False).report
+    assert again.parsed_layers == report.parsed_layers
+
+
+def test_plugin_can_travel_in_the_engine(rtx30: Target, plugin_library: PluginLibrary) -> None:
+    plain = build_engine(attention_model(1), target=rtx30, batch=ONE)
+    packed = build_engine(attention_model(1), target=rtx30, batch=ONE, serialize_plugin=True)
+    library = plugin_library.path.stat().st_size
+    assert packed.report.engine_bytes - plain.report.engine_bytes == pytest.approx(library, rel=0.01)
+
+
+def test_every_rtx_target_builds(plugin_library: PluginLibrary) -> None:
+    engines = {
+        name: build_engine(attention_model(1), target=get_target(name), batch=ONE).report.sm
+        for name in ("rtx-20", "rtx-30", "rtx-40", "rtx-50")
+    }
+    assert engines == {"rtx-20": 75, "rtx-30": 86, "rtx-40": 89, "rtx-50": 120}
+
+
+def test_dynamic_height_and_width(rtx30: Target, plugin_library: PluginLibrary) -> None:
+    model = attention_model(1, shape=("N", "H", "W"))
+    shapes = ShapeRange(min=(1, 4, 4, 48), opt=(2, 8, 8, 48), max=(3, 16, 20, 48))
+    report = build_engine(model, target=rtx30, batch=ONE, input_shapes={"x": shapes}).report
+    assert report.profile == {"x": shapes}
+    assert report.tensors[0].shape == (-1, -1, -1, 48)
+
+
+def test_fixed_batch_that_does_not_match(rtx30: Target) -> None:
+    with pytest.raises(InputError, match="fixed at 3, asked for is 8"):
+        build_engine(linear_model(3), target=rtx30, batch=BatchProfile.parse("8"))
+    assert build_engine(linear_model(3), target=rtx30, batch=BatchProfile.parse("3")).report.tensors[0].shape == (3, 8)
+
+
+def test_operator_that_tensorrt_does_not_know(rtx30: Target, no_leftovers: Callable[[], None]) -> None:
+    with pytest.raises(InputError) as caught:
+        build_engine(linear_model(activation="NoSuchOp"), target=rtx30, batch=ONE)
+    message = str(caught.value)
+    assert message.startswith("TensorRT 1.")
+    assert "node 'last' (NoSuchOp): TensorRT has no operator 'NoSuchOp', and no plugin of that name" in message
+    # TensorRT's own words.
+    assert "Plugin not found" in message
+    no_leftovers()
+
+
+def test_file_that_is_no_valid_graph_keeps_the_parsers_words(rtx30: Target) -> None:
+    model = linear_model()
+    model.graph.node[0].input[1] = "nowhere"
+    with pytest.raises(InputError, match=r"(?s)cannot parse the model:.*node 'matmul' \(MatMul\): .*not registered"):
+        build_engine(model, target=rtx30, batch=ONE)
+
+
+def test_network_that_does_not_build_keeps_the_builders_words(rtx30: Target, plugin_library: PluginLibrary) -> None:
+    with pytest.raises(BuildFailed, match=r"(?s)TensorRT cannot build this network.*workspace"):
+        build_engine(attention_model(1), target=rtx30, batch=ONE, workspace_bytes=1 << 20)
+    with pytest.raises(InputError, match="workspace limit 0"):
+        build_engine(attention_model(1), target=rtx30, batch=ONE, workspace_bytes=0)
+
+
+def test_op_on_a_map_that_its_regions_do_not_divide(rtx30: Target, plugin_library: PluginLibrary) -> None:
+    with pytest.raises(InputError) as caught:
+        build_engine(attention_model(1, shape=("N", 7, 12)), target=rtx30, batch=ONE)
+    message = str(caught.value)
+    assert "node 'attention0' (BiLevelRoutingAttention)" in message
+    assert "the plugin says: getOutputShapes: got H=7; it must be a positive multiple of regions=2" in message
+    # This machine has no GPU and needs none: saying so would mislead.
+    assert "CUDA driver" not in message
+
+
+def test_missing_plugin_library(rtx30: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr("edgeformer.engine.plugin_library._PACKAGE", tmp_path / "edgeformer")
+    with pytest.raises(EnvironmentFault, match=r"is not installed.*cmake --build.*--no-plugin"):
+        build_engine(attention_model(1), target=rtx30, batch=ONE)
+    # A graph without the op needs none.
+    assert build_engine(linear_model(), target=rtx30, batch=ONE).report.op_nodes == 0
+
+
+def test_target_that_the_library_has_no_kernels_for(plugin_library: PluginLibrary, rtx30: Target) -> None:
+    with pytest.raises(EnvironmentFault, match=r"has kernels for SM 75, .*, and the target needs SM 77"):
+        build_engine(attention_model(1), target=rtx30.model_copy(update={"sm": 77}), batch=ONE)
+
+
+def test_jetson_target_is_not_built_here() -> None:
+    with pytest.raises(EnvironmentFault, match="an engine for jetson-thor is built on the device itself"):
+        build_engine(linear_model(), target=get_target("jetson-thor"), batch=ONE)
+
+
+def test_timing_cache_is_not_ignored_in_silence(rtx30: Target, tmp_path: Path) -> None:
+    cache = tmp_path / "timing.cache"
+    report = build_engine(linear_model(), target=rtx30, batch=ONE, timing_cache=cache).report
+    assert len(report.warnings) == 1
+    assert "neither read nor written" in report.warnings[0]
+    assert not cache.exists()
+
+
+def test_progress_runs_up_to_the_end_of_every_phase(rtx30: Target) -> None:
+    events: list[tuple[str, int, int]] = []
+    build_engine(linear_model(), target=rtx30, batch=ONE, on_progress=lambda *event: events.append(event))
+    running: dict[str, tuple[int, int]] = {}
+    finished = []
+    for phase, done, total in events:
+        before = running.get(phase)
+        if done == 0:
+            assert before is None or before[0] == before[1], phase
+        else:
+            assert before is not None, phase
+            assert total == before[1]
+            assert before[0] <= done <= total
+        running[phase] = (done, total)
+        if done == total:
+            finished.append(phase)
+    assert finished[0] == "Parsing the ONNX model"
+    assert finished[-1] == "Building engine"
+    assert all(done == total for done, total in running.values())
+
+
+def test_callback_that_returns_false_cancels(rtx30: Target, no_leftovers: Callable[[], None]) -> None:
+    seen: list[str] = []
+
+    def stop(phase: str, done: int, total: int) -> bool:
+        seen.append(phase)
+        return phase != "Building engine"
+
+    with pytest.raises(BuildCancelled, match="nothing was written"):
+        build_engine(linear_model(), target=rtx30, batch=ONE, on_progress=stop)
+    assert seen[-1] == "Building engine"
+    no_leftovers()
+
+
+def test_ctrl_c_ends_the_child(rtx30: Target, no_leftovers: Callable[[], None]) -> None:
+    def interrupt(phase: str, done: int, total: int) -> None:
+        if phase == "Building engine":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(linear_model(), target=rtx30, batch=ONE, on_progress=interrupt)
+    no_leftovers()
+
+
+def test_killed_parent_takes_the_child_and_its_files_along(tmp_path: Path) -> None:
+    onnx.save_model(linear_model(), tmp_path / "model.onnx")
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    code = f"""
+import onnx, time
+from edgeformer.engine.builder import BatchProfile, build_engine
+from edgeformer.engine.targets import get_target
+def wait(phase, done, total):
+    print("building", flush=True)
+    time.sleep(600)
+build_engine(onnx.load({str(tmp_path / "model.onnx")!r}), target=get_target("rtx-30"),
+             batch=BatchProfile.parse("1"), on_progress=wait)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"building\n"
+        assert len(processes_naming(folder)) == 1
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        for _ in range(100):
+            if not processes_naming(folder) and not list(folder.iterdir()):
+                break
+            time.sleep(0.1)
+    assert processes_naming(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo 'terminate called without an active exception' >&2; kill -ABRT $$", "SIGABRT.*terminate called"),
+        ("kill -KILL $$", "SIGKILL .*when memory runs out.*It wrote nothing"),
+        ("echo 'no such module' >&2; exit 7", "ended with status 7.*no such module"),
+    ],
+)
+def test_native_crash_becomes_a_message(
+    rtx30: Target,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    no_leftovers: Callable[[], None],
+    script: str,
+    message: str,
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(builder.sys, "executable", str(python))  # type: ignore[attr-defined]
+    with pytest.raises(BuildFailed, match=f"(?s)the build process of TensorRT-RTX .*{message}"):
+        build_engine(linear_model(), target=rtx30, batch=ONE)
+    no_leftovers()
+
+
+def test_op_nodes_inside_control_flow_are_counted() -> None:
+    body = attention_model(2).graph
+    branches = {"then_branch": body, "else_branch": attention_model(1).graph}
+    node = helper.make_node("If", ["condition"], ["y"], **branches)
+    graph = helper.make_graph([node, *attention_model(1).graph.node], "g", [], [])
+    assert count_op_nodes(graph) == 4
+
+
+def test_engine_is_written_with_its_report(rtx30: Target, tmp_path: Path) -> None:
+    build = build_engine(linear_model(), target=rtx30, batch=ONE)
+    write_engine(build, tmp_path / "model.engine")
+    assert (tmp_path / "model.engine").read_bytes() == build.serialized
+    text = (tmp_path / "model.engine.json").read_text()
+    assert builder.EngineReport.model_validate_json(text) == build.report
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.engine", "model.engine.json"]

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgeformer.engine import plugin_library
+from edgeformer.engine.plugin_library import (
+    ENVIRONMENT_VARIABLE,
+    LIBRARY_NAME,
+    find_plugin_library,
+    load_into_registry,
+    read_plugin_library,
+    require_plugin_library,
+)
+from edgeformer.errors import EnvironmentFault
+
+METADATA = {
+    "version": "0.1.0",
+    "tensorrt_headers": "10.14.1",
+    "cuda": "13.0",
+    "architectures": ["75", "86"],
+    "aux": "libtensorrt_rtx.so",
+}
+
+
+def put(folder: Path, metadata: Any = METADATA) -> Path:
+    """A library that is no library, with its metadata."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LIBRARY_NAME).write_bytes(b"not ELF")
+    text = metadata if isinstance(metadata, str) else json.dumps(metadata)
+    (folder / "libedgeformer_plugins.json").write_text(text)
+    return folder / LIBRARY_NAME
+
+
+@pytest.fixture
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository without any plugin library."""
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(plugin_library, "_PACKAGE", tmp_path / "edgeformer")
+    return tmp_path
+
+
+def test_search_order(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_plugin_library() is None
+    older, newer = put(installation / "build" / "a"), put(installation / "build" / "b")
+    os.utime(older, (1000, 1000))
+    assert _found() == newer
+    os.utime(newer, (500, 500))
+    assert _found() == older
+    packaged = put(installation / "edgeformer" / "_plugins")
+    assert _found() == packaged
+    chosen = put(installation / "elsewhere")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(chosen))
+    assert _found() == chosen
+
+
+def _found() -> Path:
+    library = find_plugin_library()
+    assert library is not None
+    return library.path
+
+
+def test_chosen_library_that_is_missing_is_not_replaced_by_another(
+    installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(installation / "edgeformer" / "_plugins")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(installation / "gone.so"))
+    with pytest.raises(EnvironmentFault, match=r"gone\.so does not exist"):
+        find_plugin_library()
+
+
+def test_metadata_is_read(installation: Path) -> None:
+    library = read_plugin_library(put(installation))
+    assert library.metadata.architectures == (75, 86)
+    assert library.metadata.tensorrt_headers == "10.14.1"
+    assert library.aux_path == installation / "libtensorrt_rtx.so"
+
+
+def test_architectures_as_cmake_writes_them(installation: Path) -> None:
+    names = ["75-real", "87", "120a", "120-virtual", "121-virtual"]
+    library = read_plugin_library(put(installation, {**METADATA, "architectures": names}))
+    assert library.metadata.architectures == (75, 87, 120)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("{", "is damaged.*Invalid JSON"),
+        ("[]", "is damaged"),
+        ({**METADATA, "architectures": 86}, "is damaged.*architectures"),
+        ({key: value for key, value in METADATA.items() if key != "cuda"}, "is damaged.*cuda: Field required"),
+    ],
+)
+def test_damaged_metadata_is_one_message(installation: Path, metadata: Any, message: str) -> None:
+    with pytest.raises(EnvironmentFault, match=message):
+        read_plugin_library(put(installation, metadata))
+
+
+def test_missing_metadata_is_said(installation: Path) -> None:
+    path = put(installation)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(EnvironmentFault, match=r"libedgeformer_plugins\.json.*cannot be read.*cmake --build"):
+        read_plugin_library(path)
+
+
+def test_missing_library_says_what_to_do(installation: Path) -> None:
+    with pytest.raises(EnvironmentFault) as caught:
+        require_plugin_library(86)
+    message = str(caught.value)
+    assert str(installation / "edgeformer" / "_plugins" / LIBRARY_NAME) in message
+    assert "cmake --build" in message
+    assert "--no-plugin" in message
+
+
+def test_target_without_kernels_says_which_there_are(installation: Path) -> None:
+    put(installation / "edgeformer" / "_plugins")
+    assert require_plugin_library(86).metadata.architectures == (75, 86)
+    with pytest.raises(
+        EnvironmentFault, match=r"has kernels for SM 75, 86, and the target needs SM 89.*ARCHITECTURES=89.*--no-plugin"
+    ):
+        require_plugin_library(89)
+
+
+def registry(result: object) -> Any:
+    return SimpleNamespace(load_library=lambda path: result)
+
+
+def test_library_that_cannot_be_loaded_keeps_the_loaders_words(installation: Path) -> None:
+    path = put(installation)
+    with pytest.raises(EnvironmentFault, match=r"cannot be loaded: .*(invalid ELF header|file too short)"):
+        load_into_registry(registry(object()), path, None, flavour="tensorrt")
+
+
+def test_rtx_without_its_alias_library_stops_before_the_parser(installation: Path) -> None:
+    path = put(installation)
+    aux = installation / "libtensorrt_rtx.so"
+    aux.write_bytes(b"not ELF")
+    with pytest.raises(EnvironmentFault, match=r"needs a library named libtensorrt_rtx\.so for plugins"):
+        load_into_registry(registry(object()), path, aux, flavour="tensorrt_rtx")
+
+
+def test_library_without_creators_is_refused(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name, mode=0: object())
+    with pytest.raises(EnvironmentFault, match="exports no plugin creators"):
+        load_into_registry(registry(None), put(installation), None, flavour="tensorrt")
+    load_into_registry(registry(object()), put(installation), None, flavour="tensorrt")

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from edgeformer.engine import targets
+from edgeformer.engine.backends import Backend, Flavour
+from edgeformer.engine.devices import Gpu, GpuSurvey
+from edgeformer.engine.targets import Target, can_build, get_target, list_targets
+from edgeformer.errors import EnvironmentFault, InputError
+
+NO_GPU = GpuSurvey((), None, None, "no NVIDIA driver (test)")
+ORIN = GpuSurvey((Gpu(0, "Orin", 87, 65_000_000_000),), "540.4.0", "12.6", "")
+RTX_4090 = GpuSurvey((Gpu(0, "RTX 4090", 89, 25_300_000_000),), "580.1", "13.0", "")
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, gpus: GpuSurvey, **versions: str) -> None:
+    """Make this machine have these GPUs and these TensorRT flavours."""
+
+    def find_backend(flavour: Flavour) -> Backend | None:
+        if flavour not in versions:
+            return None
+        return Backend(flavour, flavour, versions[flavour], Path("/opt") / flavour)
+
+    monkeypatch.setattr(targets, "find_gpus", lambda: gpus)
+    monkeypatch.setattr(targets, "find_backend", find_backend)
+    monkeypatch.setattr("edgeformer.engine.backends.find_backend", find_backend)
+
+
+def test_table_has_the_targets_with_their_compute_capability() -> None:
+    assert {target.name: target.sm for target in list_targets()} == {
+        "jetson-orin-nano": 87,
+        "jetson-orin-nx": 87,
+        "jetson-agx-orin": 87,
+        "jetson-thor": 110,
+        "dgx-spark": 121,
+        "rtx-20": 75,
+        "rtx-30": 86,
+        "rtx-40": 89,
+        "rtx-50": 120,
+        "a100": 80,
+        "h100": 90,
+    }
+
+
+def test_rtx_targets_and_only_they_are_built_anywhere() -> None:
+    for target in list_targets():
+        ahead_of_time = target.name.startswith("rtx-")
+        assert (target.built == "anywhere") == ahead_of_time, target.name
+        assert (target.flavour == "tensorrt_rtx") == ahead_of_time, target.name
+
+
+def test_figures_are_dense_and_consistent() -> None:
+    for target in list_targets():
+        fp16, int8 = target.peaks.fp16_tflops, target.peaks.int8_tops
+        assert (fp16 is None) == (int8 is None), target.name
+        if fp16 and int8:
+            # Twice FP16 on data-centre and Jetson tensor cores, four times FP16 with FP32 accumulation on GeForce.
+            ratio = 4 if target.name.startswith("rtx-") else 2
+            assert int8.value / fp16.value == pytest.approx(ratio, rel=0.01), target.name
+    assert get_target("jetson-agx-orin").peaks.fp16_tflops == targets.Figure(
+        value=42.6,
+        source="Jetson AGX Orin 64GB: 16 SMs at 1.3 GHz, 2048 dense operations a clock and SM "
+        "(NVIDIA Jetson AGX Orin technical brief: 170 sparse INT8 TOPS)",
+    )
+
+
+def test_unknown_target_names_close_ones_and_all() -> None:
+    with pytest.raises(
+        InputError, match=r"unknown target 'rtx40': did you mean rtx-40.*Targets: jetson-orin-nano.*local"
+    ):
+        get_target("rtx40")
+    with pytest.raises(InputError, match=r"unknown target 'zzz': Targets: "):
+        get_target("zzz")
+
+
+def test_compute_capability_as_nvidia_writes_it() -> None:
+    assert get_target("jetson-thor").compute_capability == "11.0"
+    assert get_target("rtx-30").compute_capability == "8.6"
+
+
+def test_local_without_a_gpu_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, NO_GPU)
+    with pytest.raises(EnvironmentFault, match=r"no NVIDIA driver \(test\).*one of: jetson-orin-nano"):
+        get_target("local")
+
+
+def test_local_takes_the_gpu_and_the_flavour_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, RTX_4090, tensorrt_rtx="1.7.1")
+    local = get_target("local")
+    assert (local.sm, local.flavour, local.built, local.description) == (89, "tensorrt_rtx", "anywhere", "RTX 4090")
+    assert local.memory_gb == 25.3
+    machine(monkeypatch, RTX_4090, tensorrt_rtx="1.7.1", tensorrt="10.14.1")
+    assert (get_target("local").flavour, get_target("local").built) == ("tensorrt", "on-device")
+    # TensorRT-RTX does not serve this GPU.
+    machine(monkeypatch, ORIN, tensorrt_rtx="1.7.1")
+    assert get_target("local").flavour == "tensorrt"
+
+
+def test_local_on_an_unknown_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, RTX_4090, tensorrt_rtx="1.7.1")
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(EnvironmentFault, match="processor 'riscv64'"):
+        get_target("local")
+
+
+def test_rtx_target_needs_the_package_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, NO_GPU, tensorrt_rtx="1.7.1")
+    assert can_build(get_target("rtx-40"))
+    machine(monkeypatch, NO_GPU)
+    verdict = can_build(get_target("rtx-40"))
+    assert not verdict
+    assert verdict.reason == (
+        "TensorRT-RTX is not installed; it needs 1.2 or newer, below 2: pip install 'edgeformer[rtx]'"
+    )
+
+
+@pytest.mark.parametrize("version", ["1.1.9", "2.0"])
+def test_version_out_of_range_is_said(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    machine(monkeypatch, NO_GPU, tensorrt_rtx=version)
+    reason = can_build(get_target("rtx-40")).reason
+    assert reason.startswith(f"TensorRT-RTX {version} is installed in /opt/tensorrt_rtx; it needs 1.2 or newer")
+
+
+def test_jetson_is_built_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    orin = get_target("jetson-agx-orin")
+    machine(monkeypatch, NO_GPU, tensorrt="10.3.0")
+    assert can_build(orin).reason == (
+        "an engine for jetson-agx-orin is built on the device itself (SM 87, aarch64), "
+        "and this machine has none: no NVIDIA driver (test)"
+    )
+    machine(monkeypatch, RTX_4090, tensorrt="10.3.0")
+    assert can_build(orin).reason.endswith("this machine has none: RTX 4090 (SM 89)")
+    machine(monkeypatch, ORIN, tensorrt="10.3.0")
+    assert can_build(orin)
+    machine(monkeypatch, ORIN, tensorrt="10.2.0")
+    with pytest.raises(EnvironmentFault, match=r"TensorRT 10\.2\.0 is installed"):
+        can_build(orin, raise_error=True)
+
+
+def test_schema_refuses_what_it_does_not_know() -> None:
+    record = get_target("rtx-30").model_dump()
+    with pytest.raises(ValidationError, match="colour"):
+        Target.model_validate({**record, "colour": "green"})
+    with pytest.raises(ValidationError, match="tensorrt_minimum must be below"):
+        Target.model_validate({**record, "tensorrt_minimum": "2"})
+    with pytest.raises(ValidationError, match="source"):
+        Target.model_validate({**record, "peaks": {**record["peaks"], "int8_tops": {"value": 1.0}}})
