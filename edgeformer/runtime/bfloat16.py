@@ -11,10 +11,11 @@ from collections.abc import Iterable
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, inliner, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 from onnx.helper import make_node
 
 from edgeformer.errors import InputError
+from edgeformer.runtime.inlining import inline_functions
 
 __all__ = ["has_bfloat16", "with_bfloat16_rounding"]
 
@@ -74,7 +75,7 @@ def with_bfloat16_rounding(model: ModelProto) -> ModelProto:
     Raises:
         InputError: the model has subgraphs (If, Loop), or its types cannot be told.
     """
-    result = inliner.inline_local_functions(model)
+    result = inline_functions(model)
     graph = result.graph
     if sum(1 for _ in _graphs(graph)) > 1:
         raise InputError(

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, inliner
+from onnx import ModelProto, TensorProto
 from onnx.helper import make_empty_tensor_value_info
 
 from edgeformer.errors import InputError
 from edgeformer.runtime import OnnxSession
+from edgeformer.runtime.inlining import inline_functions
 from edgeformer.runtime.session import Array
 
 __all__ = [
@@ -77,7 +78,7 @@ def expose_routing(model: ModelProto) -> tuple[ModelProto, tuple[RoutingOutput, 
     Returns:
         The copy, and its added outputs.
     """
-    result = inliner.inline_local_functions(model)
+    result = inline_functions(model)
     graph = result.graph
     producers = {name: node for node in graph.node for name in node.output if name}
     weights = {tensor.name for tensor in graph.initializer}
@@ -86,15 +87,12 @@ def expose_routing(model: ModelProto) -> tuple[ModelProto, tuple[RoutingOutput, 
     for node in graph.node:
         if node.op_type != "TopK" or node.domain not in ("", "ai.onnx"):
             continue
-        index = len(outputs)
-        if len(node.output) < 2 or not node.output[1]:
-            continue
         name = node.output[1]
         if name not in taken:
             value = graph.output.add()
             value.CopyFrom(make_empty_tensor_value_info(name))
             value.type.tensor_type.elem_type = TensorProto.INT64
-        outputs.append(RoutingOutput(name, *_locate(index, node.input[0], producers, weights)))
+        outputs.append(RoutingOutput(name, *_locate(len(outputs), node.input[0], producers, weights)))
     return result, tuple(outputs)
 
 

@@ -75,10 +75,11 @@ class Stage:
         Raises:
             InputError: the file cannot be read, or ONNX Runtime cannot run it.
         """
-        from edgeformer.graph.onnx_files import load_model
+        if not isinstance(model, onnx.ModelProto):
+            from edgeformer.graph.onnx_files import load_model
 
-        proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
-        exposed, routing = expose_routing(proto)
+            model = load_model(model)
+        exposed, routing = expose_routing(model)
         return cls(name, OnnxSession(exposed, threads=threads), gate, routing)
 
     @classmethod
