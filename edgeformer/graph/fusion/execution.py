@@ -1,0 +1,308 @@
+"""Running graphs, and parts of graphs, in ONNX Runtime, and finding input shapes that a graph takes.
+
+All of it happens on graphs whose 16-bit floating-point tensors were made FLOAT (`widened`): the question is whether two
+graphs compute the same function, and the rounding of a narrow type only blurs the answer. ONNX Runtime's CPU provider
+moreover has no kernels for most 16-bit types.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+from edgeformer.graph.fusion.dataflow import Dataflow, is_standard
+
+__all__ = [
+    "Array",
+    "ExecutionError",
+    "Observation",
+    "Session",
+    "Shapes",
+    "element_types",
+    "extract",
+    "input_shapes",
+    "observe",
+    "random_images",
+    "widened",
+]
+
+Array = npt.NDArray[Any]
+# Input name -> shape.
+Shapes = dict[str, tuple[int, ...]]
+
+_NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_TYPE_ATTRIBUTES = ("to", "dtype")
+# Sizes to try for axes without a fixed size: of the batch, and of height and width. The strides of a BiFormer are 4 to
+# 32, the released models have 7, 8 and 16 regions per side; small sizes come first because a proof at them is quick.
+_BATCHES = (2, 1, 3, 4, 8, 16)
+_SIZES = (56, 64, 112, 128, 224, 256, 448, 512, 320, 384, 640, 1024, 32, 28, 16, 14, 8, 7)
+# The unfused gather makes a copy of all keys and values for every region: beyond this, memory runs out.
+_LARGEST_TO_GROW = 256
+
+
+class ExecutionError(Exception):
+    """ONNX Runtime does not load or run a graph; the message is ONNX Runtime's own."""
+
+
+class Session:
+    """A model in ONNX Runtime as it is written, with no graph optimisation, silent."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        # Threads that spin between two small operators steal the core they wait for.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has a class of its own for every status code
+            raise ExecutionError(str(error)) from error
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name.
+
+        Raises:
+            ExecutionError: the run failed.
+        """
+        try:
+            return dict(zip(self.outputs, self._session.run(None, dict(feeds)), strict=True))
+        except Exception as error:
+            raise ExecutionError(str(error)) from error
+
+
+class Observation:
+    """What one run of a graph at one set of input shapes showed.
+
+    Attributes:
+        values: static tensors by name.
+        shapes: shapes of data tensors by name.
+    """
+
+    def __init__(self, values: dict[str, Array], shapes: dict[str, tuple[int, ...]]) -> None:
+        self.values = values
+        self.shapes = shapes
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """``TensorProto.DataType`` of every tensor whose type can be inferred."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    found = {value.name: value.type.tensor_type.elem_type for value in values}
+    return {name: kind for name, kind in found.items() if kind != onnx.TensorProto.UNDEFINED}
+
+
+def widened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` in which every FLOAT16 and BFLOAT16 tensor is FLOAT, its names and its nodes unchanged."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    _widen_graph(result.graph)
+    return result
+
+
+def _widen_graph(graph: onnx.GraphProto) -> None:
+    for tensor in graph.initializer:
+        _widen_tensor(tensor)
+    for value in (*graph.input, *graph.output):
+        if value.type.tensor_type.elem_type in _NARROW:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    del graph.value_info[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name in _TYPE_ATTRIBUTES and attribute.type == AttributeProto.INT and attribute.i in _NARROW:
+                attribute.i = TensorProto.FLOAT
+            if attribute.type == AttributeProto.TENSOR:
+                _widen_tensor(attribute.t)
+            for inner in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
+                _widen_graph(inner)
+
+
+def _widen_tensor(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type in _NARROW:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+
+
+def random_images(rng: np.random.Generator, model: onnx.ModelProto, shapes: Shapes) -> dict[str, Array]:
+    """Random inputs for a whole graph, smooth over neighbouring positions so that regions differ from each other.
+
+    Independent noise would have the same mean in every region, and every routing decision would be a near-tie.
+
+    Args:
+        rng: source of randomness.
+        model: the graph's inputs say the element types; floating-point inputs are drawn, all others are zero.
+        shapes: shape of every input.
+    """
+    feeds: dict[str, Array] = {}
+    for value in model.graph.input:
+        if value.name not in shapes:
+            continue
+        shape = shapes[value.name]
+        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        if not np.issubdtype(dtype, np.floating):
+            feeds[value.name] = np.zeros(shape, dtype)
+            continue
+        image = rng.standard_normal(shape)
+        for axis in range(1, len(shape)):
+            # Blocks of equal values at four scales, along each axis with more than a few positions.
+            for blocks in (2, 5, 11, 23):
+                if shape[axis] > blocks:
+                    coarse = rng.standard_normal(
+                        [blocks if a == axis else (n if a == 0 else 1) for a, n in enumerate(shape)]
+                    )
+                    image += np.take(coarse, np.arange(shape[axis]) * blocks // shape[axis], axis=axis)
+        feeds[value.name] = image.astype(dtype)
+    return feeds
+
+
+def input_shapes(model: onnx.ModelProto) -> list[Shapes]:
+    """Sets of input shapes at which ONNX Runtime runs the model: one for a static model, up to two for a dynamic one.
+
+    Axis 0 without a fixed size is taken for the batch, any other for height or width. The two sets differ in every
+    axis that is free, as far as the model takes it.
+
+    Raises:
+        ExecutionError: the model runs at none of the sizes that were tried; ONNX Runtime's last message.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    declared = {
+        value.name: [
+            axis.dim_value if axis.HasField("dim_value") else axis.dim_param or f"{value.name}.{i}"
+            for i, axis in enumerate(value.type.tensor_type.shape.dim)
+        ]
+        for value in model.graph.input
+        if value.name not in stored
+    }
+    batches = {axis for axes in declared.values() for axis in axes[:1] if isinstance(axis, str)}
+    # In order of appearance: height before width.
+    sides = [axis for axes in declared.values() for axis in axes[1:] if isinstance(axis, str) and axis not in batches]
+    sides = list(dict.fromkeys(sides))
+    session = Session(model)
+    errors: list[ExecutionError] = []
+
+    def runs(batch: int, sizes: Sequence[int]) -> Shapes | None:
+        free = dict.fromkeys(batches, batch) | dict(zip(sides, itertools.cycle(sizes), strict=False))
+        shapes = {
+            name: tuple(axis if isinstance(axis, int) else free[axis] for axis in axes)
+            for name, axes in declared.items()
+        }
+        try:
+            session.run(random_images(np.random.default_rng(0), model, shapes))
+        except ExecutionError as error:
+            errors.append(error)
+            return None
+        return shapes
+
+    tries = itertools.product(_SIZES if sides else _SIZES[:1], _BATCHES if batches else _BATCHES[:1])
+    size, batch, first = next(
+        ((size, batch, shapes) for size, batch in tries if (shapes := runs(batch, (size,))) is not None), (0, 0, None)
+    )
+    if first is None:
+        raise errors[-1]
+    if not batches and not sides:
+        return [first]
+    other_batches = [other for other in _BATCHES if other != batch] if batches else [batch]
+    other_sizes: list[tuple[int, ...]] = [(size,)]
+    if sides:
+        # Regions that are higher than one token and no squares tell rows from columns.
+        larger: list[tuple[int, ...]] = [(2 * size, 3 * size)] if size <= _LARGEST_TO_GROW else []
+        other_sizes = [*larger, (size, 2 * size), (2 * size, size), (2 * size, 2 * size), (size,)]
+    second = next(
+        (
+            shapes
+            for sizes, other in itertools.product(other_sizes, other_batches)
+            if (shapes := runs(other, sizes)) is not None and shapes != first
+        ),
+        None,
+    )
+    return [first] if second is None else [first, second]
+
+
+def observe(
+    model: onnx.ModelProto, shapes: Sequence[Shapes], statics: Iterable[str], data: Iterable[str]
+) -> list[Observation]:
+    """Run the model once per set of input shapes and look at tensors inside.
+
+    Args:
+        model: the graph, widened.
+        shapes: sets of input shapes, as `input_shapes` gives them.
+        statics: static tensors whose values are wanted.
+        data: data tensors whose shapes are wanted.
+
+    Returns:
+        One observation per set of input shapes.
+
+    Raises:
+        ExecutionError: the model does not run.
+    """
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    known = {value.name for value in probe.graph.output}
+    statics, data = sorted(set(statics)), sorted(set(data))
+    # ONNX Runtime fills in the types of outputs that are declared by name only.
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in statics if name not in known)
+    for name in data:
+        probe.graph.node.append(helper.make_node("Shape", [name], [_shape_name(name)]))
+        probe.graph.output.append(helper.make_tensor_value_info(_shape_name(name), TensorProto.INT64, [None]))
+    session = Session(probe)
+    found = []
+    for case in shapes:
+        results = session.run(random_images(np.random.default_rng(0), model, case))
+        found.append(
+            Observation(
+                {name: results[name] for name in statics},
+                {name: tuple(int(size) for size in results[_shape_name(name)]) for name in data},
+            )
+        )
+    return found
+
+
+def _shape_name(name: str) -> str:
+    return f"{name}/edgeformer.shape"
+
+
+def extract(
+    flow: Dataflow,
+    opset: Sequence[onnx.OperatorSetIdProto],
+    nodes: Sequence[int],
+    inputs: Mapping[str, int],
+    outputs: Sequence[str],
+    statics: Mapping[str, Array],
+) -> onnx.ModelProto:
+    """A model of some nodes of a graph alone.
+
+    Args:
+        flow: the graph.
+        opset: its opset imports.
+        nodes: positions of the nodes, in graph order.
+        inputs: tensors to feed and their ranks, all FLOAT; they may be static ones.
+        outputs: tensors to return.
+        statics: values of the static tensors that other nodes make and these read.
+    """
+    constants: dict[str, onnx.TensorProto] = {}
+    needed: list[onnx.NodeProto] = []
+    for name in dict.fromkeys(name for index in nodes for name in flow.reads(index)):
+        if name in inputs or name not in flow.static:
+            continue
+        if name in flow.initializers:
+            constants[name] = flow.initializers[name]
+        elif is_standard(flow.nodes[flow.producer[name]], "Constant"):
+            needed.append(flow.nodes[flow.producer[name]])
+        else:
+            constants[name] = numpy_helper.from_array(statics[name], name)
+    graph = helper.make_graph(
+        [*needed, *(flow.nodes[index] for index in nodes)],
+        "part",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank) for name, rank in inputs.items()],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
+        list(constants.values()),
+    )
+    return helper.make_model(graph, opset_imports=list(opset), ir_version=10)

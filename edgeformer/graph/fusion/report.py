@@ -1,0 +1,73 @@
+"""What the fuser tells about every candidate block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import onnx
+
+__all__ = ["BlockReport", "FuseResult"]
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """One candidate for bi-level routing attention and what became of it.
+
+    Attributes:
+        status: ``"fused"``, or ``"left"`` where the block stays as it was.
+        nodes: names of the candidate's nodes, its TopK first; a node without a name is called by its first output.
+        attributes: the op node's attributes; those derived so far for a block that was left, or None.
+        op: name of the op node that replaced the block; None for a block that was left.
+        proof_error: greatest difference over all draws between the block and the op, as a fraction of the block's
+            greatest absolute output; None where no draw was run to the end.
+        draws: random inputs on which both were run.
+        reason: why the block was left; None for a fused one.
+    """
+
+    status: Literal["fused", "left"]
+    nodes: tuple[str, ...]
+    attributes: dict[str, Any] | None
+    op: str | None
+    proof_error: float | None
+    draws: int
+    reason: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-serialisable values."""
+        return {**vars(self), "nodes": list(self.nodes)}
+
+
+@dataclass(frozen=True)
+class FuseResult:
+    """The fused model and one report per candidate, in graph order.
+
+    Attributes:
+        model: the new model; a copy of the given one where no block was fused.
+        blocks: one report per candidate. Op nodes that the given model already had are no candidates.
+        whole_graph_error: greatest difference between the given and the new model's outputs, each as a fraction of the
+            output's greatest absolute value; None where nothing was fused.
+    """
+
+    model: onnx.ModelProto
+    blocks: tuple[BlockReport, ...]
+    whole_graph_error: float | None
+
+    @property
+    def fused(self) -> tuple[BlockReport, ...]:
+        """The blocks that were replaced by an op node."""
+        return tuple(block for block in self.blocks if block.status == "fused")
+
+    @property
+    def left(self) -> tuple[BlockReport, ...]:
+        """The blocks that stayed as they were."""
+        return tuple(block for block in self.blocks if block.status == "left")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the model, as JSON-serialisable values."""
+        return {
+            "fused": len(self.fused),
+            "left": len(self.left),
+            "whole_graph_error": self.whole_graph_error,
+            "blocks": [block.to_dict() for block in self.blocks],
+        }

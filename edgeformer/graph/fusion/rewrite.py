@@ -1,0 +1,150 @@
+"""The new graph: proven blocks out, op nodes in, with ONNX GraphSurgeon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import helper
+
+from edgeformer.graph.fusion.execution import Array, element_types
+from edgeformer.graph.fusion.replacement import Plan
+from edgeformer.ops.bi_level_routing_attention import DOMAIN, with_function
+
+__all__ = ["rewrite"]
+
+_FOLDED = ("Flatten", "Transpose")
+
+
+def rewrite(model: onnx.ModelProto, plans: Sequence[Plan], constants: Mapping[str, Array]) -> onnx.ModelProto:
+    """A copy of ``model`` with every plan carried out and with the op's function.
+
+    New nodes take over the names of the tensors that they make, so that whatever read those reads the new ones. What
+    nobody reads any more is removed. Initializers are shared between layers: none is edited, new ones are made.
+
+    Args:
+        model: the graph that the plans are for, at an opset the op's function works in.
+        plans: what to replace.
+        constants: values of tensors that may be stored instead of computed.
+    """
+    graph = gs.import_onnx(model)
+    types = element_types(model)
+    for plan in plans:
+        replaced = plan.block_nodes(model.graph.node)
+        kept_types = [plan.output, *(part.tensor for part in plan.parts)]
+        _insert(graph, [*_with_casts(replaced, kept_types, types, _qkv_type(model, plan, types)), *plan.move_nodes()])
+    _fold(graph, constants)
+    graph.cleanup(remove_unused_graph_inputs=False)
+    graph.toposort()
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    result.graph.CopyFrom(_exported(graph))
+    result.graph.metadata_props.extend(model.graph.metadata_props)
+    return _with_function_at_model_opset(result)
+
+
+def _with_function_at_model_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the op's function, whose body imports the opset that the model imports.
+
+    The body's ops mean the same in every opset from the one it was written in. ONNX's checker nevertheless refuses a
+    model where the two differ and any of these ops has a newer version in between, if only for more element types.
+    """
+    result = with_function(model)
+    versions = {opset.domain: opset.version for opset in model.opset_import}
+    for function in result.functions:
+        if function.domain == DOMAIN:
+            for opset in function.opset_import:
+                opset.version = max(opset.version, versions.get(opset.domain, 0))
+    return result
+
+
+def _exported(graph: gs.Graph) -> onnx.GraphProto:
+    # GraphSurgeon warns of nodes that share a name; nodes without one, which ONNX allows, all share the empty one.
+    logger = gs.logger.G_LOGGER
+    severity, logger.severity = logger.severity, logger.ERROR
+    try:
+        exported: onnx.GraphProto = gs.export_onnx(graph, do_type_check=False).graph
+    finally:
+        logger.severity = severity
+    return exported
+
+
+def _insert(graph: gs.Graph, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Add nodes; where they make a tensor that exists, its old producer loses it."""
+    tensors = graph.tensors()
+
+    def tensor(name: str) -> gs.Tensor:
+        return tensors.setdefault(name, gs.Variable(name))
+
+    for proto in nodes:
+        outputs = [tensor(name) for name in proto.output]
+        for output in outputs:
+            for producer in list(output.inputs):
+                position = next(i for i, made in enumerate(producer.outputs) if made is output)
+                producer.outputs[position] = gs.Variable(f"{output.name}/unused")
+        if proto.op_type == "Constant":
+            (output,) = outputs
+            output.to_constant(onnx.numpy_helper.to_array(proto.attribute[0].t).copy())
+            continue
+        graph.nodes.append(
+            gs.Node(
+                op=proto.op_type,
+                name=proto.name,
+                attrs={attribute.name: helper.get_attribute_value(attribute) for attribute in proto.attribute},
+                inputs=[tensor(name) if name else gs.Variable.empty() for name in proto.input],
+                outputs=outputs,
+                domain=proto.domain or None,
+            )
+        )
+
+
+def _with_casts(
+    nodes: Sequence[onnx.NodeProto], outputs: Sequence[str], types: Mapping[str, int], made: int | None
+) -> list[onnx.NodeProto]:
+    """``nodes``, and a Cast for each of ``outputs`` whose readers expect another type than the nodes ``made``."""
+    result = []
+    for node in nodes:
+        output = node.output[0]
+        expected = types.get(output)
+        if output not in outputs or expected is None or made is None or expected == made:
+            result.append(node)
+            continue
+        renamed = onnx.NodeProto()
+        renamed.CopyFrom(node)
+        renamed.output[0] = f"{node.name}/uncast"
+        cast = helper.make_node("Cast", [renamed.output[0]], [output], name=f"{node.name}/cast", to=expected)
+        result += [renamed, cast]
+    return result
+
+
+def _qkv_type(model: onnx.ModelProto, plan: Plan, types: Mapping[str, int]) -> int | None:
+    """The type of the op's input, which is that of its output."""
+    last = model.graph.node[plan.route.links[-1].node].output[0] if plan.route.links else plan.route.tensor
+    return types.get(last)
+
+
+def _fold(graph: gs.Graph, constants: Mapping[str, Array]) -> None:
+    tensors = graph.tensors()
+    for name, value in constants.items():
+        variable = tensors.get(name)
+        if isinstance(variable, gs.Variable) and variable.inputs:
+            producer = variable.inputs[0]
+            position = next(i for i, made in enumerate(producer.outputs) if made is variable)
+            producer.outputs[position] = gs.Variable(f"{name}/computed")
+            variable.to_constant(value)
+    for node in graph.nodes:
+        # Weights that the new Linear wants in another orientation than the old one had them.
+        if node.op in _FOLDED and isinstance(node.inputs[0], gs.Constant) and _is_new(node):
+            value = node.inputs[0].values
+            folded = value.reshape(value.shape[0], -1) if node.op == "Flatten" else value.T
+            (output,) = node.outputs
+            node.outputs.clear()
+            output.to_constant(np.ascontiguousarray(folded))
+
+
+def _is_new(node: gs.Node) -> bool:
+    return (
+        len(node.outputs) == 1 and node.name == node.outputs[0].name and node.name.endswith(("/weight", "/weight_flat"))
+    )
