@@ -1,0 +1,45 @@
+"""The table a build ends with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from edgeformer.bundle import Manifest
+from edgeformer.cli._common import simple_table
+
+__all__ = ["print_summary"]
+
+_COLOURS = {"passed": "green", "missed": "red", "not run": "yellow", "not judged": "default"}
+
+
+def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: float | None = None) -> None:
+    """Print each stage's time, gate figure and verdict, the accuracies, the engine's size and the bundle's path."""
+    table = simple_table("stage", "time", "verdict", "figure")
+    for stage in manifest.stages:
+        time = "reused" if stage.reused else f"{stage.seconds:.1f} s"
+        figure = stage.gate or stage.note or ""
+        table.add_row(stage.name, time, f"[{_COLOURS[stage.verdict]}]{stage.verdict}[/]", figure)
+    console.print(table)
+    for precision, accuracy in manifest.accuracy.items():
+        correct, total = accuracy["correct"], accuracy["total"]
+        console.print(
+            f"top-1 {precision.upper():<5} {100 * correct / total:6.2f} %   {correct} of {total} labelled images",
+            highlight=False,
+        )
+    engine = manifest.stage("engine")
+    record = manifest.files.get("model.engine")
+    if record is not None and engine is not None:
+        plugins = engine.details["plugin"]["in_network"]
+        console.print(
+            f"engine      {record.size / 1e6:.2f} MB for {manifest.target['name']} (SM {manifest.target['sm']}), "
+            f"{plugins} plugin layers",
+            highlight=False,
+        )
+    elif engine is not None:
+        console.print("left to do:", highlight=False)
+        for step in engine.details.get("left_to_do", []):
+            console.print(f"  - {step}", highlight=False)
+    took = "" if seconds is None else f"   ({seconds:.1f} s)"
+    console.print(f"bundle      {bundle}{took}", highlight=False, soft_wrap=True)

@@ -1,0 +1,102 @@
+"""``edgeformer inspect``: what an ONNX file, an engine or a bundle holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeformer.cli._common import common_options, console, output_path, print_json, simple_table
+
+
+@click.command("inspect")
+@click.argument("path", type=output_path)
+@common_options
+def command(path: Path, as_json: bool) -> None:
+    """Summarize PATH: an ONNX file, an engine, or a bundle (whose files are checked against their hashes)."""
+    if path.is_dir():
+        _bundle(path, as_json)
+    elif path.suffix == ".onnx":
+        _onnx(path, as_json)
+    else:
+        _engine(path, as_json)
+
+
+def _bundle(path: Path, as_json: bool) -> None:
+    from edgeformer.bundle import open_bundle
+    from edgeformer.cli._summary import print_summary
+
+    manifest = open_bundle(path)
+    if as_json:
+        print_json({"kind": "bundle", **manifest.model_dump()})
+        return
+    model = manifest.model
+    console.print(
+        f"{model['name']} as {manifest.precision.upper()} for {manifest.target['name']}, made {manifest.created} by "
+        f"edgeformer {manifest.edgeformer}; all hashes match",
+        highlight=False,
+    )
+    table = simple_table("file", "MB", "SHA-256")
+    for name, record in manifest.files.items():
+        table.add_row(name, f"{record.size / 1e6:.2f}", record.sha256[:16])
+    console.print(table)
+    print_summary(console, path, manifest)
+
+
+def _onnx(path: Path, as_json: bool) -> None:
+    from edgeformer.graph.onnx_files import load_model
+    from edgeformer.graph.summary import summarize
+
+    summary = summarize(load_model(path))
+    if as_json:
+        print_json({"kind": "onnx", **summary.to_dict()})
+        return
+    opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
+    console.print(f"{path}: made by {summary.producer}; opsets {opsets}", highlight=False, soft_wrap=True)
+    for word, values in (("input", summary.inputs), ("output", summary.outputs)):
+        for value in values:
+            console.print(f"{word:<8}{value['name']}  {value['type']} {value['shape']}", highlight=False, markup=False)
+    weights = ", ".join(f"{size / 1e6:.2f} MB {kind}" for kind, size in summary.weights.items()) or "none"
+    console.print(f"weights {weights}", highlight=False)
+    table = simple_table("op", "nodes")
+    for name, count in summary.nodes.items():
+        table.add_row(name, str(count))
+    console.print(table)
+    for block in summary.blocks:
+        attributes = ", ".join(f"{name}={value}" for name, value in block.items() if name != "node")
+        console.print(f"{block['node']}: {attributes}", highlight=False, soft_wrap=True)
+
+
+def _engine(path: Path, as_json: bool) -> None:
+    from edgeformer.engine.inspect import inspect_engine
+
+    facts = inspect_engine(path)
+    if as_json:
+        print_json({"kind": "engine", **facts.model_dump(mode="json")})
+        return
+    version = f"{facts.flavour} {facts.tensorrt_version}" if facts.flavour else "unknown TensorRT"
+    console.print(f"{path}: {facts.size_bytes / 1e6:.2f} MB, {version}, SHA-256 {facts.sha256}", highlight=False)
+    if facts.report is not None:
+        _print_report(facts.report)
+    for note in facts.notes:
+        console.print(note, highlight=False)
+
+
+def _print_report(report: Any) -> None:
+    table = simple_table("", "")
+    table.show_header = False
+    activations = "not said" if report.activation_bytes is None else f"{report.activation_bytes / 1e6:.2f} MB"
+    weights = "not said" if report.weight_bytes is None else f"{report.weight_bytes / 1e6:.2f} MB"
+    rows = {
+        "built for": f"{report.target} (SM {report.sm})",
+        "parsed layers": str(report.parsed_layers),
+        "plugin layers": f"{report.plugin.in_network} for {report.op_nodes} op nodes ({report.plugin.source})",
+        "activation memory": activations,
+        "weight memory": weights,
+        "build": f"{report.build_seconds:.1f} s, {report.peak_host_bytes / 2**30:.2f} GiB of host memory at most",
+        **{f"profile of {name}": str(shapes) for name, shapes in report.profile.items()},
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)

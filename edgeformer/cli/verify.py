@@ -1,0 +1,65 @@
+"""``edgeformer verify``: run every form of the model in a bundle side by side and judge each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeformer.cli._common import (
+    common_options,
+    console,
+    existing_file,
+    output_path,
+    print_json,
+    progress,
+    simple_table,
+)
+
+
+@click.command("verify")
+@click.argument("bundle", type=output_path)
+@click.option("--data", type=output_path, help="Images; labelled ones give accuracy.  [default: the recorded ones]")
+@click.option("--checkpoint", type=existing_file, help="Where the bundle's checkpoint lies now, if it was moved.")
+@click.option("--max-drop", type=click.FloatRange(min=0), help="Points of accuracy INT8 may lose.  [default: 1]")
+@common_options
+def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: float | None, as_json: bool) -> None:
+    """Verify BUNDLE: its files' hashes, then PyTorch, exported, fused and typed ONNX, and the engine where a GPU is.
+
+    Each is compared with the one before and with the first. A missed gate exits with code 3. What cannot run here is
+    reported as not run, never as passed.
+    """
+    from edgeformer.pipeline import verify
+    from edgeformer.verify import require
+
+    with progress(quiet=as_json) as bar:
+        task = bar.add_task("images", total=None)
+        report = verify(
+            bundle, data=data, checkpoint=checkpoint, max_drop=max_drop, progress=lambda n: bar.advance(task, n)
+        )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+    require(report)
+
+
+def _print(report: Any) -> None:
+    table = simple_table("stage", "verdict", "SNR", "max |diff|", "top-1 agrees", "routing agrees", "accuracy", "gate")
+    for stage in report.stages:
+        cells = [stage.name, stage.status, "", "", "", "", "", stage.text]
+        if stage.first is not None:
+            from edgeformer.verify import worst
+
+            figures = worst(stage.first)
+            cells[2] = f"{figures.snr_db:.1f} dB"
+            cells[3] = f"{figures.max_abs:.2e}"
+            cells[4] = "" if figures.top1_agreement is None else f"{100 * figures.top1_agreement:.2f} %"
+        if stage.routing_first is not None:
+            cells[5] = f"{100 * stage.routing_first.mean:.2f} %"
+        if stage.accuracy is not None:
+            cells[6] = f"{stage.accuracy.points:.2f} %"
+        table.add_row(*cells)
+    console.print(table)
+    console.print(f"{report.samples} images; figures against the first stage", highlight=False)

@@ -1,0 +1,10 @@
+"""The main job: from a model to a published bundle, and the verification of a bundle."""
+
+from __future__ import annotations
+
+from edgeformer.pipeline.building import BuildResult, build
+from edgeformer.pipeline.exporting import Exported, export
+from edgeformer.pipeline.stages import PRECISIONS, Observer, Precision
+from edgeformer.pipeline.verification import verify
+
+__all__ = ["PRECISIONS", "BuildResult", "Exported", "Observer", "Precision", "build", "export", "verify"]

@@ -1,0 +1,146 @@
+"""`build`: check what the user asked for, run the stages, publish the bundle."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeformer.bundle import Manifest, staging
+from edgeformer.data import Preprocessing, Samples, open_samples
+from edgeformer.errors import InputError
+from edgeformer.pipeline.parity_inputs import ParityInputs
+from edgeformer.pipeline.stages import PRECISIONS, BuildJob, Observer, Precision
+from edgeformer.sources import OnnxFile, Source, model_source
+
+if TYPE_CHECKING:
+    from edgeformer.data.sources import Source as DataSource
+    from edgeformer.engine.profiles import BatchProfile
+
+__all__ = ["BuildResult", "build"]
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A published bundle."""
+
+    path: Path
+    manifest: Manifest
+    seconds: float
+
+
+def build(
+    model: str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str],
+    target: str,
+    precision: Precision = "fp16",
+    checkpoint: str | os.PathLike[str] | None = None,
+    random_weights: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    input_size: tuple[int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+    batch: str | None = None,
+    data: DataSource | None = None,
+    eval_data: DataSource | None = None,
+    recipe: str | os.PathLike[str] | None = None,
+    max_drop: float | None = None,
+    use_plugin: bool = True,
+    workspace_bytes: int | None = None,
+    observer: Observer | None = None,
+) -> BuildResult:
+    """Build a bundle: from a trained model to a parity-checked engine.
+
+    Args:
+        model: a name of `edgeformer.list_models`, or an ``.onnx`` file.
+        output: folder of the bundle. A bundle that is there already is replaced when the new one is whole.
+        target: name of the machine the engine is for, as `edgeformer.list_targets` has them.
+        precision: type of the engine's weights and activations.
+        checkpoint: the named model's weights.
+        random_weights: random weights instead, to see what a build costs.
+        overrides: configuration fields of the named model to replace, such as ``{"num_classes": 5}``.
+        input_size: height and width of the images in pixels; default: the model's.
+        preprocessing: how images are prepared; default: the model's.
+        batch: ``8``, or ``1:8:32`` for the smallest, most frequent and largest batch; default: 1, or the graph's.
+        data: calibration images, needed for INT8: a folder, an ``.npy`` or ``.npz``, or an iterable of arrays.
+        eval_data: labelled images that the task accuracy is measured on; any form of data with labels.
+        recipe: what to quantize and how; default: the recipe that ships with edgeformer.
+        max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
+        use_plugin: put the fused plugin into the engine; otherwise TensorRT builds from the op's ONNX body.
+        workspace_bytes: limit of TensorRT's workspace; default: no limit.
+        observer: is told of the stages' progress.
+
+    Raises:
+        InputError: an argument cannot be used.
+        GateMissed: a stage's figure missed its gate; nothing was published.
+        EnvironmentFault: this machine lacks something the build needs.
+    """
+    from edgeformer.engine.plugin_library import require_plugin_library
+    from edgeformer.engine.targets import can_build, get_target
+    from edgeformer.verify.gates import DEFAULT_MAX_DROP
+
+    begun = time.monotonic()
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r}: it must be one of {', '.join(PRECISIONS)}")
+    if precision == "int8" and data is None:
+        raise InputError("int8 needs calibration images: give --data with a folder of images, an .npy or an .npz file")
+    if precision != "int8" and recipe is not None:
+        raise InputError(f"a recipe says what to quantize; precision {precision} quantizes nothing")
+    source = model_source(
+        model,
+        checkpoint=checkpoint,
+        random_weights=random_weights,
+        overrides=overrides,
+        input_size=input_size,
+        preprocessing=preprocessing,
+    )
+    machine = get_target(target)
+    if can_build(machine) and use_plugin:
+        require_plugin_library(machine.sm)
+    samples = None if data is None else open_samples(data, source.preprocessing)
+    job = BuildJob(
+        source=source,
+        precision=precision,
+        target=machine,
+        batch=_batch_profile(source, batch),
+        data=samples,
+        parity_inputs=ParityInputs(_labelled(eval_data, source.preprocessing), samples, source.preprocessing),
+        recipe=None if recipe is None else Path(recipe),
+        max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
+        use_plugin=use_plugin,
+        workspace_bytes=workspace_bytes,
+        observer=observer or Observer(),
+    )
+    with staging(Path(output)) as work:
+        manifest = job.run(work)
+        work.publish(manifest)
+    return BuildResult(Path(output), manifest, time.monotonic() - begun)
+
+
+def _batch_profile(source: Source, batch: str | None) -> BatchProfile:
+    from edgeformer.engine.profiles import BatchProfile
+
+    fixed = None
+    if isinstance(source, OnnxFile):
+        dim = source.model.graph.input[0].type.tensor_type.shape.dim[0]
+        fixed = dim.dim_value if dim.HasField("dim_value") else None
+    wanted = BatchProfile.parse(batch if batch is not None else str(fixed or 1))
+    if fixed is not None and (wanted.min, wanted.max) != (fixed, fixed):
+        raise InputError(
+            f"the graph fixes the batch at {fixed}, --batch asks for {wanted}: export it with a free batch"
+        )
+    return wanted
+
+
+def _labelled(source: DataSource | None, preprocessing: Preprocessing) -> Samples | None:
+    if source is None:
+        return None
+    samples = open_samples(source, preprocessing)
+    if not samples.labelled:
+        raise InputError(
+            f"{samples.name}: --eval-data needs labels: a folder with one sub-folder a class, or an .npz with 'labels'"
+        )
+    return samples

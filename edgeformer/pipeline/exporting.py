@@ -1,0 +1,110 @@
+"""`export`: a named model to an ONNX file that was compared with PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeformer.data import Preprocessing
+from edgeformer.errors import GateMissed, InputError
+from edgeformer.sources import PREPROCESSING_PROPERTY, NamedModel, model_source
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgeformer.verify import Comparison, Verdict
+
+__all__ = ["Exported", "describe_preprocessing", "export", "export_source"]
+
+DEFAULT_OPSET = 20
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export and how it compares with PyTorch.
+
+    Attributes:
+        model: the ONNX model.
+        figures: by output, against PyTorch on two random batches.
+        verdict: of the gate ``export``.
+    """
+
+    model: onnx.ModelProto
+    figures: Mapping[str, Comparison]
+    verdict: Verdict
+
+
+def export(
+    model: str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | None = None,
+    random_weights: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    input_size: tuple[int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+    static_batch: int | None = None,
+    opset: int = DEFAULT_OPSET,
+) -> Exported:
+    """Export a named model to an ONNX file and compare it with PyTorch in ONNX Runtime.
+
+    Args:
+        model: a name of `edgeformer.list_models`.
+        output: the ONNX file, replaced only by a whole new one that met its gate.
+        checkpoint: the model's weights.
+        random_weights: random weights instead.
+        overrides: configuration fields to replace, such as ``{"num_classes": 5}``.
+        input_size: height and width of the images in pixels; default: the model's.
+        preprocessing: how images are prepared, recorded in the file's metadata; default: the model's.
+        static_batch: fix the batch; default: left free.
+        opset: version of the ONNX standard operators, at least 18.
+
+    Raises:
+        InputError: an argument cannot be used.
+        GateMissed: ONNX Runtime and PyTorch differ by more than the gate allows; nothing was written.
+        EnvironmentFault: torch is not installed.
+    """
+    from edgeformer.graph.onnx_files import save_model
+
+    source = model_source(
+        model,
+        checkpoint=checkpoint,
+        random_weights=random_weights,
+        overrides=overrides,
+        input_size=input_size,
+        preprocessing=preprocessing,
+    )
+    if not isinstance(source, NamedModel):
+        raise InputError(f"{model} is an ONNX file already; name a model of 'edgeformer models'")
+    exported = export_source(source, static_batch=static_batch, opset=opset)
+    if not exported.verdict.passed:
+        raise GateMissed(f"the export differs from PyTorch: {exported.verdict.text}; nothing was written")
+    save_model(exported.model, Path(output))
+    return exported
+
+
+def export_source(source: NamedModel, *, static_batch: int | None = None, opset: int = DEFAULT_OPSET) -> Exported:
+    """Export a model and judge the export; how its images are prepared goes into the metadata."""
+    from edgeformer.export import check_export, export_onnx
+    from edgeformer.verify import check, worst
+
+    network = source.create()
+    size = (source.preprocessing.height, source.preprocessing.width)
+    model = export_onnx(
+        network, input_size=size, dynamic_batch=static_batch is None, batch=static_batch or 1, opset=opset
+    )
+    describe_preprocessing(model, source.preprocessing)
+    figures = check_export(network, model)
+    return Exported(model, figures, check("export", vars(worst(figures))))
+
+
+def describe_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
+    """Record in ``model``'s metadata how its images are prepared."""
+    kept = [entry for entry in model.metadata_props if entry.key != PREPROCESSING_PROPERTY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    model.metadata_props.add(key=PREPROCESSING_PROPERTY, value=json.dumps(preprocessing.to_dict(), sort_keys=True))

@@ -1,0 +1,395 @@
+"""The stages of a build, their gates, and the bundle they fill.
+
+exported -> fused -> (quantized) -> typed -> engine, each compared with what came before. A stage that misses its gate
+ends the build and nothing is published; a stage whose inputs did not change is taken from the older bundle.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from edgeformer import __version__
+from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
+from edgeformer.bundle import Manifest, StageRecord, Staging, TensorRecord, stage_key
+from edgeformer.data import Samples
+from edgeformer.errors import GateMissed
+from edgeformer.pipeline.exporting import describe_preprocessing, export_source
+from edgeformer.pipeline.parity_inputs import ParityInputs
+from edgeformer.sources import NamedModel, OnnxFile, Source
+
+if TYPE_CHECKING:
+    from edgeformer.engine.profiles import BatchProfile
+    from edgeformer.engine.targets import Target
+
+__all__ = ["ENGINE", "EXPORTED", "FUSED", "PARITY", "PRECISIONS", "TYPED", "BuildJob", "Observer", "Precision"]
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+EXPORTED, FUSED, TYPED, ENGINE = "exported.onnx", "fused.onnx", "typed.onnx", "model.engine"
+CALIBRATION, PARITY = "calibration.json", "parity.npz"
+
+# Images whose outputs the bundle records, for the device to compare with.
+_RECORDED_IMAGES = 8
+
+
+class Observer:
+    """Follows a build; every method does nothing unless overridden."""
+
+    def started(self, stage: str) -> None:
+        """Stage ``stage`` begins."""
+
+    def progressed(self, stage: str, text: str, done: int, total: int | None) -> None:
+        """``done`` of ``total`` steps (``None``: unknown) of what ``text`` names are done."""
+
+    def finished(self, record: StageRecord) -> None:
+        """A stage is done, reused or skipped."""
+
+
+@cache
+def _code_sha256() -> str:
+    """Hash of edgeformer's own sources: another version of the code makes its stages anew."""
+    package = Path(__file__).parent
+    files = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".json") and path.is_file())
+    return sha256_of_bytes(
+        *(part for path in files for part in (str(path.relative_to(package)).encode(), path.read_bytes()))
+    )
+
+
+def _libraries(*names: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a stage's work came to."""
+
+    gate: str | None = None
+    verdict: Literal["passed", "missed", "not judged", "not run"] = "not judged"
+    note: str | None = None
+    details: Mapping[str, Any] | None = None
+
+
+@dataclass
+class BuildJob:
+    """One build: what was asked for, checked; `run` fills a bundle."""
+
+    source: Source
+    precision: Precision
+    target: Target
+    batch: BatchProfile
+    data: Samples | None
+    parity_inputs: ParityInputs
+    recipe: Path | None
+    max_drop: float
+    use_plugin: bool
+    workspace_bytes: int | None
+    observer: Observer
+    records: list[StageRecord] = field(default_factory=list, init=False)
+    work: Staging = field(init=False)
+
+    def run(self, work: Staging) -> Manifest:
+        """All stages, in order; the manifest of what they made."""
+        self.work = work
+        self._export()
+        self._fuse()
+        self._type()
+        self._parity()
+        self._engine()
+        return self._manifest()
+
+    # -- stages ------------------------------------------------------------------------------------------------------
+
+    def _export(self) -> None:
+        described = self.source.describe()
+        described.pop("checkpoint", None)  # where the file lies does not matter, only its hash
+        described.pop("path", None)
+        if isinstance(self.source, NamedModel):
+            self._stage("export", [EXPORTED], self._export_named, source=described, torch=_libraries("torch"))
+        else:
+            self._stage("import", [EXPORTED], self._import_file, source=described)
+
+    def _export_named(self) -> _Judged:
+        from edgeformer.graph.onnx_files import save_model
+
+        assert isinstance(self.source, NamedModel)
+        exported = export_source(self.source)
+        save_model(exported.model, self.work.path / EXPORTED)
+        verdict = exported.verdict
+        return _Judged(verdict.text, "passed" if verdict.passed else "missed", details=_figures(exported.figures))
+
+    def _import_file(self) -> _Judged:
+        from edgeformer.graph.onnx_files import save_model
+
+        assert isinstance(self.source, OnnxFile)
+        model = type(self.source.model)()
+        model.CopyFrom(self.source.model)
+        describe_preprocessing(model, self.source.preprocessing)
+        save_model(model, self.work.path / EXPORTED)
+        return _Judged(note="an ONNX file is the reference itself: there is nothing to compare it with")
+
+    def _fuse(self) -> None:
+        self._stage("fuse", [FUSED], self._fuse_exported, model=self._sha256(EXPORTED))
+
+    def _fuse_exported(self) -> _Judged:
+        from edgeformer.graph.fuse import fuse
+        from edgeformer.graph.onnx_files import load_model, save_model
+        from edgeformer.runtime import OnnxSession
+        from edgeformer.verify import check, compare_models, worst
+
+        exported = load_model(self.work.path / EXPORTED)
+        result = fuse(exported, on_progress=self._progress("fuse", "blocks proven"))
+        figures = compare_models(OnnxSession(exported), OnnxSession(result.model), [self.parity_inputs.noise(2)])
+        save_model(result.model, self.work.path / FUSED)
+        verdict = check("fuse", vars(worst(figures)))
+        fused = sum(block.status == "fused" for block in result.blocks)
+        note = f"{fused} of {len(result.blocks)} routing-attention blocks fused"
+        details = {"blocks": [block.to_dict() for block in result.blocks], **_figures(figures)}
+        return _Judged(verdict.text, "passed" if verdict.passed else "missed", note, details)
+
+    def _type(self) -> None:
+        fused = self._sha256(FUSED)
+        if self.precision == "int8":
+            assert self.data is not None
+            recipe = None if self.recipe is None else sha256_of_file(self.recipe)
+            data = self.data.sha256()
+            self._stage("quantize", [CALIBRATION, TYPED], self._quantize, model=fused, data=data, recipe=recipe)
+        else:
+            self._stage("types", [TYPED], self._set_types, model=fused, precision=self.precision)
+
+    def _set_types(self) -> _Judged:
+        from edgeformer.graph.onnx_files import load_model, save_model
+        from edgeformer.graph.types import to_float_type
+
+        model = load_model(self.work.path / FUSED)
+        if self.precision != "fp32":
+            model = to_float_type(model, "float16" if self.precision == "fp16" else "bfloat16")
+        save_model(model, self.work.path / TYPED)
+        return _Judged(note=f"weights and activations {self.precision.upper()}; judged by the parity stage")
+
+    def _parity(self) -> None:
+        self._stage(
+            "parity",
+            [PARITY],
+            self._compare_stages,
+            exported=self._sha256(EXPORTED),
+            fused=self._sha256(FUSED),
+            typed=self._sha256(TYPED),
+            inputs=self.parity_inputs.key(),
+            max_drop=self.max_drop,
+        )
+
+    def _compare_stages(self) -> _Judged:
+        from edgeformer.graph.onnx_files import load_model
+        from edgeformer.graph.types import to_float_type
+        from edgeformer.verify import Stage, verify_stages
+
+        stages = [
+            Stage.from_onnx("exported", self.work.path / EXPORTED),
+            Stage.from_onnx("fused", self.work.path / FUSED, "fuse"),
+        ]
+        if self.precision == "int8":
+            # Not shipped and not judged: what FP16 alone would cost, so that INT8's share can be told.
+            half = to_float_type(load_model(self.work.path / FUSED), "float16")
+            stages.append(Stage.from_onnx("fp16", half))
+        stages.append(Stage.from_onnx("typed", self.work.path / TYPED, self.precision))
+        self._record_outputs()
+        seen = 0
+
+        def count(samples: int) -> None:
+            nonlocal seen
+            seen += samples
+            self.observer.progressed("parity", "images", seen, self.parity_inputs.count)
+
+        report = verify_stages(stages, self.parity_inputs.batches(), max_drop=self.max_drop, progress=count)
+        missed = [stage for stage in report.stages if stage.status == "missed"]
+        judged = missed[0] if missed else report.stages[-1]
+        inputs = self.parity_inputs.describe()
+        details = {"inputs": inputs, **report.to_dict()}
+        return _Judged(judged.text, "missed" if missed else "passed", f"judged on {inputs}", details)
+
+    def _record_outputs(self) -> None:
+        from edgeformer.runtime import OnnxSession, run_in_chunks
+
+        session = OnnxSession(self.work.path / EXPORTED)
+        (name,) = session.inputs
+        images = self.parity_inputs.images(_RECORDED_IMAGES)
+        outputs = run_in_chunks(session, {name: images}, _RECORDED_IMAGES)
+        arrays: dict[str, Any] = {f"input:{name}": images, **{f"output:{key}": outputs[key] for key in outputs}}
+        with (self.work.path / PARITY).open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    def _engine(self) -> None:
+        from edgeformer.engine.backends import find_backend
+        from edgeformer.engine.plugin_library import find_plugin_library
+        from edgeformer.engine.targets import can_build
+
+        here = can_build(self.target)
+        if not here:
+            self._skip("engine", here.reason, left_to_do=_left_to_do(self.target))
+            return
+        library = find_plugin_library() if self.use_plugin else None
+        backend = find_backend(self.target.flavour)
+        assert backend is not None  # can_build saw it
+        files = [ENGINE, f"{ENGINE}.json"]
+        if library is not None:
+            copies = [
+                library.path,
+                library.path.with_suffix(".json"),
+                *([library.aux_path] if library.aux_path else []),
+            ]
+            for copy in copies:
+                shutil.copyfile(copy, self.work.path / copy.name)
+        self._stage(
+            "engine",
+            files,
+            self._build_engine,
+            typed=self._sha256(TYPED),
+            target=self.target.model_dump(mode="json"),
+            batch=str(self.batch),
+            tensorrt=backend.version,
+            plugin=None if library is None else sha256_of_file(library.path),
+            workspace=self.workspace_bytes,
+        )
+        self._engine_parity(None if library is None else library.path)
+
+    def _build_engine(self) -> _Judged:
+        from edgeformer.engine.builder import build_engine, write_engine
+        from edgeformer.graph.onnx_files import load_model
+
+        built = build_engine(
+            load_model(self.work.path / TYPED),
+            target=self.target,
+            batch=self.batch,
+            use_plugin=self.use_plugin,
+            workspace_bytes=self.workspace_bytes,
+            on_progress=lambda phase, done, total: self.observer.progressed("engine", phase, done, total),
+        )
+        write_engine(built, self.work.path / ENGINE)
+        report = built.report
+        layers = report.plugin.in_network
+        gate = f"{layers} plugin layers for {report.op_nodes} op nodes" if self.use_plugin else None
+        note = None if self.use_plugin else "built from the op's ONNX body, without the plugin"
+        return _Judged(gate, "passed" if self.use_plugin else "not judged", note, report.model_dump(mode="json"))
+
+    def _engine_parity(self, plugin: Path | None) -> None:
+        from edgeformer.runtime.gpu import gpu_fault
+        from edgeformer.verify import ENGINE_NOT_RUN, Stage, verify_stages
+
+        if gpu_fault() is not None:
+            self._skip("engine-parity", ENGINE_NOT_RUN)
+            return
+
+        def compare() -> _Judged:
+            engine = Stage.from_engine(
+                "engine", self.work.path / ENGINE, self.precision, plugin_library=plugin, flavour=self.target.flavour
+            )
+            if engine.session is None:
+                return _Judged(verdict="not run", note=engine.reason)
+            stages = [Stage.from_onnx("exported", self.work.path / EXPORTED), engine]
+            report = verify_stages(stages, self.parity_inputs.batches(), max_drop=self.max_drop)
+            judged = report.stages[-1]
+            return _Judged(judged.text, "passed" if report.passed else "missed", None, report.to_dict())
+
+        self._stage("engine-parity", [], compare, engine=self._sha256(ENGINE), run=time.time())
+
+    # -- what stages share -------------------------------------------------------------------------------------------
+
+    def _stage(self, name: str, files: list[str], make: Callable[[], _Judged], **inputs: Any) -> None:
+        """Reuse the stage from the older bundle, or run ``make`` and record it; a missed gate ends the build."""
+        key = stage_key(name, code=_code_sha256(), **inputs)
+        record = self.work.reusable(name, key)
+        if record is None:
+            self.observer.started(name)
+            begun = time.monotonic()
+            judged = make()
+            record = StageRecord(
+                name=name,
+                key=key,
+                seconds=round(time.monotonic() - begun, 3),
+                files=files,
+                gate=judged.gate,
+                verdict=judged.verdict,
+                note=judged.note,
+                details=dict(judged.details or {}),
+            )
+        self.observer.finished(record)
+        self.records.append(record)
+        if record.verdict == "missed":
+            raise GateMissed(f"stage {name} missed its gate: {record.gate}; nothing was published")
+
+    def _skip(self, name: str, reason: str, **details: Any) -> None:
+        record = StageRecord(name=name, key="", seconds=0.0, verdict="not run", note=reason, details=details)
+        self.observer.finished(record)
+        self.records.append(record)
+
+    def _progress(self, stage: str, text: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.observer.progressed(stage, text, done, total)
+
+    def _sha256(self, name: str) -> str:
+        return sha256_of_file(self.work.path / name)
+
+    def _manifest(self) -> Manifest:
+        from edgeformer.runtime import OnnxSession
+
+        session = OnnxSession(self.work.path / TYPED)
+        libraries = _libraries("numpy", "onnx", "onnxruntime", "onnxscript", "onnx-graphsurgeon", "polygraphy", "torch")
+        return Manifest(
+            edgeformer=__version__,
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            libraries={"python": platform.python_version(), **libraries},
+            model=self.source.describe(),
+            precision=self.precision,
+            target=self.target.model_dump(mode="json", exclude={"peaks"}),
+            batch=[self.batch.min, self.batch.opt, self.batch.max],
+            inputs=_tensors(session.inputs),
+            outputs=_tensors(session.outputs),
+            stages=self.records,
+            accuracy=_accuracy(next(record for record in self.records if record.name == "parity"), self.precision),
+            files=self.work.file_records(),
+        )
+
+
+def _tensors(tensors: Mapping[str, Any]) -> list[TensorRecord]:
+    return [
+        TensorRecord(name=name, dtype=str(np.dtype(info.dtype)), shape=list(info.shape))
+        for name, info in tensors.items()
+    ]
+
+
+def _figures(comparisons: Mapping[str, Any]) -> dict[str, Any]:
+    return {"figures": {name: comparison.to_dict() for name, comparison in comparisons.items()}}
+
+
+def _accuracy(parity: StageRecord, precision: Precision) -> dict[str, Any]:
+    """Task accuracy of each form of the model, by precision; empty where no labelled images were given."""
+    names = {"exported": "fp32", "fp16": "fp16", "typed": precision}
+    stages = {stage["name"]: stage["accuracy"] for stage in parity.details["stages"]}
+    return {names[name]: stages[name] for name in names if stages.get(name) is not None}
+
+
+def _left_to_do(target: Target) -> list[str]:
+    return [
+        f"on the {target.description}, build the plugin library for SM {target.sm} (CMake, CUDA, TensorRT headers)",
+        f"build the engine from {TYPED} with TensorRT {target.tensorrt_minimum} or newer, below "
+        f"{target.tensorrt_below}: a strongly typed network, the plugin library loaded before parsing",
+        f"compare the engine's outputs with those recorded in {PARITY}",
+        "measure its latency",
+    ]

@@ -1,0 +1,112 @@
+"""`verify`: run every form of the model that a bundle holds side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeformer.artifacts import sha256_of_file
+from edgeformer.bundle import Manifest, open_bundle
+from edgeformer.data import Preprocessing, open_samples
+from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.pipeline.parity_inputs import BATCH
+from edgeformer.pipeline.stages import ENGINE, EXPORTED, FUSED, PARITY, TYPED
+from edgeformer.sources import NamedModel
+
+if TYPE_CHECKING:
+    from edgeformer.data.sources import Source as DataSource
+    from edgeformer.verify import Stage, VerifyReport
+
+__all__ = ["verify"]
+
+
+def verify(
+    bundle: str | os.PathLike[str],
+    *,
+    data: DataSource | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    max_drop: float | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> VerifyReport:
+    """Run every form of the model that a bundle holds side by side and judge each against its gate.
+
+    PyTorch runs where the bundle was made from a checkpoint that is still there with the same hash; the engine runs
+    where this machine has a GPU. What does not run is reported as not run, never as passed.
+
+    Args:
+        bundle: folder of the bundle; every file is checked against its hash first.
+        data: images to run; labelled ones give the task accuracy. Default: the images recorded in the bundle.
+        checkpoint: where the checkpoint lies now, if it was moved.
+        max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
+        progress: called after each batch with its number of images.
+
+    Raises:
+        InputError: no bundle, a damaged one, another checkpoint than the bundle was made from, or unusable data.
+    """
+    from edgeformer.engine.plugin_library import LIBRARY_NAME
+    from edgeformer.verify import Stage, verify_stages
+    from edgeformer.verify.gates import DEFAULT_MAX_DROP
+
+    folder = Path(bundle)
+    manifest = open_bundle(folder)
+    preprocessing = Preprocessing.from_dict(manifest.model["preprocessing"])
+    pytorch = _pytorch_stage(manifest, preprocessing, checkpoint)
+    stages = [] if pytorch.session is None else [pytorch]
+    stages.append(Stage.from_onnx("exported", folder / EXPORTED, "export" if stages else None))
+    stages.append(Stage.from_onnx("fused", folder / FUSED, "fuse"))
+    stages.append(Stage.from_onnx("typed", folder / TYPED, manifest.precision))
+    if ENGINE in manifest.files:
+        library = folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None
+        flavour = manifest.target["flavour"]
+        stages.append(
+            Stage.from_engine("engine", folder / ENGINE, manifest.precision, plugin_library=library, flavour=flavour)
+        )
+    if pytorch.session is None:
+        stages.append(pytorch)
+    if data is None:
+        with np.load(folder / PARITY, allow_pickle=False) as recorded:
+            batches: Iterable[Any] = [next(recorded[name] for name in recorded.files if name.startswith("input:"))]
+    else:
+        batches = open_samples(data, preprocessing).batches(BATCH)
+    return verify_stages(
+        stages, batches, max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop, progress=progress
+    )
+
+
+def _pytorch_stage(
+    manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None
+) -> Stage:
+    """The PyTorch model as a stage, or a stage that says why it does not run."""
+    from edgeformer.export import TorchSession
+    from edgeformer.verify import Stage
+
+    def not_run(reason: str) -> Stage:
+        return Stage("pytorch", None, reason=f"pytorch not run: {reason}")
+
+    made_from = manifest.model
+    if made_from["source"] != "registry":
+        if checkpoint is not None:
+            raise InputError("the bundle was made from an ONNX file: there is no checkpoint to compare with")
+        return not_run("the bundle was made from an ONNX file")
+    weights = None
+    if made_from["checkpoint_sha256"] is not None:
+        weights = Path(checkpoint or made_from["checkpoint"])
+        if not weights.is_file():
+            if checkpoint is not None:
+                raise InputError(f"{weights}: no such checkpoint file")
+            return not_run(f"the checkpoint {weights} is not there; name it with --checkpoint")
+        if sha256_of_file(weights) != made_from["checkpoint_sha256"]:
+            raise InputError(
+                f"{weights} is not the checkpoint this bundle was made from (SHA-256 differs): "
+                "name that one with --checkpoint"
+            )
+    try:
+        network = NamedModel(made_from["name"], weights, made_from["overrides"], preprocessing).create()
+    except EnvironmentFault as fault:
+        return not_run(str(fault))
+    session = TorchSession(network, input_size=(preprocessing.height, preprocessing.width))
+    return Stage.from_session("pytorch", session)

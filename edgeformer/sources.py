@@ -1,0 +1,194 @@
+"""Where a build starts: a named model with its checkpoint, or an ONNX file that someone exported."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
+from edgeformer.data import Preprocessing
+from edgeformer.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["PREPROCESSING_PROPERTY", "NamedModel", "OnnxFile", "Source", "model_source", "read_preprocessing"]
+
+# Metadata property of an exported ONNX model: how its images are prepared, as `Preprocessing.to_dict` in JSON.
+PREPROCESSING_PROPERTY = "edgeformer.preprocessing"
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model of the registry with the weights of a checkpoint, or random ones where the user asked for those.
+
+    Attributes:
+        name: as in `edgeformer.models.list_models`.
+        checkpoint: file with the weights; ``None`` takes random weights (seed 0).
+        overrides: fields of the model's configuration that differ from the registry's.
+        preprocessing: how its images are prepared; height and width are the input size of the export.
+    """
+
+    name: str
+    checkpoint: Path | None
+    overrides: Mapping[str, Any]
+    preprocessing: Preprocessing
+
+    def create(self) -> nn.Module:
+        """Build the PyTorch model and load its weights.
+
+        Raises:
+            InputError: an override or the checkpoint does not fit.
+            EnvironmentFault: torch is not installed.
+        """
+        from edgeformer.models import create_model, load_checkpoint
+
+        if self.checkpoint is None:
+            import torch
+
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                return create_model(self.name, **self.overrides)
+        model = create_model(self.name, **self.overrides)
+        load_checkpoint(model, self.checkpoint)
+        return model
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest says of it; also what decides whether an earlier export can be reused."""
+        return {
+            "source": "registry",
+            "name": self.name,
+            "overrides": dict(self.overrides),
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint.absolute()),
+            "checkpoint_sha256": None if self.checkpoint is None else sha256_of_file(self.checkpoint),
+            "weights": "random, seed 0" if self.checkpoint is None else "checkpoint",
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """An ONNX file.
+
+    Attributes:
+        path: the file.
+        model: its content.
+        preprocessing: how its images are prepared.
+    """
+
+    path: Path
+    model: onnx.ModelProto = field(repr=False)
+    preprocessing: Preprocessing
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest says of it; also what decides whether an earlier result can be reused."""
+        return {
+            "source": "onnx",
+            "name": self.path.stem,
+            "path": str(self.path.absolute()),
+            # Of the loaded model, so that weights in files beside it count.
+            "sha256": sha256_of_bytes(self.model.SerializeToString(deterministic=True)),
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+
+
+Source = NamedModel | OnnxFile
+
+
+def model_source(
+    model: str | os.PathLike[str],
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    random_weights: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    input_size: tuple[int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Source:
+    """Find out what the user means by ``model`` and check that the rest fits it.
+
+    Args:
+        model: a name of the registry, or the path of an ``.onnx`` file.
+        checkpoint: weights for a named model.
+        random_weights: take random weights instead, to see what a build costs.
+        overrides: configuration fields to replace in a named model.
+        input_size: height and width in pixels; default: the model's usual size, or the ONNX graph's.
+        preprocessing: how images are prepared; default: the registry's, or what the ONNX file says, or ImageNet's.
+
+    Raises:
+        InputError: the model is unknown, a file is missing, or options that exclude each other were given.
+    """
+    path = Path(model)
+    if path.suffix == ".onnx":
+        excluded = {
+            "checkpoint": checkpoint is not None,
+            "random weights": random_weights,
+            "overrides": bool(overrides),
+        }
+        given = [name for name, is_given in excluded.items() if is_given]
+        if given:
+            raise InputError(f"{path} brings its own weights and structure: leave out {', '.join(given)}")
+        return _onnx_file(path, input_size, preprocessing)
+    from edgeformer.models import model_info
+
+    info = model_info(str(model))
+    if (checkpoint is None) == (not random_weights):
+        raise InputError(
+            f"{info.name} needs its weights: give --checkpoint FILE, or --random-weights to see what a build costs"
+            if checkpoint is None
+            else "--checkpoint and --random-weights exclude each other"
+        )
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise InputError(f"{checkpoint}: no such checkpoint file")
+    height, width = input_size or (info.preprocessing.height, info.preprocessing.width)
+    prepared = replace(preprocessing or info.preprocessing, height=height, width=width)
+    return NamedModel(info.name, None if checkpoint is None else Path(checkpoint), dict(overrides or {}), prepared)
+
+
+def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Preprocessing | None) -> OnnxFile:
+    from edgeformer.graph.onnx_files import load_model
+
+    model = load_model(path)
+    inputs = _image_inputs(model)
+    if len(inputs) != 1:
+        raise InputError(f"{path} has {len(inputs)} inputs of the form [batch, 3, height, width]; a build needs one")
+    fixed = inputs[0][2:]
+    size: list[int] = []
+    for axis, in_graph, asked in zip(("height", "width"), fixed, input_size or (None, None), strict=True):
+        if in_graph is None and asked is None:
+            raise InputError(f"{path} leaves the {axis} open: give --input-size")
+        if in_graph is not None and asked is not None and in_graph != asked:
+            raise InputError(f"{path} fixes the {axis} at {in_graph}, --input-size asks for {asked}")
+        size.append(in_graph or asked or 0)
+    prepared = preprocessing or read_preprocessing(model) or Preprocessing(size[0], size[1])
+    return OnnxFile(path, model, replace(prepared, height=size[0], width=size[1]))
+
+
+def _image_inputs(model: onnx.ModelProto) -> list[list[int | None]]:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    shapes = [
+        [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
+        for value in model.graph.input
+        if value.name not in weights
+    ]
+    return [shape for shape in shapes if len(shape) == 4 and shape[1] in (3, None)]
+
+
+def read_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
+    """How an exported model's images are prepared, if its metadata says so.
+
+    Raises:
+        InputError: the metadata is there and cannot be read.
+    """
+    text = next((entry.value for entry in model.metadata_props if entry.key == PREPROCESSING_PROPERTY), None)
+    if text is None:
+        return None
+    try:
+        return Preprocessing.from_dict(json.loads(text))
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise InputError(f"the ONNX metadata property {PREPROCESSING_PROPERTY!r} cannot be read: {error}") from error

@@ -1,0 +1,59 @@
+"""Imports stay cheap: the package, its command line and its ONNX rooms need neither torch nor TensorRT nor CUDA."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda", "mlxtend", "safetensors")
+
+CHEAP_MODULES = (
+    "edgeformer",
+    "edgeformer.bundle",
+    "edgeformer.cli",
+    "edgeformer.data",
+    "edgeformer.engine",
+    "edgeformer.export",
+    "edgeformer.graph",
+    "edgeformer.models",
+    "edgeformer.ops.bi_level_routing_attention",
+    "edgeformer.pipeline",
+    "edgeformer.quantization",
+    "edgeformer.runtime",
+    "edgeformer.verify",
+)
+
+
+def _heavy_after(code: str) -> str:
+    probe = f"import sys\n{code}\nprint(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("module", CHEAP_MODULES)
+def test_import_is_cheap(module: str) -> None:
+    assert _heavy_after(f"import {module}") == ""
+
+
+def test_the_probe_sees_heavy_modules() -> None:
+    assert _heavy_after("import torch") == "torch"
+
+
+def test_help_of_every_command_is_cheap() -> None:
+    code = (
+        "import contextlib, io\n"
+        "from edgeformer.cli import COMMANDS, cli\n"
+        "for words in [[], *([name] for name in COMMANDS)]:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as shown:\n"
+        "        cli.main([*words, '--help'], standalone_mode=False)\n"
+        "    assert 'Usage: ' in shown.getvalue(), words\n"
+    )
+    assert _heavy_after(code) == ""
+
+
+def test_importing_the_package_alone_is_nearly_free() -> None:
+    probe = "import sys, edgeformer; print(*sorted(set(sys.modules) & {'onnx', 'numpy', 'onnxruntime', 'click', 'rich'}))"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
