@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import re
 import shutil
 import sys
 import threading
@@ -53,6 +53,12 @@ def _die_with_parent(folder: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _peak_resident_bytes() -> int:
+    """The largest resident memory of this process; not ``ru_maxrss``, which a child inherits from its parent."""
+    found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else 0
+
+
 def main(folder: Path) -> int:
     """Run the job in ``folder``; 0 when it is done or has failed with a message."""
     # Native code prints to standard output as it likes; the channel keeps it to itself.
@@ -72,8 +78,7 @@ def main(folder: Path) -> int:
     channel.send(
         "done",
         compiled=compiled.model_dump(mode="json"),
-        # Linux counts ru_maxrss in KiB.
-        peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_host_bytes=_peak_resident_bytes(),
     )
     return 0
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -68,6 +69,12 @@ def test_every_op_node_becomes_a_plugin_layer(rtx30: Target, plugin_library: Plu
     assert (report.op_nodes, report.plugin.in_network, report.plugin.in_engine) == (3, 3, 3)
     assert report.plugin_version == plugin_library.metadata.version
     assert report.warnings == ()
+
+
+def test_peak_memory_is_the_childs_own(rtx30: Target) -> None:
+    ballast = np.ones(800_000_000, np.uint8)
+    report = build_engine(linear_model(), target=rtx30, batch=ONE).report
+    assert 100_000_000 < report.peak_host_bytes < ballast.nbytes
 
 
 def test_model_without_the_function_takes_the_plugin(rtx30: Target, plugin_library: PluginLibrary) -> None:
