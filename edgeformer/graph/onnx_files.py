@@ -1,0 +1,151 @@
+"""Reading and writing ONNX files: whole models, or one clear error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnx import AttributeProto, TensorProto, external_data_helper
+
+from edgeformer.artifacts import replacing, sha256_of_file
+from edgeformer.errors import InputError
+from edgeformer.ops.bi_level_routing_attention import without_function
+
+__all__ = ["load_model", "save_model"]
+
+# A protobuf message ends at 2 GiB. The rest of the model beside the weights needs some room.
+_LARGEST_MESSAGE = 2**31 - 2**20
+
+
+def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Read an ONNX model with all its weights in memory, external data included.
+
+    Args:
+        path: the ``.onnx`` file; external data is looked for beside it, and nowhere else.
+
+    Raises:
+        InputError: there is no such file, it is no ONNX model or an incomplete or invalid one, or external data is
+            missing, too short, or outside the model's folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the .onnx file in it")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except Exception as error:  # protobuf's DecodeError, whose module has no type information
+        raise InputError(f"{path} is no ONNX model, or a damaged one ({error}): export or copy it again") from error
+    # Nearly any bytes are some protobuf message: an ONNX model also says its version and does something.
+    if not model.ir_version or not model.graph.node or not model.graph.output:
+        missing = "IR version" if not model.ir_version else "node" if not model.graph.node else "output"
+        raise InputError(f"{path} is no ONNX model: it is a protobuf file without {missing}")
+    external = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+    faults = sorted({fault for tensor in external if (fault := _external_fault(tensor, path.parent))})
+    if faults:
+        raise InputError(f"{path} keeps weights in other files: " + "; ".join(faults))
+    for tensor in external:
+        external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+    try:
+        # The op's function is edgeformer's own; the checker would compare its opset with the model's.
+        onnx.checker.check_model(without_function(model))
+    except onnx.checker.ValidationError as error:
+        raise InputError(f"{path} is an invalid ONNX model: {error}") from error
+    except ValueError:
+        # The checker takes a serialised model, and one beyond 2 GiB cannot be serialised.
+        return model
+    return model
+
+
+def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
+    """Write a model as one file, atomically: the file holds its old content or the whole new one.
+
+    Only a model beyond protobuf's limit of 2 GiB gets a second file beside the first, named after its content, with
+    the large weights. It is complete before the first is replaced.
+
+    Args:
+        model: the model, with its weights in memory. It is not modified.
+        path: the ``.onnx`` file; missing folders are made.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if model.ByteSize() > _LARGEST_MESSAGE:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        _move_weights(copy, path)
+        model = copy
+    with replacing(path) as partial:
+        partial.write_bytes(model.SerializeToString())
+
+
+def _move_weights(model: onnx.ModelProto, path: Path) -> None:
+    """Write the large weights to a file beside ``path`` and leave references to it in the model."""
+    weights = [tensor for tensor in _tensors(model) if len(tensor.raw_data) >= 1024]
+    staging = path.with_name(f"{path.name}.data")
+    offsets = []
+    with replacing(staging) as partial:
+        with partial.open("wb") as file:
+            for tensor in weights:
+                # Pages of 4 KiB, so that a runtime can map the file.
+                file.seek(-(-file.tell() // 4096) * 4096)
+                offsets.append((file.tell(), len(tensor.raw_data)))
+                file.write(tensor.raw_data)
+        final = path.with_name(f"{path.name}.{sha256_of_file(partial)[:16]}.data")
+    staging.replace(final)
+    for tensor, (offset, length) in zip(weights, offsets, strict=True):
+        external_data_helper.set_external_data(tensor, final.name, offset, length)
+        tensor.ClearField("raw_data")
+
+
+def _external_fault(tensor: onnx.TensorProto, folder: Path) -> str | None:
+    """What is wrong with a tensor's reference to another file; None if nothing is."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if not location:
+        return f"tensor {tensor.name!r} names none"
+    file = folder / location
+    if Path(location).is_absolute() or not file.resolve().is_relative_to(folder.resolve()):
+        return f"{location!r} lies outside the model's folder, which is not allowed: put it beside the model"
+    if not file.is_file():
+        return f"{file} is missing: copy it beside the model"
+    try:
+        offset, length = int(entries.get("offset") or 0), int(entries.get("length") or 0)
+    except ValueError:
+        return f"tensor {tensor.name!r} has offset {entries.get('offset')!r} and length {entries.get('length')!r}"
+    if offset < 0 or length < 0 or offset + length > file.stat().st_size:
+        return f"{file} is too short ({file.stat().st_size} bytes): it is damaged or belongs to another model"
+    return None
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All tensors stored anywhere in a model."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        for node in function.node:
+            yield from _node_tensors(node)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        yield from _node_tensors(node)
+
+
+def _node_tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.TENSOR:
+            yield attribute.t
+        yield from attribute.tensors
+        for graph in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
+            yield from _graph_tensors(graph)
