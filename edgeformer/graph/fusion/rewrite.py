@@ -42,6 +42,7 @@ def rewrite(model: onnx.ModelProto, plans: Sequence[Plan], constants: Mapping[st
     result.CopyFrom(model)
     result.graph.CopyFrom(_exported(graph))
     result.graph.metadata_props.extend(model.graph.metadata_props)
+    _copy_notes(model, plans, result)
     return _with_function_at_model_opset(result)
 
 
@@ -58,6 +59,24 @@ def _with_function_at_model_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             for opset in function.opset_import:
                 opset.version = max(opset.version, versions.get(opset.domain, 0))
     return result
+
+
+def _copy_notes(model: onnx.ModelProto, plans: Sequence[Plan], result: onnx.ModelProto) -> None:
+    """Give the new graph's nodes what exporters note at a node, such as its place in the model.
+
+    GraphSurgeon drops it. A new node takes over the notes of the one whose output it makes now; the moved Linear those
+    of the old one.
+    """
+    notes = {name: node for node in model.graph.node for name in node.output}
+    for plan in plans:
+        moved = {link.kind == "bias": model.graph.node[link.node] for link in plan.route.links if link.kind != "cast"}
+        for what, bias in (("qkv_channels_first", False), ("product", False), ("qkv", True)):
+            if old := moved.get(bias, moved.get(False)):
+                notes[f"{plan.name}/{what}"] = old
+    for node in result.graph.node:
+        if node.output and (old := notes.get(node.output[0])):
+            node.metadata_props.extend(old.metadata_props)
+            node.doc_string = old.doc_string
 
 
 def _exported(graph: gs.Graph) -> onnx.GraphProto:
