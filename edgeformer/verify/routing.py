@@ -7,13 +7,13 @@ chosen region sets themselves are compared, block by block.
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import ModelProto, TensorProto
 from onnx.helper import make_empty_tensor_value_info
 
@@ -50,23 +50,32 @@ class RoutingOutput:
     block: int
 
 
-def _locate(
-    index: int, start: str, producers: Mapping[str, onnx.NodeProto], weights: set[str]
-) -> tuple[int | None, int]:
-    """Stage and block of the routing decision fed by value ``start``: those of the nearest weight that says so."""
-    queue = deque([start])
-    seen = {start}
-    while queue:
-        name = queue.popleft()
-        match = _BLOCK.search(name) if name in weights else None
-        if match:
-            return int(match[1]), int(match[2])
-        node = producers.get(name)
-        for source in node.input if node is not None else ():
-            if source and source not in seen:
-                seen.add(source)
-                queue.append(source)
-    return None, index
+def _places(model: ModelProto, starts: list[str]) -> list[tuple[int | None, int]]:
+    """Stage and block of each routing decision, given the value that feeds it: those of the nearest weight upstream.
+
+    Exporters let equal weights (those of a model fresh from its initialisation are) share one name, so only a weight
+    with one consumer is believed, and if the places found are not in ascending order none is.
+    """
+    graph = model.graph
+    producers = {name: node for node in graph.node for name in node.output if name}
+    uses = Counter(name for node in graph.node for name in node.input)
+    weights = {tensor.name for tensor in graph.initializer if uses[tensor.name] == 1}
+    found: list[tuple[int, int]] = []
+    for start in starts:
+        queue, seen = deque([start]), {start}
+        while queue:
+            name = queue.popleft()
+            match = _BLOCK.search(name) if name in weights else None
+            if match:
+                found.append((int(match[1]), int(match[2])))
+                break
+            for source in producers[name].input if name in producers else ():
+                if source and source not in seen:
+                    seen.add(source)
+                    queue.append(source)
+    if len(found) == len(starts) and all(first < second for first, second in pairwise(found)):
+        return list(found)
+    return [(None, index) for index in range(len(starts))]
 
 
 def expose_routing(model: ModelProto) -> tuple[ModelProto, tuple[RoutingOutput, ...]]:
@@ -80,20 +89,15 @@ def expose_routing(model: ModelProto) -> tuple[ModelProto, tuple[RoutingOutput, 
     """
     result = inline_functions(model)
     graph = result.graph
-    producers = {name: node for node in graph.node for name in node.output if name}
-    weights = {tensor.name for tensor in graph.initializer}
-    taken = {value.name for value in graph.output}
-    outputs: list[RoutingOutput] = []
-    for node in graph.node:
-        if node.op_type != "TopK" or node.domain not in ("", "ai.onnx"):
-            continue
-        name = node.output[1]
-        if name not in taken:
+    deciding = [node for node in graph.node if node.op_type == "TopK" and node.domain in ("", "ai.onnx")]
+    shown = {value.name for value in graph.output}
+    for node in deciding:
+        if node.output[1] not in shown:
             value = graph.output.add()
-            value.CopyFrom(make_empty_tensor_value_info(name))
+            value.CopyFrom(make_empty_tensor_value_info(node.output[1]))
             value.type.tensor_type.elem_type = TensorProto.INT64
-        outputs.append(RoutingOutput(name, *_locate(len(outputs), node.input[0], producers, weights)))
-    return result, tuple(outputs)
+    places = _places(result, [node.input[0] for node in deciding])
+    return result, tuple(RoutingOutput(node.output[1], *place) for node, place in zip(deciding, places, strict=True))
 
 
 @dataclass(frozen=True)

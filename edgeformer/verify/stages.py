@@ -20,6 +20,7 @@ from polygraphy.comparator import Comparator
 from polygraphy.exception import PolygraphyException
 
 from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.graph.onnx_files import load_model
 from edgeformer.runtime import EngineSession, Flavour, OnnxSession, Session, can_run_engine, check_feeds, static_batch
 from edgeformer.runtime.gpu import gpu_fault
 from edgeformer.runtime.polygraphy_log import quiet_polygraphy
@@ -75,11 +76,7 @@ class Stage:
         Raises:
             InputError: the file cannot be read, or ONNX Runtime cannot run it.
         """
-        if not isinstance(model, onnx.ModelProto):
-            from edgeformer.graph.onnx_files import load_model
-
-            model = load_model(model)
-        exposed, routing = expose_routing(model)
+        exposed, routing = expose_routing(model if isinstance(model, onnx.ModelProto) else load_model(model))
         return cls(name, OnnxSession(exposed, threads=threads), gate, routing)
 
     @classmethod

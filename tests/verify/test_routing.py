@@ -78,6 +78,23 @@ def test_weights_without_such_names():
     assert [(output.stage, output.block) for output in outputs] == [(None, 0), (None, 1)]
 
 
+def test_weights_that_two_blocks_share_are_not_believed():
+    model = routing_model()
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name.startswith("stages.2"):
+                node.input[index] = "again"
+    extra = model.graph.node.add()
+    extra.CopyFrom(helper.make_node("Slice", ["stages.0.5.attn.qkv.weight", "zero", "four"], ["again"]))
+    model.graph.node.insert(0, model.graph.node.pop())
+    model.graph.initializer.extend(
+        [helper.make_tensor(n, TensorProto.INT64, [1], [v]) for n, v in (("zero", 0), ("four", 4))]
+    )
+    exposed, outputs = expose_routing(model)
+    assert [(output.stage, output.block) for output in outputs] == [(None, 0), (None, 1)]
+    assert OnnxSession(exposed).run({"input": inputs(1, seed=1)})[outputs[0].name].shape == (1, 4, 1)
+
+
 def test_a_graph_agrees_with_itself():
     x = [{"input": inputs(3, seed=5)}, {"input": inputs(2, seed=6)}]
     result = compare_routing(routing_model(), routing_model(named=False), x)

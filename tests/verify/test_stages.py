@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import onnx
 import pytest
 from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.comparator import Comparator
@@ -168,6 +169,15 @@ def test_a_fixed_batch_is_filled_up_and_the_copies_are_dropped(fixed):
     assert report.samples == 11
     assert report.stages[1].first["logits"].samples == 11
     assert report.stages[1].accuracy.total == 11
+
+
+def test_onnx_files(tmp_path):
+    onnx.save_model(linear_model(WEIGHT), tmp_path / "exported.onnx")
+    stage = Stage.from_onnx("exported", tmp_path / "exported.onnx", "export", threads=1)
+    report = verify_stages([Stage.from_session("pytorch", classifier()), stage], [images(3)])
+    assert report.stages[1].status == "passed"
+    with pytest.raises(InputError, match=r"gone\.onnx"):
+        Stage.from_onnx("exported", tmp_path / "gone.onnx")
 
 
 def test_stages_that_fix_different_batches():
