@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto
 
 from edgeformer.errors import InputError
-from edgeformer.export.torch_session import INPUT_NAME, TorchSession, evaluating, name_outputs, run_model
+from edgeformer.export.torch_session import INPUT_NAME, TorchSession, channels_of, evaluating, name_outputs, run_model
 from edgeformer.runtime import OnnxSession
 from edgeformer.verify.compare import compare_models
 from edgeformer.verify.figures import Comparison
@@ -91,6 +91,7 @@ def export_onnx(
     batch: int = 1,
     opset: int = DEFAULT_OPSET,
     output_names: Sequence[str] | None = None,
+    name: str | None = None,
 ) -> ModelProto:
     """Export a model that takes images, in eval mode; the mode it was in is restored.
 
@@ -98,12 +99,14 @@ def export_onnx(
     Equal models give equal bytes.
 
     Args:
-        model: takes float32 [batch, 3, height, width], gives a tensor or a list or tuple of tensors.
+        model: takes float32 [batch, channels, height, width] (the channels that ``model.config.in_channels`` says,
+            else 3), gives a tensor or a list or tuple of tensors.
         input_size: height and width of the images, fixed in the graph; any that the model takes.
         dynamic_batch: leave the batch free (the dimension is named ``batch``).
         batch: the batch, where it is not left free.
         opset: version of the ONNX standard operators, at least 18.
         output_names: other names for the outputs.
+        name: the model's name, for the graph's name and the metadata; default: that of its class.
 
     Returns:
         The model, its weights inside it.
@@ -119,7 +122,7 @@ def export_onnx(
         raise InputError(f"batch is {batch}: at least 1 is needed")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     # An example of 2: the exporter takes a dimension of 1 for a constant.
-    example = torch.zeros((2 if dynamic_batch else batch, 3, *input_size), device=device)
+    example = torch.zeros((2 if dynamic_batch else batch, channels_of(model), *input_size), device=device)
     with evaluating(model), torch.no_grad():
         outputs = run_model(model, example)
         names = name_outputs(len(outputs), None if output_names is None else tuple(output_names))
@@ -151,7 +154,7 @@ def export_onnx(
             f"PyTorch cannot export this model ({type(model).__name__}) with a free batch: its code fixes the batch to "
             f"{first.dim_value} when it is run with that. Export it with a fixed batch, or change the code"
         )
-    _describe(proto, model)
+    _describe(proto, name or type(model).__name__)
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
@@ -165,7 +168,7 @@ def _root_cause(error: BaseException) -> str:
     return inner if inner == outer or str(causes[-1]) in str(error) else f"{inner} ({outer})"
 
 
-def _describe(proto: ModelProto, model: nn.Module) -> None:
+def _describe(proto: ModelProto, name: str) -> None:
     """Say who made the file of what, and drop the exporter's notes that differ from machine to machine."""
     import torch
 
@@ -174,7 +177,7 @@ def _describe(proto: ModelProto, model: nn.Module) -> None:
     proto.producer_name = PRODUCER
     proto.producer_version = edgeformer.__version__
     graph = proto.graph
-    graph.name = str(getattr(getattr(model, "config", None), "name", None) or type(model).__name__)
+    graph.name = name
     del graph.metadata_props[:]
     for value in [*graph.input, *graph.output, *graph.value_info, *graph.initializer]:
         del value.metadata_props[:]
@@ -184,7 +187,7 @@ def _describe(proto: ModelProto, model: nn.Module) -> None:
         node.metadata_props.extend(kept)
         node.ClearField("doc_string")
     del proto.metadata_props[:]
-    for key, text in (("edgeformer.model", graph.name), ("edgeformer.torch", torch.__version__)):
+    for key, text in (("edgeformer.model", name), ("edgeformer.torch", torch.__version__)):
         proto.metadata_props.add(key=key, value=str(text))
 
 
@@ -209,9 +212,12 @@ def check_export(
     candidate = OnnxSession(proto, threads=threads)
     shape = next(iter(candidate.inputs.values())).shape if candidate.inputs else ()
     if len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
-        raise InputError(f"the export's input is {list(shape)}: expected [batch, 3, height, width], both sizes fixed")
+        raise InputError(
+            f"the export's input is {list(shape)}: expected [batch, channels, height, width], both sizes fixed"
+        )
     batch, size = shape[0], (shape[2], shape[3])
     reference = TorchSession(model, input_size=size, output_names=tuple(candidate.outputs))
     sizes = (batch, batch) if isinstance(batch, int) else batches
     generator = np.random.default_rng(seed)
-    return compare_models(reference, candidate, (generator.standard_normal((n, 3, *size), np.float32) for n in sizes))
+    image = (channels_of(model), *size)
+    return compare_models(reference, candidate, (generator.standard_normal((n, *image), np.float32) for n in sizes))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["INPUT_NAME", "TorchSession", "evaluating", "name_outputs", "run_model"]
+__all__ = ["INPUT_NAME", "TorchSession", "channels_of", "evaluating", "name_outputs", "run_model"]
 
 INPUT_NAME = "input"
 
@@ -34,6 +34,11 @@ class evaluating:  # noqa: N801 - a context manager, named as contextlib names i
     def __exit__(self, *_: object) -> None:
         for module, training in self._modes.items():
             module.training = training
+
+
+def channels_of(model: nn.Module) -> int:
+    """Channels of the images that a model takes: what its configuration says, 3 for a model without one."""
+    return int(getattr(getattr(model, "config", None), "in_channels", 3))
 
 
 def run_model(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -84,7 +89,7 @@ class TorchSession:
         """Wrap a model and run it once, to learn its outputs.
 
         Args:
-            model: takes float32 [samples, 3, height, width].
+            model: takes float32 [samples, channels, height, width] (see `channels_of`).
             input_size: height and width.
             output_names: as for ``export_onnx``.
 
@@ -92,8 +97,9 @@ class TorchSession:
             InputError: the model does not take this size, or gives something else than tensors.
         """
         self._model = model
-        self._inputs = {INPUT_NAME: TensorInfo(np.dtype(np.float32), ("batch", 3, *input_size))}
-        results = self._forward(np.zeros((1, 3, *input_size), np.float32))
+        image = (channels_of(model), *input_size)
+        self._inputs = {INPUT_NAME: TensorInfo(np.dtype(np.float32), ("batch", *image))}
+        results = self._forward(np.zeros((1, *image), np.float32))
         self._names = name_outputs(len(results), output_names)
         self._outputs = {
             name: TensorInfo(result.dtype, ("batch", *result.shape[1:]))

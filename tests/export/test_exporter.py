@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,6 +37,25 @@ def test_names_shapes_and_origin(exported):
     assert exported.producer_version == edgeformer.__version__
     assert {p.key: p.value for p in exported.metadata_props}["edgeformer.model"] == "Tiny"
     assert [(o.domain, o.version) for o in exported.opset_import] == [("", 20)]
+
+
+def test_the_name_and_the_channels_are_the_models():
+    class Grey(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.config = SimpleNamespace(in_channels=1)
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x):
+            return self.conv(x).mean((2, 3))
+
+    torch.manual_seed(3)
+    model = Grey()
+    proto = export_onnx(model, input_size=(5, 6), name="grey_one")
+    assert shape_of(proto.graph.input[0]) == ["batch", 1, 5, 6]
+    assert proto.graph.name == "grey_one"
+    assert {p.key: p.value for p in proto.metadata_props}["edgeformer.model"] == "grey_one"
+    assert check_export(model, proto)["logits"].max_abs_relative < 1e-5
 
 
 def test_norms_are_single_nodes(exported):
@@ -111,6 +131,7 @@ def test_the_exporter_is_silent_on_both_streams():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.filterwarnings("ignore:mind the gap")
 def test_what_it_would_say_is_logged(caplog):
     class Warns(Tiny):
         def forward(self, x):
