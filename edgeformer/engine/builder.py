@@ -47,7 +47,6 @@ __all__ = [
 OnProgress = Callable[[str, int, int], object]
 
 SIDECAR_SUFFIX = ".json"
-_PACKAGE_ROOT = Path(__file__).resolve().parent.parent.parent
 _ERRORS: dict[str, type[EdgeformerError]] = {
     error.__name__: error for error in (InputError, GateMissed, EnvironmentFault, BuildFailed)
 }
@@ -116,29 +115,38 @@ def build_engine(
     if op_nodes and not use_plugin:
         model = with_function(model)
     caching = timing_cache is not None and target.flavour == "tensorrt"
-    with tempfile.TemporaryDirectory(prefix="edgeformer-engine-") as name:
-        folder = Path(name)
-        job = BuildJob(
-            model=_write_model(model, folder / "model.onnx"),
-            engine=folder / "model.engine",
-            flavour=target.flavour,
-            sm=target.sm,
-            ahead_of_time=target.built == "anywhere",
-            shapes=shapes,
-            op_nodes=op_nodes,
-            use_plugin=use_plugin,
-            plugin_library=library.path if library else None,
-            plugin_aux=library.aux_path if library else None,
-            serialize_plugin=serialize_plugin,
-            workspace_bytes=workspace_bytes,
-            timing_cache=timing_cache.absolute() if caching and timing_cache and timing_cache.exists() else None,
-            timing_cache_out=folder / "timing.cache" if caching else None,
-        )
-        (folder / JOB_FILE).write_text(job.model_dump_json(), encoding="utf-8")
-        compiled, peak = _run_worker(folder, backend.title, on_progress)
-        serialized = job.engine.read_bytes()
-        if timing_cache is not None and job.timing_cache_out is not None and job.timing_cache_out.exists():
-            write_bytes(timing_cache, job.timing_cache_out.read_bytes())
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgeformer-engine-") as name:
+            folder = Path(name)
+            job = BuildJob(
+                model=_write_model(model, folder / "model.onnx"),
+                engine=folder / "model.engine",
+                flavour=target.flavour,
+                sm=target.sm,
+                ahead_of_time=target.built == "anywhere",
+                shapes=shapes,
+                op_nodes=op_nodes,
+                use_plugin=use_plugin,
+                plugin_library=library.path if library else None,
+                plugin_aux=library.aux_path if library else None,
+                serialize_plugin=serialize_plugin,
+                workspace_bytes=workspace_bytes,
+                timing_cache=timing_cache.absolute() if caching and timing_cache and timing_cache.exists() else None,
+                timing_cache_out=folder / "timing.cache" if caching else None,
+            )
+            (folder / JOB_FILE).write_text(job.model_dump_json(), encoding="utf-8")
+            compiled, peak = _run_worker(folder, backend.title, on_progress)
+            serialized = job.engine.read_bytes()
+            if timing_cache is not None and job.timing_cache_out is not None and job.timing_cache_out.exists():
+                write_bytes(timing_cache, job.timing_cache_out.read_bytes())
+    except BrokenPipeError:
+        # Nothing is written to a pipe here: this one is the progress callback's.
+        raise
+    except OSError as error:
+        raise EnvironmentFault(
+            f"the engine build cannot read or write its files: {error}. It needs room in {tempfile.gettempdir()}; "
+            "$TMPDIR names another folder"
+        ) from error
     warnings = list(compiled.warnings)
     if timing_cache is not None and not caching:
         warnings.append(f"timing cache {timing_cache} neither read nor written: {backend.title} times nothing at build")
@@ -188,10 +196,8 @@ def _write_model(model: onnx.ModelProto, path: Path) -> Path:
 
 def _run_worker(folder: Path, title: str, on_progress: OnProgress | None) -> tuple[Compiled, int]:
     """Run the job in ``folder``; what the child compiled, and its peak resident memory in bytes."""
-    environment = dict(os.environ)
-    # The child has to find the edgeformer that is running, installed or not.
-    paths = [str(_PACKAGE_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    # The child looks for packages where this process does, in the same order, installed or not.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     stderr_path = folder / "stderr.txt"
     with stderr_path.open("wb") as stderr:
         # A session of its own: the terminal's Ctrl-C reaches this process only, which then ends the child.
@@ -200,6 +206,7 @@ def _run_worker(folder: Path, title: str, on_progress: OnProgress | None) -> tup
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
+            cwd=folder,
             env=environment,
             start_new_session=True,
             encoding="utf-8",
@@ -216,6 +223,8 @@ def _run_worker(folder: Path, title: str, on_progress: OnProgress | None) -> tup
     if result is None:
         raise BuildFailed(_obituary(process.returncode, title, stderr_path))
     if result["event"] == "failed":
+        if result["error"] == OSError.__name__:
+            raise OSError(result["text"])
         raise _ERRORS.get(result["error"], EdgeformerError)(result["text"])
     return Compiled.model_validate(result["compiled"]), int(result["peak_host_bytes"])
 
@@ -223,7 +232,11 @@ def _run_worker(folder: Path, title: str, on_progress: OnProgress | None) -> tup
 def _follow(lines: Iterable[str], on_progress: OnProgress | None) -> dict[str, Any] | None:
     """Pass on progress and messages until the child is done; its last word, ``None`` if it ended without one."""
     for line in lines:
-        event: dict[str, Any] = json.loads(line)
+        try:
+            event: dict[str, Any] = json.loads(line)
+        except ValueError:
+            # The child died in the middle of a line.
+            return None
         kind = event["event"]
         if kind == "message":
             log.log(_LEVELS.get(event["severity"], logging.DEBUG), "%s", event["text"])

@@ -99,7 +99,7 @@ class PluginLibrary:
 def candidate_paths() -> tuple[Path, ...]:
     """Where the library is looked for, best first; of several development builds the newest comes first."""
     if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
-        return (Path(chosen),)
+        return (Path(chosen).absolute(),)
     builds = sorted(
         (_PACKAGE.parent / "build").glob(f"*/{LIBRARY_NAME}"), key=lambda path: path.stat().st_mtime, reverse=True
     )

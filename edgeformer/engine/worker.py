@@ -75,6 +75,9 @@ def main(folder: Path) -> int:
     except EdgeformerError as error:
         channel.send("failed", error=type(error).__name__, text=str(error))
         return 0
+    except OSError as error:
+        channel.send("failed", error=OSError.__name__, text=str(error))
+        return 0
     channel.send(
         "done",
         compiled=compiled.model_dump(mode="json"),

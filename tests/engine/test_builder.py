@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -228,6 +229,18 @@ def test_ctrl_c_ends_the_child(rtx30: Target, no_leftovers: Callable[[], None]) 
     no_leftovers()
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError("nobody reads"), ValueError("a fault of the caller")])
+def test_error_in_the_callback_is_the_callers(
+    rtx30: Target, no_leftovers: Callable[[], None], error: Exception
+) -> None:
+    def fail(phase: str, done: int, total: int) -> None:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        build_engine(linear_model(), target=rtx30, batch=ONE, on_progress=fail)
+    no_leftovers()
+
+
 def test_killed_parent_takes_the_child_and_its_files_along(tmp_path: Path) -> None:
     onnx.save_model(linear_model(), tmp_path / "model.onnx")
     folder = tmp_path / "temporary"
@@ -267,6 +280,7 @@ build_engine(onnx.load({str(tmp_path / "model.onnx")!r}), target=get_target("rtx
         ("echo 'terminate called without an active exception' >&2; kill -ABRT $$", "SIGABRT.*terminate called"),
         ("kill -KILL $$", "SIGKILL .*when memory runs out.*It wrote nothing"),
         ("echo 'no such module' >&2; exit 7", "ended with status 7.*no such module"),
+        ('printf \'{"event": "progr\'; exit 1', "ended with status 1"),
     ],
 )
 def test_native_crash_becomes_a_message(
@@ -282,6 +296,34 @@ def test_native_crash_becomes_a_message(
     python.chmod(0o755)
     monkeypatch.setattr(builder.sys, "executable", str(python))  # type: ignore[attr-defined]
     with pytest.raises(BuildFailed, match=f"(?s)the build process of TensorRT-RTX .*{message}"):
+        build_engine(linear_model(), target=rtx30, batch=ONE)
+    no_leftovers()
+
+
+def test_no_room_for_the_files_is_the_machines_fault(
+    rtx30: Target, monkeypatch: pytest.MonkeyPatch, no_leftovers: Callable[[], None]
+) -> None:
+    def fail(model: onnx.ModelProto, path: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(builder, "_write_model", fail)
+    with pytest.raises(EnvironmentFault, match=r"No space left on device.*\$TMPDIR"):
+        build_engine(linear_model(), target=rtx30, batch=ONE)
+    no_leftovers()
+
+
+def test_no_room_for_the_engine_is_the_machines_fault(
+    rtx30: Target, monkeypatch: pytest.MonkeyPatch, no_leftovers: Callable[[], None]
+) -> None:
+    """The child's own write fails: a folder stands where the engine should go."""
+    write_model = builder._write_model
+
+    def block(model: onnx.ModelProto, path: Path) -> Path:
+        path.with_name("model.engine").mkdir()
+        return write_model(model, path)
+
+    monkeypatch.setattr(builder, "_write_model", block)
+    with pytest.raises(EnvironmentFault, match=r"Is a directory: .*model\.engine"):
         build_engine(linear_model(), target=rtx30, batch=ONE)
     no_leftovers()
 
