@@ -5,6 +5,7 @@ Polygraphy calls CUDA itself, so that a device needs TensorRT and NumPy and no m
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ class EngineSession:
 
         Raises:
             InputError: no such file, or an engine that this TensorRT and GPU cannot load.
-            EnvironmentFault: no CUDA GPU, or TensorRT is not installed.
+            EnvironmentFault: no CUDA GPU, TensorRT is not installed, or the plugin library cannot be loaded.
         """
         self._path = Path(engine)
         for path in [self._path, *([Path(plugin_library)] if plugin_library is not None else [])]:
@@ -159,15 +160,20 @@ def load_plugin_library(trt: Any, library: str | os.PathLike[str], logger: Any) 
         logger: a logger of `_make_logger`.
 
     Raises:
-        InputError: TensorRT cannot load it, or it has no plugin for the op.
+        EnvironmentFault: it cannot be loaded, or it has no plugin for the op.
     """
     trt.init_libnvinfer_plugins(logger, "")
     registry = trt.get_plugin_registry()
     if registry.get_creator(OP_TYPE, str(OP_VERSION), "") is not None:
         return
+    try:
+        # First here for the message: the registry only says that it failed.
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_LOCAL)
+    except OSError as error:
+        raise EnvironmentFault(f"the plugin library {library} cannot be loaded: {error}") from error
     registry.load_library(str(library))
     if registry.get_creator(OP_TYPE, str(OP_VERSION), "") is None:
-        raise InputError(f"{library}: no plugin {OP_TYPE} could be loaded from it. {' '.join(logger.errors)}".rstrip())
+        raise EnvironmentFault(f"{library}: TensorRT finds no plugin {OP_TYPE} in it")
 
 
 def _make_runner(path: Path, plugin_library: str | os.PathLike[str] | None, flavour: Flavour) -> Any:
