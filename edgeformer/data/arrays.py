@@ -47,7 +47,8 @@ def prepared(sample: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.f
             return preprocessing(Image.fromarray(np.ascontiguousarray(sample)))
     elif np.issubdtype(sample.dtype, np.floating):
         if sample.shape == (3, preprocessing.height, preprocessing.width):
-            result = sample.astype(np.float32)
+            with np.errstate(over="ignore"):  # what overflows is infinite below
+                result = sample.astype(np.float32)
             if not np.isfinite(result).all():
                 raise InputError("an array holds NaN, infinity or a value beyond float32")
             return result

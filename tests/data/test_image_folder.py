@@ -1,0 +1,185 @@
+"""Folders: classes and their order, streaming, hashes, and files that are no images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgeformer.data import Preprocessing, image_folder, open_samples
+from edgeformer.errors import InputError
+from tests.data.conftest import PLAIN, grey_image
+
+MakeFolder = Callable[[dict[str, int]], Path]
+
+THREE_CLASSES = {"b/2.png": 20, "b/1.png": 10, "a/x.png": 50, "c10/z.png": 90, "c10/y.bmp": 80, "b/deep/3.PNG": 30}
+
+
+def _values(root: Path, batch_size: int = 2, limit: int | None = None) -> list[tuple[int, int | None]]:
+    """Grey value and label of every image, in order."""
+    found: list[tuple[int, int | None]] = []
+    for batch in open_samples(root, PLAIN, limit=limit).batches(batch_size):
+        assert batch.images.dtype == np.float32
+        assert batch.images.shape[1:] == (3, 4, 6)
+        labels = [None] * len(batch.images) if batch.labels is None else batch.labels.tolist()
+        found += zip((batch.images[:, 0, 0, 0] * 255).round().astype(int).tolist(), labels, strict=True)
+    return found
+
+
+def test_classes_are_the_sorted_folders_and_come_by_turns(make_folder: MakeFolder) -> None:
+    root = make_folder(THREE_CLASSES)
+    samples = open_samples(root, PLAIN)
+    assert samples.class_names == ("a", "b", "c10")
+    assert samples.labelled
+    assert len(samples) == samples.count == 6
+    assert samples.name == str(root)
+    assert _values(root) == [(50, 0), (10, 1), (80, 2), (20, 1), (90, 2), (30, 1)]
+
+
+def test_limit_keeps_all_classes(make_folder: MakeFolder) -> None:
+    assert _values(make_folder(THREE_CLASSES), limit=3) == [(50, 0), (10, 1), (80, 2)]
+
+
+def test_a_flat_folder_has_no_labels(make_folder: MakeFolder) -> None:
+    root = make_folder({"b.png": 2, "a.png": 1, "c.png": 3})
+    samples = open_samples(str(root), PLAIN)
+    assert (samples.labelled, samples.class_names, len(samples)) == (False, None, 3)
+    assert _values(root) == [(1, None), (2, None), (3, None)]
+    assert next(iter(samples.batches(2))).labels is None
+
+
+def test_batches_have_the_size_asked_for_and_can_be_read_again(make_folder: MakeFolder) -> None:
+    samples = open_samples(make_folder(THREE_CLASSES), PLAIN)
+    assert [len(batch.images) for batch in samples.batches(4)] == [4, 2]
+    labels = next(samples.batches(4)).labels
+    assert labels is not None
+    assert labels.dtype == np.int64
+    first, second = (np.concatenate([b.images for b in samples.batches(4)]) for _ in range(2))
+    assert np.array_equal(first, second)
+    with pytest.raises(InputError, match="batch size is 0"):
+        samples.batches(0)
+
+
+def test_images_are_read_when_their_turn_comes(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = image_folder.read_image
+
+    def recording(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
+        read.append(path.name)
+        return real(path, preprocessing)
+
+    monkeypatch.setattr(image_folder, "read_image", recording)
+    batches = open_samples(make_folder(THREE_CLASSES), PLAIN).batches(2)
+    assert read == []
+    next(batches)
+    assert read == ["x.png", "1.png"]
+
+
+def test_what_is_hidden_or_no_image_is_left_out(make_folder: MakeFolder) -> None:
+    root = make_folder({"a/1.png": 1, "b/2.png": 2})
+    (root / ".cache").mkdir()
+    grey_image(9).save(root / "a" / ".thumb.png")
+    (root / "a" / ".hidden").mkdir()
+    grey_image(9).save(root / "a" / ".hidden" / "x.png")
+    (root / "labels.txt").write_text("not an image")
+    (root / "b" / "notes.md").write_text("not an image")
+    assert open_samples(root, PLAIN).class_names == ("a", "b")
+    assert _values(root) == [(1, 0), (2, 1)]
+
+
+def test_a_class_folder_may_be_a_link(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder({"a/1.png": 1})
+    (tmp_path / "elsewhere").mkdir()
+    grey_image(7).save(tmp_path / "elsewhere" / "7.png")
+    (root / "z").symlink_to(tmp_path / "elsewhere")
+    assert _values(root) == [(1, 0), (7, 1)]
+
+
+def test_hash_is_of_content_order_labels_and_preprocessing(make_folder: MakeFolder) -> None:
+    root = make_folder(THREE_CLASSES)
+    samples = open_samples(root, PLAIN)
+    before = samples.sha256()
+    assert len(before) == 64
+    assert open_samples(root, PLAIN).sha256() == before
+    os.utime(root / "a" / "x.png", (0, 0))
+    assert open_samples(root, PLAIN).sha256() == before
+    moved = root.rename(root.with_name("moved"))
+    assert open_samples(moved, PLAIN).sha256() == before
+    seen = {before}
+    seen.add(open_samples(moved, PLAIN, limit=5).sha256())
+    seen.add(open_samples(moved, type(PLAIN)(4, 7, PLAIN.mean, PLAIN.std, "bilinear", 1.0)).sha256())
+    (moved / "a").rename(moved / "d")
+    seen.add(open_samples(moved, PLAIN).sha256())
+    grey_image(51).save(moved / "d" / "x.png")
+    seen.add(open_samples(moved, PLAIN).sha256())
+    assert len(seen) == 5
+
+
+def test_folders_without_images(tmp_path: Path, make_folder: MakeFolder) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_samples(tmp_path / "nowhere", PLAIN)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty holds no images \(\.bmp, "):
+        open_samples(tmp_path / "empty", PLAIN)
+    root = make_folder({"a/1.png": 1})
+    (root / "b").mkdir()
+    with pytest.raises(InputError, match="in the class sub-folder b: every sub-folder is a class"):
+        open_samples(root, PLAIN)
+
+
+def test_images_beside_class_folders_are_ambiguous(make_folder: MakeFolder) -> None:
+    with pytest.raises(InputError, match=r"holds images \(stray.png, ...\) and sub-folders \(a, ...\)"):
+        open_samples(make_folder({"a/1.png": 1, "stray.png": 2}), PLAIN)
+
+
+def _last_message(root: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        list(open_samples(root, PLAIN).batches(8))
+    return str(caught.value)
+
+
+def test_damaged_images_are_named(make_folder: MakeFolder) -> None:
+    root = make_folder({"1.png": 1, "2.png": 2})
+    whole = (root / "2.png").read_bytes()
+    for damaged in (b"", b"no image at all", whole[:40], whole[: len(whole) // 2], whole[:50] + b"\0" * 9 + whole[59:]):
+        (root / "2.png").write_bytes(damaged)
+        assert _last_message(root).startswith(f"cannot read the image {root / '2.png'}: ")
+
+
+def test_a_truncated_jpeg_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path, quality=90)
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert f"cannot read the image {path}: image file is truncated" in _last_message(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(20000, 5000), (40000, 5000)])
+def test_decompression_bombs_are_named_before_they_are_decoded(tmp_path: Path, size: tuple[int, int]) -> None:
+    """One size Pillow only warns of, one that it refuses itself."""
+    path = tmp_path / "bomb.png"
+    Image.new("1", size).save(path)
+    assert path.stat().st_size < 100_000
+    message = _last_message(tmp_path)
+    assert str(path) in message
+    assert "pixels" in message
+
+
+def test_an_image_that_vanishes_is_named(make_folder: MakeFolder) -> None:
+    root = make_folder({"1.png": 1, "2.png": 2})
+    samples = open_samples(root, PLAIN)
+    (root / "2.png").unlink()
+    with pytest.raises(InputError, match=r"cannot read the image .*2\.png"):
+        list(samples.batches(2))
+    with pytest.raises(InputError, match=r"cannot read the image .*2\.png"):
+        samples.sha256()
+
+
+def test_an_image_that_preprocessing_refuses_is_named(tmp_path: Path) -> None:
+    Image.new("F", (6, 4)).save(tmp_path / "float.tiff")
+    assert f"cannot use the image {tmp_path / 'float.tiff'}: the image has floating-point" in _last_message(tmp_path)
