@@ -19,10 +19,12 @@ from rich.table import Table
 
 __all__ = [
     "SIZE",
+    "calibration_options",
     "common_options",
     "console",
     "existing_file",
     "output_path",
+    "preprocessing_option",
     "print_json",
     "progress",
     "simple_table",
@@ -73,6 +75,47 @@ def common_options(function: F) -> F:
     )
     as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for machines.")
     return as_json(verbose(function))
+
+
+def _preprocessing(_ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Any:
+    if path is None:
+        return None
+    from edgeformer.data import Preprocessing
+
+    try:
+        return Preprocessing.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise click.BadParameter(f"{path} is no JSON object with the fields of a preprocessing: {error}") from None
+
+
+preprocessing_option = click.option(
+    "--preprocessing",
+    type=existing_file,
+    callback=_preprocessing,
+    help="JSON file that says how images are prepared.  [default: the model's]",
+)
+
+
+def calibration_options(function: F) -> F:
+    """Add ``--data``, ``--calibration-images`` and ``--recipe``, which `build` and `quantize` share."""
+    from edgeformer.pipeline import CALIBRATION_IMAGES
+
+    options = [
+        click.option("--data", type=output_path, help="Calibration images: a folder, an .npy or an .npz file."),
+        click.option(
+            "--calibration-images",
+            type=click.IntRange(min=1),
+            default=CALIBRATION_IMAGES,
+            show_default=True,
+            help="Use at most this many of them.",
+        ),
+        click.option(
+            "--recipe", default="default", show_default=True, help="What becomes INT8 and how: a name, or a JSON file."
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def print_json(document: Any) -> None:

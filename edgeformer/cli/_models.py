@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from edgeformer.cli._common import SIZE, existing_file
+from edgeformer.cli._common import SIZE, existing_file, preprocessing_option
 
 __all__ = ["model_options"]
 
@@ -30,17 +29,6 @@ def _overrides(_ctx: click.Context, _parameter: click.Parameter, values: tuple[s
     return found
 
 
-def _preprocessing(_ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Any:
-    if path is None:
-        return None
-    from edgeformer.data import Preprocessing
-
-    try:
-        return Preprocessing.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise click.BadParameter(f"{path} is no JSON object with the fields of a preprocessing: {error}") from None
-
-
 def model_options(function: F) -> F:
     """Add MODEL and what belongs to it, named as `edgeformer.sources.model_source` takes them."""
     options = [
@@ -56,12 +44,7 @@ def model_options(function: F) -> F:
             help="Replace a field of the named model's configuration, such as num_classes=5; repeatable.",
         ),
         click.option("--input-size", type=SIZE, help="Height and width of the images.  [default: the model's]"),
-        click.option(
-            "--preprocessing",
-            type=existing_file,
-            callback=_preprocessing,
-            help="JSON file that says how images are prepared.  [default: the model's]",
-        ),
+        preprocessing_option,
     ]
     for option in reversed(options):
         function = option(function)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgeformer.cli._common import common_options, console, existing_file, output_path, print_json
+from edgeformer.cli._common import calibration_options, common_options, console, output_path, print_json
 from edgeformer.cli._models import model_options
 from edgeformer.cli._progress import StageProgress
 
@@ -22,18 +22,13 @@ from edgeformer.cli._progress import StageProgress
     help="Type of the engine's weights and activations.",
 )
 @click.option("--target", required=True, help="Machine the engine is for; 'edgeformer targets' lists them.")
-@click.option(
-    "--data",
-    type=output_path,
-    help="Calibration images for INT8: a folder, an .npy or an .npz file. Labels are ignored.",
-)
+@calibration_options
 @click.option(
     "--eval-data",
     type=output_path,
     help="Labelled images to measure accuracy on: a sub-folder a class, or an .npz file.",
 )
 @click.option("--batch", metavar="N|MIN:OPT:MAX", help="Batch sizes the engine serves.  [default: 1, or the graph's]")
-@click.option("--recipe", type=existing_file, help="What to quantize and how.  [default: the recipe that ships]")
 @click.option(
     "--max-drop", type=click.FloatRange(min=0), help="Points of top-1 accuracy that INT8 may lose.  [default: 1]"
 )
@@ -47,6 +42,7 @@ def command(
     precision: Any,
     data: Path | None,
     eval_data: Path | None,
+    recipe: str,
     workspace: int | None,
     plugin: bool,
     output: Path,
@@ -67,6 +63,7 @@ def command(
             precision=precision,
             data=data,
             eval_data=eval_data,
+            recipe=recipe if precision == "int8" else None,
             use_plugin=plugin,
             workspace_bytes=None if workspace is None else workspace << 20,
             output=output,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +16,9 @@ from edgeformer.cli._common import (
     progress,
     simple_table,
 )
+
+if TYPE_CHECKING:
+    from edgeformer.verify import VerifyReport
 
 
 @click.command("verify")
@@ -45,21 +48,27 @@ def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: 
     require(report)
 
 
-def _print(report: Any) -> None:
-    table = simple_table("stage", "verdict", "SNR", "max |diff|", "top-1 agrees", "routing agrees", "accuracy", "gate")
-    for stage in report.stages:
-        cells = [stage.name, stage.status, "", "", "", "", "", stage.text]
-        if stage.first is not None:
-            from edgeformer.verify import worst
+def _print(report: VerifyReport) -> None:
+    from edgeformer.verify import worst
 
+    table = simple_table("stage", "verdict", "SNR", "max |diff|", "top-1", "routing", "accuracy")
+    for stage in report.stages:
+        cells = [stage.name, stage.status, "", "", "", "", ""]
+        if stage.first is not None:
             figures = worst(stage.first)
             cells[2] = f"{figures.snr_db:.1f} dB"
-            cells[3] = f"{figures.max_abs:.2e}"
+            cells[3] = f"{figures.max_abs:.1e}"
             cells[4] = "" if figures.top1_agreement is None else f"{100 * figures.top1_agreement:.2f} %"
         if stage.routing_first is not None:
-            cells[5] = f"{100 * stage.routing_first.mean:.2f} %"
+            cells[5] = f"{100 * stage.routing_first.agreement:.2f} %"
         if stage.accuracy is not None:
             cells[6] = f"{stage.accuracy.points:.2f} %"
         table.add_row(*cells)
     console.print(table)
-    console.print(f"{report.samples} images; figures against the first stage", highlight=False)
+    console.print(
+        f"{report.samples} images; figures against {report.stages[0].name}; top-1 and routing: how much agrees",
+        highlight=False,
+    )
+    for stage in report.stages:
+        if stage.text:
+            console.print(stage.text if stage.status == "not run" else f"{stage.name}: {stage.text}", highlight=False)

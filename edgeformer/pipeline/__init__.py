@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from edgeformer.pipeline.building import BuildResult, build
+from edgeformer.pipeline.building import CALIBRATION_IMAGES, BuildResult, build
 from edgeformer.pipeline.exporting import Exported, export
 from edgeformer.pipeline.stages import PRECISIONS, Observer, Precision
 from edgeformer.pipeline.verification import verify
 
-__all__ = ["PRECISIONS", "BuildResult", "Exported", "Observer", "Precision", "build", "export", "verify"]
+__all__ = [
+    "CALIBRATION_IMAGES",
+    "PRECISIONS",
+    "BuildResult",
+    "Exported",
+    "Observer",
+    "Precision",
+    "build",
+    "export",
+    "verify",
+]

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
     from edgeformer.engine.profiles import BatchProfile
 
-__all__ = ["BuildResult", "build"]
+__all__ = ["CALIBRATION_IMAGES", "BuildResult", "build"]
+
+# Ranges and bias errors settle within some hundred images; more cost time and change little.
+CALIBRATION_IMAGES = 512
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def build(
     data: DataSource | None = None,
     eval_data: DataSource | None = None,
     recipe: str | os.PathLike[str] | None = None,
+    calibration_images: int = CALIBRATION_IMAGES,
     max_drop: float | None = None,
     use_plugin: bool = True,
     workspace_bytes: int | None = None,
@@ -67,7 +71,8 @@ def build(
         batch: ``8``, or ``1:8:32`` for the smallest, most frequent and largest batch; default: 1, or the graph's.
         data: calibration images, needed for INT8: a folder, an ``.npy`` or ``.npz``, or an iterable of arrays.
         eval_data: labelled images that the task accuracy is measured on; any form of data with labels.
-        recipe: what to quantize and how; default: the recipe that ships with edgeformer.
+        recipe: what to quantize and how: the name of a recipe that ships with edgeformer, or a JSON file.
+        calibration_images: use at most this many images of ``data``.
         max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
         use_plugin: put the fused plugin into the engine; otherwise TensorRT builds from the op's ONNX body.
         workspace_bytes: limit of TensorRT's workspace; default: no limit.
@@ -80,6 +85,7 @@ def build(
     """
     from edgeformer.engine.plugin_library import require_plugin_library
     from edgeformer.engine.targets import can_build, get_target
+    from edgeformer.quantization import load_recipe
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
 
     begun = time.monotonic()
@@ -89,6 +95,7 @@ def build(
         raise InputError("int8 needs calibration images: give --data with a folder of images, an .npy or an .npz file")
     if precision != "int8" and recipe is not None:
         raise InputError(f"a recipe says what to quantize; precision {precision} quantizes nothing")
+    quantization = load_recipe(recipe or "default") if precision == "int8" else None
     source = model_source(
         model,
         checkpoint=checkpoint,
@@ -100,7 +107,7 @@ def build(
     machine = get_target(target)
     if can_build(machine) and use_plugin:
         require_plugin_library(machine.sm)
-    samples = None if data is None else open_samples(data, source.preprocessing)
+    samples = None if data is None else open_samples(data, source.preprocessing, limit=calibration_images)
     job = BuildJob(
         source=source,
         precision=precision,
@@ -108,7 +115,7 @@ def build(
         batch=_batch_profile(source, batch),
         data=samples,
         parity_inputs=ParityInputs(_labelled(eval_data, source.preprocessing), samples, source.preprocessing),
-        recipe=None if recipe is None else Path(recipe),
+        recipe=quantization,
         max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
         use_plugin=use_plugin,
         workspace_bytes=workspace_bytes,

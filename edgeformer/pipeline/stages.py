@@ -31,6 +31,7 @@ from edgeformer.sources import NamedModel, OnnxFile, Source
 if TYPE_CHECKING:
     from edgeformer.engine.profiles import BatchProfile
     from edgeformer.engine.targets import Target
+    from edgeformer.quantization import Recipe
 
 __all__ = ["ENGINE", "EXPORTED", "FUSED", "PARITY", "PRECISIONS", "TYPED", "BuildJob", "Observer", "Precision"]
 
@@ -97,7 +98,7 @@ class BuildJob:
     batch: BatchProfile
     data: Samples | None
     parity_inputs: ParityInputs
-    recipe: Path | None
+    recipe: Recipe | None
     max_drop: float
     use_plugin: bool
     workspace_bytes: int | None
@@ -151,28 +152,43 @@ class BuildJob:
     def _fuse_exported(self) -> _Judged:
         from edgeformer.graph.fuse import fuse
         from edgeformer.graph.onnx_files import load_model, save_model
-        from edgeformer.runtime import OnnxSession
-        from edgeformer.verify import check, compare_models, worst
+        from edgeformer.verify import Stage, verify_stages
 
         exported = load_model(self.work.path / EXPORTED)
         result = fuse(exported, on_progress=self._progress("fuse", "blocks proven"))
-        figures = compare_models(OnnxSession(exported), OnnxSession(result.model), [self.parity_inputs.noise(2)])
         save_model(result.model, self.work.path / FUSED)
-        verdict = check("fuse", vars(worst(figures)))
-        fused = sum(block.status == "fused" for block in result.blocks)
-        note = f"{fused} of {len(result.blocks)} routing-attention blocks fused"
-        details = {"blocks": [block.to_dict() for block in result.blocks], **_figures(figures)}
-        return _Judged(verdict.text, "passed" if verdict.passed else "missed", note, details)
+        stages = [Stage.from_onnx("exported", exported), Stage.from_onnx("fused", result.model, "fuse")]
+        judged = verify_stages(stages, [self.parity_inputs.noise(2)]).stages[-1]
+        note = f"{len(result.fused)} of {len(result.blocks)} routing-attention blocks fused"
+        details = {"blocks": [block.to_dict() for block in result.blocks], "comparison": judged.to_dict()}
+        return _Judged(judged.text, "missed" if judged.status == "missed" else "passed", note, details)
 
     def _type(self) -> None:
         fused = self._sha256(FUSED)
         if self.precision == "int8":
             assert self.data is not None
-            recipe = None if self.recipe is None else sha256_of_file(self.recipe)
-            data = self.data.sha256()
+            assert self.recipe is not None
+            recipe, data = self.recipe.model_dump(mode="json"), self.data.sha256()
             self._stage("quantize", [CALIBRATION, TYPED], self._quantize, model=fused, data=data, recipe=recipe)
         else:
             self._stage("types", [TYPED], self._set_types, model=fused, precision=self.precision)
+
+    def _quantize(self) -> _Judged:
+        from edgeformer.graph.onnx_files import load_model, save_model
+        from edgeformer.graph.types import to_float_type
+        from edgeformer.quantization import quantize
+
+        result = quantize(
+            load_model(self.work.path / FUSED),
+            self.data,
+            recipe=self.recipe,
+            progress=lambda text, done, total: self.observer.progressed("quantize", text, done, total),
+        )
+        result.calibration.save(self.work.path / CALIBRATION)
+        save_model(to_float_type(result.model, "float16"), self.work.path / TYPED)
+        quantized = sum(decision.quantized for decision in result.decisions)
+        note = f"{quantized} layers INT8, {len(result.calibration.returned)} returned to FP16 by sensitivity, rest FP16"
+        return _Judged(note=note, details={"layers": [decision.to_dict() for decision in result.decisions]})
 
     def _set_types(self) -> _Judged:
         from edgeformer.graph.onnx_files import load_model, save_model
@@ -226,12 +242,12 @@ class BuildJob:
         return _Judged(judged.text, "missed" if missed else "passed", f"judged on {inputs}", details)
 
     def _record_outputs(self) -> None:
-        from edgeformer.runtime import OnnxSession, run_in_chunks
+        from edgeformer.runtime import OnnxSession, run_in_chunks, static_batch
 
         session = OnnxSession(self.work.path / EXPORTED)
         (name,) = session.inputs
         images = self.parity_inputs.images(_RECORDED_IMAGES)
-        outputs = run_in_chunks(session, {name: images}, _RECORDED_IMAGES)
+        outputs = run_in_chunks(session, {name: images}, static_batch(session) or len(images))
         arrays: dict[str, Any] = {f"input:{name}": images, **{f"output:{key}": outputs[key] for key in outputs}}
         with (self.work.path / PARITY).open("wb") as file:
             np.savez_compressed(file, **arrays)

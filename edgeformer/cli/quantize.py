@@ -1,0 +1,95 @@
+"""``edgeformer quantize``: calibrate an FP32 graph and insert Q/DQ pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeformer.cli._common import (
+    SIZE,
+    calibration_options,
+    common_options,
+    console,
+    output_path,
+    preprocessing_option,
+    print_json,
+    progress,
+    simple_table,
+)
+
+
+@click.command("quantize")
+@click.argument("model", type=output_path)
+@calibration_options
+@click.option("--input-size", type=SIZE, help="Height and width of the images.  [default: the graph's]")
+@preprocessing_option
+@click.option(
+    "--float-type",
+    type=click.Choice(["float16", "bfloat16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="Type of everything that stays float.",
+)
+@click.option("--calibration", type=output_path, help="A calibration.json: read if it is there and fits, else written.")
+@click.option("--output", "-o", type=output_path, required=True, help="The quantized ONNX file.")
+@common_options
+def command(
+    model: Path,
+    data: Path | None,
+    calibration_images: int,
+    recipe: str,
+    input_size: tuple[int, int] | None,
+    preprocessing: Any,
+    float_type: Any,
+    calibration: Path | None,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Quantize the FP32 ONNX file MODEL to INT8 with explicit Q/DQ pairs.
+
+    Linear layers and the dense convolutions of stem and downsampling become INT8; routing, softmax, norms, residuals
+    and the classifier stay float. '--data' is required: nothing is ever calibrated on random images.
+    """
+    from edgeformer.data import open_samples
+    from edgeformer.errors import InputError
+    from edgeformer.graph.onnx_files import save_model
+    from edgeformer.graph.types import to_float_type
+    from edgeformer.quantization import load_recipe, quantize
+    from edgeformer.sources import OnnxFile, model_source
+
+    if data is None:
+        raise InputError("INT8 needs calibration images: give --data with a folder of images, an .npy or an .npz file")
+    source = model_source(model, input_size=input_size, preprocessing=preprocessing)
+    if not isinstance(source, OnnxFile):
+        raise InputError(f"{model} is no .onnx file; 'edgeformer export' makes one of a named model")
+    with progress(quiet=as_json) as bar:
+        task = bar.add_task("quantize", total=None)
+        result = quantize(
+            source.model,
+            open_samples(data, source.preprocessing, limit=calibration_images),
+            recipe=load_recipe(recipe),
+            calibration_cache=calibration,
+            progress=lambda text, done, total: bar.update(task, description=text, completed=done, total=total),
+        )
+    typed = result.model if float_type == "float32" else to_float_type(result.model, float_type)
+    save_model(typed, output)
+    if as_json:
+        snr = {"snr_db": result.calibration.snr_db, "snr_all_int8_db": result.calibration.snr_all_int8_db}
+        print_json(
+            {
+                "output": str(output),
+                "calibration_reused": result.reused,
+                **snr,
+                "layers": [layer.to_dict() for layer in result.decisions],
+            }
+        )
+        return
+    table = simple_table("layer", "op", "type", "because")
+    for layer in result.decisions:
+        table.add_row(layer.node, layer.op_type, "INT8" if layer.quantized else float_type, layer.because)
+    console.print(table)
+    how = "read from" if result.reused else "calibrated on"
+    where = str(calibration) if result.reused else f"{result.calibration.images} images"
+    console.print(f"{output}: {how} {where}", highlight=False, soft_wrap=True)

@@ -1,0 +1,220 @@
+"""Builds from end to end: what a bundle holds, what is reused, and what a missed gate leaves behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from edgeformer.artifacts import sha256_of_file
+from edgeformer.bundle import open_bundle
+from edgeformer.errors import GateMissed, InputError
+from edgeformer.graph.onnx_files import load_model, save_model
+from edgeformer.ops.bi_level_routing_attention import is_op
+from edgeformer.pipeline import BuildResult, Observer, build
+from edgeformer.runtime import OnnxSession
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "checkpoints" / "biformer_nano_digits" / "model.safetensors"
+DIGITS = ROOT / "calibration" / "digits"
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def started(self, stage: str) -> None:
+        self.ran.append(stage)
+
+
+def test_the_bundle_holds_what_its_manifest_says(fp16_bundle: BuildResult) -> None:
+    manifest = open_bundle(fp16_bundle.path)
+    assert manifest == fp16_bundle.manifest
+    assert (manifest.precision, manifest.target["name"], manifest.batch) == ("fp16", "rtx-40", [1, 2, 4])
+    assert [(tensor.name, tensor.dtype, tensor.shape[1:]) for tensor in manifest.inputs + manifest.outputs] == [
+        ("input", "float32", [3, 112, 112]),
+        ("logits", "float32", [10]),
+    ]
+    on_disk = {path.name for path in fp16_bundle.path.iterdir()}
+    assert on_disk == {*manifest.files, "manifest.json"}
+    for name in ("exported.onnx", "fused.onnx", "typed.onnx", "model.engine", "parity.npz", "libedgeformer_plugins.so"):
+        assert manifest.files[name].sha256 == sha256_of_file(fp16_bundle.path / name)
+    verdicts = {stage.name: stage.verdict for stage in manifest.stages}
+    assert verdicts == {
+        "import": "not judged",
+        "fuse": "passed",
+        "types": "not judged",
+        "parity": "passed",
+        "engine": "passed",
+        "engine-parity": "not run",
+    }
+    assert manifest.stages[-1].note == "engine not run: no GPU"
+
+
+def test_the_engine_has_one_plugin_layer_per_routing_block(fp16_bundle: BuildResult) -> None:
+    engine = fp16_bundle.manifest.stage("engine")
+    assert engine is not None
+    typed = load_model(fp16_bundle.path / "typed.onnx")
+    assert sum(is_op(node) for node in typed.graph.node) == 4
+    assert engine.details["plugin"]["in_network"] == 4
+    assert engine.details["profile"]["input"] == {
+        "min": [1, 3, 112, 112],
+        "opt": [2, 3, 112, 112],
+        "max": [4, 3, 112, 112],
+    }
+
+
+def test_recorded_outputs_are_the_exported_models(fp16_bundle: BuildResult) -> None:
+    with np.load(fp16_bundle.path / "parity.npz", allow_pickle=False) as recorded:
+        images, logits = recorded["input:input"], recorded["output:logits"]
+    assert images.shape == (8, 3, 112, 112)
+    again = OnnxSession(fp16_bundle.path / "exported.onnx").run({"input": images})["logits"]
+    np.testing.assert_allclose(logits, again, rtol=1e-5, atol=1e-6)
+
+
+def test_unchanged_stages_are_reused(fp16_bundle: BuildResult, nano_onnx: Path, tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    shutil.copytree(fp16_bundle.path, output)
+    same = Recorder()
+    result = build(nano_onnx, output=output, target="rtx-40", batch="1:2:4", observer=same)
+    assert same.ran == []
+    assert all(stage.reused for stage in result.manifest.stages if stage.verdict != "not run")
+    assert result.manifest.files == fp16_bundle.manifest.files
+
+    other_batch = Recorder()
+    build(nano_onnx, output=output, target="rtx-40", batch="2", observer=other_batch)
+    assert other_batch.ran == ["engine"]
+
+    other_precision = Recorder()
+    build(nano_onnx, output=output, target="rtx-40", batch="2", precision="fp32", observer=other_precision)
+    assert other_precision.ran == ["types", "parity", "engine"]
+    open_bundle(output)
+
+
+def test_a_damaged_file_is_made_again(fp16_bundle: BuildResult, nano_onnx: Path, tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    shutil.copytree(fp16_bundle.path, output)
+    (output / "fused.onnx").write_bytes(b"damaged")
+    recorder = Recorder()
+    result = build(nano_onnx, output=output, target="rtx-40", batch="1:2:4", observer=recorder)
+    assert recorder.ran == ["fuse"]
+    assert result.manifest.files["fused.onnx"] == fp16_bundle.manifest.files["fused.onnx"]
+
+
+def _break_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the typed graph wrong by doubling the classifier's bias and adding one."""
+    from edgeformer.graph import types
+
+    right = types.to_float_type
+
+    def wrong(model: onnx.ModelProto, *words: Any, **options: Any) -> onnx.ModelProto:
+        changed = right(model, *words, **options)
+        name = changed.graph.node[-1].input[0]
+        extra = onnx.helper.make_node("Neg", [name], ["wrong"])
+        changed.graph.node.insert(len(changed.graph.node) - 1, extra)
+        changed.graph.node[-1].input[0] = "wrong"
+        return changed
+
+    monkeypatch.setattr(types, "to_float_type", wrong)
+
+
+def test_a_missed_gate_publishes_nothing_and_keeps_the_older_bundle(
+    fp16_bundle: BuildResult, nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "bundle"
+    shutil.copytree(fp16_bundle.path, output)
+    _break_types(monkeypatch)
+    with pytest.raises(GateMissed, match=r"stage parity missed its gate: cosine .* MISSES >= 0.999"):
+        build(nano_onnx, output=output, target="rtx-40", precision="bf16")
+    assert open_bundle(output) == fp16_bundle.manifest
+    with pytest.raises(GateMissed):
+        build(nano_onnx, output=tmp_path / "new", target="rtx-40", precision="bf16")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_device_target_ends_after_the_typed_graph(nano_onnx: Path, tmp_path: Path) -> None:
+    result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin")
+    assert set(result.manifest.files) == {"exported.onnx", "fused.onnx", "typed.onnx", "parity.npz"}
+    engine = result.manifest.stage("engine")
+    assert engine is not None
+    assert engine.verdict == "not run"
+    assert engine.note is not None
+    assert "built on the device itself (SM 87, aarch64)" in engine.note
+    assert any("typed.onnx" in step for step in engine.details["left_to_do"])
+    assert result.manifest.stage("engine-parity") is None
+
+
+def test_without_the_plugin_the_engine_comes_from_the_body(nano_onnx: Path, tmp_path: Path) -> None:
+    result = build(nano_onnx, output=tmp_path / "bundle", target="rtx-30", use_plugin=False)
+    engine = result.manifest.stage("engine")
+    assert engine is not None
+    assert engine.details["plugin"]["in_network"] == 0
+    assert engine.verdict == "not judged"
+    assert engine.note == "built from the op's ONNX body, without the plugin"
+    assert "libedgeformer_plugins.so" not in result.manifest.files
+
+
+def test_a_graph_of_fixed_batch(nano_onnx: Path, tmp_path: Path) -> None:
+    model = load_model(nano_onnx)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    fixed = tmp_path / "fixed.onnx"
+    save_model(model, fixed)
+    with pytest.raises(InputError, match="the graph fixes the batch at 2, --batch asks for 1:2:4"):
+        build(fixed, output=tmp_path / "bundle", target="rtx-40", batch="1:2:4")
+    result = build(fixed, output=tmp_path / "bundle", target="rtx-40")
+    assert result.manifest.batch == [2, 2, 2]
+
+
+def test_eval_data_needs_labels(nano_onnx: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((2, 3, 112, 112), np.float32))
+    with pytest.raises(InputError, match="--eval-data needs labels"):
+        build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", eval_data=tmp_path / "images.npy")
+
+
+def test_a_recipe_without_int8(nano_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="precision fp16 quantizes nothing"):
+        build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", recipe="default")
+
+
+@pytest.mark.slow
+def test_the_main_job_on_the_trained_checkpoint(tmp_path: Path) -> None:
+    """INT8 loses at most half a point of top-1 and keeps 40 dB; each of the four blocks is a plugin layer."""
+    result = build(
+        "biformer_nano",
+        checkpoint=CHECKPOINT,
+        output=tmp_path / "bundle",
+        target="rtx-40",
+        precision="int8",
+        data=DIGITS / "calibrate",
+        eval_data=DIGITS / "evaluate",
+        batch="1:8:32",
+    )
+    manifest = open_bundle(result.path)
+    assert [stage.name for stage in manifest.stages if stage.verdict == "passed"] == [
+        "export",
+        "fuse",
+        "parity",
+        "engine",
+    ]
+    top1 = {precision: accuracy["top1"] for precision, accuracy in manifest.accuracy.items()}
+    assert set(top1) == {"fp32", "fp16", "int8"}
+    assert top1["fp32"] >= 0.97
+    assert top1["fp32"] - top1["int8"] <= 0.005
+    parity = manifest.stage("parity")
+    assert parity is not None
+    typed = next(stage for stage in parity.details["stages"] if stage["name"] == "typed")
+    assert typed["first"]["logits"]["snr_db"] >= 40
+    engine = manifest.stage("engine")
+    assert engine is not None
+    assert engine.details["plugin"]["in_network"] == 4
+    graph = load_model(result.path / "typed.onnx").graph
+    quantized = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert len(quantized) >= 16  # the inputs of qkv, wo, fc1, fc2, stem and downsampling
+    calibration = json.loads((result.path / "calibration.json").read_text())
+    assert calibration["images"] > 0
