@@ -1,6 +1,7 @@
 """A TensorRT or TensorRT-RTX engine on the machine's GPU, through Polygraphy's TrtRunner.
 
-Polygraphy calls CUDA itself, so that a device needs TensorRT and NumPy and no more.
+Polygraphy calls CUDA itself, so that a device needs TensorRT and NumPy and no more. Tested without a GPU up to the
+point where CUDA is needed; what follows (the load that succeeds, the run) was not run yet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.ops.bi_level_routing_attention import OP_TYPE, OP_VERSION
 from edgeformer.runtime.gpu import Flavour, can_run_engine, installed_flavours
-from edgeformer.runtime.polygraphy_log import quiet_polygraphy
+from edgeformer.runtime.polygraphy_support import quiet_polygraphy, use_flavour
 from edgeformer.runtime.session import Array, TensorInfo, check_feeds
 
 __all__ = ["EngineSession", "choose_flavour", "load_plugin_library", "tensor_info"]
@@ -178,13 +179,10 @@ def load_plugin_library(trt: Any, library: str | os.PathLike[str], logger: Any) 
 
 def _make_runner(path: Path, plugin_library: str | os.PathLike[str] | None, flavour: Flavour) -> Any:
     """An active TrtRunner over the engine file."""
-    from polygraphy import config
+    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
     from polygraphy.exception import PolygraphyException
 
-    # Polygraphy chooses its TensorRT when polygraphy.backend.trt is first imported: this has to come before.
-    config.USE_TENSORRT_RTX = flavour == "tensorrt_rtx"
-    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
-
+    use_flavour(flavour)
     trt: Any = importlib.import_module(flavour)
     logger = _make_logger(trt)
     if plugin_library is not None:

@@ -23,7 +23,7 @@ from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.graph.onnx_files import load_model
 from edgeformer.runtime import EngineSession, Flavour, OnnxSession, Session, can_run_engine, check_feeds, static_batch
 from edgeformer.runtime.gpu import gpu_fault
-from edgeformer.runtime.polygraphy_log import quiet_polygraphy
+from edgeformer.runtime.polygraphy_support import quiet_polygraphy
 from edgeformer.runtime.session import Array
 from edgeformer.verify.accuracy import Accuracy, correct_top1
 from edgeformer.verify.batches import BatchLike, as_batch, input_name
