@@ -9,7 +9,7 @@
 
 function(edgeformer_add_tensorrt_rtx_alias target)
   set(empty "${CMAKE_CURRENT_BINARY_DIR}/empty.cpp")
-  file(WRITE "${empty}" "")
+  file(CONFIGURE OUTPUT "${empty}" CONTENT "") # unlike WRITE, leaves an unchanged file alone
 
   add_library(${target}_standin SHARED "${empty}")
   set_target_properties(

@@ -1,6 +1,6 @@
 # libedgeformer_plugins.so. It links no TensorRT: one file loads into TensorRT 10, TensorRT 11 and TensorRT-RTX.
 
-add_library(edgeformer_plugins SHARED ${plugin_sources} ${kernel_sources})
+add_library(edgeformer_plugins SHARED ${plugin_sources} ${host_sources} ${kernel_sources})
 target_include_directories(edgeformer_plugins PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_features(edgeformer_plugins PRIVATE cxx_std_17 cuda_std_17)
 target_link_libraries(edgeformer_plugins PRIVATE TensorRT::headers CUDA::cudart_static edgeformer_warnings)
@@ -32,9 +32,17 @@ target_link_options(
 include(TensorRtRtxAlias)
 edgeformer_add_tensorrt_rtx_alias(edgeformer_tensorrt_rtx_alias)
 
-# What the library was built for; edgeformer reads it to say why a GPU is not served.
+# The GPUs the library holds machine code for, and more; edgeformer reads it to say why a GPU is not served.
 set(architectures ${CMAKE_CUDA_ARCHITECTURES})
-list(TRANSFORM architectures REPLACE "-(real|virtual)$" "")
+foreach(keyword IN ITEMS native all all-major)
+  string(TOUPPER "CMAKE_CUDA_ARCHITECTURES_${keyword}" meaning)
+  string(REPLACE "-" "_" meaning "${meaning}")
+  if(architectures STREQUAL keyword)
+    set(architectures ${${meaning}})
+  endif()
+endforeach()
+list(FILTER architectures EXCLUDE REGEX "-virtual$")
+list(TRANSFORM architectures REPLACE "-real$" "")
 list(REMOVE_DUPLICATES architectures)
 list(JOIN architectures "\", \"" architectures)
 string(REGEX MATCH "^[0-9]+\\.[0-9]+" cuda_version "${CMAKE_CUDA_COMPILER_VERSION}")

@@ -1,0 +1,198 @@
+#include "bi_level_routing_attention/harness.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <sstream>
+
+#include "bi_level_routing_attention/problem.h"
+#include "check.h"
+
+namespace edgeformer::bi_level_routing_attention {
+namespace {
+
+size_t SizeOf(ElementType type) {
+    switch (type) {
+        case ElementType::kFloat32: return 4;
+        case ElementType::kFloat16: return 2;
+        case ElementType::kBFloat16: return 2;
+        case ElementType::kInt8: return 1;
+    }
+    return 0;
+}
+
+template <class T>
+void Put(unsigned char* bytes, T value) {
+    std::memcpy(bytes, &value, sizeof(value));
+}
+
+template <class T>
+T Get(unsigned char const* bytes) {
+    T value;
+    std::memcpy(&value, bytes, sizeof(value));
+    return value;
+}
+
+void Encode(ElementType type, double value, unsigned char* bytes) {
+    switch (type) {
+        case ElementType::kFloat32: Put(bytes, static_cast<float>(value)); break;
+        case ElementType::kFloat16: Put(bytes, __float2half_rn(static_cast<float>(value))); break;
+        case ElementType::kBFloat16: Put(bytes, __float2bfloat16_rn(static_cast<float>(value))); break;
+        case ElementType::kInt8: Put(bytes, static_cast<int8_t>(value)); break;
+    }
+}
+
+double Decode(ElementType type, unsigned char const* bytes) {
+    switch (type) {
+        case ElementType::kFloat32: return Get<float>(bytes);
+        case ElementType::kFloat16: return __half2float(Get<__half>(bytes));
+        case ElementType::kBFloat16: return __bfloat162float(Get<__nv_bfloat16>(bytes));
+        case ElementType::kInt8: return Get<int8_t>(bytes);
+    }
+    return 0.;
+}
+
+std::vector<unsigned char> Encoded(ElementType type, std::vector<double> const& values) {
+    std::vector<unsigned char> bytes(values.size() * SizeOf(type));
+    for (size_t i = 0; i < values.size(); ++i) {
+        Encode(type, values[i], bytes.data() + i * SizeOf(type));
+    }
+    return bytes;
+}
+
+std::vector<double> Decoded(ElementType type, std::vector<unsigned char> const& bytes) {
+    std::vector<double> values(bytes.size() / SizeOf(type));
+    for (size_t i = 0; i < values.size(); ++i) {
+        values[i] = Decode(type, bytes.data() + i * SizeOf(type));
+    }
+    return values;
+}
+
+// Half the distance between 1 and the next number of the type, and half its smallest positive number.
+double UnitRoundoff(ElementType type) {
+    switch (type) {
+        case ElementType::kFloat16: return std::ldexp(1., -11);
+        case ElementType::kBFloat16: return std::ldexp(1., -8);
+        default: return std::ldexp(1., -24);
+    }
+}
+double Underflow(ElementType type) { return type == ElementType::kFloat16 ? std::ldexp(1., -25) : 0.; }
+
+}  // namespace
+
+Params MakeParams(Shape const& shape, Types const& types) {
+    Params params;
+    params.input_type = types.input;
+    params.output_type = types.output;
+    params.batch = shape.batch;
+    params.height = shape.height;
+    params.width = shape.width;
+    params.qk_dim = shape.qk_dim;
+    params.dim = shape.dim;
+    params.num_heads = shape.num_heads;
+    params.regions = shape.regions;
+    params.topk = shape.topk;
+    params.scale = 1.F / std::sqrt(static_cast<float>(shape.qk_dim));
+    if (types.input == ElementType::kInt8) {
+        params.q_scale = 0.02F;
+        params.k_scale = 0.03F;
+        params.v_scale = 0.01F;
+    }
+    return params;
+}
+
+std::string Describe(Shape const& s, Types const& types) {
+    std::ostringstream text;
+    text << types.name << " [" << s.batch << ", " << s.height << ", " << s.width << "] heads " << s.num_heads
+         << " regions " << s.regions << " topk " << s.topk << " qk_dim " << s.qk_dim << " dim " << s.dim;
+    return text.str();
+}
+
+int32_t Channels(Params const& params) { return 2 * params.qk_dim + params.dim; }
+
+std::vector<double> MakeInput(Params const& params, Fill const& fill) {
+    std::vector<double> values;
+    for (int32_t image = 0; image < params.batch; ++image) {
+        for (int32_t row = 0; row < params.height; ++row) {
+            for (int32_t column = 0; column < params.width; ++column) {
+                for (int32_t channel = 0; channel < Channels(params); ++channel) {
+                    double value = fill(image, row, column, channel);
+                    if (params.input_type == ElementType::kInt8) {
+                        value = std::clamp(std::nearbyint(value * 50.), -128., 127.);
+                    }
+                    values.push_back(value);
+                }
+            }
+        }
+    }
+    return Decoded(params.input_type, Encoded(params.input_type, values));
+}
+
+Fill Random(uint32_t seed, double deviation) {
+    auto generator = std::make_shared<std::mt19937>(seed);
+    return [generator, deviation](int32_t, int32_t, int32_t, int32_t) {
+        return std::normal_distribution<double>(0., deviation)(*generator);
+    };
+}
+
+std::vector<unsigned char> EncodeInput(Params const& params, std::vector<double> const& qkv) {
+    return Encoded(params.input_type, qkv);
+}
+
+Outcome DecodeOutput(Params const& params, std::vector<unsigned char> const& bytes) {
+    return {{}, Decoded(params.output_type, bytes), bytes};
+}
+
+Outcome RunKernels(Params params, std::vector<double> const& qkv) {
+    std::vector<unsigned char> const input = Encoded(params.input_type, qkv);
+    size_t const pixels = static_cast<size_t>(params.batch) * params.height * params.width;
+    size_t const regions = static_cast<size_t>(params.regions) * params.regions;
+    Outcome outcome;
+    outcome.output_bytes.assign(pixels * params.dim * SizeOf(params.output_type), 0xff);
+    std::vector<unsigned char> workspace(WorkspaceBytes(params), 0xff);
+    params.qkv = input.data();
+    params.output = outcome.output_bytes.data();
+    AssignWorkspace(params, workspace.data());
+    CHECK_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
+    CHECK_EQ(LaunchRouting(params, nullptr), cudaSuccess);
+    CHECK_EQ(LaunchAttention(params, nullptr), cudaSuccess);
+    outcome.routing.assign(params.routing, params.routing + params.batch * regions * params.topk);
+    outcome.output = Decoded(params.output_type, outcome.output_bytes);
+    return outcome;
+}
+
+// FP32 rounding: a logit is off by a few roundings of its terms, and so are the weights, relatively.
+void CheckOutput(Params const& params, Outcome const& outcome, Reference const& reference) {
+    double const unit = UnitRoundoff(params.output_type);
+    double const arithmetic = std::ldexp(4., -24) * (reference.largest_logit + 8.) * reference.largest_value;
+    size_t wrong = 0;
+    std::ostringstream first;
+    CHECK_EQ(outcome.output.size(), reference.output.size());
+    for (size_t i = 0; i < reference.output.size(); ++i) {
+        double const expected = reference.output[i];
+        double const actual = outcome.output[i];
+        double const tolerance = 1.01 * unit * std::fabs(expected) + Underflow(params.output_type) + arithmetic;
+        bool const same = std::isnan(expected) ? std::isnan(actual) : std::fabs(actual - expected) <= tolerance;
+        if (!same && wrong++ == 0) {
+            first << "output[" << i << "] = " << actual << ", expected " << expected << " +- " << tolerance;
+        }
+    }
+    if (wrong > 0) {
+        first << "; " << wrong << " of " << reference.output.size() << " wrong";
+        check::Fail(__FILE__, __LINE__, first.str());
+    }
+}
+
+void CheckAgainstReference(Params const& params, std::vector<double> const& qkv) {
+    Reference const reference = Compute(params, qkv);
+    Outcome const outcome = RunKernels(params, qkv);
+    CHECK(outcome.routing == reference.routing);
+    CheckOutput(params, outcome, reference);
+}
+
+}  // namespace edgeformer::bi_level_routing_attention

@@ -1,0 +1,66 @@
+// Runs the kernels on made-up inputs and compares with the reference.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "bi_level_routing_attention/kernels.h"
+#include "bi_level_routing_attention/reference.h"
+
+namespace edgeformer::bi_level_routing_attention {
+
+struct Types {
+    char const* name;
+    ElementType input;
+    ElementType output;
+};
+inline constexpr Types kFloat32{"FP32", ElementType::kFloat32, ElementType::kFloat32};
+inline constexpr Types kFloat16{"FP16", ElementType::kFloat16, ElementType::kFloat16};
+inline constexpr Types kBFloat16{"BF16", ElementType::kBFloat16, ElementType::kBFloat16};
+inline constexpr Types kInt8Float16{"INT8 to FP16", ElementType::kInt8, ElementType::kFloat16};
+inline constexpr Types kInt8Float32{"INT8 to FP32", ElementType::kInt8, ElementType::kFloat32};
+inline constexpr Types kAllTypes[] = {kFloat32, kFloat16, kBFloat16, kInt8Float16, kInt8Float32};
+
+struct Shape {
+    int32_t batch, height, width, num_heads, regions, topk, qk_dim, dim;
+};
+
+// Params without pointers, with scale = qk_dim^-0.5 and, for INT8, three different steps.
+Params MakeParams(Shape const& shape, Types const& types);
+
+// "[2, 9, 15] heads 2 ..." for messages.
+std::string Describe(Shape const& shape, Types const& types);
+
+int32_t Channels(Params const& params);
+
+// Value of one element of qkv: image, row, column, channel.
+using Fill = std::function<double(int32_t, int32_t, int32_t, int32_t)>;
+
+// qkv of a problem, rounded to the input type; for INT8 the integers.
+std::vector<double> MakeInput(Params const& params, Fill const& fill);
+
+// The bytes that the kernels read.
+std::vector<unsigned char> EncodeInput(Params const& params, std::vector<double> const& qkv);
+
+// Normally distributed with this deviation, or for INT8 uniform integers. The same for the same seed.
+Fill Random(uint32_t seed, double deviation = 1.);
+
+struct Outcome {
+    std::vector<int32_t> routing;
+    std::vector<double> output;
+    std::vector<unsigned char> output_bytes;
+};
+
+// An outcome without routing.
+Outcome DecodeOutput(Params const& params, std::vector<unsigned char> const& bytes);
+
+// The three launches, on buffers of the exact sizes, in which everything is NaN before.
+Outcome RunKernels(Params params, std::vector<double> const& qkv);
+
+// Checks routing for equality, and the output within the rounding of its type and of FP32 arithmetic.
+void CheckAgainstReference(Params const& params, std::vector<double> const& qkv);
+void CheckOutput(Params const& params, Outcome const& outcome, Reference const& reference);
+
+}  // namespace edgeformer::bi_level_routing_attention

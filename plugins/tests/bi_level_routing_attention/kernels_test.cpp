@@ -1,0 +1,224 @@
+// The kernels against the float64 reference, on the CPU (emulation/emulator.h).
+#include "bi_level_routing_attention/kernels.h"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "bi_level_routing_attention/harness.h"
+#include "check.h"
+#include "emulation/emulator.h"
+
+namespace edgeformer::bi_level_routing_attention {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// Tokens per region (t), topk and head sizes where tiles, warps and slabs have tails: {batch, height, width, num_heads,
+// regions, topk, qk_dim, dim}.
+constexpr Shape kShapes[] = {
+    {2, 3, 3, 1, 3, 1, 32, 32},     // t 1, one key
+    {1, 5, 5, 2, 5, 25, 32, 32},    // t 1, all regions
+    {2, 4, 4, 2, 2, 3, 64, 64},     // t 4
+    {1, 14, 14, 1, 7, 16, 32, 32},  // t 4, 64 keys: BiFormer's third stage
+    {1, 9, 15, 2, 3, 3, 64, 64},    // t 15, rectangular
+    {3, 4, 4, 1, 1, 1, 16, 16},     // t 16, a single region
+    {1, 8, 12, 2, 2, 4, 48, 48},    // t 24, head_dim 24, all regions
+    {1, 12, 12, 1, 2, 2, 32, 32},   // t 36: more than one block of queries
+    {1, 14, 22, 1, 2, 3, 32, 32},   // t 77
+    {1, 7, 11, 2, 1, 1, 32, 32},    // t 77, a single region
+    {1, 6, 9, 2, 3, 2, 32, 64},     // t 6, values twice as wide as queries
+    {1, 4, 6, 2, 2, 3, 128, 24},    // queries wider than values, two slabs
+    {2, 4, 4, 1, 2, 2, 96, 96},     // head_dim 96
+    {1, 4, 4, 3, 2, 2, 15, 21},     // odd head_dims 5 and 7
+    {1, 2, 4, 1, 2, 4, 8, 160},     // values of one head spread over two blocks
+};
+
+void CheckShapes(Types const& types, uint32_t seed) {
+    for (Shape const& shape : kShapes) {
+        check::context = Describe(shape, types);
+        Params const params = MakeParams(shape, types);
+        CheckAgainstReference(params, MakeInput(params, Random(seed++)));
+    }
+}
+
+TEST(every_shape_fp32) { CheckShapes(kFloat32, 100); }
+TEST(every_shape_fp16) { CheckShapes(kFloat16, 200); }
+TEST(every_shape_bf16) { CheckShapes(kBFloat16, 300); }
+TEST(every_shape_int8_to_fp16) { CheckShapes(kInt8Float16, 400); }
+TEST(every_shape_int8_to_fp32) { CheckShapes(kInt8Float32, 500); }
+
+TEST(huge_logits_pick_one_key_without_overflow) {
+    for (Types const& types : {kFloat32, kFloat16, kBFloat16}) {
+        check::context = types.name;
+        Params const params = MakeParams({1, 6, 9, 2, 3, 3, 32, 32}, types);
+        CheckAgainstReference(params, MakeInput(params, Random(1, 300.)));
+    }
+}
+
+TEST(tiny_logits_give_the_mean) {
+    for (Types const& types : {kFloat32, kFloat16, kBFloat16}) {
+        check::context = types.name;
+        Params const params = MakeParams({1, 6, 9, 2, 3, 3, 32, 32}, types);
+        Fill const random = Random(2);
+        CheckAgainstReference(params, MakeInput(params, [&](int32_t n, int32_t y, int32_t x, int32_t channel) {
+                                  return random(n, y, x, channel) * (channel < 64 ? 1e-3 : 1.);
+                              }));
+    }
+}
+
+// A key too many or too few, counted or weighed, moves the average of equal values off one.
+TEST(constant_values_come_out_unchanged) {
+    for (Shape const& shape : {kShapes[0], kShapes[4], kShapes[6], kShapes[8], kShapes[13]}) {
+        check::context = Describe(shape, kFloat32);
+        Params const params = MakeParams(shape, kFloat32);
+        Fill const random = Random(3);
+        Outcome const outcome = RunKernels(params, MakeInput(params, [&](int32_t n, int32_t y, int32_t x, int32_t c) {
+                                               return c < 2 * shape.qk_dim ? random(n, y, x, c) : 1.;
+                                           }));
+        for (double value : outcome.output) {
+            CHECK(std::fabs(value - 1.) < 1e-6);
+        }
+    }
+}
+
+TEST(equal_regions_are_taken_lowest_index_first) {
+    for (Types const& types : kAllTypes) {
+        check::context = types.name;
+        Params const params = MakeParams({1, 9, 9, 1, 3, 5, 32, 32}, types);
+        Fill const random = Random(4);
+        std::vector<double> tile(static_cast<size_t>(9) * Channels(params));
+        for (double& value : tile) {
+            value = random(0, 0, 0, 0);
+        }
+        std::vector<double> const qkv = MakeInput(params, [&](int32_t, int32_t y, int32_t x, int32_t channel) {
+            return tile[static_cast<size_t>(y % 3 * 3 + x % 3) * Channels(params) + channel];
+        });
+        Outcome const outcome = RunKernels(params, qkv);
+        std::vector<int32_t> expected;
+        for (int32_t region = 0; region < 9; ++region) {
+            expected.insert(expected.end(), {0, 1, 2, 3, 4});
+        }
+        CHECK(outcome.routing == expected);
+    }
+}
+
+// Region means of small integers are exact, so these logits are: 0 (as -0, too), 2, 1, 2, ... for every row.
+TEST(partial_ties_keep_index_order) {
+    Params params = MakeParams({1, 3, 3, 1, 3, 7, 1, 1}, kFloat32);
+    params.scale = 1.F;
+    double const keys[] = {-0., 2., 1., 2., 0., 1., -1., 2., 0.};
+    std::vector<double> const qkv = MakeInput(
+        params, [&](int32_t, int32_t y, int32_t x, int32_t channel) { return channel == 1 ? keys[y * 3 + x] : 1.; });
+    std::vector<int32_t> const routing = RunKernels(params, qkv).routing;
+    std::vector<int32_t> const expected{1, 3, 7, 2, 5, 0, 4};
+    for (int32_t region = 0; region < 9; ++region) {
+        CHECK(std::vector<int32_t>(routing.begin() + region * 7, routing.begin() + region * 7 + 7) == expected);
+    }
+}
+
+// Random input with one element replaced.
+std::vector<double> WithElement(Params const& params, uint32_t seed, int32_t y, int32_t x, int32_t channel,
+                                double value) {
+    Fill const random = Random(seed);
+    return MakeInput(params, [&, random](int32_t n, int32_t row, int32_t column, int32_t c) {
+        double const other = random(n, row, column, c);
+        return row == y && column == x && c == channel ? value : other;
+    });
+}
+
+TEST(nan_key_comes_first_and_spreads_to_its_readers) {
+    for (Types const& types : {kFloat32, kFloat16, kBFloat16}) {
+        check::context = types.name;
+        Params const params = MakeParams({1, 6, 6, 2, 3, 2, 32, 32}, types);
+        std::vector<double> const qkv = WithElement(params, 5, 3, 4, 32, kNan);  // region 5, head 0
+        CheckAgainstReference(params, qkv);
+        Outcome const outcome = RunKernels(params, qkv);
+        for (int32_t region = 0; region < 9; ++region) {
+            CHECK_EQ(outcome.routing[region * 2], 5);
+        }
+        CHECK(std::isnan(outcome.output[0]));    // head 0 read the key
+        CHECK(!std::isnan(outcome.output[16]));  // head 1 did not
+    }
+}
+
+TEST(nan_query_takes_the_lowest_regions) {
+    Params const params = MakeParams({1, 6, 6, 2, 3, 3, 32, 32}, kFloat32);
+    std::vector<double> const qkv = WithElement(params, 6, 0, 0, 0, kNan);  // region 0, head 0
+    CheckAgainstReference(params, qkv);
+    std::vector<int32_t> const routing = RunKernels(params, qkv).routing;
+    CHECK(std::vector<int32_t>(routing.begin(), routing.begin() + 3) == std::vector<int32_t>({0, 1, 2}));
+}
+
+TEST(nan_stands_before_infinity) {
+    Params params = MakeParams({1, 2, 2, 1, 2, 4, 1, 1}, kFloat32);
+    double const keys[] = {1., kInfinity, kNan, -kInfinity};
+    std::vector<double> const qkv = MakeInput(
+        params, [&](int32_t, int32_t y, int32_t x, int32_t channel) { return channel == 1 ? keys[y * 2 + x] : 1.; });
+    std::vector<int32_t> const routing = RunKernels(params, qkv).routing;
+    CHECK(std::vector<int32_t>(routing.begin(), routing.begin() + 4) == std::vector<int32_t>({2, 1, 0, 3}));
+}
+
+// A key whose logit is -infinity weighs nothing, also where it fills a whole tile of 32 keys; only -infinity: NaN.
+TEST(minus_infinity_logits) {
+    for (int32_t finite_column : {0, 39, -1}) {
+        check::context = "finite key in column " + std::to_string(finite_column);
+        Params params = MakeParams({1, 1, 40, 1, 1, 1, 1, 1}, kFloat32);
+        params.scale = 1.F;
+        CheckAgainstReference(params, MakeInput(params, [&](int32_t, int32_t, int32_t x, int32_t channel) {
+                                  return channel == 1 ? (x == finite_column ? 0.5 : -kInfinity) : 1. + x;
+                              }));
+    }
+}
+
+TEST(results_do_not_depend_on_the_schedule) {
+    for (Types const& types : {kFloat16, kInt8Float32}) {
+        for (Shape const& shape : {kShapes[3], kShapes[4], kShapes[7], kShapes[11]}) {
+            check::context = Describe(shape, types);
+            Params const params = MakeParams(shape, types);
+            std::vector<double> const qkv = MakeInput(params, Random(7));
+            Outcome const forward = RunKernels(params, qkv);
+            emulation::SetOrder(emulation::Order::kReverse);
+            Outcome const reverse = RunKernels(params, qkv);
+            emulation::SetOrder(emulation::Order::kForward);
+            CHECK(forward.output_bytes == reverse.output_bytes);
+            CHECK(forward.routing == reverse.routing);
+        }
+    }
+}
+
+TEST(empty_batch_launches_nothing) {
+    Params const params = MakeParams({0, 6, 6, 2, 3, 2, 32, 32}, kFloat16);
+    int64_t const before = emulation::LaunchCount();
+    CHECK_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
+    CHECK_EQ(LaunchRouting(params, nullptr), cudaSuccess);
+    CHECK_EQ(LaunchAttention(params, nullptr), cudaSuccess);
+    CHECK_EQ(emulation::LaunchCount(), before);
+}
+
+TEST(the_largest_number_of_regions_fits_in_shared_memory) {
+    Params params = MakeParams({1, kMaxRegions, kMaxRegions, 1, kMaxRegions, 1, 1, 1}, kFloat32);
+    int32_t const regions = kMaxRegions * kMaxRegions;
+    std::vector<float> means(static_cast<size_t>(regions) * 2, 0.F);
+    std::vector<int32_t> routing(regions, -1);
+    params.means = means.data();
+    params.routing = routing.data();
+    emulation::FailLaunch(0, cudaErrorLaunchFailure);  // only whether CUDA would take it: running it would take minutes
+    CHECK_EQ(LaunchRouting(params, nullptr), cudaErrorLaunchFailure);
+    CHECK(sizeof(uint32_t) * regions <= 48 * 1024);
+    CHECK(sizeof(uint32_t) * (kMaxRegions + 1) * (kMaxRegions + 1) > 48 * 1024);
+}
+
+TEST(unsupported_pairs_of_types_launch_nothing) {
+    Params params = MakeParams({1, 2, 2, 1, 1, 1, 1, 1}, {"", ElementType::kFloat16, ElementType::kFloat32});
+    int64_t const before = emulation::LaunchCount();
+    CHECK_EQ(LaunchAttention(params, nullptr), cudaErrorInvalidValue);
+    CHECK_EQ(emulation::LaunchCount(), before);
+    CHECK(!TypesSupported(ElementType::kInt8, ElementType::kBFloat16));
+    CHECK(!TypesSupported(ElementType::kInt8, ElementType::kInt8));
+    CHECK(TypesSupported(ElementType::kInt8, ElementType::kFloat32));
+}
+
+}  // namespace
+}  // namespace edgeformer::bi_level_routing_attention

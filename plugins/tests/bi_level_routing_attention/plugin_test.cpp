@@ -1,0 +1,512 @@
+// The plugin class through TensorRT's interfaces, with the kernels emulated on the CPU. What needs TensorRT itself (the
+// ONNX parser, symbolic shapes, engines) is in tests/plugins.
+#include <NvInferRuntime.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bi_level_routing_attention/harness.h"
+#include "bi_level_routing_attention/problem.h"
+#include "check.h"
+#include "emulation/emulator.h"
+#include "recording_logger.h"
+
+extern "C" {
+void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
+nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);
+size_t edgeformerTakeErrors(char* buffer, size_t capacity);
+}
+
+namespace edgeformer::bi_level_routing_attention {
+namespace {
+
+using nvinfer1::DataType;
+using nvinfer1::DynamicPluginTensorDesc;
+using nvinfer1::IPluginV3OneBuild;
+using nvinfer1::IPluginV3OneCore;
+using nvinfer1::IPluginV3OneRuntime;
+using nvinfer1::PluginCapabilityType;
+using nvinfer1::PluginField;
+using nvinfer1::PluginFieldCollection;
+using nvinfer1::PluginFieldType;
+using nvinfer1::PluginTensorDesc;
+using nvinfer1::TensorFormat;
+using nvinfer1::TensorRTPhase;
+
+nvinfer1::IPluginCreatorV3One& Creator() {
+    int32_t count = 0;
+    return *static_cast<nvinfer1::IPluginCreatorV3One*>(getCreators(count)[0]);
+}
+
+// Installs a logger for one test.
+struct Logged {
+    Logged() { setLoggerFinder(&logger); }
+    ~Logged() { setLoggerFinder(nullptr); }
+    RecordingLogger logger;
+};
+
+// Fields by name; the values live as long as the object.
+class Fields {
+public:
+    // Attributes of a FP16 node that fits a [2, 6, 6, 3 * 32] input.
+    static Fields Float() {
+        Fields fields;
+        fields.Int("num_heads", 2).Int("regions", 3).Int("topk", 4).Int("qk_dim", 32).Real("scale", 0.25F);
+        return fields;
+    }
+    static Fields Quantized() {
+        Fields fields = Float();
+        fields.Real("q_scale", 0.02F).Real("k_scale", 0.03F).Real("v_scale", 0.01F).Int("output_type", 10);
+        return fields;
+    }
+
+    Fields& Int(std::string const& name, int32_t value) {
+        return Set(name, PluginFieldType::kINT32, &value, sizeof(value));
+    }
+    Fields& Real(std::string const& name, float value) {
+        return Set(name, PluginFieldType::kFLOAT32, &value, sizeof(value));
+    }
+    Fields& Wide(std::string const& name, int64_t value) {
+        return Set(name, PluginFieldType::kINT64, &value, sizeof(value));
+    }
+    Fields& Remove(std::string const& name) {
+        entries_.erase(std::remove_if(entries_.begin(), entries_.end(), [&](Entry const& e) { return e.name == name; }),
+                       entries_.end());
+        return *this;
+    }
+    Fields& Append(std::string const& name, int32_t value) {
+        entries_.push_back({name, PluginFieldType::kINT32, std::vector<unsigned char>(sizeof(value))});
+        std::memcpy(entries_.back().data.data(), &value, sizeof(value));
+        return *this;
+    }
+
+    std::unique_ptr<nvinfer1::IPluginV3> Create() const {
+        std::vector<PluginField> fields;
+        for (Entry const& entry : entries_) {
+            fields.emplace_back(entry.name.c_str(), entry.data.data(), entry.type, 1);
+        }
+        PluginFieldCollection const collection{static_cast<int32_t>(fields.size()), fields.data()};
+        return std::unique_ptr<nvinfer1::IPluginV3>(Creator().createPlugin("attn", &collection, TensorRTPhase::kBUILD));
+    }
+
+private:
+    struct Entry {
+        std::string name;
+        PluginFieldType type;
+        std::vector<unsigned char> data;
+    };
+
+    Fields& Set(std::string const& name, PluginFieldType type, void const* value, size_t bytes) {
+        auto const* begin = static_cast<unsigned char const*>(value);
+        Remove(name);
+        entries_.push_back({name, type, {begin, begin + bytes}});
+        return *this;
+    }
+
+    std::vector<Entry> entries_;
+};
+
+IPluginV3OneCore& CoreOf(nvinfer1::IPluginV3& plugin) {
+    return *static_cast<IPluginV3OneCore*>(plugin.getCapabilityInterface(PluginCapabilityType::kCORE));
+}
+IPluginV3OneBuild& BuildOf(nvinfer1::IPluginV3& plugin) {
+    return *static_cast<IPluginV3OneBuild*>(plugin.getCapabilityInterface(PluginCapabilityType::kBUILD));
+}
+IPluginV3OneRuntime& RuntimeOf(nvinfer1::IPluginV3& plugin) {
+    return *static_cast<IPluginV3OneRuntime*>(plugin.getCapabilityInterface(PluginCapabilityType::kRUNTIME));
+}
+
+nvinfer1::Dims MakeDims(std::vector<int64_t> const& sizes) {
+    nvinfer1::Dims dims{};
+    dims.nbDims = static_cast<int32_t>(sizes.size());
+    std::copy(sizes.begin(), sizes.end(), dims.d);
+    return dims;
+}
+
+PluginTensorDesc Tensor(std::vector<int64_t> const& sizes, DataType type) {
+    return {MakeDims(sizes), type, TensorFormat::kLINEAR, 1.F};
+}
+
+DynamicPluginTensorDesc Dynamic(std::vector<int64_t> const& min, std::vector<int64_t> const& max, DataType type) {
+    DynamicPluginTensorDesc description{};
+    description.desc = Tensor({-1, -1, -1, max[3]}, type);
+    description.min = MakeDims(min);
+    description.opt = MakeDims(max);
+    description.max = MakeDims(max);
+    return description;
+}
+
+// One call of enqueue, with host memory in place of device memory.
+struct Call {
+    PluginTensorDesc qkv = Tensor({2, 6, 6, 96}, DataType::kHALF);
+    PluginTensorDesc result = Tensor({2, 6, 6, 32}, DataType::kHALF);
+    std::vector<unsigned char> input = std::vector<unsigned char>(2 * 36 * 96 * 4);
+    std::vector<unsigned char> output = std::vector<unsigned char>(2 * 36 * 32 * 4);
+    std::vector<unsigned char> workspace = std::vector<unsigned char>(64 * 1024);
+
+    int32_t Enqueue(nvinfer1::IPluginV3& plugin) {
+        void const* const inputs[] = {input.empty() ? nullptr : input.data()};
+        void* const outputs[] = {output.empty() ? nullptr : output.data()};
+        return RuntimeOf(plugin).enqueue(&qkv, &result, inputs, outputs, workspace.empty() ? nullptr : workspace.data(),
+                                         nullptr);
+    }
+};
+
+// --- creator and fields ---
+
+TEST(the_library_exports_one_creator) {
+    int32_t count = 0;
+    CHECK(getCreators(count) != nullptr);
+    CHECK_EQ(count, 1);
+    CHECK_EQ(std::string(Creator().getPluginName()), "BiLevelRoutingAttention");
+    CHECK_EQ(std::string(Creator().getPluginVersion()), "1");
+    CHECK_EQ(std::string(Creator().getPluginNamespace()), "");
+    CHECK_EQ(std::string(Creator().getInterfaceInfo().kind), "PLUGIN CREATOR_V3ONE");
+}
+
+TEST(the_creator_names_its_fields_and_their_types) {
+    PluginFieldCollection const& names = *Creator().getFieldNames();
+    std::string text;
+    for (int32_t i = 0; i < names.nbFields; ++i) {
+        text +=
+            std::string(names.fields[i].name) + (names.fields[i].type == PluginFieldType::kINT32 ? ":int " : ":float ");
+    }
+    CHECK_EQ(text,
+             "num_heads:int regions:int topk:int qk_dim:int scale:float q_scale:float k_scale:float v_scale:float "
+             "output_type:int ");
+}
+
+// Each broken set of fields gives no plugin and one error message with these words in it.
+TEST(wrong_fields_are_rejected_by_name) {
+    struct Wrong {
+        Fields fields;
+        std::vector<std::string> words;
+    };
+    std::vector<Wrong> const cases{
+        {Fields(), {"'num_heads' is missing", "'regions' is missing", "'scale' is missing"}},
+        {Fields::Float().Remove("topk"), {"field 'topk' is missing"}},
+        {Fields::Float().Int("window", 7).Int("Topk", 1), {"unknown field 'window'", "unknown field 'Topk'"}},
+        {Fields::Float().Append("topk", 2), {"'topk' is given twice"}},
+        {Fields::Float().Real("regions", 7.F), {"'regions' is FLOAT32; it must be INT32"}},
+        {Fields::Float().Int("scale", 1), {"'scale' is INT32; it must be FLOAT32"}},
+        {Fields::Float().Wide("topk", 1), {"'topk' is INT64; it must be INT32"}},
+        {Fields::Float().Int("num_heads", 0).Int("topk", -1), {"num_heads=0; it must be at least 1", "topk=-1"}},
+        {Fields::Float().Int("topk", 10), {"topk=10; at most regions ** 2 = 9"}},
+        {Fields::Float().Int("qk_dim", 33), {"qk_dim=33; it must be a multiple of num_heads=2"}},
+        {Fields::Float().Int("regions", 111), {"regions=111; the plugin takes at most 110"}},
+        {Fields::Float().Real("scale", 0.F), {"scale=0; it must be positive and finite"}},
+        {Fields::Float().Real("scale", NAN), {"scale=nan"}},
+        {Fields::Float().Real("scale", INFINITY), {"scale=inf"}},
+        {Fields::Float().Int("output_type", 10), {"output_type=10; only an INT8 input takes it"}},
+        {Fields::Float().Real("k_scale", 1.F),
+         {"'q_scale' is missing; an INT8 input", "'v_scale' is missing", "'output_type' is missing"}},
+        {Fields::Quantized().Remove("output_type"), {"'output_type' is missing; an INT8 input"}},
+        {Fields::Quantized().Int("output_type", 16), {"output_type=16; it must be 1 (FLOAT) or 10 (FLOAT16)"}},
+        {Fields::Quantized().Real("v_scale", -1.F), {"v_scale=-1; it must be positive and finite"}},
+    };
+    for (Wrong const& wrong : cases) {
+        check::context = wrong.words[0];
+        Logged logged;
+        CHECK(wrong.fields.Create() == nullptr);
+        CHECK_EQ(logged.logger.severities.size(), 1U);
+        CHECK_CONTAINS(logged.logger.text, "edgeformer: BiLevelRoutingAttention 'attn': ");
+        for (std::string const& words : wrong.words) {
+            CHECK_CONTAINS(logged.logger.text, words);
+        }
+    }
+}
+
+TEST(fields_without_a_value_are_rejected) {
+    Logged logged;
+    int32_t const pair[] = {1, 2};
+    std::vector<PluginField> const fields{{"topk", pair, PluginFieldType::kINT32, 2},
+                                          {"regions", nullptr, PluginFieldType::kINT32, 1}};
+    PluginFieldCollection const collection{2, fields.data()};
+    CHECK(Creator().createPlugin("attn", &collection, TensorRTPhase::kBUILD) == nullptr);
+    CHECK_CONTAINS(logged.logger.text, "'topk' holds 2 values; it must hold one");
+    CHECK_CONTAINS(logged.logger.text, "'regions' holds 0 values; it must hold one");
+    CHECK(Creator().createPlugin(nullptr, nullptr, TensorRTPhase::kRUNTIME) == nullptr);
+}
+
+TEST(serialized_fields_make_the_same_plugin_again) {
+    for (Fields const& fields : {Fields::Float(), Fields::Quantized(), Fields::Quantized().Int("output_type", 1)}) {
+        auto const plugin = fields.Create();
+        PluginFieldCollection const* saved = RuntimeOf(*plugin).getFieldsToSerialize();
+        std::unique_ptr<nvinfer1::IPluginV3> const again(
+            Creator().createPlugin("attn", saved, TensorRTPhase::kRUNTIME));
+        CHECK(again != nullptr);
+        PluginFieldCollection const* saved_again = RuntimeOf(*again).getFieldsToSerialize();
+        CHECK_EQ(saved_again->nbFields, saved->nbFields);
+        for (int32_t i = 0; i < saved->nbFields; ++i) {
+            PluginField const& before = saved->fields[i];
+            PluginField const& after = saved_again->fields[i];
+            CHECK_EQ(std::string(after.name), std::string(before.name));
+            CHECK(after.type == before.type && after.length == 1);
+            CHECK(std::memcmp(after.data, before.data, 4) == 0);
+        }
+    }
+    CHECK_EQ(RuntimeOf(*Fields::Float().Create()).getFieldsToSerialize()->nbFields, 5);
+    CHECK_EQ(RuntimeOf(*Fields::Quantized().Create()).getFieldsToSerialize()->nbFields, 9);
+}
+
+TEST(a_clone_outlives_its_original) {
+    auto plugin = Fields::Quantized().Create();
+    std::unique_ptr<nvinfer1::IPluginV3> const clone(plugin->clone());
+    std::unique_ptr<nvinfer1::IPluginV3> const attached(RuntimeOf(*plugin).attachToContext(nullptr));
+    plugin.reset();
+    for (nvinfer1::IPluginV3* copy : {clone.get(), attached.get()}) {
+        CHECK_EQ(*static_cast<float const*>(RuntimeOf(*copy).getFieldsToSerialize()->fields[5].data), 0.02F);
+        CHECK_EQ(std::string(CoreOf(*copy).getPluginName()), "BiLevelRoutingAttention");
+        CHECK_EQ(std::string(BuildOf(*copy).getMetadataString()),
+                 "num_heads=2 regions=3 topk=4 qk_dim=32 scale=0.25 q_scale=0.02 k_scale=0.03 v_scale=0.01");
+    }
+}
+
+// --- build ---
+
+TEST(output_types) {
+    struct Row {
+        Fields fields;
+        DataType input;
+        int32_t status;
+        DataType output;
+    };
+    std::vector<Row> const rows{
+        {Fields::Float(), DataType::kFLOAT, 0, DataType::kFLOAT},
+        {Fields::Float(), DataType::kHALF, 0, DataType::kHALF},
+        {Fields::Float(), DataType::kBF16, 0, DataType::kBF16},
+        {Fields::Quantized(), DataType::kINT8, 0, DataType::kHALF},
+        {Fields::Quantized().Int("output_type", 1), DataType::kINT8, 0, DataType::kFLOAT},
+        {Fields::Float(), DataType::kINT8, 1, DataType::kINT32},
+        {Fields::Float(), DataType::kINT32, 1, DataType::kINT32},
+        {Fields::Float(), DataType::kFP8, 1, DataType::kINT32},
+        {Fields::Quantized(), DataType::kHALF, 1, DataType::kINT32},
+    };
+    for (Row const& row : rows) {
+        Logged logged;
+        check::context = "input type " + std::to_string(static_cast<int>(row.input));
+        DataType output = DataType::kINT32;
+        auto const plugin = row.fields.Create();
+        CHECK_EQ(BuildOf(*plugin).getOutputDataTypes(&output, 1, &row.input, 1), row.status);
+        CHECK(output == row.output);
+        CHECK_EQ(logged.logger.text.empty(), row.status == 0);
+    }
+    DataType type = DataType::kHALF;
+    CHECK_EQ(BuildOf(*Fields::Float().Create()).getOutputDataTypes(&type, 1, &type, 2), 1);
+    CHECK_EQ(BuildOf(*Fields::Float().Create()).getNbOutputs(), 1);
+}
+
+// All combinations of types and formats: only the op's pairs, only linear tensors.
+TEST(format_combinations) {
+    DataType const types[] = {DataType::kFLOAT, DataType::kHALF, DataType::kBF16,
+                              DataType::kINT8,  DataType::kFP8,  DataType::kINT32};
+    for (bool const quantized : {false, true}) {
+        auto const plugin = (quantized ? Fields::Quantized() : Fields::Float()).Create();
+        for (DataType const input : types) {
+            for (DataType const output : types) {
+                for (TensorFormat const format : {TensorFormat::kLINEAR, TensorFormat::kHWC8, TensorFormat::kCHW32}) {
+                    DynamicPluginTensorDesc tensors[2] = {};
+                    tensors[0].desc = {MakeDims({2, 6, 6, 96}), input, format, 1.F};
+                    tensors[1].desc = {MakeDims({2, 6, 6, 32}), output, format, 1.F};
+                    bool const linear = format == TensorFormat::kLINEAR;
+                    bool const input_fits =
+                        quantized ? input == DataType::kINT8
+                                  : input == DataType::kFLOAT || input == DataType::kHALF || input == DataType::kBF16;
+                    bool const output_fits = input_fits && output == (quantized ? DataType::kHALF : input);
+                    CHECK_EQ(BuildOf(*plugin).supportsFormatCombination(0, tensors, 1, 1), linear && input_fits);
+                    CHECK_EQ(BuildOf(*plugin).supportsFormatCombination(1, tensors, 1, 1), linear && output_fits);
+                }
+            }
+        }
+    }
+}
+
+TEST(configure_takes_profiles_that_fit_and_names_what_does_not) {
+    struct Row {
+        std::vector<int64_t> min;
+        std::vector<int64_t> max;
+        std::string words;
+    };
+    std::vector<Row> const rows{
+        {{1, 6, 6, 96}, {32, 12, 9, 96}, ""},
+        {{1, 7, 6, 96}, {1, 9, 6, 96}, "got H=7; it must be a positive multiple of regions=3"},
+        {{1, 6, 6, 96}, {1, 6, 8, 96}, "got W=8"},
+        {{1, 6, 6, 64}, {1, 6, 6, 64}, "got 64 channels; with qk_dim=32 and num_heads=2 they must be 2 * 32 plus"},
+        {{1, 6, 6, 97}, {1, 6, 6, 97}, "got 97 channels"},
+        {{1, 6, 6, 96}, {2000000000, 6, 6, 96}, "2^31 - 1 blocks"},
+        {{1, 0, 6, 96}, {1, 6, 6, 96}, "got H=0"},
+    };
+    auto const plugin = Fields::Float().Create();
+    for (Row const& row : rows) {
+        Logged logged;
+        check::context = row.words;
+        DynamicPluginTensorDesc const input = Dynamic(row.min, row.max, DataType::kHALF);
+        DynamicPluginTensorDesc const output = Dynamic(row.min, row.max, DataType::kHALF);
+        CHECK_EQ(BuildOf(*plugin).configurePlugin(&input, 1, &output, 1), row.words.empty() ? 0 : 1);
+        CHECK_CONTAINS(logged.logger.text, row.words);
+    }
+}
+
+TEST(workspace_holds_means_and_routing_of_the_largest_shape) {
+    auto const plugin = Fields::Float().Create();
+    DynamicPluginTensorDesc const input = Dynamic({1, 6, 6, 96}, {5, 9, 9, 96}, DataType::kHALF);
+    DynamicPluginTensorDesc const output = Dynamic({1, 6, 6, 32}, {5, 9, 9, 32}, DataType::kHALF);
+    size_t const means = 5 * 9 * 64 * sizeof(float);  // a multiple of 256, so routing follows at once
+    CHECK_EQ(BuildOf(*plugin).getWorkspaceSize(&input, 1, &output, 1), means + 5 * 9 * 4 * sizeof(int32_t));
+}
+
+// --- runtime ---
+
+TEST(enqueue_runs_the_op) {
+    struct Row {
+        Fields fields;
+        Types types;
+        DataType input;
+        DataType output;
+    };
+    std::vector<Row> const rows{
+        {Fields::Float(), kFloat32, DataType::kFLOAT, DataType::kFLOAT},
+        {Fields::Float(), kFloat16, DataType::kHALF, DataType::kHALF},
+        {Fields::Float(), kBFloat16, DataType::kBF16, DataType::kBF16},
+        {Fields::Quantized(), kInt8Float16, DataType::kINT8, DataType::kHALF},
+        {Fields::Quantized().Int("output_type", 1), kInt8Float32, DataType::kINT8, DataType::kFLOAT},
+    };
+    for (Row const& row : rows) {
+        check::context = row.types.name;
+        Params params = MakeParams({2, 6, 9, 2, 3, 4, 32, 64}, row.types);
+        params.scale = 0.25F;
+        std::vector<double> const qkv = MakeInput(params, Random(11));
+        Call call;
+        call.qkv = Tensor({2, 6, 9, 128}, row.input);
+        call.result = Tensor({2, 6, 9, 64}, row.output);
+        call.input = EncodeInput(params, qkv);
+        call.output.assign(2 * 54 * 64 * (row.output == DataType::kFLOAT ? 4 : 2), 0xff);
+        call.workspace.assign(WorkspaceBytes(params), 0xff);
+        auto const plugin = row.fields.Create();
+        CHECK_EQ(RuntimeOf(*plugin).onShapeChange(&call.qkv, 1, &call.result, 1), 0);
+        CHECK_EQ(call.Enqueue(*plugin), 0);
+        CheckOutput(params, DecodeOutput(params, call.output), Compute(params, qkv));
+    }
+}
+
+TEST(enqueue_rejects_what_does_not_fit) {
+    struct Row {
+        std::string words;
+        void (*spoil)(Call&);
+    };
+    Row const rows[] = {
+        {"got H=5", [](Call& call) { call.qkv.dims.d[1] = call.result.dims.d[1] = 5; }},
+        {"got W=7", [](Call& call) { call.qkv.dims.d[2] = call.result.dims.d[2] = 7; }},
+        {"got 63 channels", [](Call& call) { call.qkv.dims.d[3] = 63; }},
+        {"got 10 channels", [](Call& call) { call.qkv.dims.d[3] = 10; }},
+        {"got a dimension of -1 on axis 0", [](Call& call) { call.qkv.dims.d[0] = -1; }},
+        {"rank 3", [](Call& call) { call.qkv.dims.nbDims = 3; }},
+        {"output's shape", [](Call& call) { call.result.dims.d[3] = 64; }},
+        {"output's shape", [](Call& call) { call.result.dims.nbDims = 3; }},
+        {"types of input and output", [](Call& call) { call.qkv.type = DataType::kINT8; }},
+        {"types of input and output", [](Call& call) { call.result.type = DataType::kFLOAT; }},
+        {"types of input and output", [](Call& call) { call.qkv.type = call.result.type = DataType::kINT64; }},
+        {"null pointer for the input", [](Call& call) { call.input.clear(); }},
+        {"null pointer for the input, the output", [](Call& call) { call.output.clear(); }},
+        {"the workspace", [](Call& call) { call.workspace.clear(); }},
+    };
+    auto const plugin = Fields::Float().Create();
+    for (Row const& row : rows) {
+        Logged logged;
+        check::context = row.words;
+        Call call;
+        row.spoil(call);
+        int64_t const launches = emulation::LaunchCount();
+        CHECK_EQ(call.Enqueue(*plugin), 1);
+        CHECK_CONTAINS(logged.logger.text, "edgeformer: enqueue: ");
+        CHECK_CONTAINS(logged.logger.text, row.words);
+        CHECK_EQ(emulation::LaunchCount(), launches);
+    }
+    Logged logged;
+    CHECK_EQ(RuntimeOf(*plugin).enqueue(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr), 1);
+    CHECK_CONTAINS(logged.logger.text, "null array");
+    Call call;
+    CHECK_EQ(call.Enqueue(*plugin), 0);  // and it still works
+}
+
+TEST(shape_changes_are_checked) {
+    Logged logged;
+    auto const plugin = Fields::Float().Create();
+    PluginTensorDesc const qkv = Tensor({2, 6, 5, 96}, DataType::kHALF);
+    PluginTensorDesc const result = Tensor({2, 6, 5, 32}, DataType::kHALF);
+    CHECK_EQ(RuntimeOf(*plugin).onShapeChange(&qkv, 1, &result, 1), 1);
+    CHECK_CONTAINS(logged.logger.text, "onShapeChange: got W=5");
+    CHECK_EQ(RuntimeOf(*plugin).onShapeChange(&qkv, 2, &result, 1), 1);
+    CHECK_CONTAINS(logged.logger.text, "got 2 inputs and 1 outputs; the op has 1 and 1");
+}
+
+TEST(an_empty_batch_needs_no_memory) {
+    Call call;
+    call.qkv.dims.d[0] = call.result.dims.d[0] = 0;
+    call.input.clear();
+    call.output.clear();
+    call.workspace.clear();
+    int64_t const launches = emulation::LaunchCount();
+    CHECK_EQ(call.Enqueue(*Fields::Float().Create()), 0);
+    CHECK_EQ(emulation::LaunchCount(), launches);
+}
+
+TEST(a_failed_launch_is_reported_and_the_rest_is_not_launched) {
+    char const* const kernels[] = {"region mean", "routing", "attention"};
+    for (int32_t failing = 0; failing < 3; ++failing) {
+        Logged logged;
+        check::context = kernels[failing];
+        emulation::FailLaunch(failing, cudaErrorLaunchFailure);
+        int64_t const launches = emulation::LaunchCount();
+        Call call;
+        CHECK_EQ(call.Enqueue(*Fields::Float().Create()), 1);
+        CHECK_CONTAINS(logged.logger.text,
+                       std::string("launching the ") + kernels[failing] + " kernel failed: cudaErrorLaunchFailure");
+        CHECK_EQ(emulation::LaunchCount(), launches + failing + 1);
+    }
+}
+
+// --- messages ---
+
+TEST(messages_go_to_stderr_without_a_logger_and_can_be_taken) {
+    edgeformerTakeErrors(nullptr, 0);
+    {
+        Logged logged;
+        logged.logger.throws = true;
+        CHECK(Fields().Create() == nullptr);
+        logged.logger.throws = false;
+        logged.logger.absent = true;
+        CHECK(Fields::Float().Int("topk", 99).Create() == nullptr);
+        CHECK(logged.logger.text.empty());
+    }
+    char text[4096] = {};
+    size_t const length = edgeformerTakeErrors(text, sizeof(text));
+    CHECK_EQ(length, std::string(text).size());
+    CHECK_CONTAINS(text, "'num_heads' is missing");
+    CHECK_CONTAINS(text, "\nBiLevelRoutingAttention 'attn': topk=99");
+    CHECK_EQ(edgeformerTakeErrors(text, sizeof(text)), 0U);
+    CHECK_EQ(std::string(text), "");
+    CHECK(Fields().Create() == nullptr);
+    CHECK(edgeformerTakeErrors(text, 5) > 5U);
+    CHECK_EQ(std::string(text), "BiLe");
+}
+
+TEST(only_the_latest_messages_are_kept) {
+    Logged logged;
+    for (int i = 0; i < 100; ++i) {
+        Fields::Float().Int("topk", 1000 + i).Create();
+    }
+    std::vector<char> text(64 * 1024);
+    edgeformerTakeErrors(text.data(), text.size());
+    std::string const kept = text.data();
+    CHECK(kept.find("topk=1067") == std::string::npos);
+    CHECK_CONTAINS(kept, "topk=1068");
+    CHECK_CONTAINS(kept, "topk=1099");
+}
+
+}  // namespace
+}  // namespace edgeformer::bi_level_routing_attention

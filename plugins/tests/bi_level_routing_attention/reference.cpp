@@ -1,0 +1,144 @@
+#include "reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace edgeformer::bi_level_routing_attention {
+namespace {
+
+// The problem with its numbers named.
+class Computation {
+public:
+    Computation(Params const& params, std::vector<double> const& qkv)
+        : p_(params),
+          qkv_(qkv),
+          region_height_(params.height / params.regions),
+          region_width_(params.width / params.regions),
+          regions_(params.regions * params.regions),
+          tokens_(region_height_ * region_width_),
+          channels_(2 * params.qk_dim + params.dim) {
+        result_.output.resize(static_cast<size_t>(p_.batch) * p_.height * p_.width * p_.dim);
+    }
+
+    Reference Run() {
+        for (int32_t image = 0; image < p_.batch; ++image) {
+            for (int32_t region = 0; region < regions_; ++region) {
+                std::vector<int32_t> const picked = Route(image, region);
+                result_.routing.insert(result_.routing.end(), picked.begin(), picked.end());
+                for (int32_t token = 0; token < tokens_; ++token) {
+                    for (int32_t head = 0; head < p_.num_heads; ++head) {
+                        Attend(image, region, token, head, picked);
+                    }
+                }
+            }
+        }
+        return std::move(result_);
+    }
+
+private:
+    size_t Pixel(int32_t image, int32_t region, int32_t token) const {
+        int32_t const row = region / p_.regions * region_height_ + token / region_width_;
+        int32_t const column = region % p_.regions * region_width_ + token % region_width_;
+        return (static_cast<size_t>(image) * p_.height + row) * p_.width + column;
+    }
+
+    double At(size_t pixel, int32_t channel) const { return qkv_[pixel * channels_ + channel]; }
+    double Query(size_t pixel, int32_t channel) const { return At(pixel, channel) * p_.q_scale; }
+    double Key(size_t pixel, int32_t channel) const { return At(pixel, p_.qk_dim + channel) * p_.k_scale; }
+    double Value(size_t pixel, int32_t channel) const { return At(pixel, 2 * p_.qk_dim + channel) * p_.v_scale; }
+
+    double RoutingLogit(int32_t image, int32_t row, int32_t column) const {
+        double logit = 0.;
+        for (int32_t channel = 0; channel < p_.qk_dim; ++channel) {
+            double query = 0.;
+            double key = 0.;
+            for (int32_t token = 0; token < tokens_; ++token) {
+                query += Query(Pixel(image, row, token), channel);
+                key += Key(Pixel(image, column, token), channel);
+            }
+            logit += query / tokens_ * p_.scale * (key / tokens_);
+        }
+        return logit;
+    }
+
+    std::vector<int32_t> Route(int32_t image, int32_t region) const {
+        std::vector<double> logits;
+        for (int32_t other = 0; other < regions_; ++other) {
+            logits.push_back(RoutingLogit(image, region, other));
+        }
+        std::vector<int32_t> order(regions_);
+        std::iota(order.begin(), order.end(), 0);
+        // Stable, so equal logits stay in index order; NaN comes before everything else.
+        std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+            return std::isnan(logits[a]) ? !std::isnan(logits[b]) : logits[a] > logits[b];
+        });
+        order.resize(p_.topk);
+        return order;
+    }
+
+    void Attend(int32_t image, int32_t region, int32_t token, int32_t head, std::vector<int32_t> const& picked) {
+        int32_t const head_dim_qk = p_.qk_dim / p_.num_heads;
+        int32_t const head_dim_v = p_.dim / p_.num_heads;
+        size_t const query = Pixel(image, region, token);
+        std::vector<size_t> keys;
+        for (int32_t other : picked) {
+            for (int32_t key = 0; key < tokens_; ++key) {
+                keys.push_back(Pixel(image, other, key));
+            }
+        }
+        std::vector<double> weights;
+        for (size_t key : keys) {
+            double logit = 0.;
+            double magnitude = 0.;
+            for (int32_t i = 0; i < head_dim_qk; ++i) {
+                int32_t const channel = head * head_dim_qk + i;
+                double const term = p_.scale * Query(query, channel) * Key(key, channel);
+                logit += term;
+                magnitude += std::fabs(term);
+            }
+            weights.push_back(logit);
+            result_.largest_logit = std::fmax(result_.largest_logit, magnitude);
+        }
+        Softmax(weights);
+        for (int32_t i = 0; i < head_dim_v; ++i) {
+            int32_t const channel = head * head_dim_v + i;
+            double sum = 0.;
+            for (size_t k = 0; k < keys.size(); ++k) {
+                sum += weights[k] * Value(keys[k], channel);
+                result_.largest_value = std::fmax(result_.largest_value, std::fabs(Value(keys[k], channel)));
+            }
+            result_.output[query * p_.dim + channel] = sum;
+        }
+    }
+
+    static void Softmax(std::vector<double>& logits) {
+        double largest = -INFINITY;
+        for (double logit : logits) {
+            largest = std::isnan(logit) ? logit : std::max(largest, logit);
+        }
+        double sum = 0.;
+        for (double& logit : logits) {
+            logit = std::exp(logit - largest);
+            sum += logit;
+        }
+        for (double& logit : logits) {
+            logit /= sum;
+        }
+    }
+
+    Params const& p_;
+    std::vector<double> const& qkv_;
+    int32_t region_height_;
+    int32_t region_width_;
+    int32_t regions_;
+    int32_t tokens_;
+    int32_t channels_;
+    Reference result_;
+};
+
+}  // namespace
+
+Reference Compute(Params const& params, std::vector<double> const& qkv) { return Computation(params, qkv).Run(); }
+
+}  // namespace edgeformer::bi_level_routing_attention

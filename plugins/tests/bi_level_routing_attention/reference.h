@@ -1,0 +1,22 @@
+// The op in plain float64: slow, obvious, and the oracle of the kernel tests. It follows
+// edgeformer/ops/bi_level_routing_attention.py; tests/plugins compares the kernels with that one, too.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "bi_level_routing_attention/kernels.h"
+
+namespace edgeformer::bi_level_routing_attention {
+
+struct Reference {
+    std::vector<int32_t> routing;  // [batch, regions^2, topk], best first
+    std::vector<double> output;    // [batch, height, width, dim]
+    double largest_logit = 0.;     // sum over channels of |scale * q * k|, the largest: what rounding errors scale with
+    double largest_value = 0.;     // |v|
+};
+
+// `qkv` holds the exact values that the kernels read (quantized ones without their scales).
+Reference Compute(Params const& params, std::vector<double> const& qkv);
+
+}  // namespace edgeformer::bi_level_routing_attention
