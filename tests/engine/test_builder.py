@@ -229,6 +229,21 @@ def test_ctrl_c_ends_the_child(rtx30: Target, no_leftovers: Callable[[], None]) 
     no_leftovers()
 
 
+def test_cancelling_does_not_wait_for_a_child_that_is_busy(
+    rtx30: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_leftovers: Callable[[], None]
+) -> None:
+    late = tmp_path / "late"
+    python = tmp_path / "python"
+    event = '{"event": "progress", "phase": "busy", "done": 0, "total": 1}'
+    python.write_text(f"#!/bin/sh\necho '{event}'\nsleep 4\ntouch {late}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(builder.sys, "executable", str(python))  # type: ignore[attr-defined]
+    with pytest.raises(BuildCancelled):
+        build_engine(linear_model(), target=rtx30, batch=ONE, on_progress=lambda phase, done, total: False)
+    assert not late.exists()
+    no_leftovers()
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError("nobody reads"), ValueError("a fault of the caller")])
 def test_error_in_the_callback_is_the_callers(
     rtx30: Target, no_leftovers: Callable[[], None], error: Exception
