@@ -217,9 +217,10 @@ def _run_worker(folder: Path, title: str, on_progress: OnProgress | None) -> tup
         process.wait()
     finally:
         if process.poll() is None:
-            process.kill()
+            # With whatever it may have started: its session is its own.
+            os.killpg(process.pid, signal.SIGKILL)
         with process:
-            pass
+            os.killpg(process.pid, signal.SIGKILL)
     if result is None:
         raise BuildFailed(_obituary(process.returncode, title, stderr_path))
     if result["event"] == "failed":

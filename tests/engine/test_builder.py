@@ -235,7 +235,8 @@ def test_cancelling_does_not_wait_for_a_child_that_is_busy(
     late = tmp_path / "late"
     python = tmp_path / "python"
     event = '{"event": "progress", "phase": "busy", "done": 0, "total": 1}'
-    python.write_text(f"#!/bin/sh\necho '{event}'\nsleep 4\ntouch {late}\n")
+    # Busy until its parent lets go of it.
+    python.write_text(f"#!/bin/sh\necho '{event}'\nread line\n: > {late}\n")
     python.chmod(0o755)
     monkeypatch.setattr(builder.sys, "executable", str(python))  # type: ignore[attr-defined]
     with pytest.raises(BuildCancelled):
