@@ -220,7 +220,7 @@ def _run_worker(folder: Path, title: str, on_progress: OnProgress | None) -> tup
             # With whatever it may have started: its session is its own.
             os.killpg(process.pid, signal.SIGKILL)
         with process:
-            os.killpg(process.pid, signal.SIGKILL)
+            pass
     if result is None:
         raise BuildFailed(_obituary(process.returncode, title, stderr_path))
     if result["event"] == "failed":
