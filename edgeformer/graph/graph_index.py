@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "remove_unused",
     "scalar",
+    "sort_nodes",
     "unique_names",
 ]
 
@@ -220,6 +221,30 @@ def remove_unused(model: onnx.ModelProto) -> None:
     if len(infos) != len(graph.value_info):
         del graph.value_info[:]
         graph.value_info.extend(infos)
+
+
+def sort_nodes(model: onnx.ModelProto) -> None:
+    """Put the nodes, in place, in an order in which every tensor is made before it is read; else as they were.
+
+    Raises:
+        InputError: the graph has a cycle.
+    """
+    waiting = list(model.graph.node)
+    made = {name for node in waiting for name in node.output if name}
+    ready: list[onnx.NodeProto] = []
+    while waiting:
+        late = []
+        for node in waiting:
+            if any(name in made for name in node.input):
+                late.append(node)
+            else:
+                ready.append(node)
+                made.difference_update(node.output)
+        if len(late) == len(waiting):
+            raise InputError(f"the graph has a cycle through {describe(late[0])}")
+        waiting = late
+    del model.graph.node[:]
+    model.graph.node.extend(ready)
 
 
 def unique_names(model: onnx.ModelProto) -> UniqueNames:

@@ -27,18 +27,20 @@ from edgeformer.graph.graph_index import GraphIndex, UniqueNames, attribute, des
 from edgeformer.graph.opset import raise_opset
 
 __all__ = [
+    "QMAX",
     "LayerSite",
     "QuantizedWeight",
     "dequantize",
     "insert_qdq",
     "layer_site",
+    "min_max_weight",
     "quantize_array",
     "representable_scale",
 ]
 
 # QuantizeLinear takes FP16 scales from opset 19 on; 20 is what the exporter writes.
 _MINIMUM_OPSET = 20
-_QMAX = 127
+QMAX = 127
 _SIGNIFICANT_BITS = 8  # BF16's
 _SMALLEST_STEP = 2.0**-24  # FP16's smallest subnormal: every scale is a multiple of it
 
@@ -129,7 +131,7 @@ def quantize_array(
         axis: the axis that the scales belong to.
     """
     steps = _along(scale, array.ndim, axis)
-    return np.asarray(np.clip(np.rint(array.astype(np.float64) / steps), -_QMAX, _QMAX), dtype=np.int8)
+    return np.asarray(np.clip(np.rint(array.astype(np.float64) / steps), -QMAX, QMAX), dtype=np.int8)
 
 
 def dequantize(weight: QuantizedWeight, axis: int) -> npt.NDArray[np.float32]:
@@ -174,9 +176,8 @@ def insert_qdq(
     for node in result.graph.node:
         site = layers.get(node.output[0]) if node.output else None
         if site is not None:
-            weight = (weights or {}).get(site.output) or _min_max_weight(index, site)
             nodes += writer.activation(site.activation, ranges[site.activation])
-            nodes += writer.weight(site, weight)
+            nodes += writer.weight(site, (weights or {}).get(site.output))
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             copy.input[0] = writer.pairs[site.activation]
@@ -207,12 +208,16 @@ def _check(index: GraphIndex, sites: Sequence[LayerSite], ranges: Mapping[str, f
         raise InputError("cannot insert Q/DQ: " + "; ".join(faults))
 
 
-def _min_max_weight(index: GraphIndex, site: LayerSite) -> QuantizedWeight:
-    weight = index.array(site.weight)
-    assert weight is not None
-    others = tuple(axis for axis in range(weight.ndim) if axis != site.axis)
-    scales = representable_scale(np.abs(weight).max(axis=others) / _QMAX)
-    return QuantizedWeight(quantize_array(weight, scales, axis=site.axis), scales)
+def min_max_weight(weight: npt.NDArray[Any], axis: int) -> QuantizedWeight:
+    """A weight in INT8 with the largest magnitude of each output channel at 127.
+
+    Args:
+        weight: float, any shape.
+        axis: its output-channel axis.
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    scales = representable_scale(np.abs(weight).max(axis=others) / QMAX)
+    return QuantizedWeight(quantize_array(weight, scales, axis=axis), scales)
 
 
 class _Writer:
@@ -228,7 +233,7 @@ class _Writer:
     def activation(self, tensor: str, amax: float) -> list[onnx.NodeProto]:
         if tensor in self.pairs:
             return []
-        scale = self._constant(f"{tensor}_scale", representable_scale(amax / _QMAX))
+        scale = self._constant(f"{tensor}_scale", representable_scale(amax / QMAX))
         zero = self._constant(f"{tensor}_zero_point", np.asarray(0, dtype=np.int8))
         quantized, restored = self._name(f"{tensor}_quantized"), self._name(f"{tensor}_dequantized")
         self.pairs[tensor] = restored
@@ -237,9 +242,10 @@ class _Writer:
             self._node("DequantizeLinear", [quantized, scale, zero], restored),
         ]
 
-    def weight(self, site: LayerSite, weight: QuantizedWeight) -> list[onnx.NodeProto]:
+    def weight(self, site: LayerSite, given: QuantizedWeight | None) -> list[onnx.NodeProto]:
         original = self._index.array(site.weight)
         assert original is not None
+        weight = given or min_max_weight(original, site.axis)
         if weight.values.shape != original.shape or weight.scales.shape != (original.shape[site.axis],):
             raise InputError(
                 f"the INT8 weight of {site.output!r} has shape {weight.values.shape} and {weight.scales.shape} scales; "

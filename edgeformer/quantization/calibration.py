@@ -1,0 +1,175 @@
+"""What calibration found out about a model, and the file ``calibration.json`` that keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import onnx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgeformer import __version__
+from edgeformer.artifacts import sha256_of_bytes, write_text
+from edgeformer.errors import InputError
+from edgeformer.quantization.recipe import ObserverSettings, Recipe
+from edgeformer.quantization.streaming import SamplesLike
+
+__all__ = [
+    "Calibration",
+    "CalibrationKey",
+    "ChannelRange",
+    "ReturnedLayer",
+    "calibration_key",
+    "load_calibration",
+]
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CalibrationKey(_Strict):
+    """What a calibration depends on. Equal keys: the ranges can be used again.
+
+    Attributes:
+        model: SHA-256 of the float model's graph.
+        data: SHA-256 of the samples, their order and preprocessing.
+        settings: SHA-256 of the recipe's settings and the layers to be quantized.
+        tool: version of edgeformer.
+    """
+
+    model: str
+    data: str
+    settings: str
+    tool: str
+
+    def differences(self, other: CalibrationKey) -> tuple[str, ...]:
+        """Names of the parts that differ."""
+        return tuple(name for name in type(self).model_fields if getattr(self, name) != getattr(other, name))
+
+
+class ChannelRange(_Strict):
+    """Smallest and largest value of each channel of a tensor."""
+
+    minimum: tuple[_Finite, ...]
+    maximum: tuple[_Finite, ...]
+
+
+class ReturnedLayer(_Strict):
+    """A layer that the policy quantizes and that measured sensitivity returned to float.
+
+    Attributes:
+        output: its output tensor.
+        snr_alone_db: SNR of the network's outputs with this layer alone in INT8.
+    """
+
+    output: str
+    snr_alone_db: _Finite
+
+
+class Calibration(_Strict):
+    """What calibration found: with the model and the recipe, all that the quantized model depends on.
+
+    Attributes:
+        schema_version: of the file.
+        key: what it depends on.
+        recipe: the recipe's name.
+        observer: the observer's settings.
+        images: number of images seen.
+        ranges: activation -> amax, the magnitude that becomes 127. After balancing, so some tensors are only there.
+        channels: activation, before balancing -> the ranges of its channels; what balancing needs.
+        bias_errors: layer output -> mean error of each channel that INT8 makes there; its bias is corrected by it.
+        snr_db: SNR of the outputs on calibration images, layers returned; None where the recipe asks for no SNR.
+        snr_all_int8_db: the same with no layer returned.
+        returned: layers that went back to float, in the order of the harm they do.
+    """
+
+    schema_version: Literal[1] = 1
+    key: CalibrationKey
+    recipe: str
+    observer: ObserverSettings
+    images: Annotated[int, Field(ge=1)]
+    ranges: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    channels: dict[str, ChannelRange] = {}
+    bias_errors: dict[str, tuple[_Finite, ...]] = {}
+    snr_db: _Finite | None = None
+    snr_all_int8_db: _Finite | None = None
+    returned: tuple[ReturnedLayer, ...] = ()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all."""
+        write_text(path, json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+
+    def check_key(self, key: CalibrationKey, path: str | os.PathLike[str]) -> None:
+        """Refuse a calibration that was made for something else.
+
+        Raises:
+            InputError: the keys differ; the message says in what.
+        """
+        differing = self.key.differences(key)
+        if differing:
+            reasons = "; ".join(
+                f"{_PARTS[name]} ({getattr(self.key, name)[:12]} there, {getattr(key, name)[:12]} here)"
+                for name in differing
+            )
+            raise InputError(
+                f"the calibration {os.fspath(path)!r} was made for something else: {reasons}. Delete the file or name "
+                "another one to calibrate anew."
+            )
+
+
+_PARTS = {
+    "model": "another model",
+    "data": "other calibration data",
+    "settings": "other settings of the recipe or other layers",
+    "tool": "another version of edgeformer",
+}
+
+
+def load_calibration(path: str | os.PathLike[str]) -> Calibration:
+    """Read a ``calibration.json``.
+
+    Raises:
+        InputError: the file cannot be read, is no JSON, or is not of this schema.
+    """
+    name = os.fspath(path)
+    try:
+        return Calibration.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the calibration {name!r}: {error}") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"the calibration {name!r} is damaged ({error}): delete it to calibrate anew") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise InputError(
+            f"the calibration {name!r} is damaged or of another version ({where}: {first['msg']}): delete it to "
+            "calibrate anew"
+        ) from error
+
+
+def calibration_key(
+    model: onnx.ModelProto, samples: SamplesLike, recipe: Recipe, layers: Sequence[str]
+) -> CalibrationKey:
+    """The key of a calibration; reads the samples' content once.
+
+    Args:
+        model: the float model as it was given.
+        samples: the calibration data.
+        recipe: its settings count, its name does not.
+        layers: outputs of the layers to be quantized.
+    """
+    settings = json.dumps(
+        [recipe.model_dump(mode="json", exclude={"name", "overrides"}), sorted(layers)], sort_keys=True
+    )
+    return CalibrationKey(
+        model=sha256_of_bytes(model.graph.SerializeToString(deterministic=True)),
+        data=samples.sha256(),
+        settings=sha256_of_bytes(settings.encode()),
+        tool=__version__,
+    )

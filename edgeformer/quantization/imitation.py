@@ -1,0 +1,137 @@
+"""Imitating INT8 layers beside the float ones, in one graph: what calibration measures errors with.
+
+For a layer ``y = x @ W + b`` at a site, ``x' = DQ(Q(x))`` and ``W'`` (the dequantized INT8 weight) are added to the
+float graph, as insert_qdq would write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeformer.graph.graph_index import GraphIndex, sort_nodes, unique_names
+from edgeformer.graph.qdq import QMAX, LayerSite, dequantize, min_max_weight, representable_scale
+
+__all__ = ["with_error_means", "with_switches"]
+
+
+def with_error_means(
+    model: onnx.ModelProto, sites: Sequence[LayerSite], ranges: Mapping[str, float]
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The float model plus, for each layer, the mean over all positions of what INT8 changes in its output.
+
+    Returns:
+        The model, and layer output -> name of the tensor ``[channels]`` with its mean error.
+    """
+    writer = _Writer(model, ranges)
+    means = {}
+    for site in sites:
+        _, restored = writer.weights(site)
+        imitation = writer.twin(site, writer.rounded(site), writer.constant("weight", restored))
+        # MatMul and Gemm keep their channels last, Conv at axis 1.
+        is_conv = writer.index.producer[site.output].op_type == "Conv"
+        shape = writer.index.shape(site.output)
+        rank = restored.ndim if shape is None else len(shape)
+        axes = [axis for axis in range(rank) if axis != (1 if is_conv else rank - 1)]
+        error = writer.op("Sub", imitation, site.output)
+        means[site.output] = writer.op("ReduceMean", error, writer.constant("axes", np.asarray(axes)), keepdims=0)
+    return writer.model(), means
+
+
+def with_switches(
+    model: onnx.ModelProto,
+    sites: Sequence[LayerSite],
+    ranges: Mapping[str, float],
+    bias_errors: Mapping[str, Sequence[float]],
+) -> tuple[onnx.ModelProto, str]:
+    """The model with a switch for each layer: 0 leaves it in float, 1 makes it INT8.
+
+    Returns:
+        The model, and the name of its new input, float32 ``[len(sites)]``: the switches in the order of ``sites``.
+    """
+    writer = _Writer(model, ranges)
+    switches = writer.name("int8_switches")
+    for i, site in enumerate(sites):
+        gate = writer.op("Gather", switches, writer.constant("index", np.asarray(i)))
+        rounded = writer.op("Sub", writer.rounded(site), site.activation)
+        weight, restored = writer.weights(site)
+        error = np.asarray(bias_errors.get(site.output, [0.0]), dtype=np.float32)
+        layer = writer.index.producer[site.output]
+        if layer.op_type == "Conv":
+            error = error.reshape(-1, *(1,) * (weight.ndim - 2))
+        layer.input[0] = writer.mixed(gate, site.activation, rounded)
+        layer.input[site.weight_input] = writer.mixed(
+            gate, writer.constant("weight", weight), writer.constant("weight_change", restored - weight)
+        )
+        layer.output[0] = writer.name(f"int8_{site.output}")
+        writer.mixed(gate, layer.output[0], writer.constant("bias_change", -error), output=site.output)
+    result = writer.model()
+    result.graph.input.append(helper.make_tensor_value_info(switches, TensorProto.FLOAT, [len(sites)]))
+    return result, switches
+
+
+class _Writer:
+    """Adds nodes to a copy of a graph."""
+
+    def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, float]) -> None:
+        self._copy = onnx.ModelProto()
+        self._copy.CopyFrom(model)
+        self.index = GraphIndex(self._copy)
+        self.name = unique_names(model)
+        self._ranges = ranges
+        self._rounded: dict[str, str] = {}
+        self._new: list[onnx.NodeProto] = []
+
+    def constant(self, base: str, array: npt.NDArray[Any]) -> str:
+        """A new initializer."""
+        name = self.name(f"int8_{base}")
+        self._copy.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def op(self, op_type: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """The output of a new node."""
+        made = output or self.name(f"int8_{op_type}")
+        self._new.append(helper.make_node(op_type, list(inputs), [made], name=self.name(f"{made}_node"), **attributes))
+        return made
+
+    def rounded(self, site: LayerSite) -> str:
+        """The layer's activation behind a Q/DQ pair."""
+        tensor = site.activation
+        if tensor not in self._rounded:
+            scale = self.constant("scale", representable_scale(self._ranges[tensor] / QMAX))
+            zero = self.constant("zero_point", np.asarray(0, dtype=np.int8))
+            self._rounded[tensor] = self.op(
+                "DequantizeLinear", self.op("QuantizeLinear", tensor, scale, zero), scale, zero
+            )
+        return self._rounded[tensor]
+
+    def weights(self, site: LayerSite) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """The layer's weight, and what its INT8 form stands for."""
+        weight = self.index.array(site.weight)
+        assert weight is not None
+        return weight, dequantize(min_max_weight(weight, site.axis), site.axis)
+
+    def twin(self, site: LayerSite, activation: str, weight: str) -> str:
+        """The output of a second layer like the one at ``site``, with other inputs."""
+        node = onnx.NodeProto()
+        node.CopyFrom(self.index.producer[site.output])
+        node.input[0], node.input[site.weight_input] = activation, weight
+        node.output[0] = self.name(f"int8_{site.output}")
+        node.name = self.name(f"{node.output[0]}_node")
+        self._new.append(node)
+        return str(node.output[0])
+
+    def mixed(self, gate: str, base: str, change: str, output: str | None = None) -> str:
+        """``base + gate * change``: exactly ``base`` where the gate is 0."""
+        return self.op("Add", base, self.op("Mul", gate, change), output=output)
+
+    def model(self) -> onnx.ModelProto:
+        """The graph with the new nodes in it."""
+        self._copy.graph.node.extend(self._new)
+        sort_nodes(self._copy)
+        return self._copy

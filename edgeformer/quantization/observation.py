@@ -1,0 +1,120 @@
+"""Two of calibration's passes over the data: the ranges of activations, and the mean errors that INT8 makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgeformer.errors import InputError
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.opset import raise_opset
+from edgeformer.graph.qdq import LayerSite
+from edgeformer.quantization.calibration import ChannelRange
+from edgeformer.quantization.imitation import with_error_means
+from edgeformer.quantization.observers import ChannelObserver, RangeObserver
+from edgeformer.quantization.recipe import ObserverSettings
+from edgeformer.quantization.streaming import Progress, SamplesLike, TensorStream
+
+__all__ = ["Observation", "mean_errors", "observe"]
+
+# ReduceMean takes its axes as an input from here on.
+_IMITATION_OPSET = 18
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What `observe` saw.
+
+    Attributes:
+        images: number of images.
+        ranges: activation -> amax.
+        channels: activation -> the ranges of its channels.
+    """
+
+    images: int
+    ranges: dict[str, float]
+    channels: dict[str, ChannelRange]
+
+
+def observe(
+    model: onnx.ModelProto,
+    samples: SamplesLike,
+    sites: Sequence[LayerSite],
+    *,
+    observer: ObserverSettings,
+    batch_size: int,
+    progress: Progress | None = None,
+    what: str = "observing ranges",
+) -> Observation:
+    """Ranges of the activations at ``sites`` over all samples, in FP32.
+
+    The state is a histogram of fixed size for each tensor: memory does not grow with the number of images.
+
+    Raises:
+        InputError: no samples; they do not fit the model; a tensor takes a value that is not finite (it is named).
+    """
+    index = GraphIndex(model)
+    axes = {site.activation: 1 if index.producer[site.output].op_type == "Conv" else -1 for site in sites}
+    stream = TensorStream(model, list(axes))
+    ranges = {name: RangeObserver(observer) for name in axes}
+    channels = {name: ChannelObserver(axis) for name, axis in axes.items()}
+    images = 0
+    for count, values in stream.over(samples, batch_size, what, progress):
+        broken = [name for name in axes if not np.isfinite(values[name]).all()]
+        if broken:
+            raise InputError(
+                f"calibration images {images} to {images + count - 1} make NaN or infinity in {len(broken)} "
+                f"activations, first in {broken[0]!r}: check the images and the model's weights"
+            )
+        images += count
+        for name in axes:
+            ranges[name].update(values[name])
+            channels[name].update(values[name])
+    return Observation(
+        images,
+        {name: seen.amax() for name, seen in ranges.items()},
+        {
+            name: ChannelRange(minimum=short(seen.minimum), maximum=short(seen.maximum))
+            for name, seen in channels.items()
+        },
+    )
+
+
+def mean_errors(
+    model: onnx.ModelProto,
+    samples: SamplesLike,
+    sites: Sequence[LayerSite],
+    ranges: Mapping[str, float],
+    *,
+    batch_size: int,
+    progress: Progress | None = None,
+    what: str = "measuring bias errors",
+) -> dict[str, tuple[float, ...]]:
+    """Mean error that INT8 makes in each output channel of each layer, the layer's input being exact.
+
+    Rounding is no pure noise: a background of one value is always rounded the same way, and a weight's rounding error
+    times a mean activation is a constant. Both move a layer's output by an amount that its bias can take back (bias
+    correction: Nagel et al., arXiv 1906.04721, section 4.2).
+
+    Returns:
+        Layer output -> ``[channels]`` errors, to be subtracted from its bias.
+    """
+    imitated, means = with_error_means(raise_opset(model, _IMITATION_OPSET), sites, ranges)
+    stream = TensorStream(imitated, list(means.values()))
+    totals: dict[str, npt.NDArray[Any]] = {}
+    images = 0
+    for count, values in stream.over(samples, batch_size, what, progress):
+        images += count
+        for output, tensor in means.items():
+            totals[output] = totals.get(output, 0.0) + values[tensor].astype(np.float64) * count
+    return {output: short(total / images) for output, total in totals.items()}
+
+
+def short(array: npt.NDArray[Any] | None) -> tuple[float, ...]:
+    """The numbers with seven digits, which is what FP32 has, so that the calibration file stays small."""
+    return () if array is None else tuple(float(f"{value:.7g}") for value in array)

@@ -1,0 +1,209 @@
+"""Post-training quantization of a float graph: policy, calibration, balancing, bias correction and Q/DQ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgeformer.errors import InputError
+from edgeformer.graph.fold_batch_norm import fold_batch_norm
+from edgeformer.graph.graph_index import GraphIndex, unique_names
+from edgeformer.graph.opset import raise_opset
+from edgeformer.graph.qdq import LayerSite, insert_qdq, layer_site
+from edgeformer.quantization.balance import balance
+from edgeformer.quantization.bias import add_to_bias
+from edgeformer.quantization.calibration import Calibration, calibration_key, load_calibration
+from edgeformer.quantization.observation import mean_errors, observe
+from edgeformer.quantization.policy import Decision, decide
+from edgeformer.quantization.recipe import ObserverSettings, Recipe, load_recipe
+from edgeformer.quantization.sensitivity import SwitchedModel, measure, spread_batches
+from edgeformer.quantization.streaming import Progress, SamplesLike
+
+__all__ = ["QuantizeResult", "calibrate", "quantize"]
+
+_BATCH_SIZE = 8
+# What the passes need: ReduceMean with its axes as an input (18), Q/DQ with 16-bit scales (19), as the exporter writes.
+_OPSET = 20
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """A quantized model and how it came about.
+
+    Attributes:
+        model: FP32 typed, with Q/DQ pairs; `edgeformer.graph.types.to_float_type` makes it FP16 or BF16.
+        calibration: what it was made from.
+        decisions: for every layer, what became of it and why.
+        reused: whether the calibration was read from the cache.
+    """
+
+    model: onnx.ModelProto
+    calibration: Calibration
+    decisions: tuple[Decision, ...]
+    reused: bool
+
+
+def quantize(
+    model: onnx.ModelProto,
+    samples: SamplesLike | None,
+    *,
+    recipe: Recipe | None = None,
+    calibration_cache: str | os.PathLike[str] | None = None,
+    batch_size: int = _BATCH_SIZE,
+    progress: Progress | None = None,
+) -> QuantizeResult:
+    """Quantize ``model`` to INT8 as ``recipe`` says.
+
+    Args:
+        model: an FP32 graph, fused or not.
+        samples: calibration images, prepared at the model's input size.
+        recipe: None is the default one.
+        calibration_cache: a ``calibration.json``: read and used where it exists, written where it does not.
+        batch_size: images a run in calibration, where the model leaves it open.
+        progress: told what is going on.
+
+    Raises:
+        InputError: no data; data or recipe do not fit the model; the cache is damaged or was made for something else;
+            the model is quantized already or has nothing to quantize.
+    """
+    if samples is None:
+        raise InputError("INT8 needs calibration data: give a folder of images, an .npy or .npz file, or an iterator")
+    recipe = recipe or load_recipe()
+    prepared = _prepare(model)
+    decisions = decide(prepared, recipe.overrides)
+    sites = _sites(prepared, decisions)
+    key = calibration_key(model, samples, recipe, [site.output for site in sites])
+    cache = None if calibration_cache is None else Path(calibration_cache)
+    if cache is not None and cache.exists():
+        calibration = load_calibration(cache)
+        calibration.check_key(key, cache)
+        return _apply(prepared, decisions, calibration, reused=True)
+    calibration = calibrate(model, samples, recipe=recipe, batch_size=batch_size, progress=progress)
+    if cache is not None:
+        calibration.save(cache)
+    return _apply(prepared, decisions, calibration, reused=False)
+
+
+def calibrate(
+    model: onnx.ModelProto,
+    samples: SamplesLike,
+    *,
+    recipe: Recipe | None = None,
+    batch_size: int = _BATCH_SIZE,
+    progress: Progress | None = None,
+) -> Calibration:
+    """All of `quantize` that needs data.
+
+    The model runs in FP32 in ONNX Runtime, the op through its function body. Memory holds one batch at a time.
+
+    Args:
+        model: an FP32 graph, fused or not.
+        samples: calibration images.
+        recipe: None is the default one.
+        batch_size: images a run, where the model leaves it open.
+        progress: told what is going on.
+
+    Raises:
+        InputError: as `quantize`.
+    """
+    recipe = recipe or load_recipe()
+    prepared = _prepare(model)
+    decisions = decide(prepared, recipe.overrides)
+    sites = _sites(prepared, decisions)
+    key = calibration_key(model, samples, recipe, [site.output for site in sites])
+    channels = {}
+    if recipe.balance:
+        # The largest magnitudes only: balancing asks for the ends of each channel, whatever observer the recipe names.
+        ends = ObserverSettings(kind="min_max")
+        seen = observe(
+            prepared, samples, sites, observer=ends, batch_size=batch_size, progress=progress, what="observing channels"
+        )
+        channels = seen.channels
+        prepared = balance(prepared, sites, channels)
+        sites = _sites(prepared, decisions)
+    seen = observe(prepared, samples, sites, observer=recipe.observer, batch_size=batch_size, progress=progress)
+    errors = {}
+    if recipe.correct_bias:
+        errors = mean_errors(prepared, samples, sites, seen.ranges, batch_size=batch_size, progress=progress)
+    calibration = Calibration(
+        key=key,
+        recipe=recipe.name,
+        observer=recipe.observer,
+        images=seen.images,
+        ranges=seen.ranges,
+        channels=channels,
+        bias_errors=errors,
+    )
+    if recipe.min_snr_db is None:
+        return calibration
+    switched = SwitchedModel(prepared, sites, seen.ranges, errors, spread_batches(samples, batch_size, len(sites)))
+    found = measure(
+        switched,
+        [site.output for site in sites],
+        min_snr_db=recipe.min_snr_db,
+        max_float_share=recipe.max_float_share,
+        progress=progress,
+    )
+    return calibration.model_copy(
+        update={
+            "snr_db": found.snr_db,
+            "snr_all_int8_db": found.snr_all_int8_db,
+            "returned": found.returned,
+        }
+    )
+
+
+def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model that is calibrated and quantized: batch norms folded, at an opset that knows 16-bit scales."""
+    present = [node.op_type for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    if present:
+        raise InputError(f"the model is quantized already ({len(present)} Q/DQ nodes): give the float model")
+    return fold_batch_norm(raise_opset(model, _OPSET))
+
+
+def _sites(model: onnx.ModelProto, decisions: Sequence[Decision]) -> list[LayerSite]:
+    """Where the layers chosen stand in ``model``; balancing changes their inputs and not their outputs."""
+    index = GraphIndex(model)
+    found = [layer_site(index, index.producer[item.output]) for item in decisions if item.quantized]
+    sites = [site for site in found if isinstance(site, LayerSite)]
+    if not sites:
+        raise InputError(
+            "nothing in this model is to be quantized: it has no Linear and no dense convolution besides its "
+            "classifier, or the recipe leaves all of them out"
+        )
+    return sites
+
+
+def _apply(
+    prepared: onnx.ModelProto, decisions: Sequence[Decision], calibration: Calibration, *, reused: bool
+) -> QuantizeResult:
+    model = balance(prepared, _sites(prepared, decisions), calibration.channels) if calibration.channels else prepared
+    returned = {layer.output: layer for layer in calibration.returned}
+    sites = [site for site in _sites(model, decisions) if site.output not in returned]
+    result = _correct(insert_qdq(model, sites, calibration.ranges), sites, calibration.bias_errors)
+    final = []
+    for decision in decisions:
+        layer = returned.get(decision.output)
+        if layer is not None:
+            because = f"returned to float: alone in INT8 it leaves the outputs {layer.snr_alone_db:.1f} dB"
+            decision = replace(decision, quantized=False, because=because)
+        final.append(decision)
+    return QuantizeResult(result, calibration, tuple(final), reused)
+
+
+def _correct(
+    model: onnx.ModelProto, sites: Sequence[LayerSite], errors: Mapping[str, Sequence[float]]
+) -> onnx.ModelProto:
+    """Take the mean error of each layer back in its bias. ``model`` is edited and given back."""
+    index = GraphIndex(model)
+    name = unique_names(model)
+    for site in sites:
+        if site.output in errors:
+            error = np.asarray(errors[site.output], dtype=np.float64)
+            add_to_bias(model, index, index.producer[site.output], -error, name)
+    return model

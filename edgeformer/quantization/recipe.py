@@ -1,0 +1,110 @@
+"""Recipes: which layers become INT8, how ranges are observed, and what accuracy is asked for - as a JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgeformer.errors import InputError
+
+__all__ = ["ObserverSettings", "Override", "Recipe", "list_recipes", "load_recipe"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ObserverSettings(_Strict):
+    """How the range of an activation is taken from what calibration shows.
+
+    Attributes:
+        kind: ``min_max`` (the largest magnitude), ``percentile`` (of the magnitudes) or ``mse`` (the range with the
+            smallest mean square quantization error).
+        percentile: for ``percentile``: the share of magnitudes inside the range, in percent.
+    """
+
+    kind: Literal["min_max", "percentile", "mse"] = "mse"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.999
+
+
+class Override(_Strict):
+    """Takes matching layers in or out, whatever the default policy says. Later overrides win.
+
+    Attributes:
+        name: shell pattern (``*``, ``?``, ``[...]``) on the node's name, output tensor or weight.
+        op_type: shell pattern on the operator (``MatMul``, ``Gemm``, ``Conv``).
+        quantize: take in or leave out.
+        because: the reason, for the report.
+    """
+
+    name: str = "*"
+    op_type: str = "*"
+    quantize: bool
+    because: Annotated[str, Field(min_length=1)]
+
+
+class Recipe(_Strict):
+    """How a model is quantized.
+
+    Attributes:
+        schema_version: of this format.
+        name: for reports.
+        observer: how activation ranges are taken.
+        balance: even out activations before the Linears that a LayerNormalization feeds, by moving scale and offset
+            of each channel between the norm and the weights; and centre one-sided activations (after GELU).
+            Exact in float.
+        correct_bias: subtract the mean error of the INT8 weights from each layer's bias.
+        min_snr_db: SNR of the outputs, in dB, that the INT8 model should keep on the calibration images; the most
+            harmful layers return to float until it does. None: no layer returns.
+        max_float_share: at most this share of the layers returns; the rest stays INT8 even below ``min_snr_db``.
+        overrides: exceptions from the default policy.
+    """
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(min_length=1)]
+    observer: ObserverSettings = ObserverSettings()
+    balance: bool = True
+    correct_bias: bool = True
+    min_snr_db: Annotated[float, Field(gt=0, lt=120)] | None = None
+    max_float_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    overrides: tuple[Override, ...] = ()
+
+
+def _folder() -> Any:
+    return resources.files("edgeformer.quantization") / "recipes"
+
+
+def list_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with edgeformer."""
+    return tuple(sorted(item.name.removesuffix(".json") for item in _folder().iterdir() if item.name.endswith(".json")))
+
+
+def load_recipe(source: str | os.PathLike[str] = "default") -> Recipe:
+    """A recipe by the name of one that comes with edgeformer, or from a JSON file.
+
+    Raises:
+        InputError: no such recipe or file, no JSON, or values that the schema refuses; all of them are listed.
+    """
+    if isinstance(source, str) and source in list_recipes():
+        text = (_folder() / f"{source}.json").read_text(encoding="utf-8")
+    else:
+        path = Path(source)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"cannot read the recipe {str(source)!r}: {error}. Give a JSON file or one of: "
+                f"{', '.join(list_recipes())}"
+            ) from error
+    try:
+        return Recipe.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise InputError(f"the recipe {str(source)!r} is no JSON: {error}") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+        raise InputError(f"the recipe {str(source)!r} is wrong: {faults}") from error

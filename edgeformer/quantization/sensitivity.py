@@ -1,0 +1,170 @@
+"""Measured sensitivity: how much INT8 costs at the network's outputs, all layers together and each layer alone.
+
+Where the outputs' SNR misses what the recipe asks for, the layers that alone do the most harm return to float, one
+after another, until it is met or the recipe's share of layers is used up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgeformer.graph.qdq import LayerSite
+from edgeformer.quantization.calibration import ReturnedLayer
+from edgeformer.quantization.imitation import with_switches
+from edgeformer.quantization.streaming import Progress, SamplesLike, TensorStream
+
+__all__ = ["Sensitivity", "SwitchedModel", "measure", "snr_db", "spread_batches"]
+
+# An SNR that stands for "no difference at all": JSON has no infinity.
+_NO_NOISE_DB = 200.0
+# The SNR is measured on this many images. Ranking layers asks for one run of the model for each layer and image: a deep
+# model gets fewer images, so that the time grows with its depth and not with the square of it.
+_SNR_IMAGES = 64
+_RANKING_RUNS = 400
+_RANKING_IMAGES = (4, 32)
+# What the first batch says about the SNR of all of them may be off by this much.
+_DOUBT_DB = 1.0
+
+
+def snr_db(noise: float) -> float:
+    """``-10 log10(noise)`` in dB for a relative noise power, at most 200."""
+    return min(-10 * math.log10(noise), _NO_NOISE_DB) if noise > 0 else _NO_NOISE_DB
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What was measured and decided.
+
+    Attributes:
+        snr_all_int8_db: SNR of the outputs with every layer in INT8, the worst output counting.
+        snr_db: the same with the returned layers in float.
+        returned: the layers that returned, most harmful first.
+    """
+
+    snr_all_int8_db: float
+    snr_db: float
+    returned: tuple[ReturnedLayer, ...]
+
+
+class SwitchedModel:
+    """The model with a switch for each layer, in one session, and the images to measure on.
+
+    Args:
+        model: the float model, balanced.
+        sites: the layers.
+        ranges: their activations' ranges.
+        bias_errors: their mean errors, subtracted where the layer is in INT8.
+        batches: images, ``[N, 3, H, W]`` float32 each.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        sites: Sequence[LayerSite],
+        ranges: Mapping[str, float],
+        bias_errors: Mapping[str, Sequence[float]],
+        batches: Sequence[npt.NDArray[np.float32]],
+    ) -> None:
+        switched, self._switches = with_switches(model, sites, ranges, bias_errors)
+        self._positions = {site.output: i for i, site in enumerate(sites)}
+        self._outputs = [value.name for value in model.graph.output]
+        self._stream = TensorStream(switched, self._outputs, [self._switches])
+        self._batches = batches
+        self._references = [self.run(images, ()) for images in batches]
+
+    def run(self, images: npt.NDArray[np.float32], layers: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """The outputs for a batch, with ``layers`` (their output tensors) in INT8 and all others in float."""
+        switches = np.zeros(len(self._positions), np.float32)
+        switches[[self._positions[layer] for layer in layers]] = 1
+        return self._stream.run(images, **{self._switches: switches})
+
+    def noise(self, layers: Sequence[str], batches: int | None = None) -> float:
+        """Relative noise power ``sum (ref - x)^2 / sum ref^2`` of the output where it is largest.
+
+        Args:
+            layers: the layers in INT8.
+            batches: measure on so many of the batches only.
+        """
+        noise = dict.fromkeys(self._outputs, 0.0)
+        power = dict.fromkeys(self._outputs, 0.0)
+        for images, references in zip(self._batches[:batches], self._references, strict=False):
+            found = self.run(images, layers)
+            for name, reference in references.items():
+                wide = reference.astype(np.float64)
+                power[name] += float((wide**2).sum())
+                noise[name] += float(((wide - found[name]) ** 2).sum())
+        return max(noise[name] / power[name] if power[name] else float(noise[name] > 0) for name in self._outputs)
+
+
+def measure(
+    switched: SwitchedModel,
+    layers: Sequence[str],
+    *,
+    min_snr_db: float,
+    max_float_share: float,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """Measure the INT8 model, and return layers to float until it keeps ``min_snr_db`` or the share is used up.
+
+    Args:
+        switched: the model and its images; the first batch ranks the layers.
+        layers: output tensors of the layers that are to be INT8.
+        min_snr_db: the SNR wanted, in dB.
+        max_float_share: at most this share of ``layers`` returns.
+        progress: told after each layer.
+    """
+    everything = snr_db(switched.noise(layers))
+    allowed = math.floor(max_float_share * len(layers))
+    if everything >= min_snr_db or not allowed:
+        return Sensitivity(everything, everything, ())
+    alone = {}
+    for done, layer in enumerate(layers, 1):
+        alone[layer] = snr_db(switched.noise([layer], batches=1))
+        if progress is not None:
+            progress("measuring sensitivity", done, len(layers))
+    ranked = sorted(layers, key=lambda layer: alone[layer])
+    best, count = everything, 0
+    for returned in range(1, allowed + 1):
+        kept = ranked[returned:]
+        # The first batch tells cheaply whether it is worth asking all of them.
+        if snr_db(switched.noise(kept, batches=1)) < min_snr_db - _DOUBT_DB and returned < allowed:
+            continue
+        now = snr_db(switched.noise(kept))
+        if now > best:
+            best, count = now, returned
+        if now >= min_snr_db:
+            break
+    chosen = [ReturnedLayer(output=layer, snr_alone_db=round(alone[layer], 2)) for layer in ranked[:count]]
+    return Sensitivity(everything, best, tuple(chosen))
+
+
+def spread_batches(samples: SamplesLike, batch_size: int, layers: int) -> list[npt.NDArray[np.float32]]:
+    """At most 64 images evenly spread over the samples, which may be sorted by class, in batches that rank layers.
+
+    Args:
+        samples: the calibration data.
+        batch_size: in which they are read.
+        layers: number of layers to be ranked.
+    """
+    step = max(1, (samples.count or _SNR_IMAGES) // _SNR_IMAGES)
+    chosen: list[npt.NDArray[np.float32]] = []
+    position = 0
+    for batch in samples.batches(batch_size):
+        for image in batch.images:
+            if position % step == 0 and len(chosen) < _SNR_IMAGES:
+                chosen.append(image)
+            position += 1
+        if len(chosen) == _SNR_IMAGES:
+            break
+    # Neighbours may be of one class: every batch takes images from all over.
+    low, high = _RANKING_IMAGES
+    size = min(max(_RANKING_RUNS // layers, low), high)
+    count = -(-len(chosen) // size)
+    return [np.stack(chosen[start::count]) for start in range(count)]

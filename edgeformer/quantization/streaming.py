@@ -1,0 +1,146 @@
+"""Running a model over samples, batch by batch, and showing chosen tensors to whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import helper
+
+from edgeformer.errors import InputError
+
+__all__ = ["BatchLike", "Progress", "SamplesLike", "TensorStream"]
+
+Progress = Callable[[str, int, "int | None"], None]
+"""Called with what is going on, how many images are done, and how many there are, where that is known."""
+
+
+class BatchLike(Protocol):
+    """What calibration reads of a batch: ``images``, float32 ``[N, 3, H, W]``."""
+
+    @property
+    def images(self) -> npt.NDArray[np.float32]:
+        """The preprocessed images."""
+
+
+class SamplesLike(Protocol):
+    """What calibration asks of its data; `edgeformer.data.Samples` is one."""
+
+    @property
+    def count(self) -> int | None:
+        """Number of samples, or None where only reading them could tell."""
+
+    def batches(self, batch_size: int) -> Iterator[BatchLike]:
+        """All samples from the beginning, ``batch_size`` at a time."""
+
+    def sha256(self) -> str:
+        """Hash of content, order and preprocessing."""
+
+
+class TensorStream:
+    """The named tensors of a model for one batch of images after another; one batch is in memory at a time.
+
+    Args:
+        model: a model with one float input ``[N, 3, H, W]``.
+        tensors: names of tensors to look at, the input included.
+        extra_inputs: names of the inputs that `run` takes besides the images.
+
+    Raises:
+        InputError: the model has another number of inputs, or ONNX Runtime cannot load it.
+    """
+
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], extra_inputs: Sequence[str] = ()) -> None:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        initializers = {tensor.name for tensor in model.graph.initializer}
+        inputs = [v for v in model.graph.input if v.name not in initializers and v.name not in extra_inputs]
+        if len(inputs) != 1:
+            names = [value.name for value in inputs]
+            raise InputError(f"calibration feeds images to one input, and this model has {len(inputs)}: {names}")
+        self.input = inputs[0].name
+        self.tensors = tuple(tensors)
+        self._fetched = [name for name in self.tensors if name != self.input]
+        have = {value.name for value in copy.graph.output}
+        copy.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in self._fetched if n not in have)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Fused nodes would hide tensors and, around Q/DQ, change arithmetic: what is written is what runs.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        try:
+            self._session = onnxruntime.InferenceSession(
+                copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
+            raise InputError(f"ONNX Runtime cannot run the model for calibration: {error}") from error
+        self._shape: list[Any] = self._session.get_inputs()[0].shape
+        for value in self._session.get_inputs():
+            if value.name == self.input:
+                self._shape = value.shape
+
+    @property
+    def batch_size(self) -> int | None:
+        """The batch size that the model is fixed to, or None."""
+        return self._shape[0] if isinstance(self._shape[0], int) else None
+
+    def run(self, images: npt.NDArray[np.float32], **extra: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """The tensors for one batch.
+
+        A model with a fixed batch size gets a smaller batch filled up with repetitions of its own images.
+
+        Args:
+            images: float32 ``[N, 3, H, W]``.
+            extra: the further inputs.
+
+        Raises:
+            InputError: the images do not fit the model's input.
+        """
+        fits = images.ndim == len(self._shape) and all(
+            not isinstance(wanted, int) or wanted == got
+            for wanted, got in zip(self._shape[1:], images.shape[1:], strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"a batch of shape {list(images.shape)} does not fit the model's input {self.input!r} of shape "
+                f"{self._shape}: prepare the data at the model's input size"
+            )
+        if self.batch_size is not None and len(images) != self.batch_size:
+            images = np.resize(images, (self.batch_size, *images.shape[1:]))
+        outputs = self._session.run(self._fetched, {self.input: images, **extra})
+        found = dict(zip(self._fetched, outputs, strict=True))
+        if self.input in self.tensors:
+            found[self.input] = images
+        return found
+
+    def over(
+        self,
+        samples: SamplesLike,
+        batch_size: int,
+        what: str,
+        progress: Progress | None = None,
+        limit: int | None = None,
+    ) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
+        """Number of images and the tensors, for one batch after another, at most ``limit`` images.
+
+        Raises:
+            InputError: there are no samples, or they do not fit.
+        """
+        done = 0
+        total = samples.count
+        if limit is not None:
+            total = limit if total is None else min(limit, total)
+        for batch in samples.batches(self.batch_size or batch_size):
+            images = batch.images if limit is None else batch.images[: limit - done]
+            if not len(images):
+                break
+            yield len(images), self.run(images)
+            done += len(images)
+            if progress is not None:
+                progress(what, done, total)
+        if not done:
+            raise InputError(
+                "there are no calibration images: give a folder, an array file or an iterator that holds some"
+            )
