@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from edgeformer.models import list_models as list_models
     from edgeformer.models import load_checkpoint as load_checkpoint
     from edgeformer.pipeline import build as build
-    from edgeformer.pipeline import export as export
-    from edgeformer.pipeline import verify as verify
-    from edgeformer.quantization import quantize as quantize
+    from edgeformer.pipeline import export_model as export_model
+    from edgeformer.pipeline import verify_bundle as verify_bundle
+    from edgeformer.quantization.quantize import quantize as quantize
 
 # Where each public name lives.
 _HOMES = {
@@ -46,7 +46,7 @@ _HOMES = {
     "create_model": "edgeformer.models",
     "EdgeformerError": "edgeformer.errors",
     "EnvironmentFault": "edgeformer.errors",
-    "export": "edgeformer.pipeline",
+    "export_model": "edgeformer.pipeline",
     "export_onnx": "edgeformer.export",
     "from_reference": "edgeformer.models",
     "fuse": "edgeformer.graph.fuse",
@@ -59,10 +59,10 @@ _HOMES = {
     "load_model": "edgeformer.graph.onnx_files",
     "open_bundle": "edgeformer.bundle",
     "open_samples": "edgeformer.data",
-    "quantize": "edgeformer.quantization",
+    "quantize": "edgeformer.quantization.quantize",
     "save_model": "edgeformer.graph.onnx_files",
     "to_float_type": "edgeformer.graph.types",
-    "verify": "edgeformer.pipeline",
+    "verify_bundle": "edgeformer.pipeline",
 }
 
 __all__ = ["__version__", *_HOMES]

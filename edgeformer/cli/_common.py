@@ -69,6 +69,8 @@ def common_options(function: F) -> F:
         handler = RichHandler(console=status, show_path=verbose, show_time=verbose)
         logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
         logging.getLogger("edgeformer").setLevel(level)
+        # TensorRT warns of much that is as it should be; the warnings are in the engine's report all the same.
+        logging.getLogger("edgeformer.tensorrt").setLevel(logging.DEBUG if verbose else logging.ERROR)
 
     verbose = click.option(
         "--verbose", "-v", is_flag=True, expose_value=False, callback=set_level, help="Log every step, with its source."

@@ -19,10 +19,10 @@ from edgeformer.cli._models import model_options
 @common_options
 def command(static_batch: int | None, opset: int, output: Path, as_json: bool, **options: Any) -> None:
     """Export MODEL, a name of 'edgeformer models', to ONNX and compare it with PyTorch in ONNX Runtime."""
-    from edgeformer.pipeline import export
+    from edgeformer.pipeline import export_model
 
     with status.status("exporting"):
-        exported = export(output=output, static_batch=static_batch, opset=opset, **options)
+        exported = export_model(output=output, static_batch=static_batch, opset=opset, **options)
     nodes, size = len(exported.model.graph.node), output.stat().st_size
     if as_json:
         figures = {name: comparison.to_dict() for name, comparison in exported.figures.items()}

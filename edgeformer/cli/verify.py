@@ -33,12 +33,12 @@ def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: 
     Each is compared with the one before and with the first. A missed gate exits with code 3. What cannot run here is
     reported as not run, never as passed.
     """
-    from edgeformer.pipeline import verify
+    from edgeformer.pipeline import verify_bundle
     from edgeformer.verify import require
 
     with progress(quiet=as_json) as bar:
         task = bar.add_task("images", total=None)
-        report = verify(
+        report = verify_bundle(
             bundle, data=data, checkpoint=checkpoint, max_drop=max_drop, progress=lambda n: bar.advance(task, n)
         )
     if as_json:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edgeformer.pipeline.building import CALIBRATION_IMAGES, BuildResult, build
-from edgeformer.pipeline.exporting import Exported, export
+from edgeformer.pipeline.exporting import Exported, export_model
 from edgeformer.pipeline.stages import PRECISIONS, Observer, Precision
-from edgeformer.pipeline.verification import verify
+from edgeformer.pipeline.verification import verify_bundle
 
 __all__ = [
     "CALIBRATION_IMAGES",
@@ -15,6 +15,6 @@ __all__ = [
     "Observer",
     "Precision",
     "build",
-    "export",
-    "verify",
+    "export_model",
+    "verify_bundle",
 ]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CALIBRATION_IMAGES", "BuildResult", "build"]
 
-# Ranges and bias errors settle within some hundred images; more cost time and change little.
-CALIBRATION_IMAGES = 512
+# Ranges and bias errors settle within a few hundred images; more cost time and change little.
+CALIBRATION_IMAGES = 256
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`export`: a named model to an ONNX file that was compared with PyTorch."""
+"""`export_model`: a named model to an ONNX file that was compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from edgeformer.verify import Comparison, Verdict
 
-__all__ = ["Exported", "describe_preprocessing", "export", "export_source"]
+__all__ = ["Exported", "describe_preprocessing", "export_model", "export_source"]
 
 DEFAULT_OPSET = 20
 
@@ -38,7 +38,7 @@ class Exported:
     verdict: Verdict
 
 
-def export(
+def export_model(
     model: str | os.PathLike[str],
     *,
     output: str | os.PathLike[str],
@@ -95,7 +95,12 @@ def export_source(source: NamedModel, *, static_batch: int | None = None, opset:
     network = source.create()
     size = (source.preprocessing.height, source.preprocessing.width)
     model = export_onnx(
-        network, input_size=size, dynamic_batch=static_batch is None, batch=static_batch or 1, opset=opset
+        network,
+        input_size=size,
+        dynamic_batch=static_batch is None,
+        batch=static_batch or 1,
+        opset=opset,
+        name=source.name,
     )
     describe_preprocessing(model, source.preprocessing)
     figures = check_export(network, model)

@@ -15,7 +15,7 @@ __all__ = ["BATCH", "ParityInputs"]
 
 BATCH = 8
 # Unlabelled images: enough for top-1 agreement to mean something, few enough for the largest model on a small machine.
-_UNLABELLED_IMAGES = 64
+_UNLABELLED_IMAGES = 32
 _NOISE_IMAGES = 8
 
 

@@ -1,4 +1,4 @@
-"""`verify`: run every form of the model that a bundle holds side by side."""
+"""`verify_bundle`: run every form of the model that a bundle holds side by side."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
     from edgeformer.verify import Stage, VerifyReport
 
-__all__ = ["verify"]
+__all__ = ["verify_bundle"]
 
 
-def verify(
+def verify_bundle(
     bundle: str | os.PathLike[str],
     *,
     data: DataSource | None = None,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.pipeline import BuildResult, build, export
+from edgeformer.pipeline import BuildResult, build, export_model
 
 
 @pytest.fixture(scope="session")
 def nano_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("nano") / "nano.onnx"
-    export("biformer_nano", output=path, random_weights=True)
+    export_model("biformer_nano", output=path, random_weights=True)
     return path
 
 

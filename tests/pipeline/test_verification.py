@@ -1,4 +1,4 @@
-"""`verify`: judge a published bundle, and never call passed what did not run."""
+"""`verify_bundle`: judge a published bundle, and never call passed what did not run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from edgeformer.errors import InputError
-from edgeformer.pipeline import BuildResult, build, verify
+from edgeformer.pipeline import BuildResult, build, verify_bundle
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "checkpoints" / "biformer_nano_digits" / "model.safetensors"
 
 
 def test_every_form_is_judged_and_the_engine_is_not_run(fp16_bundle: BuildResult) -> None:
-    report = verify(fp16_bundle.path)
+    report = verify_bundle(fp16_bundle.path)
     statuses = {stage.name: (stage.status, stage.text) for stage in report.stages}
     assert statuses["exported"][0] == "reference"
     assert statuses["fused"][0] == "passed"
@@ -36,7 +36,7 @@ def test_every_form_is_judged_and_the_engine_is_not_run(fp16_bundle: BuildResult
 def test_other_data(fp16_bundle: BuildResult, tmp_path: Path) -> None:
     images = np.random.default_rng(3).standard_normal((5, 3, 112, 112), np.float32)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(5))
-    report = verify(fp16_bundle.path, data=tmp_path / "data.npz")
+    report = verify_bundle(fp16_bundle.path, data=tmp_path / "data.npz")
     assert (report.samples, report.labelled) == (5, True)
     accuracies = [stage.accuracy for stage in report.stages if stage.status != "not run"]
     assert all(accuracy is not None and accuracy.total == 5 for accuracy in accuracies)
@@ -46,12 +46,12 @@ def test_a_damaged_bundle_is_not_verified(fp16_bundle: BuildResult, tmp_path: Pa
     shutil.copytree(fp16_bundle.path, tmp_path / "bundle")
     (tmp_path / "bundle" / "typed.onnx").write_bytes(b"x")
     with pytest.raises(InputError, match=r"typed\.onnx: changed since the build"):
-        verify(tmp_path / "bundle")
+        verify_bundle(tmp_path / "bundle")
 
 
 def test_an_onnx_bundle_has_no_checkpoint(fp16_bundle: BuildResult) -> None:
     with pytest.raises(InputError, match="made from an ONNX file: there is no checkpoint"):
-        verify(fp16_bundle.path, checkpoint=CHECKPOINT)
+        verify_bundle(fp16_bundle.path, checkpoint=CHECKPOINT)
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_pytorch_runs_where_the_checkpoint_is(tmp_path: Path) -> None:
     moved = tmp_path / "weights.safetensors"
     shutil.copyfile(CHECKPOINT, moved)
     result = build("biformer_nano", checkpoint=moved, output=tmp_path / "bundle", target="jetson-agx-orin")
-    report = verify(result.path)
+    report = verify_bundle(result.path)
     assert [(stage.name, stage.status) for stage in report.stages] == [
         ("pytorch", "reference"),
         ("exported", "passed"),
@@ -67,13 +67,13 @@ def test_pytorch_runs_where_the_checkpoint_is(tmp_path: Path) -> None:
         ("typed", "passed"),
     ]
     moved.unlink()
-    report = verify(result.path)
+    report = verify_bundle(result.path)
     assert report.stages[0].name == "exported"
     assert report.stages[-1].status == "not run"
     assert "is not there; name it with --checkpoint" in report.stages[-1].text
-    assert verify(result.path, checkpoint=CHECKPOINT).stages[0].name == "pytorch"
+    assert verify_bundle(result.path, checkpoint=CHECKPOINT).stages[0].name == "pytorch"
     with pytest.raises(InputError, match="no such checkpoint file"):
-        verify(result.path, checkpoint=moved)
+        verify_bundle(result.path, checkpoint=moved)
     moved.write_bytes(b"other")
     with pytest.raises(InputError, match="is not the checkpoint this bundle was made from"):
-        verify(result.path, checkpoint=moved)
+        verify_bundle(result.path, checkpoint=moved)
