@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeformer.artifacts import replacing
 from edgeformer.errors import EnvironmentFault, InputError
 
 __all__ = ["CLASSES", "SPLIT_SEED", "TEST_PER_CLASS", "Digits", "DigitsSplit", "load_digits", "write_image_folder"]
@@ -75,13 +75,17 @@ def write_image_folder(root: str | os.PathLike[str], digits: Digits, per_class: 
     folder = Path(root)
     if folder.exists():
         raise InputError(f"{folder} exists: remove it first, or its old images would mix with the new ones")
-    written = 0
-    for digit in range(CLASSES):
-        chosen = np.flatnonzero(digits.labels == digit)[:per_class]
-        if len(chosen) < per_class:
-            raise InputError(f"class {digit} has {len(chosen)} images, {per_class} were asked for")
-        for number, index in enumerate(chosen):
-            with replacing(folder / str(digit) / f"{number:03d}.png") as partial:
-                Image.fromarray(digits.images[index]).save(partial, format="PNG", optimize=True)
-                written += partial.stat().st_size
-    return written
+    chosen = [np.flatnonzero(digits.labels == digit)[:per_class] for digit in range(CLASSES)]
+    for digit, indices in enumerate(chosen):
+        if len(indices) < per_class:
+            raise InputError(f"class {digit} has {len(indices)} images, {per_class} were asked for")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        whole = Path(temporary, folder.name)
+        for digit, indices in enumerate(chosen):
+            (whole / str(digit)).mkdir(parents=True)
+            for number, index in enumerate(indices):
+                image = Image.fromarray(digits.images[index])
+                image.save(whole / str(digit) / f"{number:03d}.png", optimize=True)
+        whole.rename(folder)  # so that a run cut short leaves no folder that looks complete
+    return sum(path.stat().st_size for path in folder.rglob("*.png"))

@@ -36,8 +36,19 @@ def test_folders_hold_the_first_of_each_class(tmp_path: Path) -> None:
     files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("*.png"))
     assert files == sorted(f"{digit}/{number:03d}.png" for digit in range(10) for number in range(2))
     assert written == sum(path.stat().st_size for path in tmp_path.rglob("*.png"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
     with Image.open(tmp_path / "out" / "7" / "001.png") as image:
         assert np.array_equal(np.asarray(image), SOME.images[17])
+
+
+def test_a_folder_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_image_folder(tmp_path / "out", SOME, 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
