@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 from onnx import TensorProto
 
 from edgeformer.errors import InputError
 from edgeformer.graph.fusion.anchors import Anchors, find_anchors
+from edgeformer.graph.fusion.candidate import Candidate
 from edgeformer.graph.fusion.dataflow import Dataflow, is_standard, label
 from edgeformer.graph.fusion.execution import (
     Array,
@@ -30,10 +32,11 @@ from edgeformer.graph.fusion.execution import (
     random_images,
     widened,
 )
-from edgeformer.graph.fusion.proof import TOLERANCE, Candidate, Verdict, prove
+from edgeformer.graph.fusion.proof import TOLERANCE, Verdict, prove
 from edgeformer.graph.fusion.report import BlockReport, FuseResult
 from edgeformer.graph.fusion.rewrite import rewrite
 from edgeformer.graph.graph_index import unique_names
+from edgeformer.graph.node_order import in_topological_order
 from edgeformer.graph.opset import raise_opset
 from edgeformer.ops.bi_level_routing_attention import (
     DOMAIN,
@@ -76,7 +79,7 @@ def fuse(
         is an unchanged copy.
 
     Raises:
-        InputError: ``draws`` is below 1, or the model's opset cannot be raised.
+        InputError: ``draws`` is below 1, the graph has a circle, or the model's opset cannot be raised.
         RuntimeError: the new graph does not compute what the old one does (a fault of edgeformer; no graph is
             returned).
     """
@@ -84,10 +87,10 @@ def fuse(
         raise InputError(f"draws={draws}; at least 1 random input is needed to prove anything")
     source = onnx.ModelProto()
     source.CopyFrom(model)
-    inlined = _inlined(source)
+    inlined = in_topological_order(_inlined(source))
     if not find_anchors(Dataflow(inlined)):
         return FuseResult(source, (), None)
-    raised = raise_opset(inlined, FUNCTION_OPSET)
+    raised = _without_stale_types(raise_opset(inlined, FUNCTION_OPSET))
     wide = widened(with_function(raised) if any(is_op(node) for node in raised.graph.node) else raised)
     flow = Dataflow(wide)
     candidates = [Candidate.of(flow, anchors) for anchors in find_anchors(flow)]
@@ -132,6 +135,18 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     return inlined
 
 
+def _without_stale_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, without its notes on inner tensors if they contradict the nodes: some FP16 converters leave such."""
+    try:
+        onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        del copy.graph.value_info[:]
+        return copy
+    return model
+
+
 def _is_static(model: onnx.ModelProto) -> bool:
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
@@ -156,7 +171,7 @@ def _report(flow: Dataflow, anchors: Anchors, verdict: Verdict) -> BlockReport:
     return BlockReport(
         status="left" if verdict.plan is None else "fused",
         nodes=tuple(label(flow.nodes[index]) for index in (anchors.topk, *rest)),
-        attributes=None if verdict.attributes is None else verdict.attributes.to_dict(),
+        attributes=None if verdict.plan is None else verdict.plan.attributes.to_dict(),
         op=None if verdict.plan is None else verdict.plan.name,
         proof_error=verdict.error,
         draws=verdict.draws,

@@ -11,6 +11,7 @@ from onnx import AttributeProto, TensorProto, external_data_helper
 
 from edgeformer.artifacts import replacing, sha256_of_file
 from edgeformer.errors import InputError
+from edgeformer.graph.node_order import in_topological_order
 from edgeformer.ops.bi_level_routing_attention import without_function
 
 __all__ = ["load_model", "save_model"]
@@ -47,6 +48,7 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     if not model.ir_version or not model.graph.node or not model.graph.output:
         missing = "IR version" if not model.ir_version else "node" if not model.graph.node else "output"
         raise InputError(f"{path} is no ONNX model: it is a protobuf file without {missing}")
+    model = in_topological_order(model)
     external = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
     faults = sorted({fault for tensor in external if (fault := _external_fault(tensor, path.parent))})
     if faults:

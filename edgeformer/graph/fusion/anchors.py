@@ -12,6 +12,8 @@ from edgeformer.graph.fusion.dataflow import Dataflow, is_standard
 __all__ = ["Anchors", "find_anchors"]
 
 _GATHER_OPS = ("Gather", "GatherElements", "GatherND")
+# Attention (opset 23) is all of it in one op: found so that the report can name it.
+_ATTENTION_OPS = ("Softmax", "Attention")
 _PRODUCT_OPS = ("MatMul", "Einsum")
 # What may stand between the softmax and the product with the values.
 _PASS_OPS = ("Cast", "Dropout", "Identity")
@@ -23,7 +25,7 @@ class Anchors:
 
     Attributes:
         topk: the TopK node that picks regions.
-        softmax: the Softmax over the logits of the picked keys.
+        softmax: the Softmax over the logits of the picked keys, or an Attention op.
         tail: the product of the attention weights and the values, and what follows of it while its elements are only
             moved: tensor names, from the product downwards.
     """
@@ -39,7 +41,7 @@ def find_anchors(flow: Dataflow) -> list[Anchors]:
     for index, node in enumerate(flow.nodes):
         if is_standard(node, "TopK") and len(node.output) == 2 and node.output[1] and node.output[0] not in flow.static:
             softmax = _softmax_after(flow, node.output[1])
-            product = None if softmax is None else _product_after(flow, flow.nodes[softmax].output[0])
+            product = None if softmax is None else _product_after(flow, softmax)
             if softmax is not None and product is not None:
                 found.append(Anchors(index, softmax, _tail(flow, product)))
     return found
@@ -52,7 +54,7 @@ def _softmax_after(flow: Dataflow, indices: str) -> int | None:
         node = flow.nodes[index]
         inputs = flow.data_inputs(index)
         if not fetched.isdisjoint(inputs):
-            if is_standard(node, "Softmax"):
+            if is_standard(node, *_ATTENTION_OPS):
                 return index
             fetched.update(node.output)
         elif not derived.isdisjoint(inputs):
@@ -61,9 +63,12 @@ def _softmax_after(flow: Dataflow, indices: str) -> int | None:
     return None
 
 
-def _product_after(flow: Dataflow, weights: str) -> str | None:
+def _product_after(flow: Dataflow, softmax: int) -> str | None:
     """The product of the attention weights with the values; None where they are not used so."""
-    pending = [weights]
+    weights = flow.nodes[softmax].output[0]
+    if is_standard(flow.nodes[softmax], "Attention"):
+        return str(weights)
+    pending = [str(weights)]
     while pending:
         name = pending.pop(0)
         for index in flow.readers(name):

@@ -93,6 +93,14 @@ class Dataflow:
                     self.static.add(name)
                 else:
                     self._place(name, dominator)
+        # Nodes whose data no output needs: dead ones, and those that are only asked for their shape.
+        needed = set(self.outputs)
+        self._idle: set[int] = set()
+        for index in reversed(range(len(self.nodes))):
+            if needed.isdisjoint(self.nodes[index].output):
+                self._idle.add(index)
+            else:
+                needed.update(self.data_inputs(index))
 
     def reads(self, index: int) -> list[str]:
         """The tensors that a node reads, those of its sub-graphs included."""
@@ -105,8 +113,11 @@ class Dataflow:
         return [name for name in self._reads[index] if name not in self.static]
 
     def readers(self, name: str) -> list[int]:
-        """The nodes that read a tensor's data, in order; those that only ask for its shape are not among them."""
-        return [i for i in self._readers.get(name, []) if not is_standard(self.nodes[i], *_SHAPE_OPS)]
+        """The nodes, in order, that read a tensor's data and on whose data an output of the graph depends.
+
+        Those that only ask for its shape are not among them.
+        """
+        return [i for i in self._readers.get(name, []) if i not in self._idle and name in self.data_inputs(i)]
 
     def dominator(self, name: str) -> str | None:
         """The nearest tensor through which all data that reaches ``name`` flows; None where there is no such tensor."""

@@ -68,14 +68,15 @@ class Session:
             raise ExecutionError(str(error)) from error
         self.outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by name.
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Outputs by name: those in ``outputs``, or all.
 
         Raises:
             ExecutionError: the run failed.
         """
+        names = list(self.outputs if outputs is None else outputs)
         try:
-            return dict(zip(self.outputs, self._session.run(None, dict(feeds)), strict=True))
+            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
         except Exception as error:
             raise ExecutionError(str(error)) from error
 

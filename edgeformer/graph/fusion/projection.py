@@ -17,7 +17,7 @@ from onnx import helper
 from edgeformer.graph.fusion.dataflow import Dataflow, is_float_cast, is_standard
 from edgeformer.graph.fusion.execution import Array
 
-__all__ = ["Layout", "Link", "Route", "find_routes", "orient", "projection_nodes"]
+__all__ = ["Layout", "Link", "Route", "find_routes", "orient", "output_channels", "projection_nodes"]
 
 Layout = Literal["NHWC", "NCHW"]
 _TO_NHWC = [0, 2, 3, 1]

@@ -52,6 +52,11 @@ class Plan:
     parts: tuple[Part, ...]
     moves: tuple[tuple[Chain, tuple[int, ...]], ...]
 
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The old tensors that `block_nodes` makes."""
+        return (self.output, *(part.tensor for part in self.parts))
+
     def block_nodes(self, nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
         """The nodes that make ``output`` and all ``parts``.
 

@@ -17,7 +17,7 @@ class BlockReport:
     Attributes:
         status: ``"fused"``, or ``"left"`` where the block stays as it was.
         nodes: names of the candidate's nodes, its TopK first; a node without a name is called by its first output.
-        attributes: the op node's attributes; those derived so far for a block that was left, or None.
+        attributes: the op node's attributes; None for a block that was left.
         op: name of the op node that replaced the block; None for a block that was left.
         proof_error: greatest difference over all draws between the block and the op, as a fraction of the block's
             greatest absolute output; None where no draw was run to the end.

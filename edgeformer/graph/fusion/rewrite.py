@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
@@ -29,18 +30,25 @@ def rewrite(model: onnx.ModelProto, plans: Sequence[Plan], constants: Mapping[st
         plans: what to replace.
         constants: values of tensors that may be stored instead of computed.
     """
-    graph = gs.import_onnx(model)
+    with _quiet():
+        graph = gs.import_onnx(model)
+    tensors = graph.tensors()
     types = element_types(model)
     for plan in plans:
         replaced = plan.block_nodes(model.graph.node)
-        kept_types = [plan.output, *(part.tensor for part in plan.parts)]
-        _insert(graph, [*_with_casts(replaced, kept_types, types, _qkv_type(model, plan, types)), *plan.move_nodes()])
-    _fold(graph, constants)
+        _insert(
+            graph,
+            tensors,
+            [*_with_casts(replaced, plan.made, types, _qkv_type(model, plan, types)), *plan.move_nodes()],
+        )
+    _fold(graph, tensors, constants)
     graph.cleanup(remove_unused_graph_inputs=False)
     graph.toposort()
+    with _quiet():
+        exported = gs.export_onnx(graph, do_type_check=False).graph
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    result.graph.CopyFrom(_exported(graph))
+    result.graph.CopyFrom(exported)
     result.graph.metadata_props.extend(model.graph.metadata_props)
     _copy_notes(model, plans, result)
     return _with_function_at_model_opset(result)
@@ -79,20 +87,19 @@ def _copy_notes(model: onnx.ModelProto, plans: Sequence[Plan], result: onnx.Mode
             node.doc_string = old.doc_string
 
 
-def _exported(graph: gs.Graph) -> onnx.GraphProto:
-    # GraphSurgeon warns of nodes that share a name; nodes without one, which ONNX allows, all share the empty one.
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """GraphSurgeon without warnings: of nodes that share a name, as nodes without one do, and of BFLOAT16."""
     logger = gs.logger.G_LOGGER
     severity, logger.severity = logger.severity, logger.ERROR
     try:
-        exported: onnx.GraphProto = gs.export_onnx(graph, do_type_check=False).graph
+        yield
     finally:
         logger.severity = severity
-    return exported
 
 
-def _insert(graph: gs.Graph, nodes: Iterable[onnx.NodeProto]) -> None:
+def _insert(graph: gs.Graph, tensors: dict[str, gs.Tensor], nodes: Iterable[onnx.NodeProto]) -> None:
     """Add nodes; where they make a tensor that exists, its old producer loses it."""
-    tensors = graph.tensors()
 
     def tensor(name: str) -> gs.Tensor:
         return tensors.setdefault(name, gs.Variable(name))
@@ -144,8 +151,7 @@ def _qkv_type(model: onnx.ModelProto, plan: Plan, types: Mapping[str, int]) -> i
     return types.get(last)
 
 
-def _fold(graph: gs.Graph, constants: Mapping[str, Array]) -> None:
-    tensors = graph.tensors()
+def _fold(graph: gs.Graph, tensors: Mapping[str, gs.Tensor], constants: Mapping[str, Array]) -> None:
     for name, value in constants.items():
         variable = tensors.get(name)
         if isinstance(variable, gs.Variable) and variable.inputs:
