@@ -109,7 +109,8 @@ class TensorStream:
             )
         if self.batch_size is not None and len(images) != self.batch_size:
             images = np.resize(images, (self.batch_size, *images.shape[1:]))
-        outputs = self._session.run(self._fetched, {self.input: images, **extra})
+        # Asked for nothing, ONNX Runtime would give every output of the network.
+        outputs = self._session.run(self._fetched, {self.input: images, **extra}) if self._fetched else []
         found = dict(zip(self._fetched, outputs, strict=True))
         if self.input in self.tensors:
             found[self.input] = images

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeformer.graph.qdq import representable_scale
+from edgeformer.quantization.observers import ChannelObserver, Histogram, RangeObserver
+from edgeformer.quantization.recipe import ObserverSettings
+
+
+def filled(*batches: np.ndarray, bins: int = 8192) -> Histogram:
+    histogram = Histogram(bins)
+    for batch in batches:
+        histogram.update(np.abs(batch))
+    return histogram
+
+
+def test_histogram_counts_exactly_while_its_range_grows() -> None:
+    rng = np.random.default_rng(0)
+    batches = [rng.uniform(0, limit, 1000) for limit in (0.1, 3.0, 0.5, 40.0)]
+    histogram = filled(*batches, bins=64)
+    assert histogram.limit == 64.0
+    expected, _ = np.histogram(np.concatenate(batches), bins=64, range=(0, 64))
+    assert np.array_equal(histogram.counts, expected)
+
+
+@pytest.mark.parametrize("percent", [60.0, 90.0, 99.0, 99.9, 99.99, 100.0])
+def test_percentile_agrees_with_numpy_within_a_bin(percent: float) -> None:
+    values = np.random.default_rng(1).normal(size=100_001)
+    histogram = filled(*np.array_split(values, 7))
+    exact = np.percentile(np.abs(values), percent)
+    # One bin, plus the gap between neighbouring order statistics, which NumPy interpolates over.
+    gap = np.diff(np.sort(np.abs(values)))[int(percent / 100 * 100_000) - 2 :][:3].max()
+    assert abs(histogram.percentile(percent) - exact) <= histogram.limit / 8192 + gap
+
+
+def test_percentile_of_known_counts() -> None:
+    # 99 ones and a nine: bins of width 1/1024 up to 16, the last of the 99 in the bin that starts at 1.
+    histogram = filled(np.ones(99), np.array([9.0]), bins=16384)
+    assert histogram.percentile(99) == pytest.approx(1.0, abs=1 / 1024)
+    assert histogram.percentile(100) == 9.0
+
+
+def test_histogram_of_zeros() -> None:
+    histogram = filled(np.zeros(10))
+    assert (histogram.percentile(99), histogram.mse_range(), histogram.counts.sum()) == (0.0, 0.0, 10)
+
+
+def test_mse_range_is_the_best_scale_there_is() -> None:
+    values = np.random.default_rng(2).standard_t(4, size=50_000)
+    found = filled(values).mse_range()
+    largest = np.abs(values).max()
+
+    def error(amax: float) -> float:
+        step = float(representable_scale(amax / 127))
+        return float(((values - np.clip(np.rint(values / step), -127, 127) * step) ** 2).mean())
+
+    best = min(error(share * largest) for share in np.linspace(0.5, 1, 300))
+    assert error(found) <= 1.01 * best
+    assert error(found) < 0.85 * error(largest)
+    assert found < 0.9 * largest
+
+
+def test_mse_range_keeps_a_background_off_the_border_between_steps() -> None:
+    rng = np.random.default_rng(3)
+    background = 1.8044
+    values = np.concatenate([np.full(90_000, background), rng.uniform(0, 2.64, 10_000)])
+    step = float(representable_scale(filled(values).mse_range() / 127))
+    assert abs(background / step - np.rint(background / step)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (ObserverSettings(kind="min_max"), 7.0),
+        (ObserverSettings(kind="percentile", percentile=100), 7.0),
+        (ObserverSettings(kind="percentile", percentile=75), 3.0),
+    ],
+)
+def test_range_observer_takes_magnitudes_over_all_batches(settings: ObserverSettings, expected: float) -> None:
+    observer = RangeObserver(settings)
+    for batch in ([[1.0, -2.0]], [[-7.0, 3.0]], [[0.5, 2.0]], [[1.0, 0.0]]):
+        observer.update(np.array(batch, np.float32))
+    # 6 of 8 magnitudes are at most 2.0; the 75th percentile lies at the upper end of that value's bin.
+    wanted = 2.0 if settings.percentile == 75 else expected
+    assert observer.amax() == pytest.approx(wanted, abs=8 / 8192)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_channel_observer(axis: int) -> None:
+    values = np.random.default_rng(4).normal(size=(3, 5, 4, 6)).astype(np.float32)
+    observer = ChannelObserver(axis)
+    for batch in np.array_split(values, 3):
+        observer.update(batch)
+    others = tuple(i for i in range(4) if i != axis % 4)
+    assert observer.minimum is not None
+    assert observer.maximum is not None
+    assert np.array_equal(observer.minimum, values.min(axis=others))
+    assert np.array_equal(observer.maximum, values.max(axis=others))

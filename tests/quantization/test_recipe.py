@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeformer.errors import InputError
+from edgeformer.quantization import ObserverSettings, Override, Recipe, list_recipes, load_recipe
+
+
+def test_default_recipe_comes_with_the_package() -> None:
+    recipe = load_recipe()
+    assert recipe.name == "default"
+    assert recipe.observer == ObserverSettings(kind="mse")
+    assert recipe.min_snr_db == 42.0
+    assert recipe.balance
+    assert recipe.correct_bias
+    assert "default" in list_recipes()
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_is_valid_and_named_after_its_file(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+def test_calibration_folder_shows_the_same_files() -> None:
+    folder = Path(__file__).parents[2] / "calibration" / "recipes"
+    assert sorted(path.stem for path in folder.glob("*.json")) == list(list_recipes())
+
+
+def write(path: Path, **changes: Any) -> Path:
+    path.write_text(json.dumps({"schema_version": 1, "name": "mine", **changes}))
+    return path
+
+
+def test_file_is_read(tmp_path: Path) -> None:
+    override: dict[str, Any] = {"name": "*fc2*", "op_type": "MatMul", "quantize": False, "because": "it clips"}
+    recipe = load_recipe(write(tmp_path / "r.json", overrides=[override], min_snr_db=None))
+    assert recipe == Recipe(name="mine", overrides=(Override(**override),), min_snr_db=None)
+
+
+def test_all_faults_are_listed(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.json", observer={"kind": "entropy"}, max_float_share=2, colour="red")
+    with pytest.raises(InputError, match=r"(?s)observer\.kind.*max_float_share.*colour"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "no JSON"), ("[]", "wrong"), ('{"schema_version": 2, "name": "x"}', "schema_version"), ("{}", "name")],
+)
+def test_damaged_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_recipe(path)
+
+
+def test_unknown_recipe_names_those_that_exist() -> None:
+    with pytest.raises(InputError, match=r"'fast'.*default"):
+        load_recipe("fast")
+
+
+@pytest.mark.parametrize("percentile", [50, 100.1, float("nan")])
+def test_percentile_has_bounds(tmp_path: Path, percentile: float) -> None:
+    with pytest.raises(InputError, match="percentile"):
+        load_recipe(write(tmp_path / "r.json", observer={"kind": "percentile", "percentile": percentile}))

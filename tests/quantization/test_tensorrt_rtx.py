@@ -1,0 +1,58 @@
+"""TensorRT-RTX parses typed and quantized graphs and builds engines of them, ahead of time for SM 86."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+import pytest
+
+from edgeformer.graph.types import FloatType, to_float_type
+from edgeformer.quantization import quantize
+from tests.graph.precision_graphs import transformer
+from tests.quantization.conftest import ArraySamples
+
+trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+
+
+def build(model: onnx.ModelProto) -> tuple[int, list[str], list[str]]:
+    """Size of the engine in bytes, and the parser's errors and the precisions of the parsed network's tensors."""
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    parser.parse(model.SerializeToString())
+    errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    if errors:
+        return 0, errors, []
+    kinds = {str(network.get_layer(i).get_output(0).dtype) for i in range(network.num_layers)}
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+    profile = builder.create_optimization_profile()
+    profile.set_shape("input", (1, 3, 16, 16), (2, 3, 16, 16), (4, 3, 16, 16))
+    config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    return (engine.nbytes if engine is not None else 0), errors, sorted(kinds)
+
+
+@pytest.mark.parametrize("float_type", ["float16", "bfloat16"])
+@pytest.mark.parametrize("int8", [False, True])
+def test_typed_graph_builds(make_samples: Callable[..., ArraySamples], float_type: FloatType, int8: bool) -> None:
+    model = transformer()
+    if int8:
+        model = quantize(model, make_samples(16)).model
+    size, errors, kinds = build(to_float_type(model, float_type))
+    assert errors == []
+    assert size > 10_000
+    low = "DataType.HALF" if float_type == "float16" else "DataType.BF16"
+    assert low in kinds
+    assert ("DataType.INT8" in kinds) == int8
+
+
+def test_quantized_float32_graph_builds(make_samples: Callable[..., ArraySamples]) -> None:
+    size, errors, kinds = build(quantize(transformer(), make_samples(16)).model)
+    assert errors == []
+    assert size > 10_000
+    assert "DataType.HALF" not in kinds
+    assert "DataType.INT8" in kinds
