@@ -16,7 +16,8 @@ struct RoutingArguments {
     float scale;
 };
 
-// Unsigned numbers in the order of the floats they come from: -0 equals +0, NaN stands above +infinity.
+// Unsigned numbers in the order of the floats they come from: -0, which a fused multiply-add can leave, equals +0; NaN
+// of either sign stands above +infinity.
 __device__ inline uint32_t OrderedKey(float x) {
     if (isnan(x)) {
         return 0xffffffffU;

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,6 @@ def emulated_kernels() -> Path:
 @pytest.fixture
 def run_cmake(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     """Configures ``tmp_path / "project"`` and returns exit code and output."""
-    import subprocess
 
     def run(*arguments: str, source: Path = tmp_path / "project") -> tuple[int, str]:
         command = ["cmake", "-S", str(source), "-B", str(tmp_path / "build"), *arguments]

@@ -83,6 +83,22 @@ double UnitRoundoff(ElementType type) {
 }
 double Underflow(ElementType type) { return type == ElementType::kFloat16 ? std::ldexp(1., -25) : 0.; }
 
+// A mean is off by the roundings of its sum, which are relative to the summands.
+void CheckMeans(std::vector<float> const& means, std::vector<double> const& expected) {
+    double largest = 0.;
+    for (double mean : expected) {
+        largest = std::isfinite(mean) ? std::fmax(largest, std::fabs(mean)) : largest;
+    }
+    CHECK_EQ(means.size(), expected.size());
+    for (size_t i = 0; i < expected.size(); ++i) {
+        double const tolerance = std::isinf(expected[i]) ? 0. : 1e-6 * (largest + 1.);
+        bool const same = std::isnan(expected[i])
+                              ? std::isnan(means[i])
+                              : means[i] == expected[i] || std::fabs(means[i] - expected[i]) <= tolerance;
+        CHECK(same);
+    }
+}
+
 }  // namespace
 
 Params MakeParams(Shape const& shape, Types const& types) {
@@ -145,7 +161,7 @@ std::vector<unsigned char> EncodeInput(Params const& params, std::vector<double>
 }
 
 Outcome DecodeOutput(Params const& params, std::vector<unsigned char> const& bytes) {
-    return {{}, Decoded(params.output_type, bytes), bytes};
+    return {{}, {}, Decoded(params.output_type, bytes), bytes};
 }
 
 Outcome RunKernels(Params params, std::vector<double> const& qkv) {
@@ -161,6 +177,7 @@ Outcome RunKernels(Params params, std::vector<double> const& qkv) {
     CHECK_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
     CHECK_EQ(LaunchRouting(params, nullptr), cudaSuccess);
     CHECK_EQ(LaunchAttention(params, nullptr), cudaSuccess);
+    outcome.means.assign(params.means, params.means + params.batch * regions * 2 * params.qk_dim);
     outcome.routing.assign(params.routing, params.routing + params.batch * regions * params.topk);
     outcome.output = Decoded(params.output_type, outcome.output_bytes);
     return outcome;
@@ -191,6 +208,7 @@ void CheckOutput(Params const& params, Outcome const& outcome, Reference const& 
 void CheckAgainstReference(Params const& params, std::vector<double> const& qkv) {
     Reference const reference = Compute(params, qkv);
     Outcome const outcome = RunKernels(params, qkv);
+    CheckMeans(outcome.means, reference.means);
     CHECK(outcome.routing == reference.routing);
     CheckOutput(params, outcome, reference);
 }

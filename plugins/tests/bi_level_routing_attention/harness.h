@@ -48,18 +48,19 @@ std::vector<unsigned char> EncodeInput(Params const& params, std::vector<double>
 Fill Random(uint32_t seed, double deviation = 1.);
 
 struct Outcome {
+    std::vector<float> means;
     std::vector<int32_t> routing;
     std::vector<double> output;
     std::vector<unsigned char> output_bytes;
 };
 
-// An outcome without routing.
+// An outcome without means and routing.
 Outcome DecodeOutput(Params const& params, std::vector<unsigned char> const& bytes);
 
 // The three launches, on buffers of the exact sizes, in which everything is NaN before.
 Outcome RunKernels(Params params, std::vector<double> const& qkv);
 
-// Checks routing for equality, and the output within the rounding of its type and of FP32 arithmetic.
+// Checks routing for equality, means and output within the rounding of its type and of FP32 arithmetic.
 void CheckAgainstReference(Params const& params, std::vector<double> const& qkv);
 void CheckOutput(Params const& params, Outcome const& outcome, Reference const& reference);
 

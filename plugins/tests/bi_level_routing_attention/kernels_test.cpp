@@ -29,7 +29,7 @@ constexpr Shape kShapes[] = {
     {1, 14, 22, 1, 2, 3, 32, 32},   // t 77
     {1, 7, 11, 2, 1, 1, 32, 32},    // t 77, a single region
     {1, 6, 9, 2, 3, 2, 32, 64},     // t 6, values twice as wide as queries
-    {1, 4, 6, 2, 2, 3, 128, 24},    // queries wider than values, two slabs
+    {1, 8, 6, 2, 2, 4, 128, 24},    // t 12, queries wider than values: two slabs of channels, two tiles of keys
     {2, 4, 4, 1, 2, 2, 96, 96},     // head_dim 96
     {1, 4, 4, 3, 2, 2, 15, 21},     // odd head_dims 5 and 7
     {1, 2, 4, 1, 2, 4, 8, 160},     // values of one head spread over two blocks
@@ -151,13 +151,16 @@ TEST(nan_query_takes_the_lowest_regions) {
     CHECK(std::vector<int32_t>(routing.begin(), routing.begin() + 3) == std::vector<int32_t>({0, 1, 2}));
 }
 
-TEST(nan_stands_before_infinity) {
-    Params params = MakeParams({1, 2, 2, 1, 2, 4, 1, 1}, kFloat32);
-    double const keys[] = {1., kInfinity, kNan, -kInfinity};
-    std::vector<double> const qkv = MakeInput(
-        params, [&](int32_t, int32_t y, int32_t x, int32_t channel) { return channel == 1 ? keys[y * 2 + x] : 1.; });
-    std::vector<int32_t> const routing = RunKernels(params, qkv).routing;
-    CHECK(std::vector<int32_t>(routing.begin(), routing.begin() + 4) == std::vector<int32_t>({2, 1, 0, 3}));
+TEST(nan_of_either_sign_stands_before_infinity) {
+    for (double const nan : {kNan, std::copysign(kNan, -1.)}) {
+        Params const params = MakeParams({1, 2, 2, 1, 2, 4, 1, 1}, kFloat32);
+        double const keys[] = {1., kInfinity, nan, -kInfinity};
+        std::vector<double> const qkv = MakeInput(params, [&](int32_t, int32_t y, int32_t x, int32_t channel) {
+            return channel == 1 ? keys[y * 2 + x] : 1.;
+        });
+        std::vector<int32_t> const routing = RunKernels(params, qkv).routing;
+        CHECK(std::vector<int32_t>(routing.begin(), routing.begin() + 4) == std::vector<int32_t>({2, 1, 0, 3}));
+    }
 }
 
 // A key whose logit is -infinity weighs nothing, also where it fills a whole tile of 32 keys; only -infinity: NaN.
@@ -174,7 +177,7 @@ TEST(minus_infinity_logits) {
 
 TEST(results_do_not_depend_on_the_schedule) {
     for (Types const& types : {kFloat16, kInt8Float32}) {
-        for (Shape const& shape : {kShapes[3], kShapes[4], kShapes[7], kShapes[11]}) {
+        for (Shape const& shape : {kShapes[3], kShapes[4], kShapes[7], kShapes[11], kShapes[13]}) {
             check::context = Describe(shape, types);
             Params const params = MakeParams(shape, types);
             std::vector<double> const qkv = MakeInput(params, Random(7));

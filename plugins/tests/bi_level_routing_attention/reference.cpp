@@ -22,6 +22,7 @@ public:
     }
 
     Reference Run() {
+        ComputeMeans();
         for (int32_t image = 0; image < p_.batch; ++image) {
             for (int32_t region = 0; region < regions_; ++region) {
                 std::vector<int32_t> const picked = Route(image, region);
@@ -48,16 +49,27 @@ private:
     double Key(size_t pixel, int32_t channel) const { return At(pixel, p_.qk_dim + channel) * p_.k_scale; }
     double Value(size_t pixel, int32_t channel) const { return At(pixel, 2 * p_.qk_dim + channel) * p_.v_scale; }
 
+    // Mean queries, then mean keys, of every region.
+    void ComputeMeans() {
+        for (int32_t image = 0; image < p_.batch; ++image) {
+            for (int32_t region = 0; region < regions_; ++region) {
+                for (int32_t channel = 0; channel < 2 * p_.qk_dim; ++channel) {
+                    double sum = 0.;
+                    for (int32_t token = 0; token < tokens_; ++token) {
+                        sum += At(Pixel(image, region, token), channel);
+                    }
+                    result_.means.push_back(sum / tokens_ * (channel < p_.qk_dim ? p_.q_scale : p_.k_scale));
+                }
+            }
+        }
+    }
+
     double RoutingLogit(int32_t image, int32_t row, int32_t column) const {
+        double const* queries = result_.means.data() + (image * regions_ + row) * 2 * p_.qk_dim;
+        double const* keys = result_.means.data() + (image * regions_ + column) * 2 * p_.qk_dim + p_.qk_dim;
         double logit = 0.;
         for (int32_t channel = 0; channel < p_.qk_dim; ++channel) {
-            double query = 0.;
-            double key = 0.;
-            for (int32_t token = 0; token < tokens_; ++token) {
-                query += Query(Pixel(image, row, token), channel);
-                key += Key(Pixel(image, column, token), channel);
-            }
-            logit += query / tokens_ * p_.scale * (key / tokens_);
+            logit += queries[channel] * p_.scale * keys[channel];
         }
         return logit;
     }

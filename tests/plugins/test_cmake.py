@@ -1,0 +1,113 @@
+"""CMake's decisions: where TensorRT is looked for, which GPUs are compiled for, what is said when a part is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.conftest import ROOT
+
+Cmake = Callable[..., tuple[int, str]]
+
+
+def write_tensorrt(root: Path, version: tuple[int, int, int], library_version: str | None = None) -> None:
+    """A TensorRT install as far as CMake looks at it."""
+    include = root / "include"
+    include.mkdir(parents=True)
+    (include / "NvInferRuntime.h").touch()
+    names = zip(("MAJOR", "MINOR", "PATCH"), version, strict=True)
+    # As in 10.14: the numbers stand in TRT_..., and NV_TENSORRT_... refers to them.
+    lines = [f"#define TRT_{name}_ENTERPRISE {number}" for name, number in names]
+    lines.append("#define NV_TENSORRT_MAJOR TRT_MAJOR_ENTERPRISE //!< TensorRT major version.")
+    (include / "NvInferVersion.h").write_text("\n".join(lines) + "\n")
+    if library_version:
+        (root / "lib").mkdir()
+        (root / "lib" / f"libnvinfer.so.{library_version}").touch()
+        (root / "lib" / "libnvinfer.so").symlink_to(f"libnvinfer.so.{library_version}")
+
+
+@pytest.fixture
+def finder_project(tmp_path: Path) -> None:
+    """A project that does nothing but look for TensorRT."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.22)\n"
+        "project(finder LANGUAGES NONE)\n"
+        f'list(APPEND CMAKE_MODULE_PATH "{ROOT / "cmake"}")\n'
+        "find_package(TensorRT ${WANTED})\n"
+        'message(STATUS "found=${TensorRT_FOUND} version=${TensorRT_VERSION} include=${TensorRT_INCLUDE_DIR}")\n'
+        "if(TARGET TensorRT::nvinfer)\n"
+        '  message(STATUS "library target")\n'
+        "endif()\n"
+    )
+
+
+@pytest.mark.usefixtures("finder_project")
+class TestFindTensorRT:
+    def test_root_with_headers_alone(self, run_cmake: Cmake, tmp_path: Path) -> None:
+        write_tensorrt(tmp_path / "trt", (10, 3, 0))
+        code, output = run_cmake(f"-DTENSORRT_ROOT={tmp_path / 'trt'}")
+        assert code == 0
+        assert f"found=TRUE version=10.3.0 include={tmp_path / 'trt' / 'include'}" in output
+        assert "library target" not in output
+
+    def test_environment_variable(self, run_cmake: Cmake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_tensorrt(tmp_path / "trt", (11, 4, 2), "11.4.2")
+        monkeypatch.setenv("TENSORRT_ROOT", str(tmp_path / "trt"))
+        code, output = run_cmake()
+        assert code == 0
+        assert "version=11.4.2" in output
+        assert "library target" in output
+        assert "disagree" not in output
+
+    def test_headers_and_library_that_disagree(self, run_cmake: Cmake, tmp_path: Path) -> None:
+        write_tensorrt(tmp_path / "trt", (10, 14, 1), "10.3.0")
+        code, output = run_cmake(f"-DTENSORRT_ROOT={tmp_path / 'trt'}")
+        assert code == 0
+        words = " ".join(output.split())
+        assert "TensorRT headers and library disagree" in words
+        assert "10.14.1" in words
+        assert "is 10.3.0" in words
+
+    def test_failure_names_every_path(self, run_cmake: Cmake, tmp_path: Path) -> None:
+        code, output = run_cmake(f"-DTENSORRT_ROOT={tmp_path / 'nowhere'}", "-DWANTED=99;REQUIRED")
+        assert code != 0
+        for path in (tmp_path / "nowhere" / "include", Path("/usr/local/tensorrt/include"), Path("/opt/tensorrt")):
+            assert str(path) in output
+        assert "third_party/tensorrt/include" in output
+        assert "scripts/fetch_tensorrt_headers" in output
+
+
+def test_without_nvcc_configuring_says_what_is_lost(run_cmake: Cmake, tmp_path: Path) -> None:
+    write_tensorrt(tmp_path / "trt", (10, 14, 1))
+    code, output = run_cmake(
+        "-DCMAKE_CUDA_COMPILER=NOTFOUND",
+        "-DEDGEFORMER_BUILD_TESTS=OFF",
+        f"-DTENSORRT_ROOT={tmp_path / 'trt'}",
+        source=ROOT,
+    )
+    assert code == 0
+    words = " ".join(output.split())
+    assert "The TensorRT plugin library will not be built. Missing: nvcc (CUDA toolkit >= 12.2)" in words
+    assert "--no-plugin" in words
+
+
+def test_architectures_are_those_of_nvcc_from_75_on(run_cmake: Cmake, tmp_path: Path) -> None:
+    compiler = tmp_path / "nvcc"
+    compiler.write_text("#!/bin/sh\nprintf 'sm_52\\nsm_72\\nsm_75\\nsm_100\\nsm_87\\nsm_90\\n'\n")
+    compiler.chmod(0o755)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.22)\n"
+        "project(architectures LANGUAGES NONE)\n"
+        f'include("{ROOT / "cmake" / "CudaArchitectures.cmake"}")\n'
+        f'edgeformer_known_architectures("{compiler}" known)\n'
+        'message(STATUS "known=${known}")\n'
+    )
+    code, output = run_cmake()
+    assert code == 0
+    assert "known=75-real;87-real;90-real;100\n" in output
