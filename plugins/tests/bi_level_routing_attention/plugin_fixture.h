@@ -1,0 +1,155 @@
+// What the tests of the plugin class start from: fields, tensor descriptions and a call of enqueue.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "recording_logger.h"
+
+extern "C" {
+void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
+nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);
+size_t edgeformerTakeErrors(char* buffer, size_t capacity);
+}
+
+namespace edgeformer::bi_level_routing_attention {
+
+using nvinfer1::DataType;
+using nvinfer1::DynamicPluginTensorDesc;
+using nvinfer1::IPluginV3OneBuild;
+using nvinfer1::IPluginV3OneCore;
+using nvinfer1::IPluginV3OneRuntime;
+using nvinfer1::PluginCapabilityType;
+using nvinfer1::PluginField;
+using nvinfer1::PluginFieldCollection;
+using nvinfer1::PluginFieldType;
+using nvinfer1::PluginTensorDesc;
+using nvinfer1::TensorFormat;
+using nvinfer1::TensorRTPhase;
+
+inline nvinfer1::IPluginCreatorV3One& Creator() {
+    int32_t count = 0;
+    return *static_cast<nvinfer1::IPluginCreatorV3One*>(getCreators(count)[0]);
+}
+
+// Installs a logger for one test.
+struct Logged {
+    Logged() { setLoggerFinder(&logger); }
+    ~Logged() { setLoggerFinder(nullptr); }
+    RecordingLogger logger;
+};
+
+// Fields by name; the values live as long as the object.
+class Fields {
+public:
+    // Attributes of a FP16 node that fits a [2, 6, 6, 3 * 32] input.
+    static Fields Float() {
+        Fields fields;
+        fields.Int("num_heads", 2).Int("regions", 3).Int("topk", 4).Int("qk_dim", 32).Real("scale", 0.25F);
+        return fields;
+    }
+    static Fields Quantized() {
+        Fields fields = Float();
+        fields.Real("q_scale", 0.02F).Real("k_scale", 0.03F).Real("v_scale", 0.01F).Int("output_type", 10);
+        return fields;
+    }
+
+    Fields& Int(std::string const& name, int32_t value) {
+        return Set(name, PluginFieldType::kINT32, &value, sizeof(value));
+    }
+    Fields& Real(std::string const& name, float value) {
+        return Set(name, PluginFieldType::kFLOAT32, &value, sizeof(value));
+    }
+    Fields& Wide(std::string const& name, int64_t value) {
+        return Set(name, PluginFieldType::kINT64, &value, sizeof(value));
+    }
+    Fields& Remove(std::string const& name) {
+        entries_.erase(std::remove_if(entries_.begin(), entries_.end(), [&](Entry const& e) { return e.name == name; }),
+                       entries_.end());
+        return *this;
+    }
+    Fields& Append(std::string const& name, int32_t value) {
+        entries_.push_back({name, PluginFieldType::kINT32, std::vector<unsigned char>(sizeof(value))});
+        std::memcpy(entries_.back().data.data(), &value, sizeof(value));
+        return *this;
+    }
+
+    std::unique_ptr<nvinfer1::IPluginV3> Create() const {
+        std::vector<PluginField> fields;
+        for (Entry const& entry : entries_) {
+            fields.emplace_back(entry.name.c_str(), entry.data.data(), entry.type, 1);
+        }
+        PluginFieldCollection const collection{static_cast<int32_t>(fields.size()), fields.data()};
+        return std::unique_ptr<nvinfer1::IPluginV3>(Creator().createPlugin("attn", &collection, TensorRTPhase::kBUILD));
+    }
+
+private:
+    struct Entry {
+        std::string name;
+        PluginFieldType type;
+        std::vector<unsigned char> data;
+    };
+
+    Fields& Set(std::string const& name, PluginFieldType type, void const* value, size_t bytes) {
+        auto const* begin = static_cast<unsigned char const*>(value);
+        Remove(name);
+        entries_.push_back({name, type, {begin, begin + bytes}});
+        return *this;
+    }
+
+    std::vector<Entry> entries_;
+};
+
+inline IPluginV3OneCore& CoreOf(nvinfer1::IPluginV3& plugin) {
+    return *static_cast<IPluginV3OneCore*>(plugin.getCapabilityInterface(PluginCapabilityType::kCORE));
+}
+inline IPluginV3OneBuild& BuildOf(nvinfer1::IPluginV3& plugin) {
+    return *static_cast<IPluginV3OneBuild*>(plugin.getCapabilityInterface(PluginCapabilityType::kBUILD));
+}
+inline IPluginV3OneRuntime& RuntimeOf(nvinfer1::IPluginV3& plugin) {
+    return *static_cast<IPluginV3OneRuntime*>(plugin.getCapabilityInterface(PluginCapabilityType::kRUNTIME));
+}
+
+inline nvinfer1::Dims MakeDims(std::vector<int64_t> const& sizes) {
+    nvinfer1::Dims dims{};
+    dims.nbDims = static_cast<int32_t>(sizes.size());
+    std::copy(sizes.begin(), sizes.end(), dims.d);
+    return dims;
+}
+
+inline PluginTensorDesc Tensor(std::vector<int64_t> const& sizes, DataType type) {
+    return {MakeDims(sizes), type, TensorFormat::kLINEAR, 1.F};
+}
+
+inline DynamicPluginTensorDesc Dynamic(std::vector<int64_t> const& min, std::vector<int64_t> const& max,
+                                       DataType type) {
+    DynamicPluginTensorDesc description{};
+    description.desc = Tensor({-1, -1, -1, max[3]}, type);
+    description.min = MakeDims(min);
+    description.opt = MakeDims(max);
+    description.max = MakeDims(max);
+    return description;
+}
+
+// One call of enqueue, with host memory in place of device memory.
+struct Call {
+    PluginTensorDesc qkv = Tensor({2, 6, 6, 96}, DataType::kHALF);
+    PluginTensorDesc result = Tensor({2, 6, 6, 32}, DataType::kHALF);
+    std::vector<unsigned char> input = std::vector<unsigned char>(2 * 36 * 96 * 4);
+    std::vector<unsigned char> output = std::vector<unsigned char>(2 * 36 * 32 * 4);
+    std::vector<unsigned char> workspace = std::vector<unsigned char>(64 * 1024);
+
+    int32_t Enqueue(nvinfer1::IPluginV3& plugin) {
+        void const* const inputs[] = {input.empty() ? nullptr : input.data()};
+        void* const outputs[] = {output.empty() ? nullptr : output.data()};
+        return RuntimeOf(plugin).enqueue(&qkv, &result, inputs, outputs, workspace.empty() ? nullptr : workspace.data(),
+                                         nullptr);
+    }
+};
+
+}  // namespace edgeformer::bi_level_routing_attention
