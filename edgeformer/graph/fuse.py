@@ -49,6 +49,8 @@ from edgeformer.ops.bi_level_routing_attention import (
 __all__ = ["BlockReport", "FuseResult", "fuse"]
 
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
+# Tokens that a region needs for its rows and columns to be told apart: 2 x 3.
+_TOKENS = 6
 _WHOLE_GRAPH_TRIES = 8
 # Distance of two logits, as a fraction of the greatest, that the rounding of all layers before may turn around.
 _NEAR_TIE = 1e-4
@@ -98,7 +100,7 @@ def fuse(
         on_progress(0, len(candidates))
     shape_tensors = _shape_tensors(wide, flow)
     try:
-        shapes = input_shapes(wide)
+        shapes = input_shapes(wide, lambda case: _fewest_tokens(wide, flow, candidates, case) >= _TOKENS)
         statics = set(shape_tensors).union(*(candidate.statics(flow) for candidate in candidates))
         observations = observe(wide, shapes, statics, {name for candidate in candidates for name in candidate.data})
     except ExecutionError as failure:
@@ -125,6 +127,15 @@ def fuse(
     logits = [flow.nodes[candidate.anchors.topk].input[0] for candidate in candidates]
     error = _whole_graph_error(wide, widened(fused), shapes, logits, seed)
     return FuseResult(fused, reports, error)
+
+
+def _fewest_tokens(model: onnx.ModelProto, flow: Dataflow, candidates: Sequence[Candidate], shapes: Shapes) -> float:
+    """Tokens in a region of the candidate that has the fewest, at these input shapes."""
+    anchors = [candidate.anchors for candidate in candidates]
+    keys = [flow.nodes[one.softmax].input[0] for one in anchors]
+    picked = [flow.nodes[one.topk].output[1] for one in anchors]
+    (seen,) = observe(model, [shapes], (), {*keys, *picked})
+    return min(seen.shapes[key][-1] / seen.shapes[pick][-1] for key, pick in zip(keys, picked, strict=True))
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import AttributeProto, TensorProto, external_data_helper
 
-from edgeformer.artifacts import replacing, sha256_of_file
+from edgeformer.artifacts import replacing, sha256_of_bytes
 from edgeformer.errors import InputError
 from edgeformer.graph.node_order import in_topological_order
 from edgeformer.ops.bi_level_routing_attention import without_function
@@ -55,7 +55,7 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise InputError(f"{path} keeps weights in other files: " + "; ".join(faults))
     for tensor in external:
         external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
-        tensor.data_location = TensorProto.DEFAULT
+        tensor.ClearField("data_location")
         del tensor.external_data[:]
     try:
         # The op's function is edgeformer's own; the checker would compare its opset with the model's.
@@ -94,20 +94,16 @@ def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
 def _move_weights(model: onnx.ModelProto, path: Path) -> None:
     """Write the large weights to a file beside ``path`` and leave references to it in the model."""
     weights = [tensor for tensor in _tensors(model) if len(tensor.raw_data) >= 1024]
-    staging = path.with_name(f"{path.name}.data")
-    offsets = []
-    with replacing(staging) as partial:
-        with partial.open("wb") as file:
-            for tensor in weights:
-                # Pages of 4 KiB, so that a runtime can map the file.
-                file.seek(-(-file.tell() // 4096) * 4096)
-                offsets.append((file.tell(), len(tensor.raw_data)))
-                file.write(tensor.raw_data)
-        final = path.with_name(f"{path.name}.{sha256_of_file(partial)[:16]}.data")
-    staging.replace(final)
-    for tensor, (offset, length) in zip(weights, offsets, strict=True):
-        external_data_helper.set_external_data(tensor, final.name, offset, length)
-        tensor.ClearField("raw_data")
+    # Under a name of its own: the file that is replaced may still need another one, often called model.onnx.data.
+    digest = sha256_of_bytes(*(tensor.raw_data for tensor in weights))
+    target = path.with_name(f"{path.name}.{digest[:16]}.data")
+    with replacing(target) as partial, partial.open("wb") as file:
+        for tensor in weights:
+            # Pages of 4 KiB, so that a runtime can map the file.
+            file.seek(-(-file.tell() // 4096) * 4096)
+            external_data_helper.set_external_data(tensor, target.name, file.tell(), len(tensor.raw_data))
+            file.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
 
 
 def _external_fault(tensor: onnx.TensorProto, folder: Path) -> str | None:

@@ -8,7 +8,7 @@ moreover has no kernels for most 16-bit types.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,10 @@ _TYPE_ATTRIBUTES = ("to", "dtype")
 # Sizes to try for axes without a fixed size: of the batch, and of height and width. The strides of a BiFormer are 4 to
 # 32, the released models have 7, 8 and 16 regions per side; small sizes come first because a proof at them is quick.
 _BATCHES = (2, 1, 3, 4, 8, 16)
-_SIZES = (56, 64, 112, 128, 224, 256, 448, 512, 320, 384, 640, 1024, 32, 28, 16, 14, 8, 7)
-# The unfused gather makes a copy of all keys and values for every region: beyond this, memory runs out.
-_LARGEST_TO_GROW = 256
+_SIZES = (7, 8, 14, 16, 28, 32, 56, 64, 112, 128, 224, 256, 320, 384, 448, 512, 640, 1024)
+# Factors on the first size that ran, for height and width of the second.
+_GROWTH = ((2, 3), (4, 6), (8, 12), (16, 24))
+_OTHERWISE = ((1, 2), (2, 1), (2, 2), (1, 1))
 
 
 class ExecutionError(Exception):
@@ -164,11 +165,16 @@ def random_images(rng: np.random.Generator, model: onnx.ModelProto, shapes: Shap
     return feeds
 
 
-def input_shapes(model: onnx.ModelProto) -> list[Shapes]:
+def input_shapes(model: onnx.ModelProto, large_enough: Callable[[Shapes], bool]) -> list[Shapes]:
     """Sets of input shapes at which ONNX Runtime runs the model: one for a static model, up to two for a dynamic one.
 
     Axis 0 without a fixed size is taken for the batch, any other for height or width. The two sets differ in every
     axis that is free, as far as the model takes it.
+
+    Args:
+        model: the graph, widened.
+        large_enough: whether a proof at these shapes tells rows from columns. The second set grows until it does, where
+            height and width are free.
 
     Raises:
         ExecutionError: the model runs at none of the sizes that were tried; ONNX Runtime's last message.
@@ -189,8 +195,9 @@ def input_shapes(model: onnx.ModelProto) -> list[Shapes]:
     session = Session(model)
     errors: list[ExecutionError] = []
 
-    def runs(batch: int, sizes: Sequence[int]) -> Shapes | None:
-        free = dict.fromkeys(batches, batch) | dict(zip(sides, itertools.cycle(sizes), strict=False))
+    def at(batch: int, height: int, width: int) -> Shapes | None:
+        """The inputs' shapes at these sizes if the model runs at them."""
+        free = dict.fromkeys(batches, batch) | dict(zip(sides, itertools.cycle((height, width)), strict=False))
         shapes = {
             name: tuple(axis if isinstance(axis, int) else free[axis] for axis in axes)
             for name, axes in declared.items()
@@ -203,27 +210,22 @@ def input_shapes(model: onnx.ModelProto) -> list[Shapes]:
         return shapes
 
     tries = itertools.product(_SIZES if sides else _SIZES[:1], _BATCHES if batches else _BATCHES[:1])
-    size, batch, first = next(
-        ((size, batch, shapes) for size, batch in tries if (shapes := runs(batch, (size,))) is not None), (0, 0, None)
-    )
+    runs = ((size, batch, at(batch, size, size)) for size, batch in tries)
+    size, batch, first = next((found for found in runs if found[2] is not None), (0, 0, None))
     if first is None:
         raise errors[-1]
-    if not batches and not sides:
-        return [first]
+    second: Shapes | None = None
     other_batches = [other for other in _BATCHES if other != batch] if batches else [batch]
-    other_sizes: list[tuple[int, ...]] = [(size,)]
     if sides:
-        # Regions that are higher than one token and no squares tell rows from columns.
-        larger: list[tuple[int, ...]] = [(2 * size, 3 * size)] if size <= _LARGEST_TO_GROW else []
-        other_sizes = [*larger, (size, 2 * size), (2 * size, size), (2 * size, 2 * size), (size,)]
-    second = next(
-        (
-            shapes
-            for sizes, other in itertools.product(other_sizes, other_batches)
-            if (shapes := runs(other, sizes)) is not None and shapes != first
-        ),
-        None,
-    )
+        for (high, wide), other in itertools.product(_GROWTH, other_batches[:1]):
+            found = at(other, high * size, wide * size)
+            second = found or second
+            if found and large_enough(found):
+                break
+    if second is None and (sides or batches):
+        rest = itertools.product(_OTHERWISE if sides else _OTHERWISE[-1:], other_batches)
+        more = (at(other, high * size, wide * size) for (high, wide), other in rest)
+        second = next((found for found in more if found is not None and found != first), None)
     return [first] if second is None else [first, second]
 
 

@@ -50,6 +50,10 @@ def rewrite(model: onnx.ModelProto, plans: Sequence[Plan], constants: Mapping[st
     result.CopyFrom(model)
     result.graph.CopyFrom(exported)
     result.graph.metadata_props.extend(model.graph.metadata_props)
+    for made, given in ((result.graph.input, model.graph.input), (result.graph.output, model.graph.output)):
+        by_name = {value.name: value for value in given}
+        for value in made:
+            value.CopyFrom(by_name[value.name])
     _copy_notes(model, plans, result)
     return _with_function_at_model_opset(result)
 
