@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import insert_qdq, layer_site
 from edgeformer.graph.types import FloatType, to_float_type
 from edgeformer.ops import bi_level_routing_attention as bra
+from tests.graph.graphs import reference_graph
 from tests.graph.precision_graphs import Builder, check, initializer, maker, run, snr_db, transformer, types
 
 
@@ -57,6 +59,25 @@ def test_float16_network_computes_what_float32_does() -> None:
     assert cosine >= 0.9999
     # FP16 keeps 11 bits, about 66 dB a rounding; a dozen roundings in a row stay well above 50 dB.
     assert snr_db(reference, typed) > 50
+
+
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+@pytest.mark.parametrize("exporter", ["dynamo20", "torchscript17"])
+@pytest.mark.parametrize("name", ["biformer_cls_224", "biformer_stl_224", "biformer_backbone_pad_200x264"])
+def test_graphs_that_others_exported_keep_their_results(name: str, exporter: str) -> None:
+    model = reference_graph(f"{name}.{exporter}")
+    typed = to_float_type(model, "float16")
+    check(typed)
+    x = np.load(ASSETS / "reference" / f"{name}.npz")["input"]
+    for reference, half in zip(run(model, x), run(typed, x), strict=True):
+        # The design's gate for FP16.
+        cosine = float((reference * half).sum() / np.sqrt((reference**2).sum() * (half**2).sum()))
+        assert cosine >= 0.9999
+    bfloat16 = to_float_type(model, "bfloat16")
+    check(bfloat16)
+    assert set(types(bfloat16).values()) <= {"FLOAT", "BFLOAT16", "INT64", "INT32", "BOOL"}
 
 
 def test_inputs_and_outputs_change_type_only_when_asked() -> None:
