@@ -258,8 +258,9 @@ def reference_routing(qkv: npt.NDArray[Any], attributes: Attributes) -> npt.NDAr
     """
     query, key, _ = _regions(qkv, attributes)
     logits = (query.mean(axis=2) * attributes.scale) @ key.mean(axis=2).transpose(0, 2, 1)
-    # A stable ascending sort of the negated logits keeps equal ones in index order.
-    order = np.argsort(np.where(np.isnan(logits), -np.inf, -logits), axis=-1, kind="stable")
+    # lexsort is stable and its last key comes first: NaN, then by descending logit, equal ones in index order.
+    nan = np.isnan(logits)
+    order = np.lexsort((np.where(nan, 0.0, -logits), ~nan), axis=-1)
     return order[..., : attributes.topk].astype(np.int64)
 
 

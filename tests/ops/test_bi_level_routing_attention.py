@@ -146,6 +146,8 @@ def test_nan_logits_are_picked_first() -> None:
     qkv = np.ones((1, 2, 2, 3), np.float32)
     qkv[0, 1, 0, 1] = np.nan
     assert bra.reference_routing(qkv, attributes).tolist() == [[[2, 0]] * 4]
+    qkv[0, 0, 1, 1] = np.inf  # region 1 answers with +infinity, which comes after NaN and before all finite logits
+    assert bra.reference_routing(qkv, attributes).tolist() == [[[2, 1]] * 4]
 
 
 def test_wrong_routing_would_be_seen() -> None:
