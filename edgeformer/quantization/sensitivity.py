@@ -24,13 +24,11 @@ __all__ = ["Sensitivity", "SwitchedModel", "measure", "snr_db", "spread_batches"
 
 # An SNR that stands for "no difference at all": JSON has no infinity.
 _NO_NOISE_DB = 200.0
-# The SNR is measured on this many images. Ranking layers asks for one run of the model for each layer and image: a deep
-# model gets fewer images, so that the time grows with its depth and not with the square of it.
-_SNR_IMAGES = 64
+# Ranking takes one run of the model for each layer and image. A deep model gets fewer images, so that this stays at
+# about as many runs whatever the depth; the SNR of a whole choice of layers is measured on four times as many.
 _RANKING_RUNS = 400
-_RANKING_IMAGES = (4, 32)
-# What the first batch says about the SNR of all of them may be off by this much.
-_DOUBT_DB = 1.0
+_RANKING_IMAGES = (2, 16)
+_SNR_BATCHES = 4
 
 
 def snr_db(noise: float) -> float:
@@ -130,41 +128,42 @@ def measure(
         if progress is not None:
             progress("measuring sensitivity", done, len(layers))
     ranked = sorted(layers, key=lambda layer: alone[layer])
-    best, count = everything, 0
-    for returned in range(1, allowed + 1):
-        kept = ranked[returned:]
-        # The first batch tells cheaply whether it is worth asking all of them.
-        if snr_db(switched.noise(kept, batches=1)) < min_snr_db - _DOUBT_DB and returned < allowed:
-            continue
-        now = snr_db(switched.noise(kept))
-        if now > best:
-            best, count = now, returned
-        if now >= min_snr_db:
-            break
+    count, best = allowed, snr_db(switched.noise(ranked[allowed:]))
+    if best <= everything:
+        return Sensitivity(everything, everything, ())
+    if best >= min_snr_db:
+        # The fewest that do: each return helps or nearly so, which is all that bisection needs.
+        too_few = 0
+        while count - too_few > 1:
+            middle = (count + too_few) // 2
+            now = snr_db(switched.noise(ranked[middle:]))
+            if now >= min_snr_db:
+                count, best = middle, now
+            else:
+                too_few = middle
     chosen = [ReturnedLayer(output=layer, snr_alone_db=round(alone[layer], 2)) for layer in ranked[:count]]
     return Sensitivity(everything, best, tuple(chosen))
 
 
 def spread_batches(samples: SamplesLike, batch_size: int, layers: int) -> list[npt.NDArray[np.float32]]:
-    """At most 64 images evenly spread over the samples, which may be sorted by class, in batches that rank layers.
+    """Images evenly spread over the samples, which may be sorted by class: four batches, each enough to rank layers.
 
     Args:
         samples: the calibration data.
         batch_size: in which they are read.
         layers: number of layers to be ranked.
     """
-    step = max(1, (samples.count or _SNR_IMAGES) // _SNR_IMAGES)
+    low, high = _RANKING_IMAGES
+    wanted = _SNR_BATCHES * min(max(_RANKING_RUNS // layers, low), high)
+    total = samples.count or wanted
     chosen: list[npt.NDArray[np.float32]] = []
     position = 0
     for batch in samples.batches(batch_size):
-        for image in batch.images:
-            if position % step == 0 and len(chosen) < _SNR_IMAGES:
-                chosen.append(image)
-            position += 1
-        if len(chosen) == _SNR_IMAGES:
+        # Of every total / wanted images one, and all of them where there are fewer than wanted.
+        chosen += [image for i, image in enumerate(batch.images, position) if i * wanted % total < wanted]
+        position += len(batch.images)
+        if len(chosen) >= wanted:
             break
     # Neighbours may be of one class: every batch takes images from all over.
-    low, high = _RANKING_IMAGES
-    size = min(max(_RANKING_RUNS // layers, low), high)
-    count = -(-len(chosen) // size)
-    return [np.stack(chosen[start::count]) for start in range(count)]
+    batches = min(_SNR_BATCHES, len(chosen))
+    return [np.stack(chosen[start:wanted:batches]) for start in range(batches)]
