@@ -115,5 +115,5 @@ def _undecided(logits: Array, topk: int) -> Array:
         return np.zeros(logits.shape[:2], dtype=bool)
     ordered = np.sort(logits, axis=-1)
     gaps = ordered[..., regions - topk] - ordered[..., regions - topk - 1]
-    needed: Array = gaps < min(_GAP, _GAP_TIMES_REGIONS / regions) * np.abs(logits).max()
+    needed: Array = gaps <= min(_GAP, _GAP_TIMES_REGIONS / regions) * np.abs(logits).max()
     return needed

@@ -165,7 +165,10 @@ def _fold(graph: gs.Graph, tensors: Mapping[str, gs.Tensor], constants: Mapping[
             variable.to_constant(value)
     for node in graph.nodes:
         # Weights that the new Linear wants in another orientation than the old one had them.
+        # GraphSurgeon would turn types that NumPy lacks (its dtype is ONNX's number then) into FLOAT: those stay nodes.
         if node.op in _FOLDED and isinstance(node.inputs[0], gs.Constant) and _is_new(node):
+            if isinstance(node.inputs[0].dtype, int):
+                continue
             value = node.inputs[0].values
             folded = value.reshape(value.shape[0], -1) if node.op == "Flatten" else value.T
             (output,) = node.outputs
