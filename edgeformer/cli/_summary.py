@@ -14,20 +14,33 @@ __all__ = ["print_summary"]
 _COLOURS = {"passed": "green", "missed": "red", "not run": "yellow", "not judged": "default"}
 
 
+def _snr_db(manifest: Manifest) -> dict[str, float]:
+    """SNR of the worst output against the exported model, in dB, by precision."""
+    parity = manifest.stage("parity")
+    stages = parity.details["stages"] if parity is not None else []
+    names = {"fp16": "fp16", "typed": manifest.precision}
+    return {
+        names[stage["name"]]: min(float(figures["snr_db"]) for figures in stage["first"].values())
+        for stage in stages
+        if stage["name"] in names
+    }
+
+
 def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: float | None = None) -> None:
     """Print each stage's time, gate figure and verdict, the accuracies, the engine's size and the bundle's path."""
     table = simple_table("stage", "time", "verdict", "figure")
     for stage in manifest.stages:
-        time = "reused" if stage.reused else f"{stage.seconds:.1f} s"
+        time = f"{stage.seconds:.1f} s" + (", reused" if stage.reused else "")
         figure = stage.gate or stage.note or ""
         table.add_row(stage.name, time, f"[{_COLOURS[stage.verdict]}]{stage.verdict}[/]", figure)
     console.print(table)
+    snr = _snr_db(manifest)
     for precision, accuracy in manifest.accuracy.items():
         correct, total = accuracy["correct"], accuracy["total"]
-        console.print(
-            f"top-1 {precision.upper():<5} {100 * correct / total:6.2f} %   {correct} of {total} labelled images",
-            highlight=False,
-        )
+        line = f"top-1 {precision.upper():<5} {100 * correct / total:6.2f} %   {correct} of {total} labelled images"
+        if precision in snr:
+            line += f", {snr[precision]:.1f} dB from FP32"
+        console.print(line, highlight=False)
     engine = manifest.stage("engine")
     record = manifest.files.get("model.engine")
     if record is not None and engine is not None:
