@@ -21,7 +21,8 @@ class Gate:
 
     Attributes:
         stage: what the condition is for: ``export``, ``fuse``, or the precision of a typed model or engine.
-        metric: the figure judged: a field of `Comparison`, or ``accuracy_drop`` (points) for labelled data.
+        metric: the figure judged: a field of `Comparison`, ``accuracy_drop`` (points) for labelled data, or
+            ``routing_agreement`` (fraction of region rows that pick the same regions).
         direction: whether the figure has to stay at or below, or at or above, the limit.
         limit: the limit.
         only_without: a metric that makes this condition unnecessary where it is known.
@@ -35,6 +36,9 @@ class Gate:
 
 
 # export, fuse, fp16, int8: the project's design. The others follow from them:
+# * fuse: exported and fused graph do the same arithmetic in another order. Where two regions nearly tie, the last bit
+#   decides which is picked, and the output differs by more than rounding although both are right. So the difference is
+#   judged on the samples that both route alike, and how many rows of routing agree is judged by itself.
 # * fp32 is for an engine: on GPUs since Ampere TensorRT computes FP32 in TF32, which rounds as FP16 does.
 # * bf16: its rounding step is 8 times FP16's (8 against 11 significant bits), so that its noise power, to which
 #   1 - cosine is proportional, is 64 times as high (measured on BiFormer-T with random weights: 1.5e-7 for FP16, 1.4e-5
@@ -46,6 +50,7 @@ class Gate:
 GATES: tuple[Gate, ...] = (
     Gate("export", "max_abs_relative", "<=", 1e-4),
     Gate("fuse", "max_abs_relative", "<=", 1e-5),
+    Gate("fuse", "routing_agreement", ">=", 0.999),
     Gate("fp32", "cosine", ">=", 0.9999),
     Gate("fp32", "top1_agreement", ">=", 0.995),
     Gate("fp16", "cosine", ">=", 0.9999),
@@ -58,6 +63,7 @@ GATES: tuple[Gate, ...] = (
 )
 _NAMES = {
     "max_abs_relative": "max |diff| / max |ref|",
+    "routing_agreement": "routing agreement",
     "cosine": "cosine",
     "top1_agreement": "top-1 agreement",
     "accuracy_drop": "accuracy drop in points",

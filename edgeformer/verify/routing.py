@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import ModelProto, TensorProto
 from onnx.helper import make_empty_tensor_value_info
 
@@ -167,16 +168,21 @@ class RoutingAccumulator:
         self._shared = [0] * len(reference)
         self._topk = [0] * len(reference)
 
-    def update(self, reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> None:
+    def update(self, reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> npt.NDArray[np.bool_]:
         """Add a batch.
 
         Args:
             reference: the routing outputs by name, int [samples, regions, topk] each.
             candidate: the same of the other graph.
 
+        Returns:
+            bool [samples]: whether a sample is routed to the same regions in every block.
+
         Raises:
             InputError: a block's shapes differ.
         """
+        samples = min((len(reference[first.name]) for first, _ in self._pairs), default=0)
+        same = np.ones(samples, np.bool_)
         for index, (first, second) in enumerate(self._pairs):
             want, have = reference[first.name], candidate[second.name]
             if want.ndim < 1 or want.shape != have.shape:
@@ -185,10 +191,13 @@ class RoutingAccumulator:
             ours, theirs = np.sort(want.reshape(-1, topk), axis=1), np.sort(have.reshape(-1, topk), axis=1)
             self._topk[index] = topk
             self._rows[index] += len(ours)
-            self._equal[index] += int((ours == theirs).all(axis=1).sum())
+            equal = (ours == theirs).all(axis=1)
+            self._equal[index] += int(equal.sum())
+            same &= equal.reshape(samples, -1).all(axis=1)
             # Rows are moved apart, so that one intersection of sorted, distinct values counts all rows at once.
             apart = np.arange(len(ours), dtype=np.int64)[:, None] * (int(max(ours.max(), theirs.max(), 0)) + 1)
             self._shared[index] += int(np.isin(ours + apart, theirs + apart).sum())
+        return same
 
     def result(self) -> RoutingAgreement:
         """The agreement over all batches so far.

@@ -132,13 +132,21 @@ class _Pair:
 
     def __init__(self, reference: Stage, candidate: Stage, names: tuple[str, ...]) -> None:
         self.comparer = OutputComparer(names)
+        # Only the samples that both route to the same regions, where both show their routing.
+        self.alike = OutputComparer(names)
+        self.alike_samples = 0
         both = reference.routing and candidate.routing
         self.routing = RoutingAccumulator(reference.routing, candidate.routing) if both else None
 
     def update(self, reference: dict[str, Array], candidate: dict[str, Array]) -> None:
         self.comparer.update(reference, candidate)
         if self.routing is not None:
-            self.routing.update(reference, candidate)
+            same = self.routing.update(reference, candidate)
+            if same.any():
+                self.alike.update(
+                    *({name: outputs[name][same] for name in outputs} for outputs in (reference, candidate))
+                )
+                self.alike_samples += int(same.sum())
 
 
 def _fixed_batch(stages: list[Stage]) -> int | None:
@@ -213,6 +221,11 @@ class _Run:
     def figures(self, reference: int, candidate: int) -> dict[str, Comparison]:
         return self.pairs[reference, candidate].comparer.result()
 
+    def alike(self, reference: int, candidate: int) -> dict[str, Comparison]:
+        """The figures over samples that both route alike; over all samples where routing is not shown or none is."""
+        pair = self.pairs[reference, candidate]
+        return pair.alike.result() if pair.alike_samples else pair.comparer.result()
+
     def routing(self, reference: int, candidate: int) -> RoutingAgreement | None:
         routing = self.pairs[reference, candidate].routing
         return None if routing is None else routing.result()
@@ -227,11 +240,19 @@ def _report(run: _Run, index: int, max_drop: float) -> StageReport:
     if stage.gate is not None:
         reference = 0 if judged_against(stage.gate) == "first" else index - 1
         against = run.stages[reference].name
-        figures: dict[str, float | None] = dict(vars(worst(first if reference == 0 else previous)))
+        figures: dict[str, float | None]
+        if stage.gate == "fuse":
+            alike = worst(run.alike(reference, index))
+            routing = run.routing(reference, index)
+            figures = {**vars(alike), "routing_agreement": None if routing is None else routing.agreement}
+            if alike.samples < run.samples:
+                text = f", judged on the {alike.samples} of {run.samples} samples that both route alike"
+        else:
+            figures = dict(vars(worst(first if reference == 0 else previous)))
         if run.labelled:
             figures["accuracy_drop"] = 100.0 * (run.correct[0] - run.correct[index]) / run.samples
         verdict = check(stage.gate, figures, max_drop=max_drop)
-        status, text = "passed" if verdict.passed else "missed", verdict.text
+        status, text = "passed" if verdict.passed else "missed", verdict.text + text
     routing_first = routing_previous = None
     earlier = [other for other in run.routed if other < index]
     if stage.routing and earlier:

@@ -13,6 +13,7 @@ from edgeformer.verify.gates import GATES, check, gates_of, judged_against
     [
         ("export", "max_abs_relative", "<=", 1e-4),
         ("fuse", "max_abs_relative", "<=", 1e-5),
+        ("fuse", "routing_agreement", ">=", 0.999),
         ("fp16", "cosine", ">=", 0.9999),
         ("fp16", "top1_agreement", ">=", 0.995),
         ("int8", "accuracy_drop", "<=", 1.0),
@@ -27,6 +28,7 @@ def test_the_table_says_what_the_design_says(stage, metric, direction, limit):
     [
         ("export", "max_abs_relative", 1e-4, 1.01e-4),
         ("fuse", "max_abs_relative", 1e-5, 1.01e-5),
+        ("fuse", "routing_agreement", 0.999, 0.9989),
         ("fp32", "cosine", 0.9999, 0.99989),
         ("fp16", "cosine", 0.9999, 0.99989),
         ("bf16", "cosine", 0.999, 0.9989),

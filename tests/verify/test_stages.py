@@ -12,6 +12,7 @@ from polygraphy.comparator import Comparator
 from edgeformer.errors import GateMissed, InputError
 from edgeformer.runtime import OnnxSession
 from edgeformer.verify import Stage, require, stages, verify_stages
+from edgeformer.verify.routing import RoutingOutput
 from edgeformer.verify.runner import SessionRunner, make_runner
 from tests.verify.conftest import FunctionSession, Labelled, images, linear_model, routing_model
 
@@ -233,6 +234,45 @@ def test_routing_agreement_is_reported_against_the_first_and_the_one_before():
     assert typed.routing_first.agreement == 1.0
     assert typed.routing_previous.agreement < 1.0
     assert list(fused.first) == ["logits"], "routing indices are no figures"
+
+
+def _routes(flipped: int, moved: int) -> FunctionSession:
+    """40 rows of routing a sample; the first ``flipped`` samples pick another region, sample ``moved`` differs."""
+
+    def run(values: np.ndarray) -> dict[str, np.ndarray]:
+        rows = np.tile(np.array([0, 1]), (len(values), 40, 1))
+        rows[:flipped, 7] = [0, 2]
+        logits = values.copy()
+        logits[moved] += 1e-2
+        return {"logits": logits, "routing": rows}
+
+    return FunctionSession(run, outputs=("logits", "routing"))
+
+
+@pytest.mark.parametrize(
+    ("flipped", "moved", "status", "text"),
+    [
+        (1, 0, "passed", "judged on the 99 of 100 samples that both route alike"),
+        (0, 0, "missed", "max |diff| / max |ref| "),
+        (1, 1, "missed", "max |diff| / max |ref| "),
+        (5, 0, "missed", "routing agreement 0.99875 MISSES >= 0.999"),
+    ],
+)
+def test_a_near_tie_that_fusing_turns_around_is_no_fault(flipped, moved, status, text):
+    """A sample that is routed otherwise may differ by more than rounding; one that is routed alike may not."""
+    routing = (RoutingOutput("routing", None, 0),)
+    exported = FunctionSession(
+        lambda values: {"logits": values, "routing": np.tile(np.array([1, 0]), (len(values), 40, 1))},
+        outputs=("logits", "routing"),
+    )
+    stages = [
+        Stage("exported", exported, routing=routing),
+        Stage("fused", _routes(flipped, moved), "fuse", routing=routing),
+    ]
+    fused = verify_stages(stages, [images(100)]).stages[1]
+    assert fused.status == status
+    assert text in fused.text
+    assert fused.first["logits"].max_abs == pytest.approx(1e-2, rel=1e-3), "the figures are those of all samples"
 
 
 def test_the_report_is_json():
