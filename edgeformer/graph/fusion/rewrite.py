@@ -12,7 +12,7 @@ from onnx import helper
 
 from edgeformer.graph.fusion.execution import Array, element_types
 from edgeformer.graph.fusion.replacement import Plan
-from edgeformer.ops.bi_level_routing_attention import DOMAIN, with_function
+from edgeformer.ops.bi_level_routing_attention import with_function
 
 __all__ = ["rewrite"]
 
@@ -55,22 +55,7 @@ def rewrite(model: onnx.ModelProto, plans: Sequence[Plan], constants: Mapping[st
         for value in made:
             value.CopyFrom(by_name[value.name])
     _copy_notes(model, plans, result)
-    return _with_function_at_model_opset(result)
-
-
-def _with_function_at_model_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with the op's function, whose body imports the opset that the model imports.
-
-    The body's ops mean the same in every opset from the one it was written in. ONNX's checker nevertheless refuses a
-    model where the two differ and any of these ops has a newer version in between, if only for more element types.
-    """
-    result = with_function(model)
-    versions = {opset.domain: opset.version for opset in model.opset_import}
-    for function in result.functions:
-        if function.domain == DOMAIN:
-            for opset in function.opset_import:
-                opset.version = max(opset.version, versions.get(opset.domain, 0))
-    return result
+    return with_function(result)
 
 
 def _copy_notes(model: onnx.ModelProto, plans: Sequence[Plan], result: onnx.ModelProto) -> None:
