@@ -6,6 +6,7 @@ import onnx
 from onnx import helper, version_converter
 
 from edgeformer.errors import InputError
+from edgeformer.ops.bi_level_routing_attention import is_op, with_function
 
 __all__ = ["model_opset", "raise_opset"]
 
@@ -25,7 +26,7 @@ def model_opset(model: onnx.ModelProto) -> int:
 def raise_opset(model: onnx.ModelProto, minimum: int) -> onnx.ModelProto:
     """A copy of ``model`` at opset ``minimum``, or at its own where that is higher.
 
-    Model-local functions keep their own opset and are carried over: ONNX's converter drops them.
+    Model-local functions are carried over, as ONNX's converter drops them; the op's own takes the model's new opset.
 
     Raises:
         InputError: ONNX's version converter knows no way for one of the operators.
@@ -45,5 +46,7 @@ def raise_opset(model: onnx.ModelProto, minimum: int) -> onnx.ModelProto:
         result.functions.extend(model.functions)
         have = {opset.domain for opset in result.opset_import}
         result.opset_import.extend(opset for opset in model.opset_import if opset.domain not in have)
+        if any(is_op(node) for node in result.graph.node):
+            result = with_function(result)
     result.ir_version = max(result.ir_version, helper.find_min_ir_version_for(list(result.opset_import), True))
     return result

@@ -213,7 +213,7 @@ def function_proto(*, quantized: bool = False) -> onnx.FunctionProto:
 
 
 def with_function(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of ``model`` that carries the op's function and the opset import its nodes need.
+    """A copy of ``model`` that carries the op's function, at the model's opset, and the import its nodes need.
 
     Raises:
         InputError: INT8 and float op nodes are mixed (one body cannot serve both), or a node's attributes are wrong.
@@ -226,7 +226,11 @@ def with_function(model: onnx.ModelProto) -> onnx.ModelProto:
     result = without_function(model)
     if DOMAIN not in {opset.domain for opset in result.opset_import}:
         result.opset_import.append(helper.make_opsetid(DOMAIN, OP_VERSION))
-    result.functions.append(function_proto(quantized=kinds == {True}))
+    function = function_proto(quantized=kinds == {True})
+    # The body's ops mean the same in every later opset, but ONNX's checker and inliner want the model's version.
+    imported = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=0)
+    function.opset_import[0].version = max(FUNCTION_OPSET, imported)
+    result.functions.append(function)
     # Model-local functions came with IR version 8.
     result.ir_version = max(result.ir_version, 8)
     return result

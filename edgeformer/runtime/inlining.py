@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto, inliner
 
-from edgeformer.ops.bi_level_routing_attention import DOMAIN
+from edgeformer.ops.bi_level_routing_attention import is_op, with_function
 
 __all__ = ["inline_functions"]
 
@@ -12,15 +12,7 @@ __all__ = ["inline_functions"]
 def inline_functions(model: ModelProto) -> ModelProto:
     """A copy of the model with the bodies of its model-local functions in place of the nodes that call them.
 
-    ONNX's inliner leaves out a function whose opset is not the model's. The op's body is written for opset 18 and uses
-    nothing that a later one changed, so it takes the model's.
+    ONNX's inliner leaves out a function whose opset is not the model's, so the op's is put in anew, at that opset.
     """
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    version = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    for function in copy.functions:
-        if function.domain == DOMAIN:
-            for entry in function.opset_import:
-                if entry.domain in ("", "ai.onnx"):
-                    entry.version = max(entry.version, version)
-    return inliner.inline_local_functions(copy)
+    has_op = any(is_op(node) for node in model.graph.node)
+    return inliner.inline_local_functions(with_function(model) if has_op else model)
