@@ -29,8 +29,10 @@ __all__ = [
     "MANIFEST",
     "FileRecord",
     "Manifest",
+    "ModelRecord",
     "StageRecord",
     "Staging",
+    "TargetRecord",
     "TensorRecord",
     "open_bundle",
     "read_manifest",
@@ -82,6 +84,34 @@ class StageRecord(_Record):
     details: dict[str, Any] = Field(default_factory=dict)
 
 
+class ModelRecord(_Record):
+    """Where the model came from: a registry name with a checkpoint, or an ONNX file."""
+
+    source: Literal["registry", "onnx"]
+    name: str
+    preprocessing: dict[str, Any]
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    weights: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+
+
+class TargetRecord(_Record):
+    """The machine the engine is for, as the targets table had it."""
+
+    name: str
+    description: str
+    sm: int
+    cpu: str
+    flavour: Literal["tensorrt", "tensorrt_rtx"]
+    tensorrt_minimum: str
+    tensorrt_below: str
+    memory_gb: float
+    built: str
+
+
 class Manifest(_Record):
     """``manifest.json``: what the bundle is, what made it, and what was and was not verified."""
 
@@ -89,9 +119,9 @@ class Manifest(_Record):
     edgeformer: str
     created: str = Field(description="UTC, ISO 8601")
     libraries: dict[str, str]
-    model: dict[str, Any]
+    model: ModelRecord
     precision: Literal["fp32", "fp16", "bf16", "int8"]
-    target: dict[str, Any]
+    target: TargetRecord
     batch: list[int] | None = Field(description="minimum, optimum, maximum; null for a static graph")
     inputs: list[TensorRecord]
     outputs: list[TensorRecord]
@@ -227,24 +257,25 @@ def staging(target: Path) -> Iterator[Staging]:
     Raises:
         InputError: ``target`` exists and is no bundle, or its folder cannot be written.
     """
-    target = target.absolute()
+    target = target.resolve()
     if target.exists() and not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{target}: exists and is no bundle; choose another output or remove it")
-    previous = None
-    if (target / MANIFEST).is_file():
-        with contextlib.suppress(InputError):  # an unreadable older bundle is replaced, not reused
-            previous = read_manifest(target)
     prefix = f".{target.name}.staging-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # The parent is locked while a folder is made, so that no other build takes it for an abandoned one.
         with _locked(target.parent):
+            _restore(target)
             _remove_abandoned(target.parent, prefix)
             path = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
         raise InputError(f"{target.parent}: cannot be written: {error.strerror}") from error
+    previous = None
+    if (target / MANIFEST).is_file():
+        with contextlib.suppress(InputError):  # an unreadable older bundle is replaced, not reused
+            previous = read_manifest(target)
     try:
         umask = os.umask(0)
         os.umask(umask)
@@ -282,6 +313,21 @@ def _remove_abandoned(parent: Path, prefix: str) -> None:
             os.close(handle)
 
 
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.previous")
+
+
+def _restore(target: Path) -> None:
+    """Put the older bundle back where a build was killed between the two renames of `_exchange`."""
+    aside = _aside(target)
+    if not aside.exists():
+        return
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.rename(target)
+
+
 def _exchange(new: Path, old: Path) -> None:
     """Swap two folders in one step; where the file system cannot, move the old one away first."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -291,7 +337,7 @@ def _exchange(new: Path, old: Path) -> None:
         code = ctypes.get_errno()
         if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
             raise OSError(code, os.strerror(code), str(old))
-    aside = new.with_name(new.name + ".old")
+    aside = _aside(old)
     old.rename(aside)
     try:
         new.rename(old)

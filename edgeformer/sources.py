@@ -79,11 +79,13 @@ class OnnxFile:
     Attributes:
         path: the file.
         model: its content.
+        batch: the batch it fixes; ``None`` where it is free.
         preprocessing: how its images are prepared.
     """
 
     path: Path
     model: onnx.ModelProto = field(repr=False)
+    batch: int | None
     preprocessing: Preprocessing
 
     def describe(self) -> dict[str, Any]:
@@ -118,7 +120,8 @@ def model_source(
         random_weights: take random weights instead, to see what a build costs.
         overrides: configuration fields to replace in a named model.
         input_size: height and width in pixels; default: the model's usual size, or the ONNX graph's.
-        preprocessing: how images are prepared; default: the registry's, or what the ONNX file says, or ImageNet's.
+        preprocessing: how images are prepared, and at which size; default: the registry's, or what the ONNX file
+            says, or ImageNet's.
 
     Raises:
         InputError: the model is unknown, a file is missing, or options that exclude each other were given.
@@ -145,8 +148,10 @@ def model_source(
         )
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise InputError(f"{checkpoint}: no such checkpoint file")
-    height, width = input_size or (info.preprocessing.height, info.preprocessing.width)
-    prepared = replace(preprocessing or info.preprocessing, height=height, width=width)
+    prepared = preprocessing or info.preprocessing
+    if input_size is not None:
+        _check_agrees(preprocessing, input_size, "--input-size asks for")
+        prepared = replace(prepared, height=input_size[0], width=input_size[1])
     return NamedModel(info.name, None if checkpoint is None else Path(checkpoint), dict(overrides or {}), prepared)
 
 
@@ -154,29 +159,41 @@ def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Pr
     from edgeformer.graph.onnx_files import load_model
 
     model = load_model(path)
-    inputs = _image_inputs(model)
-    if len(inputs) != 1:
-        raise InputError(f"{path} has {len(inputs)} inputs of the form [batch, 3, height, width]; a build needs one")
-    fixed = inputs[0][2:]
+    inputs = _inputs(model)
+    if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][1] not in (3, None):
+        raise InputError(f"{path} has inputs {inputs}; a build needs one, [batch, 3, height, width]")
+    batch, _, *fixed = inputs[0]
+    described = preprocessing or read_preprocessing(model)
+    asked = input_size or (None if described is None else (described.height, described.width))
     size: list[int] = []
-    for axis, in_graph, asked in zip(("height", "width"), fixed, input_size or (None, None), strict=True):
-        if in_graph is None and asked is None:
+    for axis, in_graph, wanted in zip(("height", "width"), fixed, asked or (None, None), strict=True):
+        if in_graph is None and wanted is None:
             raise InputError(f"{path} leaves the {axis} open: give --input-size")
-        if in_graph is not None and asked is not None and in_graph != asked:
-            raise InputError(f"{path} fixes the {axis} at {in_graph}, --input-size asks for {asked}")
-        size.append(in_graph or asked or 0)
-    prepared = preprocessing or read_preprocessing(model) or Preprocessing(size[0], size[1])
-    return OnnxFile(path, model, replace(prepared, height=size[0], width=size[1]))
+        if in_graph is not None and wanted is not None and in_graph != wanted:
+            raise InputError(f"{path} fixes the {axis} at {in_graph}; input size or preprocessing asks for {wanted}")
+        size.append(in_graph or wanted or 0)
+    if input_size is not None:
+        _check_agrees(preprocessing, input_size, "--input-size asks for")
+    prepared = described or Preprocessing(size[0], size[1])
+    return OnnxFile(path, model, batch, replace(prepared, height=size[0], width=size[1]))
 
 
-def _image_inputs(model: onnx.ModelProto) -> list[list[int | None]]:
+def _check_agrees(preprocessing: Preprocessing | None, size: tuple[int, int], who: str) -> None:
+    if preprocessing is not None and (preprocessing.height, preprocessing.width) != size:
+        raise InputError(
+            f"the preprocessing is for {preprocessing.height}x{preprocessing.width}, {who} {size[0]}x{size[1]}: "
+            "give one of the two, or the same size in both"
+        )
+
+
+def _inputs(model: onnx.ModelProto) -> list[list[int | None]]:
+    """Shapes of the inputs that are no initializers; ``None`` for an open dimension."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    shapes = [
+    return [
         [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
         for value in model.graph.input
         if value.name not in weights
     ]
-    return [shape for shape in shapes if len(shape) == 4 and shape[1] in (3, None)]
 
 
 def read_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:

@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 from edgeformer import bundle as bundles
-from edgeformer.bundle import Manifest, StageRecord, Staging, open_bundle, read_manifest, stage_key, staging
+from edgeformer.bundle import (
+    Manifest,
+    ModelRecord,
+    StageRecord,
+    Staging,
+    TargetRecord,
+    open_bundle,
+    read_manifest,
+    stage_key,
+    staging,
+)
 from edgeformer.errors import InputError
 
 
@@ -23,9 +33,19 @@ def _manifest(work: Staging, stages: list[StageRecord]) -> Manifest:
         edgeformer="0",
         created="2026-01-01T00:00:00+00:00",
         libraries={},
-        model={"name": "m"},
+        model=ModelRecord(source="onnx", name="m", preprocessing={}),
         precision="fp32",
-        target={"name": "t"},
+        target=TargetRecord(
+            name="t",
+            description="a machine",
+            sm=86,
+            cpu="x86_64",
+            flavour="tensorrt_rtx",
+            tensorrt_minimum="1",
+            tensorrt_below="2",
+            memory_gb=8,
+            built="anywhere",
+        ),
         batch=[1, 1, 1],
         inputs=[],
         outputs=[],
@@ -59,6 +79,27 @@ def test_replacing_without_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     _publish(target, "two")
     assert (target / "a.txt").read_text() == "two"
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
+    """Without renameat2 there is a moment in which the older bundle stands aside; the next build puts it back."""
+    target = tmp_path / "bundle"
+    _publish(target, "one", key="k1")
+    target.rename(tmp_path / ".bundle.previous")
+    with staging(target) as work:
+        assert (target / "a.txt").read_text() == "one"
+        assert work.reusable("s", "k1") is not None
+    (tmp_path / ".bundle.previous").mkdir()
+    _publish(target, "two")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_link_to_the_bundle_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    _publish(tmp_path / "link", "one")
+    _publish(tmp_path / "link", "two")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a.txt").read_text() == "two"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -6,6 +6,7 @@ lacks something; 130 interrupted; 143 terminated.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import logging
@@ -17,7 +18,7 @@ from typing import NoReturn
 import click
 
 from edgeformer import __version__
-from edgeformer.errors import EdgeformerError
+from edgeformer.errors import EdgeformerError, EnvironmentFault, InputError
 
 __all__ = ["cli", "main"]
 
@@ -59,9 +60,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     as_json = "--json" in sys.argv[1:]
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as request:
-        sys.exit(request.exit_code)
+        # Without standalone mode a command's exit code comes back as the result.
+        sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:
         if as_json:
             _print_error("UsageError", error.format_message())
@@ -79,7 +79,15 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output left; nobody is there to be told
         sys.exit(141)
-    sys.exit(0)
+    except OSError as error:
+        log.debug("where it was raised", exc_info=True)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+        fault = EnvironmentFault if full else InputError
+        message = f"{error.filename or 'a file'}: {error.strerror or error}"
+        if as_json:
+            _print_error(fault.__name__, message)
+        click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+        sys.exit(fault.exit_code)
 
 
 def _print_error(kind: str, message: str) -> None:

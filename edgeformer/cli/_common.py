@@ -23,6 +23,7 @@ __all__ = [
     "common_options",
     "console",
     "existing_file",
+    "output_file",
     "output_path",
     "preprocessing_option",
     "print_json",
@@ -37,8 +38,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 console = Console()
 status = Console(stderr=True)
 
-existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+# A path that a command reads or makes; whether it fits is for the command to say.
 output_path = click.Path(path_type=Path)
+output_file = click.Path(dir_okay=False, path_type=Path)
+existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _Size(click.ParamType[tuple[int, int]]):

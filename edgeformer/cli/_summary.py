@@ -46,7 +46,7 @@ def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: f
     if record is not None and engine is not None:
         plugins = engine.details["plugin"]["in_network"]
         console.print(
-            f"engine      {record.size / 1e6:.2f} MB for {manifest.target['name']} (SM {manifest.target['sm']}), "
+            f"engine      {record.size / 1e6:.2f} MB for {manifest.target.name} (SM {manifest.target.sm}), "
             f"{plugins} plugin layers",
             highlight=False,
         )

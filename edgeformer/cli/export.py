@@ -7,17 +7,17 @@ from typing import Any
 
 import click
 
-from edgeformer.cli._common import common_options, console, output_path, print_json, status
+from edgeformer.cli._common import common_options, console, output_file, print_json, status
 from edgeformer.cli._models import model_options
 
 
 @click.command("export")
 @model_options
 @click.option("--static-batch", type=click.IntRange(min=1), metavar="N", help="Fix the batch.  [default: left free]")
-@click.option("--opset", type=click.IntRange(min=18), default=20, show_default=True, help="ONNX operator set.")
-@click.option("--output", "-o", type=output_path, required=True, help="The ONNX file.")
+@click.option("--opset", type=int, help="ONNX operator set, at least 18.  [default: 20]")
+@click.option("--output", "-o", type=output_file, required=True, help="The ONNX file.")
 @common_options
-def command(static_batch: int | None, opset: int, output: Path, as_json: bool, **options: Any) -> None:
+def command(static_batch: int | None, opset: int | None, output: Path, as_json: bool, **options: Any) -> None:
     """Export MODEL, a name of 'edgeformer models', to ONNX and compare it with PyTorch in ONNX Runtime."""
     from edgeformer.pipeline import export_model
 

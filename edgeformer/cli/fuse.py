@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from edgeformer.cli._common import common_options, console, output_path, print_json, progress, simple_table
+from edgeformer.cli._common import common_options, console, output_file, output_path, print_json, progress, simple_table
 
 
 @click.command("fuse")
 @click.argument("model", type=output_path)
-@click.option("--output", "-o", type=output_path, required=True, help="The fused ONNX file.")
+@click.option("--output", "-o", type=output_file, required=True, help="The fused ONNX file.")
 @click.option(
     "--draws", type=click.IntRange(min=1), default=3, show_default=True, help="Random inputs each block is proven on."
 )

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from edgeformer.cli._common import common_options, console, output_path, print_json, simple_table
+from edgeformer.errors import InputError
 
 
 @click.command("inspect")
@@ -33,7 +34,7 @@ def _bundle(path: Path, as_json: bool) -> None:
         return
     model = manifest.model
     console.print(
-        f"{model['name']} as {manifest.precision.upper()} for {manifest.target['name']}, made {manifest.created} by "
+        f"{model.name} as {manifest.precision.upper()} for {manifest.target.name}, made {manifest.created} by "
         f"edgeformer {manifest.edgeformer}; all hashes match",
         highlight=False,
     )
@@ -72,6 +73,8 @@ def _engine(path: Path, as_json: bool) -> None:
     from edgeformer.engine.inspect import inspect_engine
 
     facts = inspect_engine(path)
+    if facts.flavour is None:
+        raise InputError(f"{path} is no bundle, no .onnx file, and no engine that is known: {'; '.join(facts.notes)}")
     if as_json:
         print_json({"kind": "engine", **facts.model_dump(mode="json")})
         return

@@ -12,6 +12,7 @@ from edgeformer.cli._common import (
     calibration_options,
     common_options,
     console,
+    output_file,
     output_path,
     preprocessing_option,
     print_json,
@@ -32,8 +33,8 @@ from edgeformer.cli._common import (
     show_default=True,
     help="Type of everything that stays float.",
 )
-@click.option("--calibration", type=output_path, help="A calibration.json: read if it is there and fits, else written.")
-@click.option("--output", "-o", type=output_path, required=True, help="The quantized ONNX file.")
+@click.option("--calibration", type=output_file, help="A calibration.json: read if it is there and fits, else written.")
+@click.option("--output", "-o", type=output_file, required=True, help="The quantized ONNX file.")
 @common_options
 def command(
     model: Path,

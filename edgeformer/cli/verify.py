@@ -16,6 +16,7 @@ from edgeformer.cli._common import (
     progress,
     simple_table,
 )
+from edgeformer.errors import GateMissed
 
 if TYPE_CHECKING:
     from edgeformer.verify import VerifyReport
@@ -41,11 +42,20 @@ def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: 
         report = verify_bundle(
             bundle, data=data, checkpoint=checkpoint, max_drop=max_drop, progress=lambda n: bar.advance(task, n)
         )
+    try:
+        require(report)
+    except GateMissed as missed:
+        if not as_json:
+            _print(report)
+            raise
+        # One document, with the figures and the error in it.
+        print_json({**report.to_dict(), "error": {"kind": "GateMissed", "message": str(missed)}})
+        click.echo(f"error: {missed}", err=True)
+        raise click.exceptions.Exit(missed.exit_code) from None
     if as_json:
         print_json(report.to_dict())
     else:
         _print(report)
-    require(report)
 
 
 def _print(report: VerifyReport) -> None:

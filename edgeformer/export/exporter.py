@@ -72,6 +72,8 @@ def _check_options(model: nn.Module, input_size: Sequence[int], opset: int) -> N
     faults = []
     if opset < MINIMUM_OPSET:
         faults.append(f"opset is {opset}: at least {MINIMUM_OPSET} is needed")
+    if opset > onnx.defs.onnx_opset_version():
+        faults.append(f"opset is {opset}: the onnx package knows none newer than {onnx.defs.onnx_opset_version()}")
     if len(input_size) != 2 or any(
         isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in input_size
     ):
@@ -155,7 +157,10 @@ def export_onnx(
             f"{first.dim_value} when it is run with that. Export it with a fixed batch, or change the code"
         )
     _describe(proto, name or type(model).__name__)
-    onnx.checker.check_model(proto, full_check=True)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise InputError(f"PyTorch's export at opset {opset} is no valid ONNX model: {error}") from error
     return proto
 
 

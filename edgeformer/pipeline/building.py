@@ -91,6 +91,8 @@ def build(
     begun = time.monotonic()
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r}: it must be one of {', '.join(PRECISIONS)}")
+    if max_drop is not None and not max_drop >= 0:
+        raise InputError(f"max_drop {max_drop}: points of accuracy that INT8 may lose, at least 0")
     if precision == "int8" and data is None:
         raise InputError("int8 needs calibration images: give --data with a folder of images, an .npy or an .npz file")
     if precision != "int8" and recipe is not None:
@@ -104,8 +106,10 @@ def build(
         input_size=input_size,
         preprocessing=preprocessing,
     )
+    _check_types(source, precision)
     machine = get_target(target)
-    if can_build(machine) and use_plugin:
+    # What is built anywhere needs only software, which can be installed; what is built on the device can wait for it.
+    if can_build(machine, raise_error=machine.built == "anywhere") and use_plugin:
         require_plugin_library(machine.sm)
     samples = None if data is None else open_samples(data, source.preprocessing, limit=calibration_images)
     job = BuildJob(
@@ -127,13 +131,31 @@ def build(
     return BuildResult(Path(output), manifest, time.monotonic() - begun)
 
 
+def _check_types(source: Source, precision: Precision) -> None:
+    """Refuse a graph that is typed or quantized already in another way than asked for: a build starts from FP32."""
+    if not isinstance(source, OnnxFile):
+        return
+    from onnx import TensorProto
+
+    graph = source.model.graph
+    quantized = sum(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node)
+    if quantized:
+        raise InputError(f"{source.path} is quantized already ({quantized} Q/DQ nodes): build from the float model")
+    halves = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+    found = {halves[tensor.data_type] for tensor in graph.initializer if tensor.data_type in halves}
+    if found and found != {precision}:
+        raise InputError(
+            f"{source.path} has {' and '.join(sorted(found)).upper()} weights and cannot become {precision.upper()}: "
+            "build from the FP32 model"
+        )
+
+
 def _batch_profile(source: Source, batch: str | None) -> BatchProfile:
     from edgeformer.engine.profiles import BatchProfile
 
     fixed = None
     if isinstance(source, OnnxFile):
-        dim = source.model.graph.input[0].type.tensor_type.shape.dim[0]
-        fixed = dim.dim_value if dim.HasField("dim_value") else None
+        fixed = source.batch
     wanted = BatchProfile.parse(batch if batch is not None else str(fixed or 1))
     if fixed is not None and (wanted.min, wanted.max) != (fixed, fixed):
         raise InputError(

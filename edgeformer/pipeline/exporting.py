@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Exported", "describe_preprocessing", "export_model", "export_source"]
 
-DEFAULT_OPSET = 20
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -48,7 +46,7 @@ def export_model(
     input_size: tuple[int, int] | None = None,
     preprocessing: Preprocessing | None = None,
     static_batch: int | None = None,
-    opset: int = DEFAULT_OPSET,
+    opset: int | None = None,
 ) -> Exported:
     """Export a named model to an ONNX file and compare it with PyTorch in ONNX Runtime.
 
@@ -61,7 +59,7 @@ def export_model(
         input_size: height and width of the images in pixels; default: the model's.
         preprocessing: how images are prepared, recorded in the file's metadata; default: the model's.
         static_batch: fix the batch; default: left free.
-        opset: version of the ONNX standard operators, at least 18.
+        opset: version of the ONNX standard operators, at least 18; default: the exporter's.
 
     Raises:
         InputError: an argument cannot be used.
@@ -87,9 +85,9 @@ def export_model(
     return exported
 
 
-def export_source(source: NamedModel, *, static_batch: int | None = None, opset: int = DEFAULT_OPSET) -> Exported:
+def export_source(source: NamedModel, *, static_batch: int | None = None, opset: int | None = None) -> Exported:
     """Export a model and judge the export; how its images are prepared goes into the metadata."""
-    from edgeformer.export import check_export, export_onnx
+    from edgeformer.export import DEFAULT_OPSET, check_export, export_onnx
     from edgeformer.verify import check, worst
 
     network = source.create()
@@ -99,7 +97,7 @@ def export_source(source: NamedModel, *, static_batch: int | None = None, opset:
         input_size=size,
         dynamic_batch=static_batch is None,
         batch=static_batch or 1,
-        opset=opset,
+        opset=opset or DEFAULT_OPSET,
         name=source.name,
     )
     describe_preprocessing(model, source.preprocessing)

@@ -21,9 +21,10 @@ import numpy as np
 
 from edgeformer import __version__
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
-from edgeformer.bundle import Manifest, StageRecord, Staging, TensorRecord, stage_key
+from edgeformer.bundle import Manifest, ModelRecord, StageRecord, Staging, TargetRecord, TensorRecord, stage_key
 from edgeformer.data import Samples
 from edgeformer.errors import GateMissed
+from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
 from edgeformer.pipeline.exporting import describe_preprocessing, export_source
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.sources import NamedModel, OnnxFile, Source
@@ -41,6 +42,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 EXPORTED, FUSED, TYPED, ENGINE = "exported.onnx", "fused.onnx", "typed.onnx", "model.engine"
 CALIBRATION, PARITY = "calibration.json", "parity.npz"
 
+# Whatever of these changes can change what a stage makes.
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxscript", "onnx-graphsurgeon", "polygraphy", "torch")
 # Images whose outputs the bundle records, for the device to compare with.
 _RECORDED_IMAGES = 8
 
@@ -60,8 +63,8 @@ class Observer:
 
 @cache
 def _code_sha256() -> str:
-    """Hash of edgeformer's own sources: another version of the code makes its stages anew."""
-    package = Path(__file__).parent
+    """Hash of all of edgeformer's own sources: another version of the code makes its stages anew."""
+    package = Path(__file__).parents[1]
     files = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".json") and path.is_file())
     return sha256_of_bytes(
         *(part for path in files for part in (str(path.relative_to(package)).encode(), path.read_bytes()))
@@ -123,7 +126,7 @@ class BuildJob:
         described.pop("checkpoint", None)  # where the file lies does not matter, only its hash
         described.pop("path", None)
         if isinstance(self.source, NamedModel):
-            self._stage("export", [EXPORTED], self._export_named, source=described, torch=_libraries("torch"))
+            self._stage("export", [EXPORTED], self._export_named, source=described)
         else:
             self._stage("import", [EXPORTED], self._import_file, source=described)
 
@@ -235,11 +238,11 @@ class BuildJob:
             self.observer.progressed("parity", "images", seen, self.parity_inputs.count)
 
         report = verify_stages(stages, self.parity_inputs.batches(), max_drop=self.max_drop, progress=count)
-        missed = [stage for stage in report.stages if stage.status == "missed"]
-        judged = missed[0] if missed else report.stages[-1]
+        missed = [f"{stage.name}: {stage.text}" for stage in report.stages if stage.status == "missed"]
         inputs = self.parity_inputs.describe()
-        details = {"inputs": inputs, **report.to_dict()}
-        return _Judged(judged.text, "missed" if missed else "passed", f"judged on {inputs}", details)
+        details = {"inputs": inputs, "max_drop": self.max_drop, **report.to_dict()}
+        gate = "; ".join(missed) or report.stages[-1].text
+        return _Judged(gate, "missed" if missed else "passed", f"judged on {inputs}", details)
 
     def _record_outputs(self) -> None:
         from edgeformer.runtime import OnnxSession, run_in_chunks, static_batch
@@ -306,31 +309,29 @@ class BuildJob:
         return _Judged(gate, "passed" if self.use_plugin else "not judged", note, report.model_dump(mode="json"))
 
     def _engine_parity(self, plugin: Path | None) -> None:
-        from edgeformer.runtime.gpu import gpu_fault
-        from edgeformer.verify import ENGINE_NOT_RUN, Stage, verify_stages
+        from edgeformer.verify import Stage, verify_stages
 
-        if gpu_fault() is not None:
-            self._skip("engine-parity", ENGINE_NOT_RUN)
+        engine = engine_stage(
+            self.work.path / ENGINE, self.precision, sm=self.target.sm, flavour=self.target.flavour, plugin=plugin
+        )
+        if engine.session is None:
+            self._skip("engine-parity", engine.reason or "")
             return
 
         def compare() -> _Judged:
-            engine = Stage.from_engine(
-                "engine", self.work.path / ENGINE, self.precision, plugin_library=plugin, flavour=self.target.flavour
-            )
-            if engine.session is None:
-                return _Judged(verdict="not run", note=engine.reason)
             stages = [Stage.from_onnx("exported", self.work.path / EXPORTED), engine]
             report = verify_stages(stages, self.parity_inputs.batches(), max_drop=self.max_drop)
-            judged = report.stages[-1]
-            return _Judged(judged.text, "passed" if report.passed else "missed", None, report.to_dict())
+            return _Judged(report.stages[-1].text, "passed" if report.passed else "missed", None, report.to_dict())
 
-        self._stage("engine-parity", [], compare, engine=self._sha256(ENGINE), run=time.time())
+        with closing_engine(engine):
+            # The time makes the key new: what a GPU computes is never taken from an older bundle.
+            self._stage("engine-parity", [], compare, engine=self._sha256(ENGINE), run=time.time())
 
     # -- what stages share -------------------------------------------------------------------------------------------
 
     def _stage(self, name: str, files: list[str], make: Callable[[], _Judged], **inputs: Any) -> None:
         """Reuse the stage from the older bundle, or run ``make`` and record it; a missed gate ends the build."""
-        key = stage_key(name, code=_code_sha256(), **inputs)
+        key = stage_key(name, code=_code_sha256(), libraries=_libraries(*_LIBRARIES), **inputs)
         record = self.work.reusable(name, key)
         if record is None:
             self.observer.started(name)
@@ -366,14 +367,13 @@ class BuildJob:
         from edgeformer.runtime import OnnxSession
 
         session = OnnxSession(self.work.path / TYPED)
-        libraries = _libraries("numpy", "onnx", "onnxruntime", "onnxscript", "onnx-graphsurgeon", "polygraphy", "torch")
         return Manifest(
             edgeformer=__version__,
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            libraries={"python": platform.python_version(), **libraries},
-            model=self.source.describe(),
+            libraries={"python": platform.python_version(), **_libraries(*_LIBRARIES)},
+            model=ModelRecord(**self.source.describe()),
             precision=self.precision,
-            target=self.target.model_dump(mode="json", exclude={"peaks"}),
+            target=TargetRecord(**self.target.model_dump(mode="json", exclude={"peaks"})),
             batch=[self.batch.min, self.batch.opt, self.batch.max],
             inputs=_tensors(session.inputs),
             outputs=_tensors(session.outputs),

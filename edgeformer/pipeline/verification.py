@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import Manifest, open_bundle
 from edgeformer.data import Preprocessing, open_samples
 from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
 from edgeformer.pipeline.parity_inputs import BATCH
 from edgeformer.pipeline.stages import ENGINE, EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.sources import NamedModel
@@ -41,7 +44,7 @@ def verify_bundle(
         bundle: folder of the bundle; every file is checked against its hash first.
         data: images to run; labelled ones give the task accuracy. Default: the images recorded in the bundle.
         checkpoint: where the checkpoint lies now, if it was moved.
-        max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
+        max_drop: points of top-1 accuracy that INT8 may lose; default: what the build was asked for.
         progress: called after each batch with its number of images.
 
     Raises:
@@ -53,7 +56,7 @@ def verify_bundle(
 
     folder = Path(bundle)
     manifest = open_bundle(folder)
-    preprocessing = Preprocessing.from_dict(manifest.model["preprocessing"])
+    preprocessing = Preprocessing.from_dict(manifest.model.preprocessing)
     pytorch = _pytorch_stage(manifest, preprocessing, checkpoint)
     stages = [] if pytorch.session is None else [pytorch]
     stages.append(Stage.from_onnx("exported", folder / EXPORTED, "export" if stages else None))
@@ -61,20 +64,28 @@ def verify_bundle(
     stages.append(Stage.from_onnx("typed", folder / TYPED, manifest.precision))
     if ENGINE in manifest.files:
         library = folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None
-        flavour = manifest.target["flavour"]
-        stages.append(
-            Stage.from_engine("engine", folder / ENGINE, manifest.precision, plugin_library=library, flavour=flavour)
-        )
+        target = manifest.target
+        engine = engine_stage(folder / ENGINE, manifest.precision, sm=target.sm, flavour=target.flavour, plugin=library)
+        stages.append(engine)
     if pytorch.session is None:
         stages.append(pytorch)
-    if data is None:
-        with np.load(folder / PARITY, allow_pickle=False) as recorded:
-            batches: Iterable[Any] = [next(recorded[name] for name in recorded.files if name.startswith("input:"))]
-    else:
-        batches = open_samples(data, preprocessing).batches(BATCH)
-    return verify_stages(
-        stages, batches, max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop, progress=progress
-    )
+    batches = _recorded(folder) if data is None else open_samples(data, preprocessing).batches(BATCH)
+    if max_drop is None:
+        parity = manifest.stage("parity")
+        max_drop = DEFAULT_MAX_DROP if parity is None else parity.details.get("max_drop", DEFAULT_MAX_DROP)
+    with contextlib.ExitStack() as engines:
+        for stage in stages:
+            engines.enter_context(closing_engine(stage))
+        return verify_stages(stages, batches, max_drop=max_drop, progress=progress)
+
+
+def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
+    """The images that the build recorded."""
+    with np.load(folder / PARITY, allow_pickle=False) as recorded:
+        images = [recorded[name] for name in recorded.files if name.startswith("input:")]
+    if len(images) != 1:
+        raise InputError(f"{folder / PARITY} holds {len(images)} inputs, expected one: build the bundle again")
+    return images
 
 
 def _pytorch_stage(
@@ -88,24 +99,24 @@ def _pytorch_stage(
         return Stage("pytorch", None, reason=f"pytorch not run: {reason}")
 
     made_from = manifest.model
-    if made_from["source"] != "registry":
+    if made_from.source != "registry":
         if checkpoint is not None:
             raise InputError("the bundle was made from an ONNX file: there is no checkpoint to compare with")
         return not_run("the bundle was made from an ONNX file")
     weights = None
-    if made_from["checkpoint_sha256"] is not None:
-        weights = Path(checkpoint or made_from["checkpoint"])
+    if made_from.checkpoint_sha256 is not None:
+        weights = Path(checkpoint or made_from.checkpoint or "")
         if not weights.is_file():
             if checkpoint is not None:
                 raise InputError(f"{weights}: no such checkpoint file")
             return not_run(f"the checkpoint {weights} is not there; name it with --checkpoint")
-        if sha256_of_file(weights) != made_from["checkpoint_sha256"]:
+        if sha256_of_file(weights) != made_from.checkpoint_sha256:
             raise InputError(
                 f"{weights} is not the checkpoint this bundle was made from (SHA-256 differs): "
                 "name that one with --checkpoint"
             )
     try:
-        network = NamedModel(made_from["name"], weights, made_from["overrides"], preprocessing).create()
+        network = NamedModel(made_from.name, weights, made_from.overrides, preprocessing).create()
     except EnvironmentFault as fault:
         return not_run(str(fault))
     session = TorchSession(network, input_size=(preprocessing.height, preprocessing.width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -89,6 +90,11 @@ def test_help_names_every_command_and_nothing_else() -> None:
             "brings its own weights and structure: leave out random weights",
         ),
         (["fuse", "missing.onnx", "-o", "out.onnx"], "missing.onnx"),
+        (["fuse", "missing.onnx", "-o", "."], "'.' is a directory"),
+        (["export", "biformer_nano", "--random-weights", "-o", "."], "'.' is a directory"),
+        (["export", "biformer_nano", "--random-weights", "--opset", "17", "-o", "a.onnx"], "at least 18 is needed"),
+        (["export", "biformer_nano", "--random-weights", "--opset", "99", "-o", "a.onnx"], "knows none newer than"),
+        (["inspect", __file__], "no bundle, no .onnx file, and no engine that is known"),
         (["verify", "missing"], "missing: no such bundle"),
         (["inspect", "missing.onnx"], "missing.onnx"),
         (["inspect", "missing.engine"], "missing.engine"),
@@ -103,6 +109,28 @@ def test_bad_input_exits_with_2_and_says_why(tmp_path: Path, words: list[str], m
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_cannot_be_written_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run("export", "biformer_nano", "--random-weights", "-o", "file/a.onnx", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "error: " in result.stderr
+
+
+def test_a_full_disk_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from edgeformer import cli
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "bundle/typed.onnx")
+
+    monkeypatch.setattr(cli.cli, "main", full)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == 4
+    assert capsys.readouterr().err == "error: bundle/typed.onnx: No space left on device\n"
 
 
 def test_errors_in_json(tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ import pytest
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import open_bundle
-from edgeformer.errors import GateMissed, InputError
+from edgeformer.data import Preprocessing
+from edgeformer.engine.devices import Gpu, GpuSurvey
+from edgeformer.errors import EnvironmentFault, GateMissed, InputError
 from edgeformer.graph.onnx_files import load_model, save_model
+from edgeformer.graph.types import to_float_type
 from edgeformer.ops.bi_level_routing_attention import is_op
-from edgeformer.pipeline import BuildResult, Observer, build
+from edgeformer.pipeline import BuildResult, Observer, build, stages
 from edgeformer.runtime import OnnxSession
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +38,7 @@ class Recorder(Observer):
 def test_the_bundle_holds_what_its_manifest_says(fp16_bundle: BuildResult) -> None:
     manifest = open_bundle(fp16_bundle.path)
     assert manifest == fp16_bundle.manifest
-    assert (manifest.precision, manifest.target["name"], manifest.batch) == ("fp16", "rtx-40", [1, 2, 4])
+    assert (manifest.precision, manifest.target.name, manifest.batch) == ("fp16", "rtx-40", [1, 2, 4])
     assert [(tensor.name, tensor.dtype, tensor.shape[1:]) for tensor in manifest.inputs + manifest.outputs] == [
         ("input", "float32", [3, 112, 112]),
         ("logits", "float32", [10]),
@@ -129,7 +132,7 @@ def test_a_missed_gate_publishes_nothing_and_keeps_the_older_bundle(
     output = tmp_path / "bundle"
     shutil.copytree(fp16_bundle.path, output)
     _break_types(monkeypatch)
-    with pytest.raises(GateMissed, match=r"stage parity missed its gate: cosine .* MISSES >= 0.999"):
+    with pytest.raises(GateMissed, match=r"stage parity missed its gate: typed: cosine .* MISSES >= 0.999"):
         build(nano_onnx, output=output, target="rtx-40", precision="bf16")
     assert open_bundle(output) == fp16_bundle.manifest
     with pytest.raises(GateMissed):
@@ -169,6 +172,99 @@ def test_a_graph_of_fixed_batch(nano_onnx: Path, tmp_path: Path) -> None:
         build(fixed, output=tmp_path / "bundle", target="rtx-40", batch="1:2:4")
     result = build(fixed, output=tmp_path / "bundle", target="rtx-40")
     assert result.manifest.batch == [2, 2, 2]
+
+
+def test_any_change_of_the_code_makes_stages_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "edgeformer"
+    shutil.copytree(Path(stages.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(stages, "__file__", str(package / "pipeline" / "stages.py"))
+    seen = {stages._code_sha256.__wrapped__()}
+    for changed in ("quantization/quantize.py", "graph/fuse.py", "engine/targets.json", "pipeline/stages.py"):
+        with (package / changed).open("a") as file:
+            file.write("\n")
+        seen.add(stages._code_sha256.__wrapped__())
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "message"),
+    [
+        ("float16", "fp32", "has FP16 weights and cannot become FP32"),
+        ("float16", "bf16", "has FP16 weights and cannot become BF16"),
+        ("bfloat16", "fp16", "has BF16 weights and cannot become FP16"),
+    ],
+)
+def test_a_typed_graph_is_not_relabelled(
+    nano_onnx: Path, tmp_path: Path, kind: Any, precision: Any, message: str
+) -> None:
+    save_model(to_float_type(load_model(nano_onnx), kind), tmp_path / "half.onnx")
+    with pytest.raises(InputError, match=message):
+        build(tmp_path / "half.onnx", output=tmp_path / "bundle", target="rtx-40", precision=precision)
+
+
+def test_a_quantized_graph_is_refused(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["output"])
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [node],
+        "quantized",
+        [value("input", onnx.TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [value("output", onnx.TensorProto.INT8, ["n", 3, 8, 8])],
+        [
+            onnx.numpy_helper.from_array(np.array(0.1, np.float32), "scale"),
+            onnx.numpy_helper.from_array(np.array(0, np.int8), "zero"),
+        ],
+    )
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    save_model(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "q.onnx")
+    with pytest.raises(InputError, match=r"is quantized already \(1 Q/DQ nodes\)"):
+        build(tmp_path / "q.onnx", output=tmp_path / "bundle", target="rtx-40")
+
+
+def test_an_rtx_target_without_tensorrt_rtx_is_the_machines_fault(
+    nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in ("targets", "backends"):
+        monkeypatch.setattr(f"edgeformer.engine.{room}.find_backend", lambda _flavour: None)
+    with pytest.raises(EnvironmentFault, match=r"pip install 'edgeformer\[rtx\]'"):
+        build(nano_onnx, output=tmp_path / "bundle", target="rtx-40")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_gpu_in_the_machine_is_no_fault(
+    fp16_bundle: BuildResult, nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines for RTX targets are built on any machine, also on one with another GPU."""
+    other = Gpu(index=0, name="GPU of another kind", sm=90, memory_bytes=1 << 30)
+    survey = GpuSurvey(gpus=(other,), driver_version=None, cuda_version="13.0", problem="")
+    monkeypatch.setattr("edgeformer.engine.devices.find_gpus", lambda: survey)
+    output = tmp_path / "bundle"
+    shutil.copytree(fp16_bundle.path, output)
+    result = build(nano_onnx, output=output, target="rtx-40", batch="1:2:4")
+    parity = result.manifest.stage("engine-parity")
+    assert parity is not None
+    assert parity.verdict == "not run"
+    assert parity.note == "engine not run: it is for SM 89, and this machine's GPU is a GPU of another kind (SM 90)"
+
+
+def test_preprocessing_and_input_size_have_to_agree(nano_onnx: Path, tmp_path: Path) -> None:
+    prepared = Preprocessing(128, 128)
+    with pytest.raises(InputError, match="fixes the height at 112; input size or preprocessing asks for 128"):
+        build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", preprocessing=prepared)
+    with pytest.raises(InputError, match="the preprocessing is for 128x128, --input-size asks for 112x112"):
+        build(
+            "biformer_nano",
+            output=tmp_path / "bundle",
+            target="rtx-40",
+            random_weights=True,
+            preprocessing=prepared,
+            input_size=(112, 112),
+        )
+
+
+def test_a_negative_drop_is_refused(nano_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="max_drop -5"):
+        build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", max_drop=-5)
 
 
 def test_eval_data_needs_labels(nano_onnx: Path, tmp_path: Path) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+from edgeformer.artifacts import sha256_of_file
 from edgeformer.errors import InputError
+from edgeformer.graph.onnx_files import load_model, save_model
 from edgeformer.pipeline import BuildResult, build, verify_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +53,34 @@ def test_a_damaged_bundle_is_not_verified(fp16_bundle: BuildResult, tmp_path: Pa
     (tmp_path / "bundle" / "typed.onnx").write_bytes(b"x")
     with pytest.raises(InputError, match=r"typed\.onnx: changed since the build"):
         verify_bundle(tmp_path / "bundle")
+
+
+def test_a_missed_gate_is_one_json_document_and_exit_code_3(fp16_bundle: BuildResult, tmp_path: Path) -> None:
+    """Turn the typed graph's logits around and put its new hash into the manifest: only the gate can tell."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(fp16_bundle.path, bundle)
+    typed = load_model(bundle / "typed.onnx")
+    last = typed.graph.node[-1]
+    typed.graph.node.insert(len(typed.graph.node) - 1, onnx.helper.make_node("Neg", [last.input[0]], ["turned"]))
+    typed.graph.node[-1].input[0] = "turned"
+    save_model(typed, bundle / "typed.onnx")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["typed.onnx"] = {
+        "sha256": sha256_of_file(bundle / "typed.onnx"),
+        "size": (bundle / "typed.onnx").stat().st_size,
+    }
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    words = [sys.executable, "-m", "edgeformer", "verify", str(bundle)]
+    result = subprocess.run([*words, "--json"], capture_output=True, text=True)
+    assert result.returncode == 3
+    document = json.loads(result.stdout)
+    assert document["error"]["kind"] == "GateMissed"
+    assert "stage 'typed' against 'exported': cosine -" in document["error"]["message"]
+    assert [stage["name"] for stage in document["stages"] if stage["status"] == "missed"] == ["typed"]
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 3
+    assert "missed" in result.stdout
+    assert "stage 'typed' against 'exported'" in result.stderr
 
 
 def test_an_onnx_bundle_has_no_checkpoint(fp16_bundle: BuildResult) -> None:
