@@ -32,6 +32,7 @@ def test_the_readme_has_commands() -> None:
     assert COMMANDS[:2] == SCRIPTS
     assert len(COMMANDS) >= 10
     assert len(PYTHON) == 1
+    assert "@@" not in README, "a placeholder was left"
 
 
 def test_the_two_scripts_are_there_and_sound() -> None:
