@@ -195,7 +195,6 @@ class Staging:
         self.path = path
         self.target = target
         self._previous = previous
-        self.published = False
 
     def reusable(self, name: str, key: str) -> StageRecord | None:
         """Bring the files of the older bundle's stage ``name`` here if it had the same ``key``.
@@ -245,7 +244,6 @@ class Staging:
         else:
             self.path.rename(self.target)
         sync_directory(self.target.parent)
-        self.published = True
 
 
 @contextmanager

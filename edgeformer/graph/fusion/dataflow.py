@@ -123,11 +123,6 @@ class Dataflow:
         """The nearest tensor through which all data that reaches ``name`` flows; None where there is no such tensor."""
         return self._dominator[name] or None
 
-    def node_of(self, name: str) -> onnx.NodeProto | None:
-        """The node that makes a tensor; None for inputs and initializers."""
-        index = self.producer.get(name)
-        return None if index is None else self.nodes[index]
-
     def view_source(self, index: int) -> str | None:
         """What a node moves the elements of, where it does nothing else (`VIEW_OPS`); None otherwise.
 
