@@ -2,6 +2,7 @@
 #include "bi_level_routing_attention/attention_plain.h"
 #include "bi_level_routing_attention/device.cuh"
 #include "bi_level_routing_attention/kernels.h"
+#include "bi_level_routing_attention/variants.h"
 
 namespace edgeformer::bi_level_routing_attention {
 
@@ -19,7 +20,7 @@ int64_t LargestGrid(Params const& params) {
     return attention_blocks > mean_blocks ? attention_blocks : mean_blocks;
 }
 
-cudaError_t LaunchAttention(Params const& params, cudaStream_t stream) {
+cudaError_t LaunchAttention(Params const& params, AttentionPlan const& /*plan*/, cudaStream_t stream) {
     if (!TypesSupported(params.input_type, params.output_type)) {
         return cudaErrorInvalidValue;
     }

@@ -36,7 +36,18 @@ struct Params {
     float q_scale = 1.F;  // quantization steps of an INT8 input; 1 for the other types
     float k_scale = 1.F;
     float v_scale = 1.F;
+
+    // LePE: a depthwise convolution of v, zero padded at the image border, plus a bias, added to the attention output.
+    void const* lepe_weight = nullptr;  // [lepe_kernel, lepe_kernel, dim] of output_type
+    void const* lepe_bias = nullptr;    // [dim] of output_type
+    int32_t lepe_kernel = 0;            // rows and columns of the convolution: odd, at most 7; 0: no LePE
+
+    // Programmatic dependent launch, on GPUs of compute capability 9.0 and up: a kernel may start while the one before
+    // it ends.
+    bool programmatic_launch = false;
 };
+
+struct AttentionPlan;  // variants.h
 
 // LaunchRouting keeps one row of logits in shared memory: 110^2 of them are the most that fit in 48 KiB.
 inline constexpr int32_t kMaxRegions = 110;
@@ -56,7 +67,8 @@ cudaError_t LaunchRegionMean(Params const& params, cudaStream_t stream);
 // Reads params.means, writes params.routing. Equal logits: lowest region first. NaN logits come before all others.
 cudaError_t LaunchRouting(Params const& params, cudaStream_t stream);
 
-// Reads params.qkv and params.routing, writes params.output.
-cudaError_t LaunchAttention(Params const& params, cudaStream_t stream);
+// Reads params.qkv and params.routing, writes params.output. The plan is PlanAttention's for these params and the
+// device of the stream.
+cudaError_t LaunchAttention(Params const& params, AttentionPlan const& plan, cudaStream_t stream);
 
 }  // namespace edgeformer::bi_level_routing_attention

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "bi_level_routing_attention/problem.h"
+#include "bi_level_routing_attention/variants.h"
 #include "common/logging.h"
 
 namespace edgeformer::bi_level_routing_attention {
@@ -228,7 +229,7 @@ int32_t Plugin::enqueue(PluginTensorDesc const* input_descriptions, PluginTensor
         AssignWorkspace(params, workspace);
         RequireLaunched("region mean", LaunchRegionMean(params, stream));
         RequireLaunched("routing", LaunchRouting(params, stream));
-        RequireLaunched("attention", LaunchAttention(params, stream));
+        RequireLaunched("attention", LaunchAttention(params, PlanAttention(params, Device{}), stream));
         return kSuccess;
     });
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bi_level_routing_attention/problem.h"
+#include "bi_level_routing_attention/variants.h"
 
 namespace bra = edgeformer::bi_level_routing_attention;
 
@@ -45,8 +46,9 @@ __attribute__((visibility("default"))) int32_t edgeformer_run_emulated(EmulatedC
     }
     std::vector<unsigned char> workspace(bra::WorkspaceBytes(params), 0xff);
     bra::AssignWorkspace(params, workspace.data());
-    for (auto launch : {bra::LaunchRegionMean, bra::LaunchRouting, bra::LaunchAttention}) {
-        cudaError_t const status = launch(params, nullptr);
+    bra::AttentionPlan const plan = bra::PlanAttention(params, bra::Device{87, 163 * 1024, 16});
+    for (cudaError_t const status : {bra::LaunchRegionMean(params, nullptr), bra::LaunchRouting(params, nullptr),
+                                     bra::LaunchAttention(params, plan, nullptr)}) {
         if (status != cudaSuccess) {
             return status;
         }

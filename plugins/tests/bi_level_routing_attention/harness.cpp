@@ -11,10 +11,13 @@
 #include <sstream>
 
 #include "bi_level_routing_attention/problem.h"
+#include "bi_level_routing_attention/variants.h"
 #include "check.h"
 
 namespace edgeformer::bi_level_routing_attention {
 namespace {
+
+constexpr Device kEmulatedDevice{87, 163 * 1024, 16};
 
 size_t SizeOf(ElementType type) {
     switch (type) {
@@ -176,7 +179,7 @@ Outcome RunKernels(Params params, std::vector<double> const& qkv) {
     AssignWorkspace(params, workspace.data());
     CHECK_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
     CHECK_EQ(LaunchRouting(params, nullptr), cudaSuccess);
-    CHECK_EQ(LaunchAttention(params, nullptr), cudaSuccess);
+    CHECK_EQ(LaunchAttention(params, PlanAttention(params, kEmulatedDevice), nullptr), cudaSuccess);
     outcome.means.assign(params.means, params.means + params.batch * regions * 2 * params.qk_dim);
     outcome.routing.assign(params.routing, params.routing + params.batch * regions * params.topk);
     outcome.output = Decoded(params.output_type, outcome.output_bytes);

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "bi_level_routing_attention/harness.h"
+#include "bi_level_routing_attention/variants.h"
 #include "check.h"
 #include "emulation/emulator.h"
 
@@ -196,7 +197,7 @@ TEST(empty_batch_launches_nothing) {
     int64_t const before = emulation::LaunchCount();
     CHECK_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
     CHECK_EQ(LaunchRouting(params, nullptr), cudaSuccess);
-    CHECK_EQ(LaunchAttention(params, nullptr), cudaSuccess);
+    CHECK_EQ(LaunchAttention(params, PlanAttention(params, Device{}), nullptr), cudaSuccess);
     CHECK_EQ(emulation::LaunchCount(), before);
 }
 
@@ -216,7 +217,7 @@ TEST(the_largest_number_of_regions_fits_in_shared_memory) {
 TEST(unsupported_pairs_of_types_launch_nothing) {
     Params params = MakeParams({1, 2, 2, 1, 1, 1, 1, 1}, {"", ElementType::kFloat16, ElementType::kFloat32});
     int64_t const before = emulation::LaunchCount();
-    CHECK_EQ(LaunchAttention(params, nullptr), cudaErrorInvalidValue);
+    CHECK_EQ(LaunchAttention(params, PlanAttention(params, Device{}), nullptr), cudaErrorInvalidValue);
     CHECK_EQ(emulation::LaunchCount(), before);
     CHECK(!TypesSupported(ElementType::kInt8, ElementType::kBFloat16));
     CHECK(!TypesSupported(ElementType::kInt8, ElementType::kInt8));
