@@ -1,4 +1,4 @@
-# Enables CUDA where nvcc is found, for the architectures that this nvcc knows.
+# Enables CUDA where nvcc is found.
 #
 # Sets EDGEFORMER_HAS_CUDA, and CMAKE_CUDA_ARCHITECTURES unless the user has chosen
 # (CMAKE_CUDA_ARCHITECTURES or EDGEFORMER_CUDA_ARCHITECTURES).
@@ -14,7 +14,9 @@ check_language(CUDA)
 if(CMAKE_CUDA_COMPILER)
   set(EDGEFORMER_HAS_CUDA ON)
   if(NOT CMAKE_CUDA_ARCHITECTURES)
-    edgeformer_known_architectures("${CMAKE_CUDA_COMPILER}" CMAKE_CUDA_ARCHITECTURES)
+    set(targets "${PROJECT_SOURCE_DIR}/edgeformer/engine/targets.json")
+    edgeformer_default_architectures("${CMAKE_CUDA_COMPILER}" "${targets}" CMAKE_CUDA_ARCHITECTURES)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${targets}")
   endif()
   enable_language(CUDA)
   # Toolkit headers for the host compiler, too: plugin code includes cuda_runtime_api.h.

@@ -117,10 +117,9 @@ def _plugin_library() -> tuple[Fact, ...]:
     if library is None:
         return (Fact(name=name, status="missing", detail=missing_plugin_library(), remedy=BUILD_COMMAND),)
     metadata = library.metadata
-    kernels = ", ".join(map(str, metadata.architectures)) or "none"
     detail = (
         f"{metadata.version}, built with TensorRT {metadata.tensorrt_headers} headers and CUDA {metadata.cuda} "
-        f"for SM {kernels} ({library.path})"
+        f"for {metadata.kernels} ({library.path})"
     )
     found = Fact(name=name, status="ok", detail=detail)
     aux = library.aux_path

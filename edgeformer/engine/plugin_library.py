@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -42,7 +43,9 @@ class PluginMetadata(BaseModel):
         version: edgeformer's version.
         tensorrt_headers: version of the TensorRT headers it was compiled with.
         cuda: version of the CUDA toolkit.
+        cpu: processor it runs on, as ``platform.machine()`` names it.
         architectures: compute capabilities times ten that it holds machine code for.
+        ptx: compute capabilities times ten that it holds PTX for; the driver of any newer GPU compiles it.
         aux: file name of the library that gives TensorRT-RTX its unversioned name, beside this one; empty if none.
     """
 
@@ -51,17 +54,39 @@ class PluginMetadata(BaseModel):
     version: str
     tensorrt_headers: str
     cuda: str
+    cpu: str
     architectures: tuple[int, ...]
+    ptx: tuple[int, ...]
     aux: str | None = None
 
     @field_validator("architectures", mode="before")
     @classmethod
     def _sm_of_cmake_name(cls, value: Any) -> Any:
-        """CMake writes architectures as ``"87"``, ``"87-real"`` or ``"120a"``; ``"-virtual"`` holds no machine code."""
+        """CMake writes ``"87"``, or ``"120a"`` for code that uses what SM 12.0 alone has."""
         if not isinstance(value, (list, tuple)):
             return value
-        names = [str(name) for name in value]
-        return tuple(int(re.sub(r"\D.*", "", name)) for name in names if not name.endswith("-virtual"))
+        return tuple(int(re.sub(r"\D+$", "", str(name))) for name in value)
+
+    @field_validator("ptx", mode="before")
+    @classmethod
+    def _portable_ptx(cls, value: Any) -> Any:
+        """PTX with a letter, such as ``"120a"``, serves no other GPU than its own."""
+        if not isinstance(value, (list, tuple)):
+            return value
+        return tuple(int(name) for name in map(str, value) if name.isdigit())
+
+    def kernels_for(self, sm: int) -> Literal["machine code", "PTX"] | None:
+        """What a GPU of compute capability ``sm`` (times ten) gets: PTX is compiled by its driver at the first use."""
+        if sm in self.architectures:
+            return "machine code"
+        return "PTX" if any(held <= sm for held in self.ptx) else None
+
+    @property
+    def kernels(self) -> str:
+        """What kernels there are, for people: ``SM 80, 87; PTX of 8.0 for later GPUs``."""
+        machine_code = f"SM {', '.join(map(str, self.architectures))}" if self.architectures else "no SM"
+        ptx = ", ".join(f"{sm // 10}.{sm % 10}" for sm in self.ptx)
+        return f"{machine_code}; PTX of {ptx} for later GPUs" if ptx else machine_code
 
 
 @dataclass(frozen=True)
@@ -87,10 +112,9 @@ class PluginLibrary:
         Raises:
             EnvironmentFault: it does not; the message says which it holds and how to rebuild it.
         """
-        if sm not in self.metadata.architectures:
-            held = ", ".join(map(str, self.metadata.architectures)) or "none"
+        if self.metadata.kernels_for(sm) is None:
             raise EnvironmentFault(
-                f"{self.path} has kernels for SM {held}, and the target needs SM {sm}: rebuild it with "
+                f"{self.path} has kernels for {self.metadata.kernels}, and the target needs SM {sm}: rebuild it with "
                 f"{BUILD_COMMAND} and a CUDA toolkit that knows SM {sm} (or choose the architectures with "
                 f"-DEDGEFORMER_CUDA_ARCHITECTURES={sm}); or build with --no-plugin"
             )
@@ -127,17 +151,32 @@ def read_plugin_library(path: Path) -> PluginLibrary:
         raise EnvironmentFault(f"{metadata} is damaged ({lines}): {rebuild}") from error
 
 
-def find_plugin_library() -> PluginLibrary | None:
+def find_plugin_library(cpu: str | None = None) -> PluginLibrary | None:
     """The plugin library of this installation, or ``None`` where there is none.
+
+    Args:
+        cpu: processor it is to run on, as ``platform.machine()`` names it; ``None``: that of this machine. A
+            cross-compiled library lies beside the others.
 
     Raises:
         EnvironmentFault: one was found, or named in the environment, and cannot be used.
     """
+    wanted = cpu or platform.machine()
     if os.environ.get(ENVIRONMENT_VARIABLE):
-        return read_plugin_library(candidate_paths()[0])
+        library = read_plugin_library(candidate_paths()[0])
+        if library.metadata.cpu == wanted:
+            return library
+        if cpu is None:
+            raise EnvironmentFault(
+                f"{library.path}, named in ${ENVIRONMENT_VARIABLE}, is for {library.metadata.cpu}, and this machine is "
+                f"{wanted}: name one for {wanted}, or unset the variable"
+            )
+        return None
     for path in candidate_paths():
         if path.is_file():
-            return read_plugin_library(path)
+            library = read_plugin_library(path)
+            if library.metadata.cpu == wanted:
+                return library
     return None
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,9 @@ METADATA = {
     "version": "0.1.0",
     "tensorrt_headers": "10.14.1",
     "cuda": "13.0",
+    "cpu": platform.machine(),
     "architectures": ["75", "86"],
+    "ptx": [],
     "aux": "libtensorrt_rtx.so",
 }
 
@@ -82,9 +85,40 @@ def test_metadata_is_read(installation: Path) -> None:
 
 
 def test_architectures_as_cmake_writes_them(installation: Path) -> None:
-    names = ["75-real", "87", "120a", "120-virtual", "121-virtual"]
-    library = read_plugin_library(put(installation, {**METADATA, "architectures": names}))
-    assert library.metadata.architectures == (75, 87, 120)
+    metadata = {**METADATA, "architectures": ["75", "87", "120a"], "ptx": ["80", "120a"]}
+    held = read_plugin_library(put(installation, metadata)).metadata
+    assert held.architectures == (75, 87, 120)
+    assert held.ptx == (80,)
+    assert held.kernels == "SM 75, 87, 120; PTX of 8.0 for later GPUs"
+
+
+@pytest.mark.parametrize(
+    ("sm", "served"), [(75, "machine code"), (72, None), (80, "PTX"), (87, "machine code"), (100, "PTX"), (130, "PTX")]
+)
+def test_ptx_serves_its_own_and_later_gpus(installation: Path, sm: int, served: str | None) -> None:
+    library = read_plugin_library(put(installation, {**METADATA, "architectures": ["75", "87"], "ptx": ["80"]}))
+    assert library.metadata.kernels_for(sm) == served
+    if served:
+        library.require_sm(sm)
+    else:
+        with pytest.raises(EnvironmentFault, match=r"kernels for SM 75, 87; PTX of 8\.0 for later GPUs, .* SM 72"):
+            library.require_sm(sm)
+
+
+def test_a_library_for_another_processor_is_for_that_one_alone(
+    installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = put(installation / "build" / "jetson", {**METADATA, "cpu": "vax"})
+    assert find_plugin_library() is None
+    found = find_plugin_library("vax")
+    assert found is not None
+    assert found.path == foreign
+    own = put(installation / "build" / "default")
+    assert _found() == own
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(foreign))
+    with pytest.raises(EnvironmentFault, match=r"is for vax, and this machine is .*unset the variable"):
+        find_plugin_library()
+    assert find_plugin_library("pdp") is None
 
 
 @pytest.mark.parametrize(

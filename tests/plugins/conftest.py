@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,14 @@ BUILD_COMMAND = "cmake --preset default && cmake --build --preset default"
 
 def _newest(pattern: str) -> Path | None:
     found = sorted((ROOT / "build").glob(pattern), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None
+    here = [path for path in found if _built_for(path) in (None, platform.machine())]
+    return here[-1] if here else None
+
+
+def _built_for(path: Path) -> str | None:
+    """The processor that a plugin library's metadata names: build/ may hold cross-compiled ones."""
+    metadata = path.with_suffix(".json")
+    return json.loads(metadata.read_text())["cpu"] if metadata.exists() else None
 
 
 def _require(pattern: str) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeformer.engine.targets import list_targets
 from tests.plugins.conftest import ROOT
 
 Cmake = Callable[..., tuple[int, str]]
@@ -95,19 +96,80 @@ def test_without_nvcc_configuring_says_what_is_lost(run_cmake: Cmake, tmp_path: 
     assert "--no-plugin" in words
 
 
-def test_architectures_are_those_of_nvcc_from_75_on(run_cmake: Cmake, tmp_path: Path) -> None:
-    compiler = tmp_path / "nvcc"
-    compiler.write_text("#!/bin/sh\nprintf 'sm_52\\nsm_72\\nsm_75\\nsm_100\\nsm_87\\nsm_90\\n'\n")
+def fake_nvcc(folder: Path, *codes: int) -> Path:
+    """An nvcc that knows these architectures."""
+    compiler = folder / "nvcc"
+    compiler.write_text("#!/bin/sh\nprintf '" + "".join(f"sm_{code}\\n" for code in codes) + "'\n")
     compiler.chmod(0o755)
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.22)\n"
-        "project(architectures LANGUAGES NONE)\n"
-        f'include("{ROOT / "cmake" / "CudaArchitectures.cmake"}")\n'
-        f'edgeformer_known_architectures("{compiler}" known)\n'
-        'message(STATUS "known=${known}")\n'
-    )
-    code, output = run_cmake()
+    return compiler
+
+
+@pytest.fixture
+def run_architectures(run_cmake: Cmake, tmp_path: Path) -> Callable[[str], tuple[int, str]]:
+    """Runs a line of CMake with the functions of CudaArchitectures.cmake."""
+
+    def run(line: str) -> tuple[int, str]:
+        project = tmp_path / "project"
+        project.mkdir()
+        (project / "CMakeLists.txt").write_text(
+            "cmake_minimum_required(VERSION 3.22)\n"
+            "project(architectures LANGUAGES NONE)\n"
+            f'include("{ROOT / "cmake" / "CudaArchitectures.cmake"}")\n'
+            f"{line}\n"
+            'message(STATUS "result=${result} ptx=${ptx}")\n'
+        )
+        return run_cmake()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("known", "architectures"),
+    [
+        (
+            (75, 80, 86, 87, 88, 89, 90, 100, 110, 103, 120, 121),
+            "75-real;80;86-real;87-real;89-real;90-real;110-real;120-real;121",
+        ),
+        ((52, 72, 75, 80, 86, 87, 89, 90), "75-real;80;86-real;87-real;89-real;90"),
+        ((75, 80), "75-real;80"),
+        ((72, 75), "75"),
+    ],
+    ids=["13.0", "12.6", "80 is the newest", "no 80"],
+)
+def test_default_architectures_are_those_of_the_targets(
+    run_architectures: Callable[[str], tuple[int, str]], tmp_path: Path, known: tuple[int, ...], architectures: str
+) -> None:
+    compiler, table = fake_nvcc(tmp_path, *known), ROOT / "edgeformer" / "engine" / "targets.json"
+    code, output = run_architectures(f'edgeformer_default_architectures("{compiler}" "{table}" result)')
     assert code == 0
-    assert "known=75-real;87-real;90-real;100\n" in output
+    assert f"result={architectures} ptx=\n" in output
+
+
+def test_the_default_serves_every_target() -> None:
+    """The first case above is the whole table."""
+    assert {target.sm for target in list_targets()} == {75, 80, 86, 87, 89, 90, 110, 120, 121}
+
+
+def test_an_nvcc_that_knows_no_target(run_architectures: Callable[[str], tuple[int, str]], tmp_path: Path) -> None:
+    compiler, table = fake_nvcc(tmp_path, 52, 72), ROOT / "edgeformer" / "engine" / "targets.json"
+    code, output = run_architectures(f'edgeformer_default_architectures("{compiler}" "{table}" result)')
+    assert code != 0
+    assert "knows none of the GPUs" in " ".join(output.split())
+    assert "EDGEFORMER_CUDA_ARCHITECTURES" in output
+
+
+@pytest.mark.parametrize(
+    ("architectures", "machine_code", "ptx"),
+    [
+        ("75-real;80;121", "75;80;121", "80;121"),
+        ("87-real", "87", ""),
+        ("90-virtual", "", "90"),
+        ("120a-real;90a;80-real;80-virtual", "120a;90a;80", "90a;80"),
+    ],
+)
+def test_what_a_choice_of_architectures_holds(
+    run_architectures: Callable[[str], tuple[int, str]], architectures: str, machine_code: str, ptx: str
+) -> None:
+    code, output = run_architectures(f'edgeformer_split_architectures("{architectures}" result ptx)')
+    assert code == 0
+    assert f"result={machine_code} ptx={ptx}\n" in output

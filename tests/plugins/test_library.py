@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -53,6 +54,7 @@ def test_metadata_says_what_the_library_is(plugin_library: Path) -> None:
     assert metadata["aux"] == "libtensorrt_rtx.so"
     assert re.fullmatch(r"\d+\.\d+\.\d+", metadata["tensorrt_headers"])
     assert re.fullmatch(r"\d+\.\d+", metadata["cuda"])
+    assert metadata["cpu"] == platform.machine()
     # nvcc stores one ELF image per architecture, with its name in it.
     content = plugin_library.read_bytes()
     assert metadata["architectures"]
