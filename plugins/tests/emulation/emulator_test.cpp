@@ -139,7 +139,7 @@ TEST(launches_that_cuda_refuses_are_refused) {
     CHECK_EQ(Launch(0, 32, 0, count), cudaErrorInvalidConfiguration);
     CHECK_EQ(Launch(1, 0, 0, count), cudaErrorInvalidConfiguration);
     CHECK_EQ(Launch(1, 1025, 0, count), cudaErrorInvalidConfiguration);
-    CHECK_EQ(Launch(1, 32, 48 * 1024 + 1, count), cudaErrorInvalidConfiguration);
+    CHECK_EQ(Launch(1, 32, 48 * 1024 + 1, count), cudaErrorInvalidValue);
     emulation::FailLaunch(1, cudaErrorLaunchFailure);
     CHECK_EQ(Launch(1, 1, 0, count), cudaSuccess);
     CHECK_EQ(Launch(1, 1, 0, count), cudaErrorLaunchFailure);

@@ -1,4 +1,5 @@
-// AddressSanitizer's hooks for stack switches and poisoned memory; nothing without it.
+// Hooks of AddressSanitizer and ThreadSanitizer for code that changes stacks and has threads of its own; nothing
+// without them.
 #pragma once
 
 #include <cstddef>
@@ -6,6 +7,16 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+extern "C" {
+// In the runtime, but in no header.
+void AnnotateIgnoreReadsBegin(char const* file, int line);
+void AnnotateIgnoreReadsEnd(char const* file, int line);
+void AnnotateIgnoreWritesBegin(char const* file, int line);
+void AnnotateIgnoreWritesEnd(char const* file, int line);
+}
 #endif
 
 namespace edgeformer::emulation {
@@ -24,6 +35,49 @@ inline void StartSwitch(void**, void const*, size_t) {}
 inline void FinishSwitch(void*, void const**, size_t*) {}
 inline void PoisonMemory(void*, size_t) {}
 inline void UnpoisonMemory(void*, size_t) {}
+#endif
+
+#if defined(__SANITIZE_THREAD__)
+inline constexpr bool kWatchesThreads = true;
+inline void* CurrentThread() { return __tsan_get_current_fiber(); }
+inline void* MakeThread() { return __tsan_create_fiber(0); }
+// Without an edge between the two threads: the order in which the emulation runs them is no order on a GPU. Inlined,
+// because a function that began as one thread must not end as another.
+[[gnu::always_inline]] inline void BecomeThread(void* thread) {
+    __tsan_switch_to_fiber(thread, __tsan_switch_to_fiber_no_sync);
+}
+// What happened before a Release happens before what follows an Acquire of the same token.
+inline void Release(void* token) { __tsan_release(token); }
+inline void Acquire(void* token) { __tsan_acquire(token); }
+
+// Memory accesses in its scope belong to the emulation, not to the program that is watched.
+class Unwatched {
+public:
+    Unwatched() {
+        AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+        AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+    }
+    ~Unwatched() {
+        AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+        AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+    }
+    Unwatched(Unwatched const&) = delete;
+    Unwatched& operator=(Unwatched const&) = delete;
+};
+#else
+inline constexpr bool kWatchesThreads = false;
+inline void* CurrentThread() { return nullptr; }
+inline void* MakeThread() { return nullptr; }
+inline void BecomeThread(void*) {}
+inline void Release(void*) {}
+inline void Acquire(void*) {}
+
+class Unwatched {
+public:
+    Unwatched() {}  // user-provided, so that an otherwise unused object is no warning
+    Unwatched(Unwatched const&) = delete;
+    Unwatched& operator=(Unwatched const&) = delete;
+};
 #endif
 
 }  // namespace edgeformer::emulation
