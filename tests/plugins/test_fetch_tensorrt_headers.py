@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.machinery
-import importlib.util
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,21 +10,13 @@ from types import ModuleType
 
 import pytest
 
-from tests.plugins.conftest import ROOT
-
 FOLDER = "kernel_lens/include/tensorrt"
 
 
 @pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def script(load_script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module that writes below ``tmp_path``."""
-    path = str(ROOT / "scripts" / "fetch_tensorrt_headers")
-    loader = importlib.machinery.SourceFileLoader("fetch_tensorrt_headers", path)
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
-    loader.exec_module(module)
+    module = load_script("fetch_tensorrt_headers")
     monkeypatch.setattr(module, "DESTINATION", tmp_path / "tensorrt" / "include")
     return module
 
