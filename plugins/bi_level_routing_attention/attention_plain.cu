@@ -1,6 +1,7 @@
 // Attention of every query to all tokens of the regions that its own region was routed to, without tensor cores.
 #include "bi_level_routing_attention/attention_plain.h"
 #include "bi_level_routing_attention/device.cuh"
+#include "bi_level_routing_attention/lepe.cuh"
 
 namespace edgeformer::bi_level_routing_attention {
 namespace {
@@ -27,6 +28,7 @@ struct AttentionArguments {
     float query_step;     // on q: quantization step and attention scale
     float key_step;
     float value_step;
+    Lepe lepe;
 
     __device__ int32_t channels() const { return 2 * qk_dim + dim; }
     __device__ int32_t keys() const { return topk * grid.tokens(); }
@@ -238,22 +240,38 @@ private:
         }
     }
 
+    // LePE is long code: a loop over rows at run time keeps it from being there once for every row. The rows' values
+    // are in registers, which no such loop can index, so they take the way over the weights' place in shared memory.
     __device__ void Store() const {
-        Out* image = static_cast<Out*>(a_.output) + work_.image * a_.tokens_per_image * a_.dim;
+        float sums[kRowsPerWarp];
 #pragma unroll
         for (int32_t i = 0; i < kRowsPerWarp; ++i) {
-            float const sum = WarpSum(rows_[i].sum);
-            if (Query(i) >= a_.grid.tokens()) {
-                continue;
-            }
-            Out* token = image + a_.grid.Token(work_.region, Query(i)) * a_.dim + work_.head * head_dim_v_;
+            sums[i] = WarpSum(rows_[i].sum);
+        }
+        __syncwarp();  // the warp has read its last weights
 #pragma unroll
-            for (int32_t v = 0; v < kValuesPerLane; ++v) {
-                int32_t const channel = work_.first_value + v * kWarpSize + lane_;
-                if (channel < head_dim_v_) {
-                    token[channel] = FromFloat<Out>(rows_[i].values[v] / sum);
-                }
+        for (int32_t v = 0; v < kValuesPerLane; ++v) {
+#pragma unroll
+            for (int32_t i = 0; i < kRowsPerWarp; ++i) {
+                tile_.weights[Row(i) * kKeysPerTile + lane_] = rows_[i].values[v] / sums[i];
             }
+            int32_t const channel = work_.first_value + v * kWarpSize + lane_;
+            if (channel < head_dim_v_) {
+                StoreColumn(work_.head * head_dim_v_ + channel);
+            }
+        }
+    }
+
+    // What the lane itself left in the weights' place.
+    __device__ void StoreColumn(int32_t channel) const {
+        Out* output = static_cast<Out*>(a_.output) + work_.image * a_.tokens_per_image * a_.dim + channel;
+#pragma unroll 1
+        for (int32_t i = 0; i < kRowsPerWarp && Query(i) < a_.grid.tokens(); ++i) {
+            int64_t const token = a_.grid.Token(work_.region, Query(i));
+            float value[1] = {tile_.weights[Row(i) * kKeysPerTile + lane_]};
+            AddLepe<Out>(value, a_.lepe, image_, static_cast<int32_t>(token / a_.grid.width),
+                         static_cast<int32_t>(token % a_.grid.width), channel);
+            output[token * a_.dim] = FromFloat<Out>(value[0]);
         }
     }
 
@@ -316,7 +334,8 @@ cudaError_t LaunchVariant(Params const& params, Plan const& plan, cudaStream_t s
                                        plan.query_tiles,
                                        params.scale * params.q_scale,
                                        params.k_scale,
-                                       params.v_scale};
+                                       params.v_scale,
+                                       LepeOf(params)};
     return Launch(AttentionKernel<In, Out, kValuesPerLane>, plan.blocks, plan.warps * kWarpSize,
                   Tile<kValuesPerLane>::Bytes(plan.warps), stream, arguments);
 }
