@@ -159,6 +159,19 @@ Fill Random(uint32_t seed, double deviation) {
     };
 }
 
+LepeValues MakeLepe(Params const& params, uint32_t seed) {
+    std::mt19937 generator(seed);
+    std::normal_distribution<double> distribution;
+    LepeValues lepe;
+    lepe.weight.resize(static_cast<size_t>(params.lepe_kernel) * params.lepe_kernel * params.dim);
+    lepe.bias.resize(params.dim);
+    for (std::vector<double>* values : {&lepe.weight, &lepe.bias}) {
+        std::generate(values->begin(), values->end(), [&] { return distribution(generator); });
+        *values = Decoded(params.output_type, Encoded(params.output_type, *values));
+    }
+    return lepe;
+}
+
 std::vector<unsigned char> EncodeInput(Params const& params, std::vector<double> const& qkv) {
     return Encoded(params.input_type, qkv);
 }
@@ -167,8 +180,10 @@ Outcome DecodeOutput(Params const& params, std::vector<unsigned char> const& byt
     return {{}, {}, Decoded(params.output_type, bytes), bytes};
 }
 
-Outcome RunKernels(Params params, std::vector<double> const& qkv) {
+Outcome RunKernels(Params params, std::vector<double> const& qkv, LepeValues const& lepe) {
     std::vector<unsigned char> const input = Encoded(params.input_type, qkv);
+    std::vector<unsigned char> const lepe_weight = Encoded(params.output_type, lepe.weight);
+    std::vector<unsigned char> const lepe_bias = Encoded(params.output_type, lepe.bias);
     size_t const pixels = static_cast<size_t>(params.batch) * params.height * params.width;
     size_t const regions = static_cast<size_t>(params.regions) * params.regions;
     Outcome outcome;
@@ -176,6 +191,8 @@ Outcome RunKernels(Params params, std::vector<double> const& qkv) {
     std::vector<unsigned char> workspace(WorkspaceBytes(params), 0xff);
     params.qkv = input.data();
     params.output = outcome.output_bytes.data();
+    params.lepe_weight = lepe_weight.data();
+    params.lepe_bias = lepe_bias.data();
     AssignWorkspace(params, workspace.data());
     CHECK_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
     CHECK_EQ(LaunchRouting(params, nullptr), cudaSuccess);
@@ -189,7 +206,8 @@ Outcome RunKernels(Params params, std::vector<double> const& qkv) {
 // FP32 rounding: a logit is off by a few roundings of its terms, and so are the weights, relatively.
 void CheckOutput(Params const& params, Outcome const& outcome, Reference const& reference) {
     double const unit = UnitRoundoff(params.output_type);
-    double const arithmetic = std::ldexp(4., -24) * (reference.largest_logit + 8.) * reference.largest_value;
+    double const arithmetic = std::ldexp(4., -24) * (reference.largest_logit + 8.) * reference.largest_value +
+                              std::ldexp(16., -24) * reference.largest_lepe;
     size_t wrong = 0;
     std::ostringstream first;
     CHECK_EQ(outcome.output.size(), reference.output.size());
@@ -208,9 +226,9 @@ void CheckOutput(Params const& params, Outcome const& outcome, Reference const& 
     }
 }
 
-void CheckAgainstReference(Params const& params, std::vector<double> const& qkv) {
-    Reference const reference = Compute(params, qkv);
-    Outcome const outcome = RunKernels(params, qkv);
+void CheckAgainstReference(Params const& params, std::vector<double> const& qkv, LepeValues const& lepe) {
+    Reference const reference = Compute(params, qkv, lepe);
+    Outcome const outcome = RunKernels(params, qkv, lepe);
     CheckMeans(outcome.means, reference.means);
     CHECK(outcome.routing == reference.routing);
     CheckOutput(params, outcome, reference);

@@ -47,6 +47,9 @@ std::vector<unsigned char> EncodeInput(Params const& params, std::vector<double>
 // Normally distributed with this deviation, or for INT8 uniform integers. The same for the same seed.
 Fill Random(uint32_t seed, double deviation = 1.);
 
+// LePE parameters of a problem with params.lepe_kernel > 0, normally distributed and rounded to the output type.
+LepeValues MakeLepe(Params const& params, uint32_t seed);
+
 struct Outcome {
     std::vector<float> means;
     std::vector<int32_t> routing;
@@ -58,10 +61,10 @@ struct Outcome {
 Outcome DecodeOutput(Params const& params, std::vector<unsigned char> const& bytes);
 
 // The three launches, on buffers of the exact sizes, in which everything is NaN before.
-Outcome RunKernels(Params params, std::vector<double> const& qkv);
+Outcome RunKernels(Params params, std::vector<double> const& qkv, LepeValues const& lepe = {});
 
 // Checks routing for equality, means and output within the rounding of its type and of FP32 arithmetic.
-void CheckAgainstReference(Params const& params, std::vector<double> const& qkv);
+void CheckAgainstReference(Params const& params, std::vector<double> const& qkv, LepeValues const& lepe = {});
 void CheckOutput(Params const& params, Outcome const& outcome, Reference const& reference);
 
 }  // namespace edgeformer::bi_level_routing_attention

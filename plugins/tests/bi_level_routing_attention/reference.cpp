@@ -10,9 +10,10 @@ namespace {
 // The problem with its numbers named.
 class Computation {
 public:
-    Computation(Params const& params, std::vector<double> const& qkv)
+    Computation(Params const& params, std::vector<double> const& qkv, LepeValues const& lepe)
         : p_(params),
           qkv_(qkv),
+          lepe_(lepe),
           region_height_(params.height / params.regions),
           region_width_(params.width / params.regions),
           regions_(params.regions * params.regions),
@@ -120,8 +121,31 @@ private:
                 sum += weights[k] * Value(keys[k], channel);
                 result_.largest_value = std::fmax(result_.largest_value, std::fabs(Value(keys[k], channel)));
             }
-            result_.output[query * p_.dim + channel] = sum;
+            result_.output[query * p_.dim + channel] = sum + (p_.lepe_kernel > 0 ? Lepe(query, channel) : 0.);
         }
+    }
+
+    // The depthwise convolution of v around a pixel, zero padded at the border of its image, plus the bias.
+    double Lepe(size_t pixel, int32_t channel) {
+        auto const row = static_cast<int32_t>(pixel / p_.width % p_.height);
+        auto const column = static_cast<int32_t>(pixel % p_.width);
+        double sum = lepe_.bias[channel];
+        double magnitude = std::fabs(sum);
+        for (int32_t i = 0; i < p_.lepe_kernel; ++i) {
+            for (int32_t j = 0; j < p_.lepe_kernel; ++j) {
+                int32_t const down = i - p_.lepe_kernel / 2;
+                int32_t const right = j - p_.lepe_kernel / 2;
+                if (row + down < 0 || row + down >= p_.height || column + right < 0 || column + right >= p_.width) {
+                    continue;
+                }
+                size_t const tap = static_cast<size_t>(i * p_.lepe_kernel + j) * p_.dim + channel;
+                double const term = lepe_.weight[tap] * Value(pixel + down * p_.width + right, channel);
+                sum += term;
+                magnitude += std::fabs(term);
+            }
+        }
+        result_.largest_lepe = std::fmax(result_.largest_lepe, magnitude);
+        return sum;
     }
 
     static void Softmax(std::vector<double>& logits) {
@@ -141,6 +165,7 @@ private:
 
     Params const& p_;
     std::vector<double> const& qkv_;
+    LepeValues const& lepe_;
     int32_t region_height_;
     int32_t region_width_;
     int32_t regions_;
@@ -151,6 +176,8 @@ private:
 
 }  // namespace
 
-Reference Compute(Params const& params, std::vector<double> const& qkv) { return Computation(params, qkv).Run(); }
+Reference Compute(Params const& params, std::vector<double> const& qkv, LepeValues const& lepe) {
+    return Computation(params, qkv, lepe).Run();
+}
 
 }  // namespace edgeformer::bi_level_routing_attention

@@ -15,9 +15,16 @@ struct Reference {
     std::vector<double> output;    // [batch, height, width, dim]
     double largest_logit = 0.;     // sum over channels of |scale * q * k|, the largest: what rounding errors scale with
     double largest_value = 0.;     // |v|
+    double largest_lepe = 0.;      // sum over taps of |weight * v|, plus |bias|, the largest
+};
+
+// Exact values of params.lepe_weight and params.lepe_bias; empty without LePE.
+struct LepeValues {
+    std::vector<double> weight;  // [lepe_kernel, lepe_kernel, dim]
+    std::vector<double> bias;    // [dim]
 };
 
 // `qkv` holds the exact values that the kernels read (quantized ones without their scales).
-Reference Compute(Params const& params, std::vector<double> const& qkv);
+Reference Compute(Params const& params, std::vector<double> const& qkv, LepeValues const& lepe = {});
 
 }  // namespace edgeformer::bi_level_routing_attention
