@@ -7,14 +7,6 @@
 namespace edgeformer::bi_level_routing_attention {
 namespace {
 
-constexpr size_t kAlignment = 256;
-
-size_t MeansBytes(Params const& params) {
-    size_t const regions = static_cast<size_t>(params.regions) * params.regions;
-    size_t const bytes = sizeof(float) * params.batch * regions * 2 * params.qk_dim;
-    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
 void CheckSide(Faults& faults, char const* axis, int32_t size, int32_t regions) {
     if (size < 1 || size % regions != 0) {
         faults.Add("got ", axis, "=", size, "; it must be a positive multiple of regions=", regions,
@@ -51,14 +43,20 @@ std::string WhyUnsupported(Params const& params, int64_t channels) {
     return {};
 }
 
+size_t RoutingOffset(Params const& params) {
+    size_t const regions = static_cast<size_t>(params.regions) * params.regions;
+    size_t const means = sizeof(float) * params.batch * regions * 2 * params.qk_dim;
+    return (means + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+}
+
 size_t WorkspaceBytes(Params const& params) {
     size_t const regions = static_cast<size_t>(params.regions) * params.regions;
-    return MeansBytes(params) + sizeof(int32_t) * params.batch * regions * params.topk;
+    return RoutingOffset(params) + sizeof(int32_t) * params.batch * regions * params.topk;
 }
 
 void AssignWorkspace(Params& params, void* workspace) {
     params.means = static_cast<float*>(workspace);
-    params.routing = reinterpret_cast<int32_t*>(static_cast<unsigned char*>(workspace) + MeansBytes(params));
+    params.routing = reinterpret_cast<int32_t*>(static_cast<unsigned char*>(workspace) + RoutingOffset(params));
 }
 
 }  // namespace edgeformer::bi_level_routing_attention

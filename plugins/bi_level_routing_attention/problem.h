@@ -16,7 +16,13 @@ std::string WhyUnsupported(Params const& params, int64_t channels);
 // Bytes of workspace behind params.means and params.routing.
 size_t WorkspaceBytes(Params const& params);
 
-// Points params.means and params.routing into a workspace of WorkspaceBytes(params) bytes, aligned to 256 bytes.
+// What the workspace's address is a multiple of, in bytes: TensorRT's promise for device memory, and CUDA's.
+inline constexpr size_t kWorkspaceAlignment = 256;
+
+// Where params.routing starts in the workspace, in bytes; params.means starts at 0.
+size_t RoutingOffset(Params const& params);
+
+// Points params.means and params.routing into a workspace of WorkspaceBytes(params) bytes.
 void AssignWorkspace(Params& params, void* workspace);
 
 }  // namespace edgeformer::bi_level_routing_attention

@@ -3,7 +3,6 @@
 
 #include <NvInferRuntime.h>
 
-#include <cstddef>
 #include <exception>
 #include <string>
 
@@ -13,12 +12,8 @@ namespace edgeformer {
 void SetLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept;
 
 // Sends "edgeformer: <message>" to the logger of the calling thread's engine or context; to stderr where there is none
-// (TensorRT-RTX 1.7 offers none while it parses and builds). The message is kept for TakeErrors as well.
+// (TensorRT-RTX 1.7 offers none while it parses and builds). The message is kept as well (errors.h).
 void LogError(std::string const& message) noexcept;
-
-// The messages since the last call, oldest first, one a line; at most the last kKeptErrors.
-std::string TakeErrors();
-inline constexpr size_t kKeptErrors = 32;
 
 // Runs body() and returns what it returns. TensorRT's methods are noexcept: an exception that left one would end the
 // host process, so it becomes a message and `on_failure`.

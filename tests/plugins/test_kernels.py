@@ -12,14 +12,8 @@ import pytest
 from onnx import TensorProto
 
 from edgeformer.ops.bi_level_routing_attention import Attributes, reference, reference_routing
+from tests.plugins import c_api
 
-# ElementType in kernels.h.
-ELEMENT_TYPES = {
-    np.dtype(np.float32): 0,
-    np.dtype(np.float16): 1,
-    np.dtype(ml_dtypes.bfloat16): 2,
-    np.dtype(np.int8): 3,
-}
 # Half a unit in the last place.
 ROUNDOFF = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float16): 2.0**-11, np.dtype(ml_dtypes.bfloat16): 2.0**-8}
 
@@ -32,75 +26,69 @@ SHAPES = {
 }
 
 
-class Call(ctypes.Structure):
-    """EmulatedCall in emulated_library.cpp."""
-
-    _fields_ = [
-        ("qkv", ctypes.c_void_p),
-        ("output", ctypes.c_void_p),
-        ("routing", ctypes.c_void_p),
-        *((name, ctypes.c_int32) for name in ("input_type", "output_type", "batch", "height", "width", "qk_dim")),
-        *((name, ctypes.c_int32) for name in ("dim", "num_heads", "regions", "topk")),
-        *((name, ctypes.c_float) for name in ("scale", "q_scale", "k_scale", "v_scale")),
-    ]
+@pytest.fixture(scope="module")
+def library(emulated_kernels: Path) -> ctypes.CDLL:
+    return c_api.load(emulated_kernels)
 
 
-def run_emulated(
-    library: Path, qkv: npt.NDArray, attributes: Attributes, output_type: npt.DTypeLike
-) -> tuple[npt.NDArray, npt.NDArray]:
-    batch, height, width, channels = qkv.shape
-    output = np.zeros((batch, height, width, attributes.dim(channels)), output_type)
-    routing = np.full((batch, attributes.regions**2, attributes.topk), -1, np.int32)
-    call = Call(
-        qkv=qkv.ctypes.data,
-        output=output.ctypes.data,
-        routing=routing.ctypes.data,
-        input_type=ELEMENT_TYPES[qkv.dtype],
-        output_type=ELEMENT_TYPES[output.dtype],
-        batch=batch,
-        height=height,
-        width=width,
-        dim=output.shape[3],
-        qk_dim=attributes.qk_dim,
-        num_heads=attributes.num_heads,
-        regions=attributes.regions,
-        topk=attributes.topk,
-        scale=attributes.scale,
-        q_scale=attributes.q_scale or 1.0,
-        k_scale=attributes.k_scale or 1.0,
-        v_scale=attributes.v_scale or 1.0,
+def possible_variants(library: ctypes.CDLL, problem: c_api.Problem) -> list[int]:
+    plan = c_api.Plan()
+    status = library.edgeformerBiLevelRoutingAttentionPlan(ctypes.byref(problem), None, ctypes.byref(plan))
+    assert status == c_api.SUCCESS, c_api.take_errors(library)
+    return list(plan.variants[: plan.variant_count])
+
+
+def run(library: ctypes.CDLL, qkv: npt.NDArray, problem: c_api.Problem) -> tuple[npt.NDArray, npt.NDArray]:
+    """Output and routing."""
+    layout = c_api.Workspace()
+    status = library.edgeformerBiLevelRoutingAttentionWorkspace(ctypes.byref(problem), ctypes.byref(layout))
+    assert status == c_api.SUCCESS, c_api.take_errors(library)
+    output_type = next(dtype for dtype, code in c_api.TYPES.items() if code == problem.output_type)
+    given = c_api.aligned(qkv.shape, qkv.dtype, 16)
+    given[...] = qkv
+    output = c_api.aligned((problem.batch, problem.height, problem.width, problem.dim), output_type, 16)
+    workspace = c_api.aligned((layout.bytes,), np.uint8, layout.alignment)
+    addresses = [array.ctypes.data for array in (given, output, workspace)]
+    status = library.edgeformerBiLevelRoutingAttention(
+        ctypes.byref(problem), addresses[0], None, None, *addresses[1:], layout.bytes, None
     )
-    assert ctypes.CDLL(str(library)).edgeformer_run_emulated(ctypes.byref(call)) == 0
-    return output, routing
+    assert status == c_api.SUCCESS, c_api.take_errors(library)
+    routing = workspace[layout.routing_offset : layout.routing_offset + layout.routing_bytes].view(np.int32)
+    return output, routing.reshape(problem.batch, problem.regions**2, problem.topk)
 
 
-def check(output: npt.NDArray, expected: npt.NDArray) -> None:
-    """The type's own rounding, and FP32 arithmetic on values of order 1 (2^-19: a few dozen roundings)."""
-    tolerance = 1.01 * ROUNDOFF[output.dtype] * np.abs(expected) + 2.0**-19
-    worst = np.max(np.abs(output.astype(np.float64) - expected) / tolerance)
-    assert worst <= 1.0
+def check(library: ctypes.CDLL, qkv: npt.NDArray, attributes: Attributes, output_type: npt.DTypeLike) -> None:
+    """Every variant that can run: the output's own rounding, and FP32 arithmetic on values of order 1 (2^-19: a few
+    dozen roundings). Tensor cores take weights that are rounded to the input's type, to FP16 for INT8."""
+    expected = reference(qkv, attributes)
+    steps = attributes.v_scale or 1.0
+    largest = steps * np.max(np.abs(qkv[..., 2 * attributes.qk_dim :].astype(np.float64)))
+    for variant in possible_variants(library, c_api.problem_of(qkv, attributes, output_type)):
+        output, routing = run(library, qkv, c_api.problem_of(qkv, attributes, output_type, variant=variant))
+        np.testing.assert_array_equal(routing, reference_routing(qkv, attributes))
+        weights = 0.0
+        if variant != c_api.PLAIN:
+            weights = ROUNDOFF[np.dtype(np.float16 if qkv.dtype == np.int8 else qkv.dtype)]
+        tolerance = 1.01 * ROUNDOFF[output.dtype] * np.abs(expected) + 2.0**-19 + weights * largest
+        assert np.max(np.abs(output.astype(np.float64) - expected) / tolerance) <= 1.0, f"variant {variant}"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16], ids=["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_float_kernels_match_the_reference(emulated_kernels: Path, shape: str, dtype: npt.DTypeLike) -> None:
+def test_float_kernels_match_the_reference(library: ctypes.CDLL, shape: str, dtype: npt.DTypeLike) -> None:
     sizes, sides, dim = SHAPES[shape]
     attributes = Attributes(**sides, scale=sides["qk_dim"] ** -0.5)
     rng = np.random.default_rng(7)
     qkv = rng.standard_normal((*sizes, 2 * attributes.qk_dim + dim)).astype(dtype)
-    output, routing = run_emulated(emulated_kernels, qkv, attributes, dtype)
-    np.testing.assert_array_equal(routing, reference_routing(qkv, attributes))
-    check(output, reference(qkv, attributes))
+    check(library, qkv, attributes, dtype)
 
 
 @pytest.mark.parametrize(
     ("output_type", "dtype"), [(TensorProto.FLOAT16, np.float16), (TensorProto.FLOAT, np.float32)], ids=["fp16", "fp32"]
 )
-def test_int8_kernels_match_the_reference(emulated_kernels: Path, output_type: int, dtype: npt.DTypeLike) -> None:
+def test_int8_kernels_match_the_reference(library: ctypes.CDLL, output_type: int, dtype: npt.DTypeLike) -> None:
     sizes, sides, dim = SHAPES["t15"]
     attributes = Attributes(**sides, scale=0.2, q_scale=0.02, k_scale=0.03, v_scale=0.01, output_type=output_type)
     rng = np.random.default_rng(8)
     qkv = rng.integers(-128, 128, (*sizes, 2 * attributes.qk_dim + dim), dtype=np.int8)
-    output, routing = run_emulated(emulated_kernels, qkv, attributes, dtype)
-    np.testing.assert_array_equal(routing, reference_routing(qkv, attributes))
-    check(output, reference(qkv, attributes))
+    check(library, qkv, attributes, dtype)

@@ -11,6 +11,13 @@ from pathlib import Path
 
 from tests.plugins.conftest import ROOT
 
+C_FUNCTIONS = [
+    "edgeformerBiLevelRoutingAttention",
+    "edgeformerBiLevelRoutingAttentionPlan",
+    "edgeformerBiLevelRoutingAttentionWorkspace",
+    "edgeformerTakeErrors",
+]
+
 
 def output_of(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -22,7 +29,13 @@ def dynamic_entries(library: Path, tag: str) -> list[str]:
 
 def test_only_the_entry_points_are_exported(plugin_library: Path) -> None:
     names = [line.split()[-1] for line in output_of("nm", "-D", "--defined-only", str(plugin_library)).splitlines()]
-    assert sorted(names) == ["edgeformerTakeErrors", "getCreators", "setLoggerFinder"]
+    for_tensorrt = ["getCreators", "setLoggerFinder"]
+    assert sorted(names) == sorted([*C_FUNCTIONS, *for_tensorrt])
+
+
+def test_the_c_header_declares_what_is_exported() -> None:
+    header = (ROOT / "plugins" / "c_api.h").read_text()
+    assert sorted(re.findall(r"EDGEFORMER_API\s+\w+\s+(\w+)\(", header)) == sorted(C_FUNCTIONS)
 
 
 def test_nothing_but_the_c_and_cpp_libraries_is_needed(plugin_library: Path) -> None:

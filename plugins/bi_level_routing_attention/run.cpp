@@ -1,0 +1,58 @@
+#include "bi_level_routing_attention/run.h"
+
+#include <map>
+#include <mutex>
+
+#include "common/text.h"
+
+namespace edgeformer::bi_level_routing_attention {
+namespace {
+
+void Require(cudaError_t status, char const* action) {
+    if (status != cudaSuccess) {
+        // The host program's next check of its own launches should not find our error.
+        cudaGetLastError();
+        throw CudaError(action, status);
+    }
+}
+
+int32_t Query(cudaDeviceAttr attribute, int ordinal) {
+    int value = 0;
+    Require(cudaDeviceGetAttribute(&value, attribute, ordinal), "querying the CUDA device");
+    return value;
+}
+
+Device QueryDevice(int ordinal) {
+    Device device;
+    device.compute_capability =
+        10 * Query(cudaDevAttrComputeCapabilityMajor, ordinal) + Query(cudaDevAttrComputeCapabilityMinor, ordinal);
+    device.max_shared_bytes = Query(cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal);
+    device.multiprocessors = Query(cudaDevAttrMultiProcessorCount, ordinal);
+    return device;
+}
+
+}  // namespace
+
+CudaError::CudaError(char const* action, cudaError_t status)
+    : std::runtime_error(Text(action, " failed: ", cudaGetErrorName(status), ": ", cudaGetErrorString(status))) {}
+
+Device CurrentDevice() {
+    static std::mutex mutex;
+    static std::map<int, Device> devices;
+    int ordinal = 0;
+    Require(cudaGetDevice(&ordinal), "looking for a CUDA device");
+    std::lock_guard<std::mutex> const lock(mutex);
+    auto found = devices.find(ordinal);
+    if (found == devices.end()) {
+        found = devices.emplace(ordinal, QueryDevice(ordinal)).first;
+    }
+    return found->second;
+}
+
+void Run(Params const& params, AttentionPlan const& plan, cudaStream_t stream) {
+    Require(LaunchRegionMean(params, stream), "launching the region mean kernel");
+    Require(LaunchRouting(params, stream), "launching the routing kernel");
+    Require(LaunchAttention(params, plan, stream), "launching the attention kernel");
+}
+
+}  // namespace edgeformer::bi_level_routing_attention

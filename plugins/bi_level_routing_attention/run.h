@@ -1,0 +1,28 @@
+// Running the op on a CUDA stream: what the TensorRT plugin and the C interface share.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <stdexcept>
+
+#include "bi_level_routing_attention/kernels.h"
+#include "bi_level_routing_attention/variants.h"
+
+namespace edgeformer::bi_level_routing_attention {
+
+// What CUDA has refused, with its own words.
+class CudaError : public std::runtime_error {
+public:
+    CudaError(char const* action, cudaError_t status);
+};
+
+// The calling thread's current CUDA device. CUDA is asked once per device and process, without synchronizing; from any
+// thread. Throws CudaError where there is no device.
+Device CurrentDevice();
+
+// Enqueues the three kernels; neither allocates nor synchronizes. The params must have been checked (problem.h), their
+// pointers set, and the plan made for them and the stream's device. An empty batch enqueues nothing. Throws
+// CudaError with the kernel's name if a launch fails; what came before it stays enqueued.
+void Run(Params const& params, AttentionPlan const& plan, cudaStream_t stream);
+
+}  // namespace edgeformer::bi_level_routing_attention

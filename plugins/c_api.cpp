@@ -1,0 +1,304 @@
+#include "c_api.h"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bi_level_routing_attention/attribute_rules.h"
+#include "bi_level_routing_attention/kernels.h"
+#include "bi_level_routing_attention/problem.h"
+#include "bi_level_routing_attention/run.h"
+#include "bi_level_routing_attention/variants.h"
+#include "common/errors.h"
+#include "common/text.h"
+
+namespace edgeformer::bi_level_routing_attention {
+namespace {
+
+using Problem = EdgeformerBiLevelRoutingAttentionProblem;
+using Workspace = EdgeformerBiLevelRoutingAttentionWorkspace;
+using Plan = EdgeformerBiLevelRoutingAttentionPlan;
+
+static_assert(static_cast<int32_t>(ElementType::kFloat32) == EDGEFORMER_FLOAT32);
+static_assert(static_cast<int32_t>(ElementType::kFloat16) == EDGEFORMER_FLOAT16);
+static_assert(static_cast<int32_t>(ElementType::kBFloat16) == EDGEFORMER_BFLOAT16);
+static_assert(static_cast<int32_t>(ElementType::kInt8) == EDGEFORMER_INT8);
+static_assert(static_cast<int32_t>(Variant::kPlain) == EDGEFORMER_PLAIN);
+static_assert(static_cast<int32_t>(Variant::kGather) == EDGEFORMER_GATHER);
+static_assert(static_cast<int32_t>(Variant::kResident) == EDGEFORMER_RESIDENT);
+
+// The kernels read and write vectors of this many bytes.
+constexpr uintptr_t kTensorAlignment = 16;
+
+// What the caller got wrong.
+class Rejected : public std::runtime_error {
+public:
+    Rejected(EdgeformerStatus status, std::string const& message) : std::runtime_error(message), status_(status) {}
+    EdgeformerStatus status() const { return status_; }
+
+private:
+    EdgeformerStatus status_;
+};
+
+// Runs body(); nothing that it throws reaches the caller, which may be C.
+template <class Body>
+int32_t Call(char const* function, Body&& body) noexcept {
+    auto const failed = [function](int32_t status, char const* message) noexcept {
+        try {
+            KeepError(Text(function, ": ", message));
+        } catch (...) {
+            // Out of memory: the status has to do.
+        }
+        return status;
+    };
+    try {
+        body();
+        return EDGEFORMER_SUCCESS;
+    } catch (Rejected const& error) {
+        return failed(error.status(), error.what());
+    } catch (CudaError const& error) {
+        return failed(EDGEFORMER_CUDA_ERROR, error.what());
+    } catch (std::exception const& error) {
+        return failed(EDGEFORMER_INTERNAL_ERROR, error.what());
+    } catch (...) {
+        return failed(EDGEFORMER_INTERNAL_ERROR, "unknown exception");
+    }
+}
+
+// The size of a struct in the first version of the interface. A struct that grows keeps it in a specialization.
+template <class Struct>
+constexpr size_t kFirstSize = sizeof(Struct);
+
+template <class Struct>
+size_t CheckedSize(Struct const* given, char const* name) {
+    if (given == nullptr) {
+        throw Rejected(EDGEFORMER_INVALID_BUFFER, Text("got a null pointer for `", name, "`"));
+    }
+    if (given->struct_size < kFirstSize<Struct>) {
+        throw Rejected(EDGEFORMER_UNSUPPORTED_PROBLEM, Text("got struct_size=", given->struct_size, " in `", name,
+                                                            "`; it must be at least ", kFirstSize<Struct>));
+    }
+    return given->struct_size;
+}
+
+// A copy of a caller's struct, of whatever version.
+template <class Struct>
+Struct Read(Struct const* given, char const* name) {
+    size_t const size = CheckedSize(given, name);
+    Struct known{};
+    std::memcpy(&known, given, std::min(size, sizeof(Struct)));
+    auto const* bytes = reinterpret_cast<unsigned char const*>(given);
+    if (size > sizeof(Struct) &&
+        std::any_of(bytes + sizeof(Struct), bytes + size, [](unsigned char byte) { return byte != 0; })) {
+        throw Rejected(EDGEFORMER_UNSUPPORTED_PROBLEM,
+                       Text("`", name, "` sets fields that this version of the library does not know"));
+    }
+    return known;
+}
+
+// Fills a caller's struct, of whatever version.
+template <class Struct>
+void Write(Struct result, Struct* given, char const* name) {
+    size_t const size = CheckedSize(given, name);
+    result.struct_size = static_cast<uint32_t>(size);
+    std::memset(given, 0, size);
+    std::memcpy(given, &result, std::min(size, sizeof(Struct)));
+}
+
+ElementType TypeFrom(int32_t type, char const* name) {
+    if (type < EDGEFORMER_FLOAT32 || type > EDGEFORMER_INT8) {
+        throw Rejected(EDGEFORMER_UNSUPPORTED_PROBLEM,
+                       Text("got ", name, "=", type, "; it must be an EdgeformerType, 0 to 3"));
+    }
+    return static_cast<ElementType>(type);
+}
+
+// The checked problem, without pointers.
+Params ParamsFrom(Problem const& problem) {
+    Params params;
+    params.input_type = TypeFrom(problem.input_type, "input_type");
+    params.output_type = TypeFrom(problem.output_type, "output_type");
+    params.batch = problem.batch;
+    params.height = problem.height;
+    params.width = problem.width;
+    params.qk_dim = problem.qk_dim;
+    params.dim = problem.dim;
+    params.num_heads = problem.num_heads;
+    params.regions = problem.regions;
+    params.topk = problem.topk;
+    params.scale = problem.scale;
+    bool const quantized = params.input_type == ElementType::kInt8;
+    if (quantized) {
+        params.q_scale = problem.q_scale;
+        params.k_scale = problem.k_scale;
+        params.v_scale = problem.v_scale;
+    }
+    params.lepe_kernel = problem.lepe_kernel;
+    params.programmatic_launch = problem.programmatic_launch != 0;
+    Faults faults;
+    CheckAttributes(params, quantized, faults);
+    int64_t const channels = int64_t{2} * params.qk_dim + params.dim;
+    if (channels > std::numeric_limits<int32_t>::max()) {
+        faults.Add("got ", channels, " channels; the kernels count them in 31 bits");
+    }
+    std::string const why = faults.empty() ? WhyUnsupported(params, channels) : faults.Joined();
+    if (!why.empty()) {
+        throw Rejected(EDGEFORMER_UNSUPPORTED_PROBLEM, why);
+    }
+    return params;
+}
+
+// The plan of the variant that the caller asks for, of the table's without one.
+AttentionPlan PlanFor(Problem const& problem, Params const& params, Device const& device) {
+    if (problem.variant == EDGEFORMER_AUTOMATIC) {
+        return PlanAttention(params, device);
+    }
+    std::vector<Variant> const possible = VariantsFor(params, device);
+    auto const wanted = static_cast<Variant>(problem.variant);
+    if (std::find(possible.begin(), possible.end(), wanted) == possible.end()) {
+        std::string numbers;
+        for (Variant const variant : possible) {
+            numbers += Text(numbers.empty() ? "" : ", ", static_cast<int32_t>(variant));
+        }
+        throw Rejected(
+            EDGEFORMER_UNSUPPORTED_PROBLEM,
+            Text("got variant=", problem.variant, "; for this problem on a GPU of compute capability ",
+                 device.compute_capability, " it must be one of ", numbers, ", or 0 for the library's choice"));
+    }
+    return PlanAttention(params, device, wanted);
+}
+
+void RequireBuffer(void const* pointer, char const* name, uintptr_t alignment) {
+    if (pointer == nullptr) {
+        throw Rejected(EDGEFORMER_INVALID_BUFFER, Text("got a null pointer for ", name));
+    }
+    if (reinterpret_cast<uintptr_t>(pointer) % alignment != 0) {
+        throw Rejected(EDGEFORMER_INVALID_BUFFER,
+                       Text("got the address ", pointer, " for ", name, "; it must be a multiple of ", alignment));
+    }
+}
+
+void CheckBuffers(Params const& params, void const* workspace, size_t workspace_bytes) {
+    RequireBuffer(params.qkv, "qkv", kTensorAlignment);
+    RequireBuffer(params.output, "the output", kTensorAlignment);
+    if (params.lepe_kernel != 0) {
+        RequireBuffer(params.lepe_weight, "lepe_weight", kTensorAlignment);
+        RequireBuffer(params.lepe_bias, "lepe_bias", kTensorAlignment);
+    } else if (params.lepe_weight != nullptr || params.lepe_bias != nullptr) {
+        throw Rejected(EDGEFORMER_INVALID_BUFFER, "got a LePE weight or bias with lepe_kernel=0; they must be null");
+    }
+    RequireBuffer(workspace, "the workspace", kWorkspaceAlignment);
+    if (workspace_bytes < WorkspaceBytes(params)) {
+        throw Rejected(EDGEFORMER_INVALID_BUFFER, Text("got a workspace of ", workspace_bytes,
+                                                       " bytes; the problem needs ", WorkspaceBytes(params)));
+    }
+}
+
+void RunProblem(Problem const& problem, Params params, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
+    if (params.batch == 0) {
+        return;
+    }
+    CheckBuffers(params, workspace, workspace_bytes);
+    AssignWorkspace(params, workspace);
+    Run(params, PlanFor(problem, params, CurrentDevice()), stream);
+}
+
+Workspace LayoutOf(Params const& params) {
+    size_t const regions = static_cast<size_t>(params.batch) * params.regions * params.regions;
+    Workspace layout{};
+    layout.alignment = kWorkspaceAlignment;
+    layout.bytes = WorkspaceBytes(params);
+    layout.means_offset = 0;
+    layout.means_bytes = regions * 2 * params.qk_dim * sizeof(float);
+    layout.routing_offset = RoutingOffset(params);
+    layout.routing_bytes = regions * params.topk * sizeof(int32_t);
+    return layout;
+}
+
+Device DeviceFrom(EdgeformerDevice const* device) {
+    if (device == nullptr) {
+        return CurrentDevice();
+    }
+    EdgeformerDevice const given = Read(device, "device");
+    if (given.compute_capability < 1 || given.max_shared_bytes < 1 || given.multiprocessors < 1) {
+        throw Rejected(EDGEFORMER_UNSUPPORTED_PROBLEM,
+                       "compute_capability, max_shared_bytes and multiprocessors of `device` must be positive");
+    }
+    return {given.compute_capability, given.max_shared_bytes, given.multiprocessors};
+}
+
+Plan Describe(AttentionPlan const& plan, std::vector<Variant> const& possible) {
+    Plan result{};
+    result.variant = static_cast<int32_t>(plan.variant);
+    static_assert(sizeof(result.variants) / sizeof(result.variants[0]) > EDGEFORMER_RESIDENT);
+    for (Variant const variant : possible) {
+        result.variants[result.variant_count++] = static_cast<int32_t>(variant);
+    }
+    result.head_dim = plan.head_dim;
+    result.warps = plan.warps;
+    result.heads = plan.heads;
+    result.stages = plan.stages;
+    result.splits = plan.splits;
+    result.shared_bytes = plan.shared_bytes;
+    result.blocks = plan.blocks;
+    return result;
+}
+
+}  // namespace
+}  // namespace edgeformer::bi_level_routing_attention
+
+namespace bra = edgeformer::bi_level_routing_attention;
+
+extern "C" {
+
+int32_t edgeformerBiLevelRoutingAttention(EdgeformerBiLevelRoutingAttentionProblem const* problem, void const* qkv,
+                                          void const* lepe_weight, void const* lepe_bias, void* output, void* workspace,
+                                          size_t workspace_bytes, void* stream) {
+    return bra::Call(__func__, [&] {
+        bra::Problem const known = bra::Read(problem, "problem");
+        bra::Params params = bra::ParamsFrom(known);
+        params.qkv = qkv;
+        params.lepe_weight = lepe_weight;
+        params.lepe_bias = lepe_bias;
+        params.output = output;
+        bra::RunProblem(known, params, workspace, workspace_bytes, static_cast<cudaStream_t>(stream));
+    });
+}
+
+int32_t edgeformerBiLevelRoutingAttentionWorkspace(EdgeformerBiLevelRoutingAttentionProblem const* problem,
+                                                   EdgeformerBiLevelRoutingAttentionWorkspace* layout) {
+    return bra::Call(
+        __func__, [&] { bra::Write(bra::LayoutOf(bra::ParamsFrom(bra::Read(problem, "problem"))), layout, "layout"); });
+}
+
+int32_t edgeformerBiLevelRoutingAttentionPlan(EdgeformerBiLevelRoutingAttentionProblem const* problem,
+                                              EdgeformerDevice const* device,
+                                              EdgeformerBiLevelRoutingAttentionPlan* plan) {
+    return bra::Call(__func__, [&] {
+        bra::Problem const known = bra::Read(problem, "problem");
+        bra::Params const params = bra::ParamsFrom(known);
+        bra::Device const where = bra::DeviceFrom(device);
+        bra::Write(bra::Describe(bra::PlanFor(known, params, where), bra::VariantsFor(params, where)), plan, "plan");
+    });
+}
+
+size_t edgeformerTakeErrors(char* buffer, size_t capacity) {
+    try {
+        std::string const text = edgeformer::TakeErrors();
+        if (buffer != nullptr && capacity > 0) {
+            size_t const length = std::min(text.size(), capacity - 1);
+            std::memcpy(buffer, text.data(), length);
+            buffer[length] = '\0';
+        }
+        return text.size();
+    } catch (...) {
+        // Out of memory for the joined text.
+        return 0;
+    }
+}
+}

@@ -1,0 +1,16 @@
+// Messages kept for the program that hosts the library (edgeformerTakeErrors).
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace edgeformer {
+
+// Keeps a message until TakeErrors; of more than kKeptErrors the oldest are dropped. From any thread.
+void KeepError(std::string const& message);
+inline constexpr size_t kKeptErrors = 32;
+
+// The messages since the last call, oldest first, one a line.
+std::string TakeErrors();
+
+}  // namespace edgeformer
