@@ -2,6 +2,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,7 +13,6 @@
 
 #include "bi_level_routing_attention/problem.h"
 #include "bi_level_routing_attention/variants.h"
-#include "check.h"
 
 namespace edgeformer::bi_level_routing_attention {
 namespace {
@@ -92,13 +92,13 @@ void CheckMeans(std::vector<float> const& means, std::vector<double> const& expe
     for (double mean : expected) {
         largest = std::isfinite(mean) ? std::fmax(largest, std::fabs(mean)) : largest;
     }
-    CHECK_EQ(means.size(), expected.size());
+    EXPECT_EQ(means.size(), expected.size());
     for (size_t i = 0; i < expected.size(); ++i) {
         double const tolerance = std::isinf(expected[i]) ? 0. : 1e-6 * (largest + 1.);
         bool const same = std::isnan(expected[i])
                               ? std::isnan(means[i])
                               : means[i] == expected[i] || std::fabs(means[i] - expected[i]) <= tolerance;
-        CHECK(same);
+        EXPECT_TRUE(same);
     }
 }
 
@@ -194,9 +194,9 @@ Outcome RunKernels(Params params, std::vector<double> const& qkv, LepeValues con
     params.lepe_weight = lepe_weight.data();
     params.lepe_bias = lepe_bias.data();
     AssignWorkspace(params, workspace.data());
-    CHECK_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
-    CHECK_EQ(LaunchRouting(params, nullptr), cudaSuccess);
-    CHECK_EQ(LaunchAttention(params, PlanAttention(params, kEmulatedDevice), nullptr), cudaSuccess);
+    EXPECT_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
+    EXPECT_EQ(LaunchRouting(params, nullptr), cudaSuccess);
+    EXPECT_EQ(LaunchAttention(params, PlanAttention(params, kEmulatedDevice), nullptr), cudaSuccess);
     outcome.means.assign(params.means, params.means + params.batch * regions * 2 * params.qk_dim);
     outcome.routing.assign(params.routing, params.routing + params.batch * regions * params.topk);
     outcome.output = Decoded(params.output_type, outcome.output_bytes);
@@ -210,7 +210,7 @@ void CheckOutput(Params const& params, Outcome const& outcome, Reference const& 
                               std::ldexp(16., -24) * reference.largest_lepe;
     size_t wrong = 0;
     std::ostringstream first;
-    CHECK_EQ(outcome.output.size(), reference.output.size());
+    EXPECT_EQ(outcome.output.size(), reference.output.size());
     for (size_t i = 0; i < reference.output.size(); ++i) {
         double const expected = reference.output[i];
         double const actual = outcome.output[i];
@@ -222,7 +222,7 @@ void CheckOutput(Params const& params, Outcome const& outcome, Reference const& 
     }
     if (wrong > 0) {
         first << "; " << wrong << " of " << reference.output.size() << " wrong";
-        check::Fail(__FILE__, __LINE__, first.str());
+        ADD_FAILURE() << first.str();
     }
 }
 
@@ -230,7 +230,7 @@ void CheckAgainstReference(Params const& params, std::vector<double> const& qkv,
     Reference const reference = Compute(params, qkv, lepe);
     Outcome const outcome = RunKernels(params, qkv, lepe);
     CheckMeans(outcome.means, reference.means);
-    CHECK(outcome.routing == reference.routing);
+    EXPECT_EQ(outcome.routing, reference.routing);
     CheckOutput(params, outcome, reference);
 }
 

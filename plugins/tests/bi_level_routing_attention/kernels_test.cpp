@@ -1,13 +1,14 @@
 // The kernels against the float64 reference, on the CPU (emulation/emulator.h).
 #include "bi_level_routing_attention/kernels.h"
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "bi_level_routing_attention/harness.h"
 #include "bi_level_routing_attention/variants.h"
-#include "check.h"
 #include "emulation/emulator.h"
 
 namespace edgeformer::bi_level_routing_attention {
@@ -38,29 +39,29 @@ constexpr Shape kShapes[] = {
 
 void CheckShapes(Types const& types, uint32_t seed) {
     for (Shape const& shape : kShapes) {
-        check::context = Describe(shape, types);
+        SCOPED_TRACE(Describe(shape, types));
         Params const params = MakeParams(shape, types);
         CheckAgainstReference(params, MakeInput(params, Random(seed++)));
     }
 }
 
-TEST(every_shape_fp32) { CheckShapes(kFloat32, 100); }
-TEST(every_shape_fp16) { CheckShapes(kFloat16, 200); }
-TEST(every_shape_bf16) { CheckShapes(kBFloat16, 300); }
-TEST(every_shape_int8_to_fp16) { CheckShapes(kInt8Float16, 400); }
-TEST(every_shape_int8_to_fp32) { CheckShapes(kInt8Float32, 500); }
+TEST(Kernels, EveryShapeFp32) { CheckShapes(kFloat32, 100); }
+TEST(Kernels, EveryShapeFp16) { CheckShapes(kFloat16, 200); }
+TEST(Kernels, EveryShapeBf16) { CheckShapes(kBFloat16, 300); }
+TEST(Kernels, EveryShapeInt8ToFp16) { CheckShapes(kInt8Float16, 400); }
+TEST(Kernels, EveryShapeInt8ToFp32) { CheckShapes(kInt8Float32, 500); }
 
-TEST(huge_logits_pick_one_key_without_overflow) {
+TEST(Kernels, HugeLogitsPickOneKeyWithoutOverflow) {
     for (Types const& types : {kFloat32, kFloat16, kBFloat16}) {
-        check::context = types.name;
+        SCOPED_TRACE(types.name);
         Params const params = MakeParams({1, 6, 9, 2, 3, 3, 32, 32}, types);
         CheckAgainstReference(params, MakeInput(params, Random(1, 300.)));
     }
 }
 
-TEST(tiny_logits_give_the_mean) {
+TEST(Kernels, TinyLogitsGiveTheMean) {
     for (Types const& types : {kFloat32, kFloat16, kBFloat16}) {
-        check::context = types.name;
+        SCOPED_TRACE(types.name);
         Params const params = MakeParams({1, 6, 9, 2, 3, 3, 32, 32}, types);
         Fill const random = Random(2);
         CheckAgainstReference(params, MakeInput(params, [&](int32_t n, int32_t y, int32_t x, int32_t channel) {
@@ -70,23 +71,23 @@ TEST(tiny_logits_give_the_mean) {
 }
 
 // A key too many or too few, counted or weighed, moves the average of equal values off one.
-TEST(constant_values_come_out_unchanged) {
+TEST(Kernels, ConstantValuesComeOutUnchanged) {
     for (Shape const& shape : {kShapes[0], kShapes[4], kShapes[6], kShapes[8], kShapes[13]}) {
-        check::context = Describe(shape, kFloat32);
+        SCOPED_TRACE(Describe(shape, kFloat32));
         Params const params = MakeParams(shape, kFloat32);
         Fill const random = Random(3);
         Outcome const outcome = RunKernels(params, MakeInput(params, [&](int32_t n, int32_t y, int32_t x, int32_t c) {
                                                return c < 2 * shape.qk_dim ? random(n, y, x, c) : 1.;
                                            }));
         for (double value : outcome.output) {
-            CHECK(std::fabs(value - 1.) < 1e-6);
+            EXPECT_TRUE(std::fabs(value - 1.) < 1e-6);
         }
     }
 }
 
-TEST(equal_regions_are_taken_lowest_index_first) {
+TEST(Kernels, EqualRegionsAreTakenLowestIndexFirst) {
     for (Types const& types : kAllTypes) {
-        check::context = types.name;
+        SCOPED_TRACE(types.name);
         Params const params = MakeParams({1, 9, 9, 1, 3, 5, 32, 32}, types);
         Fill const random = Random(4);
         std::vector<double> tile(static_cast<size_t>(9) * Channels(params));
@@ -101,12 +102,12 @@ TEST(equal_regions_are_taken_lowest_index_first) {
         for (int32_t region = 0; region < 9; ++region) {
             expected.insert(expected.end(), {0, 1, 2, 3, 4});
         }
-        CHECK(outcome.routing == expected);
+        EXPECT_EQ(outcome.routing, expected);
     }
 }
 
 // Region means of small integers are exact, so these logits are: 0 (as -0, too), 2, 1, 2, ... for every row.
-TEST(partial_ties_keep_index_order) {
+TEST(Kernels, PartialTiesKeepIndexOrder) {
     Params params = MakeParams({1, 3, 3, 1, 3, 7, 1, 1}, kFloat32);
     params.scale = 1.F;
     double const keys[] = {-0., 2., 1., 2., 0., 1., -1., 2., 0.};
@@ -115,7 +116,7 @@ TEST(partial_ties_keep_index_order) {
     std::vector<int32_t> const routing = RunKernels(params, qkv).routing;
     std::vector<int32_t> const expected{1, 3, 7, 2, 5, 0, 4};
     for (int32_t region = 0; region < 9; ++region) {
-        CHECK(std::vector<int32_t>(routing.begin() + region * 7, routing.begin() + region * 7 + 7) == expected);
+        EXPECT_TRUE(std::vector<int32_t>(routing.begin() + region * 7, routing.begin() + region * 7 + 7) == expected);
     }
 }
 
@@ -129,30 +130,30 @@ std::vector<double> WithElement(Params const& params, uint32_t seed, int32_t y, 
     });
 }
 
-TEST(nan_key_comes_first_and_spreads_to_its_readers) {
+TEST(Kernels, NanKeyComesFirstAndSpreadsToItsReaders) {
     for (Types const& types : {kFloat32, kFloat16, kBFloat16}) {
-        check::context = types.name;
+        SCOPED_TRACE(types.name);
         Params const params = MakeParams({1, 6, 6, 2, 3, 2, 32, 32}, types);
         std::vector<double> const qkv = WithElement(params, 5, 3, 4, 32, kNan);  // region 5, head 0
         CheckAgainstReference(params, qkv);
         Outcome const outcome = RunKernels(params, qkv);
         for (int32_t region = 0; region < 9; ++region) {
-            CHECK_EQ(outcome.routing[region * 2], 5);
+            EXPECT_EQ(outcome.routing[region * 2], 5);
         }
-        CHECK(std::isnan(outcome.output[0]));    // head 0 read the key
-        CHECK(!std::isnan(outcome.output[16]));  // head 1 did not
+        EXPECT_TRUE(std::isnan(outcome.output[0]));    // head 0 read the key
+        EXPECT_FALSE(std::isnan(outcome.output[16]));  // head 1 did not
     }
 }
 
-TEST(nan_query_takes_the_lowest_regions) {
+TEST(Kernels, NanQueryTakesTheLowestRegions) {
     Params const params = MakeParams({1, 6, 6, 2, 3, 3, 32, 32}, kFloat32);
     std::vector<double> const qkv = WithElement(params, 6, 0, 0, 0, kNan);  // region 0, head 0
     CheckAgainstReference(params, qkv);
     std::vector<int32_t> const routing = RunKernels(params, qkv).routing;
-    CHECK(std::vector<int32_t>(routing.begin(), routing.begin() + 3) == std::vector<int32_t>({0, 1, 2}));
+    EXPECT_TRUE(std::vector<int32_t>(routing.begin(), routing.begin() + 3) == std::vector<int32_t>({0, 1, 2}));
 }
 
-TEST(nan_of_either_sign_stands_before_infinity) {
+TEST(Kernels, NanOfEitherSignStandsBeforeInfinity) {
     for (double const nan : {kNan, std::copysign(kNan, -1.)}) {
         Params const params = MakeParams({1, 2, 2, 1, 2, 4, 1, 1}, kFloat32);
         double const keys[] = {1., kInfinity, nan, -kInfinity};
@@ -160,14 +161,14 @@ TEST(nan_of_either_sign_stands_before_infinity) {
             return channel == 1 ? keys[y * 2 + x] : 1.;
         });
         std::vector<int32_t> const routing = RunKernels(params, qkv).routing;
-        CHECK(std::vector<int32_t>(routing.begin(), routing.begin() + 4) == std::vector<int32_t>({2, 1, 0, 3}));
+        EXPECT_TRUE(std::vector<int32_t>(routing.begin(), routing.begin() + 4) == std::vector<int32_t>({2, 1, 0, 3}));
     }
 }
 
 // A key whose logit is -infinity weighs nothing, also where it fills a whole tile of 32 keys; only -infinity: NaN.
-TEST(minus_infinity_logits) {
+TEST(Kernels, MinusInfinityLogits) {
     for (int32_t finite_column : {0, 39, -1}) {
-        check::context = "finite key in column " + std::to_string(finite_column);
+        SCOPED_TRACE("finite key in column " + std::to_string(finite_column));
         Params params = MakeParams({1, 1, 40, 1, 1, 1, 1, 1}, kFloat32);
         params.scale = 1.F;
         CheckAgainstReference(params, MakeInput(params, [&](int32_t, int32_t, int32_t x, int32_t channel) {
@@ -176,32 +177,32 @@ TEST(minus_infinity_logits) {
     }
 }
 
-TEST(results_do_not_depend_on_the_schedule) {
+TEST(Kernels, ResultsDoNotDependOnTheSchedule) {
     for (Types const& types : {kFloat16, kInt8Float32}) {
         for (Shape const& shape : {kShapes[3], kShapes[4], kShapes[7], kShapes[11], kShapes[13]}) {
-            check::context = Describe(shape, types);
+            SCOPED_TRACE(Describe(shape, types));
             Params const params = MakeParams(shape, types);
             std::vector<double> const qkv = MakeInput(params, Random(7));
             Outcome const forward = RunKernels(params, qkv);
             emulation::SetOrder(emulation::Order::kReverse);
             Outcome const reverse = RunKernels(params, qkv);
             emulation::SetOrder(emulation::Order::kForward);
-            CHECK(forward.output_bytes == reverse.output_bytes);
-            CHECK(forward.routing == reverse.routing);
+            EXPECT_EQ(forward.output_bytes, reverse.output_bytes);
+            EXPECT_EQ(forward.routing, reverse.routing);
         }
     }
 }
 
-TEST(empty_batch_launches_nothing) {
+TEST(Kernels, EmptyBatchLaunchesNothing) {
     Params const params = MakeParams({0, 6, 6, 2, 3, 2, 32, 32}, kFloat16);
     int64_t const before = emulation::LaunchCount();
-    CHECK_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
-    CHECK_EQ(LaunchRouting(params, nullptr), cudaSuccess);
-    CHECK_EQ(LaunchAttention(params, PlanAttention(params, Device{}), nullptr), cudaSuccess);
-    CHECK_EQ(emulation::LaunchCount(), before);
+    EXPECT_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
+    EXPECT_EQ(LaunchRouting(params, nullptr), cudaSuccess);
+    EXPECT_EQ(LaunchAttention(params, PlanAttention(params, Device{}), nullptr), cudaSuccess);
+    EXPECT_EQ(emulation::LaunchCount(), before);
 }
 
-TEST(the_largest_number_of_regions_fits_in_shared_memory) {
+TEST(Kernels, TheLargestNumberOfRegionsFitsInSharedMemory) {
     Params params = MakeParams({1, kMaxRegions, kMaxRegions, 1, kMaxRegions, 1, 1, 1}, kFloat32);
     int32_t const regions = kMaxRegions * kMaxRegions;
     std::vector<float> means(static_cast<size_t>(regions) * 2, 0.F);
@@ -209,19 +210,19 @@ TEST(the_largest_number_of_regions_fits_in_shared_memory) {
     params.means = means.data();
     params.routing = routing.data();
     emulation::FailLaunch(0, cudaErrorLaunchFailure);  // only whether CUDA would take it: running it would take minutes
-    CHECK_EQ(LaunchRouting(params, nullptr), cudaErrorLaunchFailure);
-    CHECK(sizeof(uint32_t) * regions <= 48 * 1024);
-    CHECK(sizeof(uint32_t) * (kMaxRegions + 1) * (kMaxRegions + 1) > 48 * 1024);
+    EXPECT_EQ(LaunchRouting(params, nullptr), cudaErrorLaunchFailure);
+    EXPECT_TRUE(sizeof(uint32_t) * regions <= 48 * 1024);
+    EXPECT_TRUE(sizeof(uint32_t) * (kMaxRegions + 1) * (kMaxRegions + 1) > 48 * 1024);
 }
 
-TEST(unsupported_pairs_of_types_launch_nothing) {
+TEST(Kernels, UnsupportedPairsOfTypesLaunchNothing) {
     Params params = MakeParams({1, 2, 2, 1, 1, 1, 1, 1}, {"", ElementType::kFloat16, ElementType::kFloat32});
     int64_t const before = emulation::LaunchCount();
-    CHECK_EQ(LaunchAttention(params, PlanAttention(params, Device{}), nullptr), cudaErrorInvalidValue);
-    CHECK_EQ(emulation::LaunchCount(), before);
-    CHECK(!TypesSupported(ElementType::kInt8, ElementType::kBFloat16));
-    CHECK(!TypesSupported(ElementType::kInt8, ElementType::kInt8));
-    CHECK(TypesSupported(ElementType::kInt8, ElementType::kFloat32));
+    EXPECT_EQ(LaunchAttention(params, PlanAttention(params, Device{}), nullptr), cudaErrorInvalidValue);
+    EXPECT_EQ(emulation::LaunchCount(), before);
+    EXPECT_FALSE(TypesSupported(ElementType::kInt8, ElementType::kBFloat16));
+    EXPECT_FALSE(TypesSupported(ElementType::kInt8, ElementType::kInt8));
+    EXPECT_TRUE(TypesSupported(ElementType::kInt8, ElementType::kFloat32));
 }
 
 }  // namespace

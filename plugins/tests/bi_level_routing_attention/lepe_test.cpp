@@ -1,6 +1,7 @@
 // LePE in the attention kernels against the float64 reference.
+#include <gtest/gtest.h>
+
 #include "bi_level_routing_attention/harness.h"
-#include "check.h"
 
 namespace edgeformer::bi_level_routing_attention {
 namespace {
@@ -19,7 +20,7 @@ void CheckKernel(int32_t kernel) {
     uint32_t seed = 1000 + kernel;
     for (Types const& types : kAllTypes) {
         for (Shape const& shape : kShapes) {
-            check::context = Describe(shape, types) + " LePE " + std::to_string(kernel);
+            SCOPED_TRACE(Describe(shape, types) + " LePE " + std::to_string(kernel));
             Params params = MakeParams(shape, types);
             params.lepe_kernel = kernel;
             CheckAgainstReference(params, MakeInput(params, Random(seed)), MakeLepe(params, seed + 1));
@@ -28,10 +29,10 @@ void CheckKernel(int32_t kernel) {
     }
 }
 
-TEST(lepe_of_one_token) { CheckKernel(1); }
-TEST(lepe_of_three_by_three) { CheckKernel(3); }
-TEST(lepe_of_five_by_five) { CheckKernel(5); }
-TEST(lepe_of_seven_by_seven) { CheckKernel(7); }
+TEST(Lepe, OfOneToken) { CheckKernel(1); }
+TEST(Lepe, OfThreeByThree) { CheckKernel(3); }
+TEST(Lepe, OfFiveByFive) { CheckKernel(5); }
+TEST(Lepe, OfSevenBySeven) { CheckKernel(7); }
 
 }  // namespace
 }  // namespace edgeformer::bi_level_routing_attention

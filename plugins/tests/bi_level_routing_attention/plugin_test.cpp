@@ -1,6 +1,7 @@
 // The plugin class through TensorRT's interfaces, with the kernels emulated on the CPU. What needs TensorRT itself (the
 // ONNX parser, symbolic shapes, engines) is in tests/plugins.
 #include <NvInferRuntime.h>
+#include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
@@ -11,38 +12,38 @@
 #include "bi_level_routing_attention/harness.h"
 #include "bi_level_routing_attention/plugin_fixture.h"
 #include "bi_level_routing_attention/problem.h"
-#include "check.h"
 #include "emulation/emulator.h"
+#include "expect_contains.h"
 
 namespace edgeformer::bi_level_routing_attention {
 namespace {
 
 // --- creator and fields ---
 
-TEST(the_library_exports_one_creator) {
+TEST(Plugin, TheLibraryExportsOneCreator) {
     int32_t count = 0;
-    CHECK(getCreators(count) != nullptr);
-    CHECK_EQ(count, 1);
-    CHECK_EQ(std::string(Creator().getPluginName()), "BiLevelRoutingAttention");
-    CHECK_EQ(std::string(Creator().getPluginVersion()), "1");
-    CHECK_EQ(std::string(Creator().getPluginNamespace()), "");
-    CHECK_EQ(std::string(Creator().getInterfaceInfo().kind), "PLUGIN CREATOR_V3ONE");
+    EXPECT_TRUE(getCreators(count) != nullptr);
+    EXPECT_EQ(count, 1);
+    EXPECT_EQ(std::string(Creator().getPluginName()), "BiLevelRoutingAttention");
+    EXPECT_EQ(std::string(Creator().getPluginVersion()), "1");
+    EXPECT_EQ(std::string(Creator().getPluginNamespace()), "");
+    EXPECT_EQ(std::string(Creator().getInterfaceInfo().kind), "PLUGIN CREATOR_V3ONE");
 }
 
-TEST(the_creator_names_its_fields_and_their_types) {
+TEST(Plugin, TheCreatorNamesItsFieldsAndTheirTypes) {
     PluginFieldCollection const& names = *Creator().getFieldNames();
     std::string text;
     for (int32_t i = 0; i < names.nbFields; ++i) {
         text +=
             std::string(names.fields[i].name) + (names.fields[i].type == PluginFieldType::kINT32 ? ":int " : ":float ");
     }
-    CHECK_EQ(text,
-             "num_heads:int regions:int topk:int qk_dim:int scale:float q_scale:float k_scale:float v_scale:float "
-             "output_type:int ");
+    EXPECT_EQ(text,
+              "num_heads:int regions:int topk:int qk_dim:int scale:float q_scale:float k_scale:float v_scale:float "
+              "output_type:int ");
 }
 
 // Each broken set of fields gives no plugin and one error message with these words in it.
-TEST(wrong_fields_are_rejected_by_name) {
+TEST(Plugin, WrongFieldsAreRejectedByName) {
     struct Wrong {
         Fields fields;
         std::vector<std::string> words;
@@ -70,66 +71,66 @@ TEST(wrong_fields_are_rejected_by_name) {
         {Fields::Quantized().Real("v_scale", -1.F), {"v_scale=-1; it must be positive and finite"}},
     };
     for (Wrong const& wrong : cases) {
-        check::context = wrong.words[0];
+        SCOPED_TRACE(wrong.words[0]);
         Logged logged;
-        CHECK(wrong.fields.Create() == nullptr);
-        CHECK_EQ(logged.logger.severities.size(), 1U);
-        CHECK_CONTAINS(logged.logger.text, "edgeformer: BiLevelRoutingAttention 'attn': ");
+        EXPECT_EQ(wrong.fields.Create(), nullptr);
+        EXPECT_EQ(logged.logger.severities.size(), 1U);
+        EXPECT_CONTAINS(logged.logger.text, "edgeformer: BiLevelRoutingAttention 'attn': ");
         for (std::string const& words : wrong.words) {
-            CHECK_CONTAINS(logged.logger.text, words);
+            EXPECT_CONTAINS(logged.logger.text, words);
         }
     }
 }
 
-TEST(fields_without_a_value_are_rejected) {
+TEST(Plugin, FieldsWithoutAValueAreRejected) {
     Logged logged;
     int32_t const pair[] = {1, 2};
     std::vector<PluginField> const fields{{"topk", pair, PluginFieldType::kINT32, 2},
                                           {"regions", nullptr, PluginFieldType::kINT32, 1}};
     PluginFieldCollection const collection{2, fields.data()};
-    CHECK(Creator().createPlugin("attn", &collection, TensorRTPhase::kBUILD) == nullptr);
-    CHECK_CONTAINS(logged.logger.text, "'topk' holds 2 values; it must hold one");
-    CHECK_CONTAINS(logged.logger.text, "'regions' holds 0 values; it must hold one");
-    CHECK(Creator().createPlugin(nullptr, nullptr, TensorRTPhase::kRUNTIME) == nullptr);
+    EXPECT_TRUE(Creator().createPlugin("attn", &collection, TensorRTPhase::kBUILD) == nullptr);
+    EXPECT_CONTAINS(logged.logger.text, "'topk' holds 2 values; it must hold one");
+    EXPECT_CONTAINS(logged.logger.text, "'regions' holds 0 values; it must hold one");
+    EXPECT_EQ(Creator().createPlugin(nullptr, nullptr, TensorRTPhase::kRUNTIME), nullptr);
 }
 
-TEST(serialized_fields_make_the_same_plugin_again) {
+TEST(Plugin, SerializedFieldsMakeTheSamePluginAgain) {
     for (Fields const& fields : {Fields::Float(), Fields::Quantized(), Fields::Quantized().Int("output_type", 1)}) {
         auto const plugin = fields.Create();
         PluginFieldCollection const* saved = RuntimeOf(*plugin).getFieldsToSerialize();
         std::unique_ptr<nvinfer1::IPluginV3> const again(
             Creator().createPlugin("attn", saved, TensorRTPhase::kRUNTIME));
-        CHECK(again != nullptr);
+        EXPECT_TRUE(again != nullptr);
         PluginFieldCollection const* saved_again = RuntimeOf(*again).getFieldsToSerialize();
-        CHECK_EQ(saved_again->nbFields, saved->nbFields);
+        EXPECT_EQ(saved_again->nbFields, saved->nbFields);
         for (int32_t i = 0; i < saved->nbFields; ++i) {
             PluginField const& before = saved->fields[i];
             PluginField const& after = saved_again->fields[i];
-            CHECK_EQ(std::string(after.name), std::string(before.name));
-            CHECK(after.type == before.type && after.length == 1);
-            CHECK(std::memcmp(after.data, before.data, 4) == 0);
+            EXPECT_EQ(std::string(after.name), std::string(before.name));
+            EXPECT_TRUE(after.type == before.type && after.length == 1);
+            EXPECT_EQ(std::memcmp(after.data, before.data, 4), 0);
         }
     }
-    CHECK_EQ(RuntimeOf(*Fields::Float().Create()).getFieldsToSerialize()->nbFields, 5);
-    CHECK_EQ(RuntimeOf(*Fields::Quantized().Create()).getFieldsToSerialize()->nbFields, 9);
+    EXPECT_EQ(RuntimeOf(*Fields::Float().Create()).getFieldsToSerialize()->nbFields, 5);
+    EXPECT_EQ(RuntimeOf(*Fields::Quantized().Create()).getFieldsToSerialize()->nbFields, 9);
 }
 
-TEST(a_clone_outlives_its_original) {
+TEST(Plugin, ACloneOutlivesItsOriginal) {
     auto plugin = Fields::Quantized().Create();
     std::unique_ptr<nvinfer1::IPluginV3> const clone(plugin->clone());
     std::unique_ptr<nvinfer1::IPluginV3> const attached(RuntimeOf(*plugin).attachToContext(nullptr));
     plugin.reset();
     for (nvinfer1::IPluginV3* copy : {clone.get(), attached.get()}) {
-        CHECK_EQ(*static_cast<float const*>(RuntimeOf(*copy).getFieldsToSerialize()->fields[5].data), 0.02F);
-        CHECK_EQ(std::string(CoreOf(*copy).getPluginName()), "BiLevelRoutingAttention");
-        CHECK_EQ(std::string(BuildOf(*copy).getMetadataString()),
-                 "num_heads=2 regions=3 topk=4 qk_dim=32 scale=0.25 q_scale=0.02 k_scale=0.03 v_scale=0.01");
+        EXPECT_EQ(*static_cast<float const*>(RuntimeOf(*copy).getFieldsToSerialize()->fields[5].data), 0.02F);
+        EXPECT_EQ(std::string(CoreOf(*copy).getPluginName()), "BiLevelRoutingAttention");
+        EXPECT_EQ(std::string(BuildOf(*copy).getMetadataString()),
+                  "num_heads=2 regions=3 topk=4 qk_dim=32 scale=0.25 q_scale=0.02 k_scale=0.03 v_scale=0.01");
     }
 }
 
 // --- build ---
 
-TEST(output_types) {
+TEST(Plugin, OutputTypes) {
     struct Row {
         Fields fields;
         DataType input;
@@ -149,20 +150,20 @@ TEST(output_types) {
     };
     for (Row const& row : rows) {
         Logged logged;
-        check::context = "input type " + std::to_string(static_cast<int>(row.input));
+        SCOPED_TRACE("input type " + std::to_string(static_cast<int>(row.input)));
         DataType output = DataType::kINT32;
         auto const plugin = row.fields.Create();
-        CHECK_EQ(BuildOf(*plugin).getOutputDataTypes(&output, 1, &row.input, 1), row.status);
-        CHECK(output == row.output);
-        CHECK_EQ(logged.logger.text.empty(), row.status == 0);
+        EXPECT_EQ(BuildOf(*plugin).getOutputDataTypes(&output, 1, &row.input, 1), row.status);
+        EXPECT_EQ(output, row.output);
+        EXPECT_EQ(logged.logger.text.empty(), row.status == 0);
     }
     DataType type = DataType::kHALF;
-    CHECK_EQ(BuildOf(*Fields::Float().Create()).getOutputDataTypes(&type, 1, &type, 2), 1);
-    CHECK_EQ(BuildOf(*Fields::Float().Create()).getNbOutputs(), 1);
+    EXPECT_EQ(BuildOf(*Fields::Float().Create()).getOutputDataTypes(&type, 1, &type, 2), 1);
+    EXPECT_EQ(BuildOf(*Fields::Float().Create()).getNbOutputs(), 1);
 }
 
 // All combinations of types and formats: only the op's pairs, only linear tensors.
-TEST(format_combinations) {
+TEST(Plugin, FormatCombinations) {
     DataType const types[] = {DataType::kFLOAT, DataType::kHALF, DataType::kBF16,
                               DataType::kINT8,  DataType::kFP8,  DataType::kINT32};
     for (bool const quantized : {false, true}) {
@@ -178,15 +179,15 @@ TEST(format_combinations) {
                         quantized ? input == DataType::kINT8
                                   : input == DataType::kFLOAT || input == DataType::kHALF || input == DataType::kBF16;
                     bool const output_fits = input_fits && output == (quantized ? DataType::kHALF : input);
-                    CHECK_EQ(BuildOf(*plugin).supportsFormatCombination(0, tensors, 1, 1), linear && input_fits);
-                    CHECK_EQ(BuildOf(*plugin).supportsFormatCombination(1, tensors, 1, 1), linear && output_fits);
+                    EXPECT_EQ(BuildOf(*plugin).supportsFormatCombination(0, tensors, 1, 1), linear && input_fits);
+                    EXPECT_EQ(BuildOf(*plugin).supportsFormatCombination(1, tensors, 1, 1), linear && output_fits);
                 }
             }
         }
     }
 }
 
-TEST(configure_takes_profiles_that_fit_and_names_what_does_not) {
+TEST(Plugin, ConfigureTakesProfilesThatFitAndNamesWhatDoesNot) {
     struct Row {
         std::vector<int64_t> min;
         std::vector<int64_t> max;
@@ -204,25 +205,25 @@ TEST(configure_takes_profiles_that_fit_and_names_what_does_not) {
     auto const plugin = Fields::Float().Create();
     for (Row const& row : rows) {
         Logged logged;
-        check::context = row.words;
+        SCOPED_TRACE(row.words);
         DynamicPluginTensorDesc const input = Dynamic(row.min, row.max, DataType::kHALF);
         DynamicPluginTensorDesc const output = Dynamic(row.min, row.max, DataType::kHALF);
-        CHECK_EQ(BuildOf(*plugin).configurePlugin(&input, 1, &output, 1), row.words.empty() ? 0 : 1);
-        CHECK_CONTAINS(logged.logger.text, row.words);
+        EXPECT_EQ(BuildOf(*plugin).configurePlugin(&input, 1, &output, 1), row.words.empty() ? 0 : 1);
+        EXPECT_CONTAINS(logged.logger.text, row.words);
     }
 }
 
-TEST(workspace_holds_means_and_routing_of_the_largest_shape) {
+TEST(Plugin, WorkspaceHoldsMeansAndRoutingOfTheLargestShape) {
     auto const plugin = Fields::Float().Create();
     DynamicPluginTensorDesc const input = Dynamic({1, 6, 6, 96}, {5, 9, 9, 96}, DataType::kHALF);
     DynamicPluginTensorDesc const output = Dynamic({1, 6, 6, 32}, {5, 9, 9, 32}, DataType::kHALF);
     size_t const means = 5 * 9 * 64 * sizeof(float);  // a multiple of 256, so routing follows at once
-    CHECK_EQ(BuildOf(*plugin).getWorkspaceSize(&input, 1, &output, 1), means + 5 * 9 * 4 * sizeof(int32_t));
+    EXPECT_EQ(BuildOf(*plugin).getWorkspaceSize(&input, 1, &output, 1), means + 5 * 9 * 4 * sizeof(int32_t));
 }
 
 // --- runtime ---
 
-TEST(enqueue_runs_the_op) {
+TEST(Plugin, EnqueueRunsTheOp) {
     struct Row {
         Fields fields;
         Types types;
@@ -237,7 +238,7 @@ TEST(enqueue_runs_the_op) {
         {Fields::Quantized().Int("output_type", 1), kInt8Float32, DataType::kINT8, DataType::kFLOAT},
     };
     for (Row const& row : rows) {
-        check::context = row.types.name;
+        SCOPED_TRACE(row.types.name);
         Params params = MakeParams({2, 6, 9, 2, 3, 4, 32, 64}, row.types);
         params.scale = 0.25F;
         std::vector<double> const qkv = MakeInput(params, Random(11));
@@ -248,13 +249,13 @@ TEST(enqueue_runs_the_op) {
         call.output.assign(2 * 54 * 64 * (row.output == DataType::kFLOAT ? 4 : 2), 0xff);
         call.workspace.assign(WorkspaceBytes(params), 0xff);
         auto const plugin = row.fields.Create();
-        CHECK_EQ(RuntimeOf(*plugin).onShapeChange(&call.qkv, 1, &call.result, 1), 0);
-        CHECK_EQ(call.Enqueue(*plugin), 0);
+        EXPECT_EQ(RuntimeOf(*plugin).onShapeChange(&call.qkv, 1, &call.result, 1), 0);
+        EXPECT_EQ(call.Enqueue(*plugin), 0);
         CheckOutput(params, DecodeOutput(params, call.output), Compute(params, qkv));
     }
 }
 
-TEST(enqueue_rejects_what_does_not_fit) {
+TEST(Plugin, EnqueueRejectsWhatDoesNotFit) {
     struct Row {
         std::string words;
         void (*spoil)(Call&);
@@ -278,85 +279,85 @@ TEST(enqueue_rejects_what_does_not_fit) {
     auto const plugin = Fields::Float().Create();
     for (Row const& row : rows) {
         Logged logged;
-        check::context = row.words;
+        SCOPED_TRACE(row.words);
         Call call;
         row.spoil(call);
         int64_t const launches = emulation::LaunchCount();
-        CHECK_EQ(call.Enqueue(*plugin), 1);
-        CHECK_CONTAINS(logged.logger.text, "edgeformer: enqueue: ");
-        CHECK_CONTAINS(logged.logger.text, row.words);
-        CHECK_EQ(emulation::LaunchCount(), launches);
+        EXPECT_EQ(call.Enqueue(*plugin), 1);
+        EXPECT_CONTAINS(logged.logger.text, "edgeformer: enqueue: ");
+        EXPECT_CONTAINS(logged.logger.text, row.words);
+        EXPECT_EQ(emulation::LaunchCount(), launches);
     }
     Logged logged;
-    CHECK_EQ(RuntimeOf(*plugin).enqueue(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr), 1);
-    CHECK_CONTAINS(logged.logger.text, "null array");
+    EXPECT_EQ(RuntimeOf(*plugin).enqueue(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr), 1);
+    EXPECT_CONTAINS(logged.logger.text, "null array");
     Call call;
-    CHECK_EQ(call.Enqueue(*plugin), 0);  // and it still works
+    EXPECT_EQ(call.Enqueue(*plugin), 0);  // and it still works
 }
 
-TEST(shape_changes_are_checked) {
+TEST(Plugin, ShapeChangesAreChecked) {
     Logged logged;
     auto const plugin = Fields::Float().Create();
     PluginTensorDesc const qkv = Tensor({2, 6, 5, 96}, DataType::kHALF);
     PluginTensorDesc const result = Tensor({2, 6, 5, 32}, DataType::kHALF);
-    CHECK_EQ(RuntimeOf(*plugin).onShapeChange(&qkv, 1, &result, 1), 1);
-    CHECK_CONTAINS(logged.logger.text, "onShapeChange: got W=5");
-    CHECK_EQ(RuntimeOf(*plugin).onShapeChange(&qkv, 2, &result, 1), 1);
-    CHECK_CONTAINS(logged.logger.text, "got 2 inputs and 1 outputs; the op has 1 and 1");
+    EXPECT_EQ(RuntimeOf(*plugin).onShapeChange(&qkv, 1, &result, 1), 1);
+    EXPECT_CONTAINS(logged.logger.text, "onShapeChange: got W=5");
+    EXPECT_EQ(RuntimeOf(*plugin).onShapeChange(&qkv, 2, &result, 1), 1);
+    EXPECT_CONTAINS(logged.logger.text, "got 2 inputs and 1 outputs; the op has 1 and 1");
 }
 
-TEST(an_empty_batch_needs_no_memory) {
+TEST(Plugin, AnEmptyBatchNeedsNoMemory) {
     Call call;
     call.qkv.dims.d[0] = call.result.dims.d[0] = 0;
     call.input.clear();
     call.output.clear();
     call.workspace.clear();
     int64_t const launches = emulation::LaunchCount();
-    CHECK_EQ(call.Enqueue(*Fields::Float().Create()), 0);
-    CHECK_EQ(emulation::LaunchCount(), launches);
+    EXPECT_EQ(call.Enqueue(*Fields::Float().Create()), 0);
+    EXPECT_EQ(emulation::LaunchCount(), launches);
 }
 
-TEST(a_failed_launch_is_reported_and_the_rest_is_not_launched) {
+TEST(Plugin, AFailedLaunchIsReportedAndTheRestIsNotLaunched) {
     char const* const kernels[] = {"region mean", "routing", "attention"};
     for (int32_t failing = 0; failing < 3; ++failing) {
         Logged logged;
-        check::context = kernels[failing];
+        SCOPED_TRACE(kernels[failing]);
         emulation::FailLaunch(failing, cudaErrorLaunchFailure);
         int64_t const launches = emulation::LaunchCount();
         Call call;
-        CHECK_EQ(call.Enqueue(*Fields::Float().Create()), 1);
-        CHECK_CONTAINS(logged.logger.text,
-                       std::string("launching the ") + kernels[failing] + " kernel failed: cudaErrorLaunchFailure");
-        CHECK_EQ(emulation::LaunchCount(), launches + failing + 1);
+        EXPECT_EQ(call.Enqueue(*Fields::Float().Create()), 1);
+        EXPECT_CONTAINS(logged.logger.text,
+                        std::string("launching the ") + kernels[failing] + " kernel failed: cudaErrorLaunchFailure");
+        EXPECT_EQ(emulation::LaunchCount(), launches + failing + 1);
     }
 }
 
 // --- messages ---
 
-TEST(messages_go_to_stderr_without_a_logger_and_can_be_taken) {
+TEST(Plugin, MessagesGoToStderrWithoutALoggerAndCanBeTaken) {
     edgeformerTakeErrors(nullptr, 0);
     {
         Logged logged;
         logged.logger.throws = true;
-        CHECK(Fields().Create() == nullptr);
+        EXPECT_EQ(Fields().Create(), nullptr);
         logged.logger.throws = false;
         logged.logger.absent = true;
-        CHECK(Fields::Float().Int("topk", 99).Create() == nullptr);
-        CHECK(logged.logger.text.empty());
+        EXPECT_EQ(Fields::Float().Int("topk", 99).Create(), nullptr);
+        EXPECT_TRUE(logged.logger.text.empty());
     }
     char text[4096] = {};
     size_t const length = edgeformerTakeErrors(text, sizeof(text));
-    CHECK_EQ(length, std::string(text).size());
-    CHECK_CONTAINS(text, "'num_heads' is missing");
-    CHECK_CONTAINS(text, "\nBiLevelRoutingAttention 'attn': topk=99");
-    CHECK_EQ(edgeformerTakeErrors(text, sizeof(text)), 0U);
-    CHECK_EQ(std::string(text), "");
-    CHECK(Fields().Create() == nullptr);
-    CHECK(edgeformerTakeErrors(text, 5) > 5U);
-    CHECK_EQ(std::string(text), "BiLe");
+    EXPECT_EQ(length, std::string(text).size());
+    EXPECT_CONTAINS(text, "'num_heads' is missing");
+    EXPECT_CONTAINS(text, "\nBiLevelRoutingAttention 'attn': topk=99");
+    EXPECT_EQ(edgeformerTakeErrors(text, sizeof(text)), 0U);
+    EXPECT_EQ(std::string(text), "");
+    EXPECT_EQ(Fields().Create(), nullptr);
+    EXPECT_TRUE(edgeformerTakeErrors(text, 5) > 5U);
+    EXPECT_EQ(std::string(text), "BiLe");
 }
 
-TEST(only_the_latest_messages_are_kept) {
+TEST(Plugin, OnlyTheLatestMessagesAreKept) {
     Logged logged;
     for (int i = 0; i < 100; ++i) {
         Fields::Float().Int("topk", 1000 + i).Create();
@@ -364,9 +365,9 @@ TEST(only_the_latest_messages_are_kept) {
     std::vector<char> text(64 * 1024);
     edgeformerTakeErrors(text.data(), text.size());
     std::string const kept = text.data();
-    CHECK(kept.find("topk=1067") == std::string::npos);
-    CHECK_CONTAINS(kept, "topk=1068");
-    CHECK_CONTAINS(kept, "topk=1099");
+    EXPECT_TRUE(kept.find("topk=1067") == std::string::npos);
+    EXPECT_CONTAINS(kept, "topk=1068");
+    EXPECT_CONTAINS(kept, "topk=1099");
 }
 
 }  // namespace
