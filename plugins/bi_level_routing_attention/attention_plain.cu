@@ -64,7 +64,7 @@ struct Tile {
     float* weights;  // [warps * kRowsPerWarp][kKeysPerTile]
 
     __device__ explicit Tile(int32_t warps) {
-        keys = reinterpret_cast<float*>(dynamic_shared_memory);
+        keys = reinterpret_cast<float*>(SharedMemory());
         values = keys + kKeysPerTile * kKeyStride;
         queries = values + kKeysPerTile * kValues;
         weights = queries + warps * kRowsPerWarp * kSlab;

@@ -7,11 +7,9 @@
 
 #include <cstdint>
 
-namespace edgeformer {
+#include "device/intrinsics.cuh"
 
-// The block's dynamic shared memory. All kernels use this one symbol, never static __shared__ arrays, so that the
-// emulation in plugins/tests can give every block fresh, poisoned memory of the exact size that was asked for.
-extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];
+namespace edgeformer {
 
 inline constexpr int32_t kWarpSize = 32;
 inline constexpr uint32_t kFullWarp = 0xffffffffU;

@@ -23,7 +23,7 @@ struct MeanArguments {
 // order of the additions depends on the shape alone, so regions with equal contents get bitwise equal means.
 template <class T>
 __global__ void __launch_bounds__(kWarps* kWarpSize) RegionMeanKernel(MeanArguments a) {
-    auto* partial = reinterpret_cast<float*>(dynamic_shared_memory);  // [kWarps][kWarpSize]
+    auto* partial = reinterpret_cast<float*>(SharedMemory());  // [kWarps][kWarpSize]
     auto const lane = static_cast<int32_t>(threadIdx.x % kWarpSize);
     auto const warp = static_cast<int32_t>(threadIdx.x / kWarpSize);
     auto const channel = static_cast<int32_t>(blockIdx.x % a.slabs) * kWarpSize + lane;

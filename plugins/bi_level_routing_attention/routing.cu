@@ -29,7 +29,7 @@ __device__ inline uint32_t OrderedKey(float x) {
 // One block per (image, region). The rank of a region is the number of regions that come before it, so every region
 // finds its own place in the output: exact, ties to the lowest index, and no iteration over topk.
 __global__ void __launch_bounds__(kThreads) RoutingKernel(RoutingArguments a) {
-    auto* keys = reinterpret_cast<uint32_t*>(dynamic_shared_memory);  // [regions]
+    auto* keys = reinterpret_cast<uint32_t*>(SharedMemory());  // [regions]
     auto const lane = static_cast<int32_t>(threadIdx.x % kWarpSize);
     auto const warp = static_cast<int32_t>(threadIdx.x / kWarpSize);
     auto const row = static_cast<int64_t>(blockIdx.x);
