@@ -1,4 +1,4 @@
-"""The plugin library ``libedgeformer_plugins.so``: where it is, what it was built for, how TensorRT gets it."""
+"""The plugin library ``libedgeformer_plugins.so``: what it was built for, how TensorRT gets it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from edgeformer.errors import EnvironmentFault
+from edgeformer.ops.library import BUILD_COMMAND, ENVIRONMENT_VARIABLE, LIBRARY_NAME, candidate_paths
 
 __all__ = [
     "BUILD_COMMAND",
@@ -20,7 +21,6 @@ __all__ = [
     "LIBRARY_NAME",
     "PluginLibrary",
     "PluginMetadata",
-    "candidate_paths",
     "find_plugin_library",
     "load_into_registry",
     "missing_plugin_library",
@@ -29,11 +29,7 @@ __all__ = [
     "take_plugin_errors",
 ]
 
-ENVIRONMENT_VARIABLE = "EDGEFORMER_PLUGIN_LIBRARY"
-LIBRARY_NAME = "libedgeformer_plugins.so"
-BUILD_COMMAND = "cmake --preset default && cmake --build --preset default"
 _RTX_LIBRARY = "libtensorrt_rtx.so"
-_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class PluginMetadata(BaseModel):
@@ -118,16 +114,6 @@ class PluginLibrary:
                 f"{BUILD_COMMAND} and a CUDA toolkit that knows SM {sm} (or choose the architectures with "
                 f"-DEDGEFORMER_CUDA_ARCHITECTURES={sm}); or build with --no-plugin"
             )
-
-
-def candidate_paths() -> tuple[Path, ...]:
-    """Where the library is looked for, best first; of several development builds the newest comes first."""
-    if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
-        return (Path(chosen).absolute(),)
-    builds = sorted(
-        (_PACKAGE.parent / "build").glob(f"*/{LIBRARY_NAME}"), key=lambda path: path.stat().st_mtime, reverse=True
-    )
-    return (_PACKAGE / "_plugins" / LIBRARY_NAME, *builds)
 
 
 def read_plugin_library(path: Path) -> PluginLibrary:

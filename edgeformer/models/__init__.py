@@ -6,7 +6,7 @@ Listing models and reading what is known of them needs no torch; it is imported 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeformer.errors import EnvironmentFault
 from edgeformer.models.config import BiFormerConfig
@@ -26,21 +26,40 @@ __all__ = [
     "list_models",
     "load_checkpoint",
     "model_info",
+    "use_attention",
 ]
 
 
-def create_model(name: str, **overrides: Any) -> BiFormer:
+def create_model(name: str, *, attention: Literal["reference", "fused"] = "reference", **overrides: Any) -> BiFormer:
     """Build a named model with random weights, in evaluation mode.
 
     Args:
         name: one of :func:`list_models`.
+        attention: what computes the routing attention: "reference", plain PyTorch that can be trained and exported, or
+            "fused", the CUDA kernels of the plugin library, forward only (:func:`edgeformer.models.use_attention`
+            changes it later).
         **overrides: fields of :class:`BiFormerConfig` to replace, such as ``num_classes=5`` or ``regions=8``.
 
     Raises:
-        InputError: no such model or field, or values that cannot work together.
-        EnvironmentFault: torch is not installed.
+        InputError: no such model, field or attention, or values that cannot work together.
+        EnvironmentFault: torch is not installed, or "fused" and the plugin library is not.
     """
-    return _build(config_with(name, overrides))
+    model = _build(config_with(name, overrides))
+    use_attention(model, attention)
+    return model
+
+
+def use_attention(model: nn.Module, kind: Literal["reference", "fused"]) -> None:
+    """Choose what computes the routing attention of every block of ``model``, as ``create_model(attention=...)`` does.
+
+    Raises:
+        InputError: another kind.
+        EnvironmentFault: torch is not installed, or "fused" and the plugin library is missing or cannot be loaded.
+    """
+    _require_torch()
+    from edgeformer.models import attention
+
+    attention.use_attention(model, kind)
 
 
 def from_reference(kind: str, **arguments: Any) -> BiFormer:

@@ -11,10 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgeformer.errors import InputError
 from edgeformer.models.config import FULL_ATTENTION_HEADS
+from edgeformer.models.fused_attention import fused_bi_level_routing_attention
 from edgeformer.models.layers import depthwise
+from edgeformer.ops.cuda import MAX_LEPE_KERNEL
+from edgeformer.ops.library import default_library
 
 __all__ = [
+    "ATTENTION_KINDS",
     "BiLevelRoutingAttention",
     "BiLevelRoutingAttentionNCHW",
     "FullAttention",
@@ -22,7 +27,10 @@ __all__ = [
     "bi_level_routing_attention",
     "gather_regions",
     "regions_from_image",
+    "use_attention",
 ]
+
+ATTENTION_KINDS = ("reference", "fused")
 
 
 def regions_from_image(x: Tensor, rows: int, columns: int) -> Tensor:
@@ -107,6 +115,51 @@ def bi_level_routing_attention(
     return image_from_regions(out, regions, regions, height // regions)
 
 
+def use_attention(model: nn.Module, kind: str) -> None:
+    """Choose what computes the routing attention of every block of ``model``.
+
+    Args:
+        model: any module.
+        kind: "reference" (the code here) or "fused" (the CUDA kernels of the plugin library, forward only).
+
+    Raises:
+        InputError: another kind.
+        EnvironmentFault: "fused", and the plugin library is missing or cannot be loaded.
+    """
+    if kind not in ATTENTION_KINDS:
+        raise InputError(f"attention is {kind!r}; it must be one of {', '.join(map(repr, ATTENTION_KINDS))}")
+    if kind == "fused":
+        default_library()
+    for module in model.modules():
+        if isinstance(module, (BiLevelRoutingAttention, BiLevelRoutingAttentionNCHW)):
+            module.fused = kind == "fused"
+
+
+def _attend_to_regions(
+    block: BiLevelRoutingAttention | BiLevelRoutingAttentionNCHW, qkv: Tensor, qk_dim: int
+) -> Tensor:
+    """``[N, H, W, 2 * qk_dim + dim]`` to ``[N, H, W, dim]`` by what computes the block's attention."""
+    heads, regions, topk, scale = block.num_heads, block.regions, block.topk, block.scale
+    if not block.fused:
+        return bi_level_routing_attention(qkv, num_heads=heads, regions=regions, topk=topk, qk_dim=qk_dim, scale=scale)
+    lepe = block.lepe if _fuses_lepe(block) else None
+    return fused_bi_level_routing_attention(
+        qkv,
+        num_heads=heads,
+        regions=regions,
+        topk=topk,
+        qk_dim=qk_dim,
+        scale=scale,
+        lepe_weight=None if lepe is None else lepe.weight,
+        lepe_bias=None if lepe is None else lepe.bias,
+    )
+
+
+def _fuses_lepe(block: BiLevelRoutingAttention | BiLevelRoutingAttentionNCHW) -> bool:
+    """Whether what `_attend_to_regions` gives has LePE in it."""
+    return block.fused and block.lepe is not None and block.lepe.kernel_size[0] <= MAX_LEPE_KERNEL
+
+
 class _QKV(nn.Module):
     """The qkv Linear under the name that checkpoints know: ``attn.qkv.qkv``."""
 
@@ -143,6 +196,7 @@ class BiLevelRoutingAttention(nn.Module):
         self.num_heads, self.regions, self.topk, self.qk_dim = num_heads, regions, topk, qk_dim
         self.scale = qk_dim**-0.5 if scale is None else scale
         self.auto_pad = auto_pad
+        self.fused = False
         self.qkv = _QKV(dim, qk_dim)
         self.lepe = depthwise(dim, lepe_kernel) if lepe_kernel else None
         self.wo = nn.Linear(dim, dim) if output_projection else nn.Identity()
@@ -153,10 +207,8 @@ class BiLevelRoutingAttention(nn.Module):
         if self.auto_pad:
             x = functional.pad(x, (0, 0, 0, -width % self.regions, 0, -height % self.regions))
         qkv = self.qkv(x)
-        out = bi_level_routing_attention(
-            qkv, num_heads=self.num_heads, regions=self.regions, topk=self.topk, qk_dim=self.qk_dim, scale=self.scale
-        )
-        if self.lepe is not None:
+        out = _attend_to_regions(self, qkv, self.qk_dim)
+        if self.lepe is not None and not _fuses_lepe(self):
             v = qkv[..., 2 * self.qk_dim :]
             out = out + self.lepe(v.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         y: Tensor = self.wo(out)
@@ -175,6 +227,7 @@ class BiLevelRoutingAttentionNCHW(nn.Module):
         super().__init__()
         self.num_heads, self.regions, self.topk = num_heads, regions, topk
         self.scale = dim**-0.5
+        self.fused = False
         self.qkv_linear = nn.Conv2d(dim, 3 * dim, 1)
         self.lepe = depthwise(dim, lepe_kernel) if lepe_kernel else None
         self.output_linear = nn.Conv2d(dim, dim, 1)
@@ -184,14 +237,11 @@ class BiLevelRoutingAttentionNCHW(nn.Module):
         _, dim, height, width = x.shape
         projected = self.qkv_linear(x)
         qkv = projected.permute(0, 2, 3, 1)  # [N, H, W, 3 * dim]
-        if height % self.regions == 0 and width % self.regions == 0:
-            out = bi_level_routing_attention(
-                qkv, num_heads=self.num_heads, regions=self.regions, topk=self.topk, qk_dim=dim, scale=self.scale
-            )
-        else:
-            out = self._attend_padded(qkv)
+        # Where regions do not divide the map, padding and means have rules of their own: not the op, and never fused.
+        divisible = height % self.regions == 0 and width % self.regions == 0
+        out = _attend_to_regions(self, qkv, dim) if divisible else self._attend_padded(qkv)
         out = out.permute(0, 3, 1, 2)
-        if self.lepe is not None:
+        if self.lepe is not None and not (divisible and _fuses_lepe(self)):
             out = out + self.lepe(projected[:, 2 * dim :])
         y: Tensor = self.output_linear(out)
         return y

@@ -115,11 +115,12 @@ class BiFormerConfig:
         Raises:
             InputError: a stage would be empty, or its size is not a multiple of its regions per side.
         """
-        faults = [
-            f"{axis} {size} ({fault}): use {self._sizes_near(size)}"
-            for axis, size in (("height", height), ("width", width))
-            if (fault := self._axis_fault(size)) is not None
-        ]
+        faults = []
+        # A plain loop: torch.compile traces this, and stumbles over an assignment within a comprehension.
+        for axis, size in (("height", height), ("width", width)):
+            fault = self._axis_fault(size)
+            if fault is not None:
+                faults.append(f"{axis} {size} ({fault}): use {self._sizes_near(size)}")
         if faults:
             way_out = "" if self.auto_pad or self.layout != "biformer" else "; or build the model with auto_pad=True"
             raise InputError(f"the model cannot take a {height}x{width} input: {'; '.join(faults)}{way_out}")

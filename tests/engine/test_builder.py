@@ -160,7 +160,7 @@ def test_op_on_a_map_that_its_regions_do_not_divide(rtx30: Target, plugin_librar
 
 def test_missing_plugin_library(rtx30: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr("edgeformer.engine.plugin_library._PACKAGE", tmp_path / "edgeformer")
+    monkeypatch.setattr("edgeformer.ops.library._PACKAGE", tmp_path / "edgeformer")
     with pytest.raises(EnvironmentFault, match=r"is not installed.*cmake --build.*--no-plugin"):
         build_engine(attention_model(1), target=rtx30, batch=ONE)
     # A graph without the op needs none.

@@ -23,7 +23,7 @@ def facts() -> dict[str, Fact]:
 def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine with nothing on it."""
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr("edgeformer.engine.plugin_library._PACKAGE", tmp_path / "edgeformer")
+    monkeypatch.setattr("edgeformer.ops.library._PACKAGE", tmp_path / "edgeformer")
     monkeypatch.setattr(diagnosis, "find_backend", lambda flavour: None)
     monkeypatch.setattr(diagnosis, "find_gpus", lambda: GpuSurvey((), None, None, "no NVIDIA driver"))
     monkeypatch.setattr(diagnosis, "_NVCC_FALLBACK", tmp_path / "nvcc")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from edgeformer.engine import plugin_library
 from edgeformer.engine.plugin_library import (
     ENVIRONMENT_VARIABLE,
     LIBRARY_NAME,
@@ -44,7 +43,7 @@ def put(folder: Path, metadata: Any = METADATA) -> Path:
 def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository without any plugin library."""
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr(plugin_library, "_PACKAGE", tmp_path / "edgeformer")
+    monkeypatch.setattr("edgeformer.ops.library._PACKAGE", tmp_path / "edgeformer")
     return tmp_path
 
 

@@ -1,0 +1,476 @@
+"""The fused CUDA kernels from Python, without TensorRT: ``edgeformer::BiLevelRoutingAttention`` on device memory.
+
+Arrays may come from torch, CuPy, Numba, pycuda, JAX or anything else with ``__cuda_array_interface__`` or DLPack; a
+bare address is wrapped in a `Buffer`. Nothing here imports torch or CUDA, synchronizes, or copies: with outputs and
+workspace given, a call enqueues its kernels and returns, and can be captured into a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from onnx import TensorProto
+
+from edgeformer.errors import InputError
+from edgeformer.ops import library as _library
+from edgeformer.ops.bi_level_routing_attention import Attributes
+from edgeformer.ops.library import Library, Variant, default_library
+from edgeformer.ops.memory import Buffer, Memory, bfloat16, is_torch, memory_of
+
+__all__ = [
+    "Buffer",
+    "Device",
+    "Plan",
+    "WorkspaceLayout",
+    "bi_level_routing_attention",
+    "output_dtype",
+    "plan",
+    "routing",
+    "workspace_layout",
+]
+
+VariantName = Literal["plain", "gather", "resident"]
+MAX_LEPE_KERNEL = 7
+
+# EdgeformerType of plugins/c_api.h.
+_TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, bfloat16: 2, np.dtype(np.int8): 3}
+_OUTPUT_TYPES: dict[int, np.dtype[Any]] = {
+    TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.FLOAT16: np.dtype(np.float16),
+}
+# What the kernels' widest accesses need, and what the workspace's parts are aligned to.
+_ALIGNMENT = 16
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, as far as the choice of kernels depends on it.
+
+    Attributes:
+        compute_capability: times ten: 87 for Orin.
+        max_shared_bytes: shared memory that one block can have, after opting in.
+        multiprocessors: how many it has.
+    """
+
+    compute_capability: int
+    max_shared_bytes: int
+    multiprocessors: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the attention kernel runs.
+
+    Attributes:
+        variant: the one that runs.
+        variants: all that can run, best first by the library's table.
+        head_dim: channels of a head in shared memory, padded; 0 for "plain".
+        warps: of a block.
+        heads: of a block.
+        stages: "gather": buffers of 64 keys; 0: all keys of the region at once.
+        splits: "resident": blocks that share the queries of one head of an image.
+        shared_bytes: shared memory of a block.
+        blocks: of the launch.
+    """
+
+    variant: VariantName
+    variants: tuple[VariantName, ...]
+    head_dim: int
+    warps: int
+    heads: int
+    stages: int
+    splits: int
+    shared_bytes: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class WorkspaceLayout:
+    """What the kernels keep between their launches.
+
+    Attributes:
+        bytes: size of the whole workspace.
+        alignment: that its address needs, bytes.
+        means_offset: where the mean query and mean key of each region start, bytes.
+        means_shape: ``[N, regions ** 2, 2 * qk_dim]``, float32, without the steps of an INT8 input.
+        routing_offset: where the regions that each region attends to start, bytes.
+        routing_shape: ``[N, regions ** 2, topk]``, int32, best first.
+    """
+
+    bytes: int
+    alignment: int
+    means_offset: int
+    means_shape: tuple[int, int, int]
+    routing_offset: int
+    routing_shape: tuple[int, int, int]
+
+
+def bi_level_routing_attention(
+    qkv: Any,
+    attributes: Attributes,
+    *,
+    lepe_weight: Any = None,
+    lepe_bias: Any = None,
+    out: Any = None,
+    workspace: Any = None,
+    stream: Any = None,
+    variant: VariantName | None = None,
+    programmatic_launch: bool = False,
+    library: Library | None = None,
+) -> Any:
+    """Enqueue the op on device memory.
+
+    Args:
+        qkv: ``[N, H, W, 2 * qk_dim + dim]``; float32, float16 or bfloat16, or int8 with the attributes' steps. Dense,
+            its address a multiple of 16 bytes.
+        attributes: the op's attributes.
+        lepe_weight: ``[k, k, dim]`` of the output's type, k odd and at most 7: the depthwise convolution of v that is
+            added to the output. None: no LePE.
+        lepe_bias: ``[dim]`` of the output's type; with ``lepe_weight``.
+        out: ``[N, H, W, dim]`` of the type that `output_dtype` says; None allocates it with torch, CuPy or NumPy, as
+            ``qkv`` is. An integer is taken as an address.
+        workspace: at least `workspace_layout` bytes, in use until the stream has passed this call; None allocates it.
+            An integer is taken as an address.
+        stream: a CUDA stream handle as an integer, or a stream object of torch, CuPy or pycuda. None: torch's or
+            CuPy's current stream where ``qkv`` is theirs, else CUDA's default stream.
+        variant: the attention kernel to run; None takes the one of the library's table.
+        programmatic_launch: let a kernel start before the one before it has ended (SM 9.0 and newer).
+        library: the plugin library; None takes the one of this installation.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: an array, a shape, a type or a variant cannot be taken; the message says what can.
+        EnvironmentFault: there is no plugin library or no CUDA device, or CUDA reports an error.
+    """
+    library = library or default_library()
+    source = memory_of(qkv, "qkv")
+    _require_no_gradient(qkv, lepe_weight, lepe_bias)
+    problem = _problem(
+        source.shape,
+        source.dtype,
+        attributes,
+        lepe_kernel=0 if lepe_weight is None else _lepe_kernel(lepe_weight),
+        variant=variant,
+        programmatic_launch=programmatic_launch,
+    )
+    shape, dtype = (*source.shape[:3], problem.dim), output_dtype(source.dtype, attributes)
+    layout = library.workspace(problem)
+    with _device_of(qkv):
+        if out is None:
+            out = _allocate(qkv, shape, dtype, "out")
+        if workspace is None:
+            workspace = _allocate_workspace(qkv, layout.bytes, layout.alignment)
+        result = _given(out, "out", shape, dtype)
+        scratch = _given(workspace, "workspace", (layout.bytes,), np.dtype(np.uint8))
+        operands = [source, result, scratch]
+        if (lepe_weight is None) != (lepe_bias is None):
+            raise InputError("only one of lepe_weight and lepe_bias is given; LePE needs both, or neither")
+        addresses = {"lepe_weight": 0, "lepe_bias": 0}
+        if lepe_weight is not None:
+            side = problem.lepe_kernel
+            for name, array, expected in (
+                ("lepe_weight", lepe_weight, (side, side, problem.dim)),
+                ("lepe_bias", lepe_bias, (problem.dim,)),
+            ):
+                operand = memory_of(array, name)
+                _require_shape_and_type(operand, expected, dtype)
+                addresses[name] = operand.address
+                operands.append(operand)
+        if math.prod(source.shape):
+            _check_memory(operands, library, layout.alignment)
+            _check_overlap(operands)
+        if scratch.nbytes < layout.bytes:
+            raise InputError(f"workspace has {scratch.nbytes} bytes; this call needs {layout.bytes} (workspace_layout)")
+        library.run(
+            problem,
+            qkv=source.address,
+            output=result.address,
+            workspace=scratch.address,
+            workspace_bytes=scratch.nbytes,
+            stream=_stream_handle(stream, qkv, library),
+            **addresses,
+        )
+    return out
+
+
+def plan(
+    shape: Sequence[int],
+    dtype: Any,
+    attributes: Attributes,
+    *,
+    lepe_kernel: int = 0,
+    variant: VariantName | None = None,
+    device: Device | None = None,
+    library: Library | None = None,
+) -> Plan:
+    """Which attention kernel runs, and with which block shape.
+
+    Args:
+        shape: of qkv, ``(N, H, W, 2 * qk_dim + dim)``.
+        dtype: of qkv, as NumPy names it.
+        attributes: the op's attributes.
+        lepe_kernel: side of LePE's convolution; 0: none.
+        variant: the kernel asked for; None: the library's choice.
+        device: the GPU to plan for; None: the current one.
+        library: the plugin library; None takes the one of this installation.
+
+    Raises:
+        InputError: the op or the variant does not take this.
+        EnvironmentFault: there is no plugin library, or no GPU and ``device`` is None.
+    """
+    library = library or default_library()
+    problem = _problem(tuple(shape), np.dtype(dtype), attributes, lepe_kernel=lepe_kernel, variant=variant)
+    raw = library.plan(problem, None if device is None else _library.Device(**vars(device)))
+    fields = ("head_dim", "warps", "heads", "stages", "splits", "shared_bytes", "blocks")
+    return Plan(
+        variant=_name(raw.variant),
+        variants=tuple(_name(number) for number in raw.variants[: raw.variant_count]),
+        **{name: int(getattr(raw, name)) for name in fields},
+    )
+
+
+def workspace_layout(
+    shape: Sequence[int], dtype: Any, attributes: Attributes, *, library: Library | None = None
+) -> WorkspaceLayout:
+    """How much workspace a call needs, and where in it the routing stands; asks no GPU.
+
+    Args:
+        shape: of qkv, ``(N, H, W, 2 * qk_dim + dim)``.
+        dtype: of qkv, as NumPy names it.
+        attributes: the op's attributes.
+        library: the plugin library; None takes the one of this installation.
+
+    Raises:
+        InputError: the op does not take this shape or type.
+        EnvironmentFault: there is no plugin library.
+    """
+    raw = (library or default_library()).workspace(_problem(tuple(shape), np.dtype(dtype), attributes))
+    regions = attributes.regions**2
+    return WorkspaceLayout(
+        bytes=raw.bytes,
+        alignment=raw.alignment,
+        means_offset=raw.means_offset,
+        means_shape=(shape[0], regions, 2 * attributes.qk_dim),
+        routing_offset=raw.routing_offset,
+        routing_shape=(shape[0], regions, attributes.topk),
+    )
+
+
+def routing(workspace: Any, layout: WorkspaceLayout) -> Any:
+    """The regions that each region attended to, read from a workspace after a call.
+
+    Args:
+        workspace: the uint8 torch tensor, CuPy or NumPy array that the call was given.
+        layout: of that call.
+
+    Returns:
+        A view of ``workspace``, int32 ``[N, regions ** 2, topk]``, best region first. It is filled once the stream has
+        passed the call, and the next call overwrites it.
+
+    Raises:
+        InputError: the workspace is too small, or of another kind.
+    """
+    start, count = layout.routing_offset, math.prod(layout.routing_shape)
+    memory = memory_of(workspace, "workspace")
+    if memory.dtype != np.uint8 or len(memory.shape) != 1 or memory.nbytes < layout.bytes:
+        raise InputError(
+            f"workspace is {memory.dtype} of shape {memory.shape}; the workspace of this layout is uint8 with "
+            f"{layout.bytes} bytes"
+        )
+    indices = workspace[start : start + 4 * count]
+    if is_torch(workspace):
+        import torch
+
+        return indices.view(torch.int32).reshape(layout.routing_shape)
+    if not hasattr(indices, "view"):
+        raise InputError(f"workspace is a {type(workspace).__name__}; routing reads torch, CuPy and NumPy workspaces")
+    return indices.view(np.int32).reshape(layout.routing_shape)
+
+
+def output_dtype(dtype: Any, attributes: Attributes) -> np.dtype[Any]:
+    """The type of the output for a ``qkv`` of ``dtype``.
+
+    Raises:
+        InputError: the op takes no such type, or the attributes do not go with it.
+    """
+    dtype = np.dtype(dtype)
+    if dtype not in _TYPES:
+        raise InputError(f"qkv is {dtype}; the kernels take float32, float16, bfloat16 and int8")
+    if (dtype == np.int8) != attributes.quantized:
+        raise InputError(
+            f"qkv is {dtype}; "
+            + (
+                "attributes with q_scale, k_scale and v_scale need int8"
+                if attributes.quantized
+                else "int8 needs attributes with q_scale, k_scale, v_scale and output_type"
+            )
+        )
+    return _OUTPUT_TYPES[attributes.output_type] if attributes.output_type is not None else dtype
+
+
+def _problem(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    attributes: Attributes,
+    *,
+    lepe_kernel: int = 0,
+    variant: VariantName | None = None,
+    programmatic_launch: bool = False,
+) -> _library.Problem:
+    out = output_dtype(dtype, attributes)
+    attributes.check_shape(shape)
+    if variant is not None and variant.upper() not in Variant.__members__:
+        raise InputError(f"variant is {variant!r}; it must be one of {', '.join(map(_name, Variant))}, or None")
+    return _library.Problem(
+        input_type=_TYPES[dtype],
+        output_type=_TYPES[out],
+        batch=shape[0],
+        height=shape[1],
+        width=shape[2],
+        num_heads=attributes.num_heads,
+        regions=attributes.regions,
+        topk=attributes.topk,
+        qk_dim=attributes.qk_dim,
+        dim=attributes.dim(shape[3]),
+        lepe_kernel=lepe_kernel,
+        variant=0 if variant is None else Variant[variant.upper()],
+        programmatic_launch=programmatic_launch,
+        scale=attributes.scale,
+        **{name: getattr(attributes, name) or 1.0 for name in ("q_scale", "k_scale", "v_scale")},
+    )
+
+
+def _name(variant: int) -> VariantName:
+    names: dict[int, VariantName] = {1: "plain", 2: "gather", 3: "resident"}
+    return names[variant]
+
+
+def _lepe_kernel(weight: Any) -> int:
+    shape = memory_of(weight, "lepe_weight").shape
+    if len(shape) != 3 or shape[0] != shape[1] or shape[0] % 2 == 0 or shape[0] > MAX_LEPE_KERNEL:
+        raise InputError(
+            f"lepe_weight has shape {shape}; it must be [k, k, dim] with k odd and at most {MAX_LEPE_KERNEL} "
+            "(permute a Conv2d's weight [dim, 1, k, k] to that)"
+        )
+    return int(shape[0])
+
+
+def _given(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Memory:
+    """``out`` or ``workspace``: an array, or a plain address of which nothing is known."""
+    if isinstance(array, int) or (hasattr(array, "__int__") and not hasattr(array, "shape")):
+        return memory_of(Buffer(array, shape, dtype), name)
+    memory = memory_of(array, name)
+    if name == "out":
+        _require_shape_and_type(memory, shape, dtype)
+    return memory
+
+
+def _require_shape_and_type(memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if memory.shape != shape or memory.dtype != dtype:
+        raise InputError(
+            f"{memory.name} is {memory.dtype} of shape {memory.shape}; for this qkv it must be {dtype} of shape {shape}"
+        )
+
+
+def _require_no_gradient(*arrays: Any) -> None:
+    for array in arrays:
+        if is_torch(array) and array.requires_grad and sys.modules["torch"].is_grad_enabled():
+            raise InputError(
+                "a gradient is asked for (requires_grad), and the fused kernels have no backward pass: call them under "
+                "torch.no_grad(), or train with the reference attention"
+            )
+
+
+def _check_memory(operands: Sequence[Memory], library: Library, workspace_alignment: int) -> None:
+    known = {operand.device for operand in operands if operand.device is not None}
+    if len(known) > 1:
+        where = ", ".join(f"{operand.name} on CUDA device {operand.device}" for operand in operands)
+        raise InputError(f"the arrays are on several devices ({where}); they must be on one")
+    for operand in operands:
+        if operand.on_device is not None and operand.on_device != library.takes_device_memory:
+            raise InputError(
+                f"{operand.name} is in host memory; the kernels need the memory of a CUDA device: move it there "
+                "(torch: .cuda())"
+                if library.takes_device_memory
+                else f"{operand.name} is on a CUDA device; {library.path} runs the kernels on the CPU, for tests, and "
+                "takes host memory"
+            )
+        alignment = workspace_alignment if operand.name == "workspace" else _ALIGNMENT
+        if operand.address % alignment:
+            raise InputError(
+                f"{operand.name} starts at address {operand.address:#x}; it must be a multiple of {alignment} bytes: "
+                "copy a view that starts inside another array (torch: .clone())"
+            )
+
+
+def _check_overlap(operands: Sequence[Memory]) -> None:
+    """Neither the output nor the workspace may share a byte with another operand."""
+    for written in operands[1:3]:
+        for other in operands:
+            if (
+                other is not written
+                and written.address < other.address + other.nbytes
+                and other.address < written.address + written.nbytes
+            ):
+                raise InputError(f"{written.name} overlaps {other.name}; each needs memory of its own")
+
+
+def _allocate(like: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Any:
+    if is_torch(like):
+        import torch
+
+        kind = torch.bfloat16 if dtype == bfloat16 else getattr(torch, dtype.name)
+        return torch.empty(shape, dtype=kind, device=like.device)
+    if isinstance(like, np.ndarray):
+        # NumPy promises 16 bytes only by habit.
+        raw = np.empty(math.prod(shape) * dtype.itemsize + _ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % _ALIGNMENT
+        return raw[start : start + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(like, cupy.ndarray):
+        return cupy.empty(shape, dtype)
+    raise InputError(f"qkv is a {type(like).__name__}, for which nothing is allocated: give {name}=")
+
+
+def _allocate_workspace(like: Any, size: int, alignment: int) -> Any:
+    # Slack for allocators that align to less: torch's on the CPU and NumPy's; those of the GPU give 256 and more.
+    raw = _allocate(like, (size + alignment,), np.dtype(np.uint8), "workspace")
+    start = -memory_of(raw, "workspace").address % alignment
+    return raw[start : start + size]
+
+
+def _device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
+    """Makes the array's device the current one, where its library has a way to say so."""
+    if is_torch(array) and array.is_cuda:
+        return sys.modules["torch"].cuda.device(array.device)  # type: ignore[no-any-return]
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return array.device  # type: ignore[no-any-return]
+    return contextlib.nullcontext()
+
+
+def _stream_handle(stream: Any, qkv: Any, library: Library) -> int:
+    if not library.takes_device_memory:
+        return 0
+    if stream is None:
+        cupy = sys.modules.get("cupy")
+        if is_torch(qkv) and qkv.is_cuda:
+            stream = sys.modules["torch"].cuda.current_stream(qkv.device)
+        elif cupy is not None and isinstance(qkv, cupy.ndarray):
+            stream = cupy.cuda.get_current_stream()
+        else:
+            return 0
+    if isinstance(stream, int):
+        return stream
+    for attribute in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, pycuda
+        if hasattr(stream, attribute):
+            return int(getattr(stream, attribute))
+    raise InputError(f"stream is a {type(stream).__name__}; give a handle, or a stream of torch, CuPy or pycuda")

@@ -1,0 +1,200 @@
+"""What array libraries hold, as addresses: torch, CuPy, Numba, pycuda, JAX and NumPy, without importing any of them."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from edgeformer.errors import InputError
+
+__all__ = ["Buffer", "Memory", "bfloat16", "is_torch", "memory_of"]
+
+bfloat16 = np.dtype(ml_dtypes.bfloat16)
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory that no array object describes, such as a pycuda ``DeviceAllocation``.
+
+    Attributes:
+        address: an integer, or an object that ``int()`` turns into one.
+        shape: of the dense, row-major array that starts there.
+        dtype: its type, as NumPy names it; bfloat16 is ``ml_dtypes.bfloat16``.
+    """
+
+    address: Any
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One dense, row-major array.
+
+    Attributes:
+        name: what error messages call it.
+        address: where it starts.
+        shape: its shape.
+        dtype: its type.
+        on_device: whether it is CUDA device memory; None where that cannot be known.
+        device: the CUDA device number, where it is known.
+    """
+
+    name: str
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    on_device: bool | None
+    device: int | None
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def is_torch(array: object) -> bool:
+    """Whether ``array`` is a torch tensor; torch is not imported for the question."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def memory_of(array: Any, name: str) -> Memory:
+    """The memory of an array of any library.
+
+    Args:
+        array: a torch tensor, a NumPy array, a `Buffer`, or anything with ``__cuda_array_interface__`` or DLPack.
+        name: what messages call it.
+
+    Raises:
+        InputError: it is nothing of that kind, lies on another kind of device, or is not dense and row-major.
+    """
+    if isinstance(array, Buffer):
+        return Memory(name, int(array.address), tuple(array.shape), np.dtype(array.dtype), None, None)
+    if is_torch(array):
+        return _from_torch(array, name)
+    if hasattr(array, "__cuda_array_interface__"):
+        return _from_cuda_array_interface(array, name)
+    if isinstance(array, np.ndarray):
+        _require_dense(name, array.shape, array.strides, array.dtype.itemsize)
+        return Memory(name, array.ctypes.data, array.shape, array.dtype, False, None)
+    if hasattr(array, "__dlpack__"):
+        return _from_dlpack(array, name)
+    raise InputError(
+        f"{name} is a {type(array).__name__}; it must be a torch tensor, have __cuda_array_interface__ or DLPack "
+        "(CuPy, Numba, pycuda's GPUArray, JAX), or be an edgeformer.ops.cuda.Buffer around an address"
+    )
+
+
+def _require_dense(name: str, shape: Sequence[int], strides: Sequence[int] | None, unit: int) -> None:
+    """Refuse strides other than those of a dense row-major array; an axis of one element may have any."""
+    if strides is None or 0 in shape:
+        return
+    expected = unit
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            raise InputError(
+                f"{name} of shape {tuple(shape)} has strides {tuple(strides)}; it must be dense and row-major: make it "
+                "contiguous first (torch: .contiguous(), NumPy and CuPy: ascontiguousarray)"
+            )
+        expected *= size
+
+
+def _from_torch(tensor: Any, name: str) -> Memory:
+    import torch
+
+    kinds = {
+        torch.float32: np.dtype(np.float32),
+        torch.float16: np.dtype(np.float16),
+        torch.bfloat16: bfloat16,
+        torch.int8: np.dtype(np.int8),
+        torch.uint8: np.dtype(np.uint8),
+        torch.int32: np.dtype(np.int32),
+        torch.float64: np.dtype(np.float64),
+    }
+    if tensor.dtype not in kinds:
+        raise InputError(f"{name} is {tensor.dtype}; the kernels take float32, float16, bfloat16 and int8")
+    if tensor.device.type not in ("cuda", "cpu"):
+        raise InputError(f"{name} is on {tensor.device}; it must be on a CUDA device")
+    if tensor.layout != torch.strided:
+        raise InputError(f"{name} has layout {tensor.layout}; it must be dense")
+    _require_dense(name, tensor.shape, tensor.stride(), 1)
+    on_device = tensor.device.type == "cuda"
+    return Memory(
+        name,
+        tensor.data_ptr(),
+        tuple(tensor.shape),
+        kinds[tensor.dtype],
+        on_device,
+        tensor.device.index if on_device else None,
+    )
+
+
+def _from_cuda_array_interface(array: Any, name: str) -> Memory:
+    """CUDA array interface, versions 2 and 3 (numba.readthedocs.io, "CUDA Array Interface")."""
+    interface = array.__cuda_array_interface__
+    dtype = np.dtype(interface["typestr"])
+    # The interface has no name for bfloat16; CuPy's arrays of that type still know their own.
+    if dtype.kind == "V" and getattr(array, "dtype", None) == bfloat16:
+        dtype = bfloat16
+    shape = tuple(interface["shape"])
+    _require_dense(name, shape, interface.get("strides"), dtype.itemsize)
+    device = getattr(getattr(array, "device", None), "id", None)
+    return Memory(name, int(interface["data"][0]), shape, dtype, True, device)
+
+
+class _DLTensor(ctypes.Structure):
+    """``DLTensor`` of dlpack.h, the first member of ``DLManagedTensor``."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+# DLDeviceType and DLDataTypeCode of dlpack.h.
+_DL_CPU, _DL_CUDA, _DL_CUDA_MANAGED = 1, 2, 13
+_DL_DTYPES = {
+    (0, 8): np.dtype(np.int8),
+    (0, 32): np.dtype(np.int32),
+    (1, 8): np.dtype(np.uint8),
+    (2, 16): np.dtype(np.float16),
+    (2, 32): np.dtype(np.float32),
+    (4, 16): bfloat16,
+}
+
+
+def _from_dlpack(array: Any, name: str) -> Memory:
+    # The capsule is not consumed: the array itself keeps the memory, for as long as its owner keeps the array.
+    capsule = array.__dlpack__()
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    tensor = _DLTensor.from_address(get_pointer(capsule, b"dltensor"))
+    if tensor.device_type not in (_DL_CPU, _DL_CUDA, _DL_CUDA_MANAGED):
+        raise InputError(f"{name} is on DLPack device type {tensor.device_type}; it must be on a CUDA device")
+    dtype = _DL_DTYPES.get((tensor.code, tensor.bits))
+    if dtype is None or tensor.lanes != 1:
+        raise InputError(
+            f"{name} has DLPack type code {tensor.code} with {tensor.bits} bits; the kernels take float32, float16, "
+            "bfloat16 and int8"
+        )
+    shape = tuple(tensor.shape[: tensor.ndim])
+    _require_dense(name, shape, tensor.strides[: tensor.ndim] if tensor.strides else None, 1)
+    on_device = tensor.device_type != _DL_CPU
+    address = (tensor.data or 0) + tensor.byte_offset
+    return Memory(name, address, shape, dtype, on_device, tensor.device_id if on_device else None)

@@ -1,0 +1,243 @@
+"""The Python access to the kernels, through the library that runs them on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from onnx import TensorProto
+
+from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.ops import cuda
+from edgeformer.ops import library as library_module
+from edgeformer.ops.bi_level_routing_attention import Attributes, reference, reference_routing
+from edgeformer.ops.library import ENVIRONMENT_VARIABLE, Library, Variant, default_library, load_library
+
+ATTRIBUTES = Attributes(num_heads=2, regions=3, topk=4, qk_dim=32, scale=32**-0.5)
+SHAPE = (2, 6, 9, 96)
+QUANTIZED = Attributes(
+    **{**vars(ATTRIBUTES), "q_scale": 0.02, "k_scale": 0.03, "v_scale": 0.04, "output_type": TensorProto.FLOAT16}
+)
+ORIN = cuda.Device(compute_capability=87, max_shared_bytes=166912, multiprocessors=16)
+
+
+def values(seed: int, shape: tuple[int, ...] = SHAPE) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def check(out: Any, expected: npt.NDArray[np.float64], tolerance: float) -> None:
+    found = np.asarray(out.float() if isinstance(out, torch.Tensor) else out, np.float64)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(np.float32, 1e-6), (np.float16, 1e-3), (ml_dtypes.bfloat16, 8e-3)], ids=str
+)
+def test_numpy_in_numpy_out(emulated: Library, dtype: Any, tolerance: float) -> None:
+    qkv = values(0).astype(dtype)
+    out = cuda.bi_level_routing_attention(qkv, ATTRIBUTES, library=emulated)
+    assert out.dtype == dtype
+    check(out, reference(qkv, ATTRIBUTES), tolerance)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+def test_torch_in_torch_out(emulated: Library, kind: torch.dtype) -> None:
+    qkv = torch.from_numpy(values(1)).to(kind)
+    out = cuda.bi_level_routing_attention(qkv, ATTRIBUTES, library=emulated)
+    assert out.dtype == kind
+    check(out, reference(qkv.float().numpy(), ATTRIBUTES), 1e-6 if kind == torch.float32 else 8e-3)
+
+
+@pytest.mark.parametrize("output", [TensorProto.FLOAT16, TensorProto.FLOAT])
+def test_int8(emulated: Library, output: int) -> None:
+    attributes = Attributes(**{**vars(QUANTIZED), "output_type": output})
+    qkv = np.random.default_rng(2).integers(-127, 128, SHAPE).astype(np.int8)
+    out = cuda.bi_level_routing_attention(qkv, attributes, library=emulated)
+    assert out.dtype == (np.float16 if output == TensorProto.FLOAT16 else np.float32)
+    assert cuda.output_dtype(np.int8, attributes) == out.dtype
+    check(out, reference(qkv, attributes), 1e-3)
+
+
+def test_routing_is_read_from_the_workspace(emulated: Library) -> None:
+    qkv = torch.from_numpy(values(3))
+    layout = cuda.workspace_layout(SHAPE, np.float32, ATTRIBUTES, library=emulated)
+    assert layout.routing_shape == (2, 9, 4)
+    assert layout.means_shape == (2, 9, 64)
+    workspace = torch.empty(layout.bytes + layout.alignment, dtype=torch.uint8)
+    workspace = workspace[-workspace.data_ptr() % layout.alignment :]
+    cuda.bi_level_routing_attention(qkv, ATTRIBUTES, workspace=workspace, library=emulated)
+    expected = reference_routing(qkv.numpy(), ATTRIBUTES)
+    np.testing.assert_array_equal(cuda.routing(workspace, layout).numpy(), expected)
+    np.testing.assert_array_equal(cuda.routing(workspace.numpy(), layout), expected)
+    with pytest.raises(InputError, match="the workspace of this layout is uint8 with"):
+        cuda.routing(workspace[:-300], layout)
+
+
+def test_given_output_and_addresses(emulated: Library) -> None:
+    qkv, out = values(4), np.full((*SHAPE[:3], 32), np.nan, np.float32)
+    assert cuda.bi_level_routing_attention(qkv, ATTRIBUTES, out=out, library=emulated) is out
+    check(out, reference(qkv, ATTRIBUTES), 1e-6)
+    again = np.full_like(out, np.nan)
+    layout = cuda.workspace_layout(SHAPE, np.float32, ATTRIBUTES, library=emulated)
+    workspace = np.empty(layout.bytes + layout.alignment, np.uint8)
+    address = workspace.ctypes.data + -workspace.ctypes.data % layout.alignment
+    cuda.bi_level_routing_attention(
+        cuda.Buffer(qkv.ctypes.data, SHAPE, np.float32),
+        ATTRIBUTES,
+        out=again.ctypes.data,
+        workspace=address,
+        library=emulated,
+    )
+    np.testing.assert_array_equal(out, again)
+
+
+def test_lepe_is_added(emulated: Library) -> None:
+    qkv, weight, bias = (
+        torch.from_numpy(values(seed, shape)) for seed, shape in ((5, SHAPE), (6, (5, 5, 32)), (7, (32,)))
+    )
+    out = cuda.bi_level_routing_attention(qkv, ATTRIBUTES, lepe_weight=weight, lepe_bias=bias, library=emulated)
+    v = qkv[..., 64:].permute(0, 3, 1, 2).double()
+    lepe = torch.nn.functional.conv2d(
+        v, weight.permute(2, 0, 1)[:, None].double(), bias.double(), padding=2, groups=32
+    ).permute(0, 2, 3, 1)
+    check(out, reference(qkv.numpy(), ATTRIBUTES) + lepe.numpy(), 1e-6)
+
+
+def test_an_empty_batch_does_nothing(emulated: Library) -> None:
+    out = cuda.bi_level_routing_attention(torch.zeros(0, 6, 9, 96), ATTRIBUTES, library=emulated)
+    assert out.shape == (0, 6, 9, 32)
+
+
+def test_plan_of_a_gpu_that_is_not_here(emulated: Library) -> None:
+    plan = cuda.plan((1, 14, 14, 96), np.float32, ATTRIBUTES_14, device=ORIN, library=emulated)
+    assert plan.variant == "plain"
+    assert plan.variants == ("plain",)
+    assert plan.blocks >= 1
+
+
+ATTRIBUTES_14 = Attributes(num_heads=1, regions=7, topk=4, qk_dim=32, scale=0.2)
+
+
+@pytest.mark.parametrize("variant", ["plain", "gather", "resident"])
+def test_every_variant_that_the_plan_names_runs(emulated: Library, variant: Any) -> None:
+    shape = (1, 14, 14, 96)
+    names = cuda.plan(shape, np.float16, ATTRIBUTES_14, library=emulated).variants
+    if variant not in names:
+        with pytest.raises(InputError, match=f"variant={Variant[variant.upper()].value}"):
+            cuda.bi_level_routing_attention(
+                np.zeros(shape, np.float16), ATTRIBUTES_14, variant=variant, library=emulated
+            )
+        return
+    assert cuda.plan(shape, np.float16, ATTRIBUTES_14, variant=variant, library=emulated).variant == variant
+    qkv = values(8, shape).astype(np.float16)
+    out = cuda.bi_level_routing_attention(qkv, ATTRIBUTES_14, variant=variant, library=emulated)
+    check(out, reference(qkv, ATTRIBUTES_14), 1e-3)
+
+
+def on_gpu(shape: tuple[int, ...], device: int) -> Any:
+    interface = {"shape": shape, "typestr": "<f4", "data": (1 << 20, False), "version": 3, "strides": None}
+    return SimpleNamespace(__cuda_array_interface__=interface, device=SimpleNamespace(id=device))
+
+
+QKV = np.zeros(SHAPE, np.float32)
+OUT = np.zeros((*SHAPE[:3], 32), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("qkv", "arguments", "message"),
+    [
+        (QKV.astype(np.float64), {}, "qkv is float64; the kernels take float32, float16, bfloat16 and int8"),
+        (QKV.astype(np.int8), {}, "qkv is int8; int8 needs attributes with q_scale, k_scale"),
+        (QKV[0], {}, r"got shape \(6, 9, 96\); the input is \[N, H, W, channels\]"),
+        (np.zeros((1, 7, 9, 96), np.float32), {}, "got H=7; it must be a positive multiple of regions=3"),
+        (QKV.transpose(0, 2, 1, 3), {}, "qkv of shape .* has strides .* contiguous"),
+        (QKV, {"out": OUT[1:]}, r"out is float32 of shape \(1, .* must be float32 of shape \(2, 6, 9, 32\)"),
+        (QKV, {"out": OUT.astype(np.float16)}, "out is float16 of shape .* must be float32"),
+        (QKV, {"out": QKV.reshape(-1)[: OUT.size].reshape(OUT.shape)}, "out overlaps qkv"),
+        (QKV, {"workspace": np.zeros(8192, np.uint8)[64:128]}, "workspace .*(has 64 bytes|multiple of 256)"),
+        (QKV, {"workspace": 256 * 77 + 1}, "workspace starts at address 0x4d01; it must be a multiple of 256"),
+        (QKV, {"lepe_weight": np.zeros((5, 5, 32), np.float32)}, "only one of lepe_weight and lepe_bias is given"),
+        (
+            QKV,
+            {"lepe_weight": np.zeros((4, 4, 32), np.float32), "lepe_bias": np.zeros(32, np.float32)},
+            r"lepe_weight has shape \(4, 4, 32\); it must be \[k, k, dim\] with k odd and at most 7",
+        ),
+        (
+            QKV,
+            {"lepe_weight": np.zeros((3, 3, 32), np.float16), "lepe_bias": np.zeros(32, np.float16)},
+            "lepe_weight is float16 of shape .* must be float32",
+        ),
+        (QKV, {"variant": "warp"}, "variant is 'warp'; it must be one of plain, gather, resident"),
+        (on_gpu(SHAPE, 0), {"out": OUT, "workspace": 4096}, "qkv is on a CUDA device; .* takes host memory"),
+        (on_gpu(SHAPE, 0), {}, "qkv is a SimpleNamespace, for which nothing is allocated: give out="),
+        (
+            on_gpu(SHAPE, 0),
+            {"out": on_gpu(OUT.shape, 1), "workspace": 4096},
+            "on several devices .*qkv on CUDA device 0",
+        ),
+    ],
+)
+def test_bad_use_is_one_message(emulated: Library, qkv: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        cuda.bi_level_routing_attention(qkv, ATTRIBUTES, **arguments, library=emulated)
+
+
+def test_misaligned_input(emulated: Library) -> None:
+    buffer = torch.zeros(QKV.size + 1)
+    with pytest.raises(InputError, match=r"qkv starts at address .*; it must be a multiple of 16 bytes: .*\.clone\(\)"):
+        cuda.bi_level_routing_attention(buffer[1:].view(SHAPE), ATTRIBUTES, library=emulated)
+
+
+def test_gradients_are_refused(emulated: Library) -> None:
+    qkv = torch.zeros(SHAPE, requires_grad=True)
+    with pytest.raises(InputError, match=r"no backward pass: call them under torch\.no_grad\(\)"):
+        cuda.bi_level_routing_attention(qkv, ATTRIBUTES, library=emulated)
+    with torch.no_grad():
+        cuda.bi_level_routing_attention(qkv, ATTRIBUTES, library=emulated)
+
+
+def test_streams_of_several_libraries() -> None:
+    library: Any = SimpleNamespace(takes_device_memory=True)
+    for stream in (77, SimpleNamespace(cuda_stream=77), SimpleNamespace(ptr=77), SimpleNamespace(handle=77)):
+        assert cuda._stream_handle(stream, QKV, library) == 77
+    assert cuda._stream_handle(None, QKV, library) == 0
+    with pytest.raises(InputError, match="stream is a str; give a handle"):
+        cuda._stream_handle("0", QKV, library)
+
+
+def test_host_memory_is_refused_by_the_gpu_library() -> None:
+    library: Any = SimpleNamespace(takes_device_memory=True, path="x.so")
+    with pytest.raises(InputError, match=r"qkv is in host memory; the kernels need the memory of a CUDA device"):
+        cuda._check_memory([cuda.memory_of(QKV, "qkv")], library, 256)
+
+
+def test_library_of_the_environment(emulated_kernels: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(emulated_kernels))
+    assert default_library() is load_library(emulated_kernels)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "gone.so"))
+    with pytest.raises(EnvironmentFault, match=r"gone\.so cannot be loaded"):
+        default_library()
+
+
+def test_no_library_says_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr("edgeformer.ops.library._PACKAGE", tmp_path / "edgeformer")
+    monkeypatch.setattr(library_module, "_default", library_module._default.__wrapped__)
+    with pytest.raises(EnvironmentFault, match=r"not installed \(looked for: .*_plugins.*Build it where nvcc is"):
+        default_library()
+    (tmp_path / "build" / "x").mkdir(parents=True)
+    (tmp_path / "build" / "x" / "libedgeformer_plugins.so").write_bytes(b"not ELF")
+    with pytest.raises(EnvironmentFault, match=r"x/libedgeformer_plugins\.so cannot be loaded"):
+        default_library()
+
+
+def test_a_library_of_something_else_is_refused() -> None:
+    with pytest.raises(EnvironmentFault, match=r"libc\.so\.6 does not have the C interface.*build it again"):
+        load_library("libc.so.6")

@@ -1,0 +1,121 @@
+"""Addresses of other libraries' arrays. Device memory is stood in for by objects that say what CuPy's say."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from edgeformer.errors import InputError
+from edgeformer.ops.memory import Buffer, memory_of
+
+
+def cuda_array(**interface: Any) -> Any:
+    defaults = {"shape": (2, 3), "typestr": "<f2", "data": (0x7F00, False), "version": 3, "strides": None}
+    return SimpleNamespace(__cuda_array_interface__={**defaults, **interface}, device=SimpleNamespace(id=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int8])
+def test_numpy(dtype: Any) -> None:
+    array = np.zeros((2, 3, 4), dtype)
+    memory = memory_of(array, "qkv")
+    assert (memory.address, memory.shape, memory.dtype) == (array.ctypes.data, (2, 3, 4), np.dtype(dtype))
+    assert memory.nbytes == array.nbytes
+    assert memory.on_device is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        (torch.float32, np.float32),
+        (torch.float16, np.float16),
+        (torch.bfloat16, ml_dtypes.bfloat16),
+        (torch.int8, np.int8),
+    ],
+)
+def test_torch(kind: torch.dtype, dtype: Any) -> None:
+    tensor = torch.zeros(4, 5, dtype=kind)[1:]
+    memory = memory_of(tensor, "qkv")
+    assert (memory.address, memory.shape, memory.dtype) == (tensor.data_ptr(), (3, 5), np.dtype(dtype))
+    assert (memory.on_device, memory.device) == (False, None)
+
+
+def test_cuda_array_interface() -> None:
+    memory = memory_of(cuda_array(), "qkv")
+    assert (memory.address, memory.shape, memory.dtype) == (0x7F00, (2, 3), np.dtype(np.float16))
+    assert (memory.on_device, memory.device) == (True, 1)
+    assert memory_of(cuda_array(strides=(6, 2)), "qkv").shape == (2, 3)
+    bfloat16 = cuda_array(typestr="<V2")
+    bfloat16.dtype = np.dtype(ml_dtypes.bfloat16)
+    assert memory_of(bfloat16, "qkv").dtype == ml_dtypes.bfloat16
+
+
+class OnlyDlpack:
+    """An array whose library is none that is known by name."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __dlpack__(self) -> Any:
+        return self.tensor.__dlpack__()
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(torch.float16, np.float16), (torch.bfloat16, ml_dtypes.bfloat16), (torch.int8, np.int8)]
+)
+def test_dlpack(kind: torch.dtype, dtype: Any) -> None:
+    tensor = torch.zeros(4, 5, dtype=kind)[1:]
+    memory = memory_of(OnlyDlpack(tensor), "qkv")
+    assert (memory.address, memory.shape, memory.dtype) == (tensor.data_ptr(), (3, 5), np.dtype(dtype))
+    assert memory.on_device is False
+
+
+def test_a_bare_address_needs_a_buffer() -> None:
+    class Allocation:
+        """As pycuda's ``DeviceAllocation``."""
+
+        def __int__(self) -> int:
+            return 4096
+
+    memory = memory_of(Buffer(Allocation(), (2, 8), np.float16), "qkv")
+    assert (memory.address, memory.nbytes, memory.on_device) == (4096, 32, None)
+    with pytest.raises(InputError, match=r"qkv is a Allocation; .*DLPack.*Buffer around an address"):
+        memory_of(Allocation(), "qkv")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.float16)[:, ::2],
+        torch.zeros(4, 4).T,
+        OnlyDlpack(torch.zeros(4, 4).T),
+        cuda_array(strides=(2, 4)),
+    ],
+    ids=["numpy", "torch", "dlpack", "cuda_array_interface"],
+)
+def test_strides_are_refused(array: Any) -> None:
+    with pytest.raises(InputError, match=r"lepe_weight of shape .* has strides .*; it must be dense and row-major"):
+        memory_of(array, "lepe_weight")
+
+
+def test_strides_of_axes_without_a_step_do_not_matter() -> None:
+    assert memory_of(torch.zeros(3, 1, 4).transpose(0, 1)[:, :, :], "qkv").shape == (1, 3, 4)
+    assert memory_of(torch.zeros(4, 0).T, "qkv").shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(2, dtype=torch.complex64), "qkv is torch.complex64; the kernels take float32"),
+        (torch.zeros(2, device="meta"), "qkv is on meta; it must be on a CUDA device"),
+        (torch.zeros(2, 2).to_sparse(), "has layout torch.sparse_coo; it must be dense"),
+        (OnlyDlpack(torch.zeros(2, dtype=torch.complex64)), "DLPack type code 5 with 64 bits"),
+    ],
+)
+def test_other_tensors_are_refused(tensor: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        memory_of(tensor, "qkv")
