@@ -294,6 +294,7 @@ private:
 
 template <class In, class Out, int32_t kValuesPerLane>
 __global__ void __launch_bounds__(kMaxWarps* kWarpSize) AttentionKernel(AttentionArguments arguments) {
+    WaitForPreviousKernel();
     BlockAttention<In, Out, kValuesPerLane>(arguments).Run();
 }
 
@@ -337,7 +338,7 @@ cudaError_t LaunchVariant(Params const& params, Plan const& plan, cudaStream_t s
                                        params.v_scale,
                                        LepeOf(params)};
     return Launch(AttentionKernel<In, Out, kValuesPerLane>, plan.blocks, plan.warps * kWarpSize,
-                  Tile<kValuesPerLane>::Bytes(plan.warps), stream, arguments);
+                  Tile<kValuesPerLane>::Bytes(plan.warps), params.programmatic_launch, stream, arguments);
 }
 
 template <class In, class Out>

@@ -34,7 +34,8 @@ __device__ inline __nv_bfloat16 FromFloat<__nv_bfloat16>(float x) {
     return __float2bfloat16_rn(x);
 }
 
-__device__ inline float WarpSum(float x) {
+template <class T>
+__device__ inline T WarpSum(T x) {
 #pragma unroll
     for (int32_t distance = kWarpSize / 2; distance > 0; distance /= 2) {
         x += __shfl_xor_sync(kFullWarp, x, distance);
@@ -78,15 +79,29 @@ inline Grid GridOf(P const& params) {
 
 inline int32_t CeilDivide(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
-// Launches kernel(args...) and returns what the launch returned.
+// Whether kernels can overlap on the current device: programmatic dependent launch.
+inline bool CanOverlap() {
+    int device = 0;
+    int major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
+}
+
+// Launches kernel(args...) and returns what the launch returned. A kernel that `overlaps` may start before the one
+// ahead of it in the stream has ended, where the device can do that: it must wait before it touches memory.
 template <class... Parameters, class... Arguments>
-cudaError_t Launch(void (*kernel)(Parameters...), int64_t blocks, int32_t threads, size_t shared_bytes,
+cudaError_t Launch(void (*kernel)(Parameters...), int64_t blocks, dim3 threads, size_t shared_bytes, bool overlaps,
                    cudaStream_t stream, Arguments... arguments) {
+    cudaLaunchAttribute overlap{};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<uint32_t>(blocks));
-    config.blockDim = dim3(static_cast<uint32_t>(threads));
+    config.blockDim = threads;
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
+    config.attrs = &overlap;
+    config.numAttrs = overlaps && CanOverlap() ? 1 : 0;
     return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 

@@ -21,4 +21,7 @@ __device__ inline Elements<T, kCount> LoadElements(T const* first) {
     return *reinterpret_cast<Elements<T, kCount> const*>(first);
 }
 
+// Whether a thread may access kVectorBytes at this address.
+inline bool IsAligned(void const* address) { return reinterpret_cast<uintptr_t>(address) % kVectorBytes == 0; }
+
 }  // namespace edgeformer::bi_level_routing_attention

@@ -55,6 +55,7 @@ inline float __uint_as_float(uint32_t bits) {
     std::memcpy(&x, &bits, sizeof(x));
     return x;
 }
+inline int32_t __popc(uint32_t x) { return __builtin_popcount(x); }
 inline uint32_t __umulhi(uint32_t a, uint32_t b) { return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32); }
 
 // Whole warps only: the kernels use no narrower width.

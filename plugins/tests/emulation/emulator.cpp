@@ -106,6 +106,7 @@ struct Machine {
     LaunchRecord last;
     int64_t failing_launch = -1;
     int32_t failure = 0;
+    uint64_t most_blocks = UINT64_MAX;  // of the next launch
     std::map<std::string, int32_t> failing_calls;
 };
 
@@ -368,6 +369,8 @@ void FailLaunch(int32_t successes, int32_t status) {
     machine.failure = status;
 }
 
+void LimitBlocks(uint64_t most) { machine.most_blocks = most; }
+
 void FailCall(char const* function, int32_t status) { machine.failing_calls[function] = status; }
 
 int32_t TakeFailure(char const* function) {
@@ -405,7 +408,8 @@ int32_t Run(LaunchShape const& shape, std::function<void()> const& thread) {
     grid_size = shape.grid;
     machine.body = &thread;
     Release(&machine.launch_begins);
-    for (uint64_t const block : BlockOrder(static_cast<uint64_t>(shape.grid.x) * shape.grid.y * shape.grid.z)) {
+    uint64_t const blocks = static_cast<uint64_t>(shape.grid.x) * shape.grid.y * shape.grid.z;
+    for (uint64_t const block : BlockOrder(std::min(blocks, std::exchange(machine.most_blocks, UINT64_MAX)))) {
         RunBlock(block);
     }
     Acquire(&machine.launch_ends);

@@ -60,6 +60,8 @@ inline void SetOrder(Order order) { SetSchedule({order, Landing::kLate, 0}); }
 
 // The launch after `successes` more launches fails with `status` and runs nothing; once.
 void FailLaunch(int32_t successes, int32_t status);
+// The next launch runs only its first `most` blocks.
+void LimitBlocks(uint64_t most);
 // The next call of this CUDA function, for example "cudaGetDevice", fails with `status`; once.
 void FailCall(char const* function, int32_t status);
 // For the stand-ins: the status FailCall asked for, or 0.
