@@ -29,6 +29,7 @@ target_link_options(
   -Wl,--gc-sections
   -s)
 
+include(CudaRuntimeVersion)
 include(TensorRtRtxAlias)
 edgeformer_add_tensorrt_rtx_alias(edgeformer_tensorrt_rtx_alias)
 
@@ -38,7 +39,8 @@ foreach(list IN ITEMS architectures ptx)
   list(TRANSFORM ${list} REPLACE "^(.+)$" "\"\\1\"")
   list(JOIN ${list} ", " ${list})
 endforeach()
-string(REGEX MATCH "^[0-9]+\\.[0-9]+" cuda_version "${CMAKE_CUDA_COMPILER_VERSION}")
+# CUDA's version is that of the runtime: a cross build's nvcc may be newer.
+edgeformer_cuda_runtime_version("${CUDAToolkit_INCLUDE_DIRS}" cuda_version)
 set(metadata "${PROJECT_BINARY_DIR}/libedgeformer_plugins.json")
 configure_file(libedgeformer_plugins.json.in "${metadata}" @ONLY)
 

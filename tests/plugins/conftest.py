@@ -39,12 +39,15 @@ def _require(pattern: str) -> Path:
 def load_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Imports a Python script of scripts/, which has no suffix."""
 
+    # As when they run: what they share is a module beside them.
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
     def load(name: str) -> ModuleType:
         loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "scripts" / name))
         spec = importlib.util.spec_from_loader(name, loader)
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
-        monkeypatch.setattr(sys, "dont_write_bytecode", True)
         monkeypatch.setitem(sys.modules, name, module)
         loader.exec_module(module)
         return module

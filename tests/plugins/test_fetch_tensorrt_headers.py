@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import zipfile
 from collections.abc import Callable
@@ -32,13 +33,14 @@ def serve(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
                 archive.writestr(name, content)
         downloads: list[int] = []
 
-        def download(folder: Path) -> Path:
+        def download(wanted: object, folder: Path) -> Path:
             downloads.append(1)
             return wheel
 
-        monkeypatch.setattr(script, "download", download)
+        monkeypatch.setattr("wheels.download", download)
         if pinned:
-            monkeypatch.setattr(script, "SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+            digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+            monkeypatch.setattr(script, "WHEEL", dataclasses.replace(script.WHEEL, sha256=digest))
         return downloads
 
     return install
