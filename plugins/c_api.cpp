@@ -32,9 +32,6 @@ static_assert(static_cast<int32_t>(Variant::kPlain) == EDGEFORMER_PLAIN);
 static_assert(static_cast<int32_t>(Variant::kGather) == EDGEFORMER_GATHER);
 static_assert(static_cast<int32_t>(Variant::kResident) == EDGEFORMER_RESIDENT);
 
-// The kernels read and write vectors of this many bytes.
-constexpr uintptr_t kTensorAlignment = 16;
-
 // What the caller got wrong.
 class Rejected : public std::runtime_error {
 public:
@@ -173,26 +170,15 @@ AttentionPlan PlanFor(Problem const& problem, Params const& params, Device const
     return PlanAttention(params, device, wanted);
 }
 
-void RequireBuffer(void const* pointer, char const* name, uintptr_t alignment) {
-    if (pointer == nullptr) {
-        throw Rejected(EDGEFORMER_INVALID_BUFFER, Text("got a null pointer for ", name));
-    }
-    if (reinterpret_cast<uintptr_t>(pointer) % alignment != 0) {
-        throw Rejected(EDGEFORMER_INVALID_BUFFER,
-                       Text("got the address ", pointer, " for ", name, "; it must be a multiple of ", alignment));
-    }
-}
-
 void CheckBuffers(Params const& params, void const* workspace, size_t workspace_bytes) {
-    RequireBuffer(params.qkv, "qkv", kTensorAlignment);
-    RequireBuffer(params.output, "the output", kTensorAlignment);
-    if (params.lepe_kernel != 0) {
-        RequireBuffer(params.lepe_weight, "lepe_weight", kTensorAlignment);
-        RequireBuffer(params.lepe_bias, "lepe_bias", kTensorAlignment);
-    } else if (params.lepe_weight != nullptr || params.lepe_bias != nullptr) {
+    try {
+        RequireBuffers(params, workspace);
+    } catch (std::invalid_argument const& error) {
+        throw Rejected(EDGEFORMER_INVALID_BUFFER, error.what());
+    }
+    if (params.lepe_kernel == 0 && (params.lepe_weight != nullptr || params.lepe_bias != nullptr)) {
         throw Rejected(EDGEFORMER_INVALID_BUFFER, "got a LePE weight or bias with lepe_kernel=0; they must be null");
     }
-    RequireBuffer(workspace, "the workspace", kWorkspaceAlignment);
     if (workspace_bytes < WorkspaceBytes(params)) {
         throw Rejected(EDGEFORMER_INVALID_BUFFER, Text("got a workspace of ", workspace_bytes,
                                                        " bytes; the problem needs ", WorkspaceBytes(params)));

@@ -292,9 +292,8 @@ private:
     RowState<kValuesPerLane> rows_[kRowsPerWarp];
 };
 
-// Two blocks per multiprocessor: without a number ptxas aims at more, and spills for it.
 template <class In, class Out, int32_t kValuesPerLane>
-__global__ void __launch_bounds__(kMaxWarps* kWarpSize, 2) AttentionKernel(AttentionArguments arguments) {
+__global__ void __launch_bounds__(kMaxWarps* kWarpSize) AttentionKernel(AttentionArguments arguments) {
     WaitForPreviousKernel();
     BlockAttention<In, Out, kValuesPerLane>(arguments).Run();
 }

@@ -1,6 +1,6 @@
 #include "bi_level_routing_attention/attributes.h"
 
-#include <cmath>
+#include "bi_level_routing_attention/attribute_rules.h"
 
 namespace edgeformer::bi_level_routing_attention {
 namespace {
@@ -17,25 +17,15 @@ constexpr char kQScale[] = "q_scale";
 constexpr char kKScale[] = "k_scale";
 constexpr char kVScale[] = "v_scale";
 constexpr char kOutputType[] = "output_type";
+constexpr char kLepeKernel[] = "lepe_kernel";
+constexpr char kDim[] = "dim";
 
 // onnx.TensorProto.DataType.
 constexpr int32_t kOnnxFloat = 1;
 constexpr int32_t kOnnxFloat16 = 10;
 
-int32_t CountFrom(FieldReader const& reader, char const* name, Faults& faults) {
-    std::optional<int32_t> const value = reader.Int(name);
-    if (value && *value < 1) {
-        faults.Add(name, "=", *value, "; it must be at least 1");
-    }
-    return value.value_or(0);
-}
-
-float StepFrom(FieldReader const& reader, char const* name, Faults& faults) {
-    std::optional<float> const value = reader.Float(name);
-    if (value && !(std::isfinite(*value) && *value > 0.F)) {
-        faults.Add(name, "=", *value, "; it must be positive and finite");
-    }
-    return value.value_or(0.F);
+int32_t OnnxOutputType(Quantization const& quantization) {
+    return quantization.output_type == ElementType::kFloat32 ? kOnnxFloat : kOnnxFloat16;
 }
 
 std::optional<Quantization> QuantizationFrom(FieldReader const& reader, Faults& faults) {
@@ -58,22 +48,32 @@ std::optional<Quantization> QuantizationFrom(FieldReader const& reader, Faults& 
         faults.Add(kOutputType, "=", *output_type, "; it must be 1 (FLOAT) or 10 (FLOAT16)");
     }
     return Quantization{
-        StepFrom(reader, kQScale, faults), StepFrom(reader, kKScale, faults), StepFrom(reader, kVScale, faults),
+        reader.Float(kQScale).value_or(0.F), reader.Float(kKScale).value_or(0.F), reader.Float(kVScale).value_or(0.F),
         output_type.value_or(kOnnxFloat16) == kOnnxFloat ? ElementType::kFloat32 : ElementType::kFloat16};
 }
 
-void CheckRelations(Attributes const& attributes, Faults& faults) {
-    if (attributes.regions > kMaxRegions) {
-        faults.Add(kRegions, "=", attributes.regions, "; the plugin takes at most ", kMaxRegions,
-                   ": build this model without it");
-        return;
+std::optional<LepeAttributes> LepeFrom(FieldReader const& reader, Faults& faults) {
+    std::optional<int32_t> const kernel = reader.Int(kLepeKernel);
+    std::optional<int32_t> const dim = reader.Int(kDim);
+    if (!kernel && !dim) {
+        return std::nullopt;
     }
-    if (attributes.topk > attributes.regions * attributes.regions) {
-        faults.Add(kTopk, "=", attributes.topk, "; at most regions ** 2 = ", attributes.regions * attributes.regions,
-                   " regions exist");
+    if (!kernel || !dim) {
+        faults.Add("field '", kernel ? kDim : kLepeKernel, "' is missing; LePE needs ", kLepeKernel, " and ", kDim);
+        return std::nullopt;
     }
-    if (attributes.qk_dim % attributes.num_heads != 0) {
-        faults.Add(kQkDim, "=", attributes.qk_dim, "; it must be a multiple of num_heads=", attributes.num_heads);
+    if (*kernel == 0) {
+        faults.Add(kLepeKernel, "=0; leave it out for a node without LePE");
+    }
+    return LepeAttributes{*kernel, *dim};
+}
+
+void CheckValues(Attributes const& attributes, Faults& faults) {
+    CheckAttributes(attributes.ToParams(), attributes.quantization.has_value(), faults);
+    if (attributes.lepe && attributes.num_heads > 0 &&
+        (attributes.lepe->dim < 1 || attributes.lepe->dim % attributes.num_heads != 0)) {
+        faults.Add(kDim, "=", attributes.lepe->dim,
+                   "; it must be a positive multiple of num_heads=", attributes.num_heads);
     }
 }
 
@@ -81,25 +81,27 @@ void CheckRelations(Attributes const& attributes, Faults& faults) {
 
 std::vector<FieldSpec> const& FieldSpecs() {
     static std::vector<FieldSpec> const specs{
-        {kNumHeads, PluginFieldType::kINT32, true},   {kRegions, PluginFieldType::kINT32, true},
-        {kTopk, PluginFieldType::kINT32, true},       {kQkDim, PluginFieldType::kINT32, true},
-        {kScale, PluginFieldType::kFLOAT32, true},    {kQScale, PluginFieldType::kFLOAT32, false},
-        {kKScale, PluginFieldType::kFLOAT32, false},  {kVScale, PluginFieldType::kFLOAT32, false},
-        {kOutputType, PluginFieldType::kINT32, false}};
+        {kNumHeads, PluginFieldType::kINT32, true},    {kRegions, PluginFieldType::kINT32, true},
+        {kTopk, PluginFieldType::kINT32, true},        {kQkDim, PluginFieldType::kINT32, true},
+        {kScale, PluginFieldType::kFLOAT32, true},     {kQScale, PluginFieldType::kFLOAT32, false},
+        {kKScale, PluginFieldType::kFLOAT32, false},   {kVScale, PluginFieldType::kFLOAT32, false},
+        {kOutputType, PluginFieldType::kINT32, false}, {kLepeKernel, PluginFieldType::kINT32, false},
+        {kDim, PluginFieldType::kINT32, false}};
     return specs;
 }
 
 Attributes ParseAttributes(nvinfer1::PluginFieldCollection const* fields, Faults& faults) {
     FieldReader const reader(fields, FieldSpecs(), faults);
     Attributes attributes;
-    attributes.num_heads = CountFrom(reader, kNumHeads, faults);
-    attributes.regions = CountFrom(reader, kRegions, faults);
-    attributes.topk = CountFrom(reader, kTopk, faults);
-    attributes.qk_dim = CountFrom(reader, kQkDim, faults);
-    attributes.scale = StepFrom(reader, kScale, faults);
+    attributes.num_heads = reader.Int(kNumHeads).value_or(0);
+    attributes.regions = reader.Int(kRegions).value_or(0);
+    attributes.topk = reader.Int(kTopk).value_or(0);
+    attributes.qk_dim = reader.Int(kQkDim).value_or(0);
+    attributes.scale = reader.Float(kScale).value_or(0.F);
     attributes.quantization = QuantizationFrom(reader, faults);
+    attributes.lepe = LepeFrom(reader, faults);
     if (faults.empty()) {
-        CheckRelations(attributes, faults);
+        CheckValues(attributes, faults);
     }
     return attributes;
 }
@@ -109,9 +111,28 @@ std::string Attributes::Describe() const {
                             "=", qk_dim, " ", kScale, "=", scale);
     if (quantization) {
         text += Text(" ", kQScale, "=", quantization->q_scale, " ", kKScale, "=", quantization->k_scale, " ", kVScale,
-                     "=", quantization->v_scale);
+                     "=", quantization->v_scale, " ", kOutputType, "=", OnnxOutputType(*quantization));
+    }
+    if (lepe) {
+        text += Text(" ", kLepeKernel, "=", lepe->kernel, " ", kDim, "=", lepe->dim);
     }
     return text;
+}
+
+Params Attributes::ToParams() const {
+    Params params;
+    params.num_heads = num_heads;
+    params.regions = regions;
+    params.topk = topk;
+    params.qk_dim = qk_dim;
+    params.scale = scale;
+    if (quantization) {
+        params.q_scale = quantization->q_scale;
+        params.k_scale = quantization->k_scale;
+        params.v_scale = quantization->v_scale;
+    }
+    params.lepe_kernel = lepe ? lepe->kernel : 0;
+    return params;
 }
 
 SerializedAttributes::SerializedAttributes(Attributes const& attributes) : attributes_(attributes) {
@@ -128,11 +149,15 @@ SerializedAttributes::SerializedAttributes(Attributes const& attributes) : attri
     add_float(kScale, attributes_.scale);
     if (attributes_.quantization) {
         Quantization const& quantization = *attributes_.quantization;
-        onnx_output_type_ = quantization.output_type == ElementType::kFloat32 ? kOnnxFloat : kOnnxFloat16;
+        onnx_output_type_ = OnnxOutputType(quantization);
         add_float(kQScale, quantization.q_scale);
         add_float(kKScale, quantization.k_scale);
         add_float(kVScale, quantization.v_scale);
         add_int(kOutputType, onnx_output_type_);
+    }
+    if (attributes_.lepe) {
+        add_int(kLepeKernel, attributes_.lepe->kernel);
+        add_int(kDim, attributes_.lepe->dim);
     }
     collection_ = {static_cast<int32_t>(fields_.size()), fields_.data()};
 }

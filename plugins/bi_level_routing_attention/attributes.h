@@ -23,6 +23,12 @@ struct Quantization {
     ElementType output_type = ElementType::kFloat16;
 };
 
+// What the node's LePE inputs need to be known in advance.
+struct LepeAttributes {
+    int32_t kernel = 0;  // side of the convolution
+    int32_t dim = 0;     // value channels
+};
+
 struct Attributes {
     int32_t num_heads = 0;
     int32_t regions = 0;  // per side
@@ -30,9 +36,13 @@ struct Attributes {
     int32_t qk_dim = 0;
     float scale = 0.F;
     std::optional<Quantization> quantization;  // set for an INT8 input only
+    std::optional<LepeAttributes> lepe;        // set for a node with LePE inputs only
 
     // One line with every attribute, for engine inspectors.
     std::string Describe() const;
+
+    // Params with these attributes, without shapes, types and pointers.
+    Params ToParams() const;
 };
 
 // Every field with its type, required or not, in the order in which they are serialized.

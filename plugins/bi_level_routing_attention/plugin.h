@@ -3,9 +3,13 @@
 
 #include <NvInferRuntime.h>
 
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "bi_level_routing_attention/attributes.h"
+#include "bi_level_routing_attention/kernels.h"
+#include "bi_level_routing_attention/variants.h"
 
 namespace edgeformer::bi_level_routing_attention {
 
@@ -13,8 +17,21 @@ inline constexpr char kPluginName[] = "BiLevelRoutingAttention";
 inline constexpr char kPluginVersion[] = "1";
 inline constexpr char kPluginNamespace[] = "";
 
-// One input, qkv [N, H, W, 2 * qk_dim + dim], and one output, [N, H, W, dim]; see kernels.h. FLOAT, HALF or BF16 in and
-// the same type out, or INT8 in with quantization attributes and HALF or FLOAT out.
+// Input qkv [N, H, W, 2 * qk_dim + dim] and output [N, H, W, dim]; see kernels.h. FLOAT, HALF or BF16 in and the same
+// type out, or INT8 in with quantization attributes and HALF or FLOAT out. With LePE attributes two more inputs of the
+// output's type: lepe_weight [lepe_kernel, lepe_kernel, dim] and lepe_bias [dim].
+//
+// All tensors are linear, and that is channel-last: the channels are the innermost axis of [N, H, W, C]. TensorRT's own
+// channel-last formats (kHWC, kHWC8, ...) take the third axis from the end for the channels, which is H here: they
+// would put [N, W, C, H padded to 8] in memory, which no kernel wants. The layers around the op are MatMuls, LayerNorms
+// and sums over linear [N, H, W, C] tensors, so nothing is reformatted.
+//
+// Tactics are the variants of the attention kernel (variants.h) that run every shape of the profile on the GPU at hand;
+// TensorRT times them. Where it does not, because an engine is built ahead of time or there is but one, tactic 0 leaves
+// the choice to the library's table when the engine runs, on the GPU that it runs on.
+//
+// An instance belongs to one execution context (attachToContext clones), and TensorRT runs a context on one thread at a
+// time; instances share nothing that changes.
 class Plugin final : public nvinfer1::IPluginV3,
                      public nvinfer1::IPluginV3OneCore,
                      public nvinfer1::IPluginV3OneBuild,
@@ -49,11 +66,22 @@ public:
                             nvinfer1::DynamicPluginTensorDesc const* outputs,
                             int32_t output_count) const noexcept override;
 
+    // IPluginV3OneBuild, after configurePlugin: what to time.
+    int32_t getNbTactics() noexcept override { return static_cast<int32_t>(tactics_.size()); }
+    int32_t getValidTactics(int32_t* tactics, int32_t count) noexcept override;
+
+    // IPluginV3OneBuild, before timing: nodes with the same ID, shapes and types are timed once. With the library's
+    // version, as another one's kernels have other timings.
+    char const* getTimingCacheID() noexcept override { return timing_cache_id_.c_str(); }
+
     // IPluginV3OneBuild, when an engine inspector asks for the layer.
     char const* getMetadataString() noexcept override { return description_.c_str(); }
 
     // IPluginV3OneRuntime: when the engine is serialized.
     nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override;
+
+    // IPluginV3OneRuntime: before a tactic is timed, and when a context is made of an engine that holds one.
+    int32_t setTactic(int32_t tactic) noexcept override;
 
     // IPluginV3OneRuntime: once for every execution context.
     nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* context) noexcept override;
@@ -68,17 +96,32 @@ public:
                     void* const* outputs, void* workspace, cudaStream_t stream) noexcept override;
 
 private:
-    // Tensor slots.
+    // Tensor slots: inputs, and outputs.
     static constexpr int32_t kQkv = 0;
-    static constexpr int32_t kInputs = 1;
+    static constexpr int32_t kLepeWeight = 1;
+    static constexpr int32_t kLepeBias = 2;
     static constexpr int32_t kOutput = 0;
     static constexpr int32_t kOutputs = 1;
 
-    Params ParamsFor(nvinfer1::PluginTensorDesc const& qkv, nvinfer1::DataType output_type) const;
+    // How the attention of one shape runs on the context's device.
+    struct Planned {
+        Params params;
+        AttentionPlan plan;
+    };
+
+    int32_t Inputs() const { return attributes_.lepe ? kLepeBias + 1 : kQkv + 1; }
+    void RequireCounts(int32_t inputs, int32_t outputs) const;
+    // The problem without pointers, checked: the types, and the shapes of all inputs.
+    Params CheckedParams(nvinfer1::PluginTensorDesc const* inputs, nvinfer1::DataType output_type) const;
+    AttentionPlan const& PlanFor(Params const& params);
 
     Attributes attributes_;
     SerializedAttributes serialized_;
     std::string description_;
+    std::string timing_cache_id_;
+    std::vector<Variant> tactics_;    // of the profile that was configured last
+    std::optional<Variant> tactic_;   // none: the table's choice
+    std::optional<Planned> planned_;  // of the shape that ran last
 };
 
 // Makes plugins from the attributes of an ONNX node (build phase) or from serialized fields (runtime phase).

@@ -1,8 +1,10 @@
 #include "bi_level_routing_attention/run.h"
 
+#include <cstdint>
 #include <map>
 #include <mutex>
 
+#include "bi_level_routing_attention/problem.h"
 #include "common/text.h"
 
 namespace edgeformer::bi_level_routing_attention {
@@ -20,6 +22,19 @@ int32_t Query(cudaDeviceAttr attribute, int ordinal) {
     int value = 0;
     Require(cudaDeviceGetAttribute(&value, attribute, ordinal), "querying the CUDA device");
     return value;
+}
+
+// The kernels read and write vectors of this many bytes.
+constexpr uintptr_t kTensorAlignment = 16;
+
+void RequireBuffer(void const* pointer, char const* name, uintptr_t alignment) {
+    if (pointer == nullptr) {
+        throw std::invalid_argument(Text("got a null pointer for ", name));
+    }
+    if (reinterpret_cast<uintptr_t>(pointer) % alignment != 0) {
+        throw std::invalid_argument(
+            Text("got the address ", pointer, " for ", name, "; it must be a multiple of ", alignment));
+    }
 }
 
 Device QueryDevice(int ordinal) {
@@ -47,6 +62,16 @@ Device CurrentDevice() {
         found = devices.emplace(ordinal, QueryDevice(ordinal)).first;
     }
     return found->second;
+}
+
+void RequireBuffers(Params const& params, void const* workspace) {
+    RequireBuffer(params.qkv, "qkv", kTensorAlignment);
+    RequireBuffer(params.output, "the output", kTensorAlignment);
+    if (params.lepe_kernel != 0) {
+        RequireBuffer(params.lepe_weight, "lepe_weight", kTensorAlignment);
+        RequireBuffer(params.lepe_bias, "lepe_bias", kTensorAlignment);
+    }
+    RequireBuffer(workspace, "the workspace", kWorkspaceAlignment);
 }
 
 void Run(Params const& params, AttentionPlan const& plan, cudaStream_t stream) {

@@ -20,6 +20,9 @@ public:
 // thread. Throws CudaError where there is no device.
 Device CurrentDevice();
 
+// Throws std::invalid_argument if a pointer of params, or the workspace, is null or not as aligned as the kernels need.
+void RequireBuffers(Params const& params, void const* workspace);
+
 // Enqueues the three kernels; neither allocates nor synchronizes. The params must have been checked (problem.h), their
 // pointers set, and the plan made for them and the stream's device. An empty batch enqueues nothing. Throws
 // CudaError with the kernel's name if a launch fails; what came before it stays enqueued.

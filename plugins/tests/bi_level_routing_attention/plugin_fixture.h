@@ -6,15 +6,17 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
+#include "bi_level_routing_attention/problem.h"
+#include "c_api.h"
 #include "recording_logger.h"
 
 extern "C" {
 void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
 nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);
-size_t edgeformerTakeErrors(char* buffer, size_t capacity);
 }
 
 namespace edgeformer::bi_level_routing_attention {
@@ -58,6 +60,9 @@ public:
         fields.Real("q_scale", 0.02F).Real("k_scale", 0.03F).Real("v_scale", 0.01F).Int("output_type", 10);
         return fields;
     }
+
+    // Of a node with a 3 x 3 LePE for the same input.
+    static Fields WithLepe() { return Float().Int("lepe_kernel", 3).Int("dim", 32); }
 
     Fields& Int(std::string const& name, int32_t value) {
         return Set(name, PluginFieldType::kINT32, &value, sizeof(value));
@@ -129,26 +134,59 @@ inline PluginTensorDesc Tensor(std::vector<int64_t> const& sizes, DataType type)
 inline DynamicPluginTensorDesc Dynamic(std::vector<int64_t> const& min, std::vector<int64_t> const& max,
                                        DataType type) {
     DynamicPluginTensorDesc description{};
-    description.desc = Tensor({-1, -1, -1, max[3]}, type);
+    description.desc = Tensor(max, type);
+    for (int32_t axis = 0; axis < description.desc.dims.nbDims; ++axis) {
+        if (min[axis] != max[axis]) {
+            description.desc.dims.d[axis] = -1;
+        }
+    }
     description.min = MakeDims(min);
     description.opt = MakeDims(max);
     description.max = MakeDims(max);
     return description;
 }
 
-// One call of enqueue, with host memory in place of device memory.
+inline DynamicPluginTensorDesc Fixed(std::vector<int64_t> const& sizes, DataType type) {
+    return Dynamic(sizes, sizes, type);
+}
+
+// Aligned as TensorRT's and CUDA's memory is.
+template <class T>
+struct DeviceAllocator {
+    using value_type = T;
+    DeviceAllocator() = default;
+    template <class Other>
+    explicit DeviceAllocator(DeviceAllocator<Other> const&) {}
+    T* allocate(size_t count) {
+        return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{kWorkspaceAlignment}));
+    }
+    void deallocate(T* pointer, size_t) { ::operator delete(pointer, std::align_val_t{kWorkspaceAlignment}); }
+    friend bool operator==(DeviceAllocator const&, DeviceAllocator const&) { return true; }
+    friend bool operator!=(DeviceAllocator const&, DeviceAllocator const&) { return false; }
+};
+using DeviceBytes = std::vector<unsigned char, DeviceAllocator<unsigned char>>;
+
+inline DeviceBytes OnDevice(std::vector<unsigned char> const& bytes) { return {bytes.begin(), bytes.end()}; }
+
+// One call of enqueue, with host memory in place of device memory. The LePE tensors are there for a node that has them.
 struct Call {
-    PluginTensorDesc qkv = Tensor({2, 6, 6, 96}, DataType::kHALF);
+    std::vector<PluginTensorDesc> descriptions{Tensor({2, 6, 6, 96}, DataType::kHALF),
+                                               Tensor({3, 3, 32}, DataType::kHALF), Tensor({32}, DataType::kHALF)};
     PluginTensorDesc result = Tensor({2, 6, 6, 32}, DataType::kHALF);
-    std::vector<unsigned char> input = std::vector<unsigned char>(2 * 36 * 96 * 4);
-    std::vector<unsigned char> output = std::vector<unsigned char>(2 * 36 * 32 * 4);
-    std::vector<unsigned char> workspace = std::vector<unsigned char>(64 * 1024);
+    std::vector<DeviceBytes> inputs{DeviceBytes(2 * 36 * 96 * 2), DeviceBytes(9 * 32 * 2), DeviceBytes(32 * 2)};
+    DeviceBytes output = DeviceBytes(2 * 36 * 32 * 2);
+    DeviceBytes workspace = DeviceBytes(2 * 9 * (64 + 4) * 4);
+    size_t misaligned = 0;  // bytes that the address of qkv is off
+    cudaStream_t stream = nullptr;
+
+    PluginTensorDesc& qkv() { return descriptions[0]; }
 
     int32_t Enqueue(nvinfer1::IPluginV3& plugin) {
-        void const* const inputs[] = {input.empty() ? nullptr : input.data()};
-        void* const outputs[] = {output.empty() ? nullptr : output.data()};
-        return RuntimeOf(plugin).enqueue(&qkv, &result, inputs, outputs, workspace.empty() ? nullptr : workspace.data(),
-                                         nullptr);
+        auto const address = [](DeviceBytes& bytes) { return bytes.empty() ? nullptr : bytes.data(); };
+        void const* const pointers[] = {inputs[0].empty() ? nullptr : inputs[0].data() + misaligned, address(inputs[1]),
+                                        address(inputs[2])};
+        void* const outputs[] = {address(output)};
+        return RuntimeOf(plugin).enqueue(descriptions.data(), &result, pointers, outputs, address(workspace), stream);
     }
 };
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "bi_level_routing_attention/harness.h"
@@ -39,7 +40,7 @@ TEST(Plugin, TheCreatorNamesItsFieldsAndTheirTypes) {
     }
     EXPECT_EQ(text,
               "num_heads:int regions:int topk:int qk_dim:int scale:float q_scale:float k_scale:float v_scale:float "
-              "output_type:int ");
+              "output_type:int lepe_kernel:int dim:int ");
 }
 
 // Each broken set of fields gives no plugin and one error message with these words in it.
@@ -59,7 +60,7 @@ TEST(Plugin, WrongFieldsAreRejectedByName) {
         {Fields::Float().Int("num_heads", 0).Int("topk", -1), {"num_heads=0; it must be at least 1", "topk=-1"}},
         {Fields::Float().Int("topk", 10), {"topk=10; at most regions ** 2 = 9"}},
         {Fields::Float().Int("qk_dim", 33), {"qk_dim=33; it must be a multiple of num_heads=2"}},
-        {Fields::Float().Int("regions", 111), {"regions=111; the plugin takes at most 110"}},
+        {Fields::Float().Int("regions", 111), {"regions=111; the kernels take at most 110"}},
         {Fields::Float().Real("scale", 0.F), {"scale=0; it must be positive and finite"}},
         {Fields::Float().Real("scale", NAN), {"scale=nan"}},
         {Fields::Float().Real("scale", INFINITY), {"scale=inf"}},
@@ -69,6 +70,14 @@ TEST(Plugin, WrongFieldsAreRejectedByName) {
         {Fields::Quantized().Remove("output_type"), {"'output_type' is missing; an INT8 input"}},
         {Fields::Quantized().Int("output_type", 16), {"output_type=16; it must be 1 (FLOAT) or 10 (FLOAT16)"}},
         {Fields::Quantized().Real("v_scale", -1.F), {"v_scale=-1; it must be positive and finite"}},
+        {Fields::WithLepe().Remove("dim"), {"field 'dim' is missing; LePE needs lepe_kernel and dim"}},
+        {Fields::WithLepe().Remove("lepe_kernel"), {"field 'lepe_kernel' is missing; LePE needs"}},
+        {Fields::WithLepe().Int("lepe_kernel", 0), {"lepe_kernel=0; leave it out for a node without LePE"}},
+        {Fields::WithLepe().Int("lepe_kernel", 4), {"lepe_kernel=4; it must be odd and at most 7"}},
+        {Fields::WithLepe().Int("lepe_kernel", 9), {"lepe_kernel=9; it must be odd and at most 7"}},
+        {Fields::WithLepe().Int("lepe_kernel", -1), {"lepe_kernel=-1"}},
+        {Fields::WithLepe().Int("dim", 33), {"dim=33; it must be a positive multiple of num_heads=2"}},
+        {Fields::WithLepe().Int("dim", 0).Int("num_heads", 0), {"num_heads=0"}},
     };
     for (Wrong const& wrong : cases) {
         SCOPED_TRACE(wrong.words[0]);
@@ -95,7 +104,8 @@ TEST(Plugin, FieldsWithoutAValueAreRejected) {
 }
 
 TEST(Plugin, SerializedFieldsMakeTheSamePluginAgain) {
-    for (Fields const& fields : {Fields::Float(), Fields::Quantized(), Fields::Quantized().Int("output_type", 1)}) {
+    for (Fields const& fields : {Fields::Float(), Fields::Quantized(), Fields::Quantized().Int("output_type", 1),
+                                 Fields::WithLepe(), Fields::Quantized().Int("lepe_kernel", 5).Int("dim", 64)}) {
         auto const plugin = fields.Create();
         PluginFieldCollection const* saved = RuntimeOf(*plugin).getFieldsToSerialize();
         std::unique_ptr<nvinfer1::IPluginV3> const again(
@@ -110,13 +120,15 @@ TEST(Plugin, SerializedFieldsMakeTheSamePluginAgain) {
             EXPECT_TRUE(after.type == before.type && after.length == 1);
             EXPECT_EQ(std::memcmp(after.data, before.data, 4), 0);
         }
+        EXPECT_STREQ(BuildOf(*again).getMetadataString(), BuildOf(*plugin).getMetadataString());
     }
     EXPECT_EQ(RuntimeOf(*Fields::Float().Create()).getFieldsToSerialize()->nbFields, 5);
     EXPECT_EQ(RuntimeOf(*Fields::Quantized().Create()).getFieldsToSerialize()->nbFields, 9);
+    EXPECT_EQ(RuntimeOf(*Fields::WithLepe().Create()).getFieldsToSerialize()->nbFields, 7);
 }
 
 TEST(Plugin, ACloneOutlivesItsOriginal) {
-    auto plugin = Fields::Quantized().Create();
+    auto plugin = Fields::Quantized().Int("lepe_kernel", 3).Int("dim", 32).Create();
     std::unique_ptr<nvinfer1::IPluginV3> const clone(plugin->clone());
     std::unique_ptr<nvinfer1::IPluginV3> const attached(RuntimeOf(*plugin).attachToContext(nullptr));
     plugin.reset();
@@ -124,7 +136,8 @@ TEST(Plugin, ACloneOutlivesItsOriginal) {
         EXPECT_EQ(*static_cast<float const*>(RuntimeOf(*copy).getFieldsToSerialize()->fields[5].data), 0.02F);
         EXPECT_EQ(std::string(CoreOf(*copy).getPluginName()), "BiLevelRoutingAttention");
         EXPECT_EQ(std::string(BuildOf(*copy).getMetadataString()),
-                  "num_heads=2 regions=3 topk=4 qk_dim=32 scale=0.25 q_scale=0.02 k_scale=0.03 v_scale=0.01");
+                  "num_heads=2 regions=3 topk=4 qk_dim=32 scale=0.25 q_scale=0.02 k_scale=0.03 v_scale=0.01 "
+                  "output_type=10 lepe_kernel=3 dim=32");
     }
 }
 
@@ -243,15 +256,15 @@ TEST(Plugin, EnqueueRunsTheOp) {
         params.scale = 0.25F;
         std::vector<double> const qkv = MakeInput(params, Random(11));
         Call call;
-        call.qkv = Tensor({2, 6, 9, 128}, row.input);
+        call.qkv() = Tensor({2, 6, 9, 128}, row.input);
         call.result = Tensor({2, 6, 9, 64}, row.output);
-        call.input = EncodeInput(params, qkv);
+        call.inputs[0] = OnDevice(EncodeInput(params, qkv));
         call.output.assign(2 * 54 * 64 * (row.output == DataType::kFLOAT ? 4 : 2), 0xff);
         call.workspace.assign(WorkspaceBytes(params), 0xff);
         auto const plugin = row.fields.Create();
-        EXPECT_EQ(RuntimeOf(*plugin).onShapeChange(&call.qkv, 1, &call.result, 1), 0);
+        EXPECT_EQ(RuntimeOf(*plugin).onShapeChange(&call.qkv(), 1, &call.result, 1), 0);
         EXPECT_EQ(call.Enqueue(*plugin), 0);
-        CheckOutput(params, DecodeOutput(params, call.output), Compute(params, qkv));
+        CheckOutput(params, DecodeOutput(params, {call.output.begin(), call.output.end()}), Compute(params, qkv));
     }
 }
 
@@ -261,20 +274,21 @@ TEST(Plugin, EnqueueRejectsWhatDoesNotFit) {
         void (*spoil)(Call&);
     };
     Row const rows[] = {
-        {"got H=5", [](Call& call) { call.qkv.dims.d[1] = call.result.dims.d[1] = 5; }},
-        {"got W=7", [](Call& call) { call.qkv.dims.d[2] = call.result.dims.d[2] = 7; }},
-        {"got 63 channels", [](Call& call) { call.qkv.dims.d[3] = 63; }},
-        {"got 10 channels", [](Call& call) { call.qkv.dims.d[3] = 10; }},
-        {"got a dimension of -1 on axis 0", [](Call& call) { call.qkv.dims.d[0] = -1; }},
-        {"rank 3", [](Call& call) { call.qkv.dims.nbDims = 3; }},
+        {"got H=5", [](Call& call) { call.qkv().dims.d[1] = call.result.dims.d[1] = 5; }},
+        {"got W=7", [](Call& call) { call.qkv().dims.d[2] = call.result.dims.d[2] = 7; }},
+        {"got 63 channels", [](Call& call) { call.qkv().dims.d[3] = 63; }},
+        {"got 10 channels", [](Call& call) { call.qkv().dims.d[3] = 10; }},
+        {"got a dimension of -1 on axis 0", [](Call& call) { call.qkv().dims.d[0] = -1; }},
+        {"rank 3", [](Call& call) { call.qkv().dims.nbDims = 3; }},
         {"output's shape", [](Call& call) { call.result.dims.d[3] = 64; }},
         {"output's shape", [](Call& call) { call.result.dims.nbDims = 3; }},
-        {"types of input and output", [](Call& call) { call.qkv.type = DataType::kINT8; }},
+        {"types of input and output", [](Call& call) { call.qkv().type = DataType::kINT8; }},
         {"types of input and output", [](Call& call) { call.result.type = DataType::kFLOAT; }},
-        {"types of input and output", [](Call& call) { call.qkv.type = call.result.type = DataType::kINT64; }},
-        {"null pointer for the input", [](Call& call) { call.input.clear(); }},
-        {"null pointer for the input, the output", [](Call& call) { call.output.clear(); }},
-        {"the workspace", [](Call& call) { call.workspace.clear(); }},
+        {"types of input and output", [](Call& call) { call.qkv().type = call.result.type = DataType::kINT64; }},
+        {"null pointer for qkv", [](Call& call) { call.inputs[0].clear(); }},
+        {"null pointer for the output", [](Call& call) { call.output.clear(); }},
+        {"for qkv; it must be a multiple of 16", [](Call& call) { call.misaligned = 8; }},
+        {"null pointer for the workspace", [](Call& call) { call.workspace.clear(); }},
     };
     auto const plugin = Fields::Float().Create();
     for (Row const& row : rows) {
@@ -303,13 +317,13 @@ TEST(Plugin, ShapeChangesAreChecked) {
     EXPECT_EQ(RuntimeOf(*plugin).onShapeChange(&qkv, 1, &result, 1), 1);
     EXPECT_CONTAINS(logged.logger.text, "onShapeChange: got W=5");
     EXPECT_EQ(RuntimeOf(*plugin).onShapeChange(&qkv, 2, &result, 1), 1);
-    EXPECT_CONTAINS(logged.logger.text, "got 2 inputs and 1 outputs; the op has 1 and 1");
+    EXPECT_CONTAINS(logged.logger.text, "got 2 inputs and 1 outputs; the op has 1 without LePE and 1");
 }
 
 TEST(Plugin, AnEmptyBatchNeedsNoMemory) {
     Call call;
-    call.qkv.dims.d[0] = call.result.dims.d[0] = 0;
-    call.input.clear();
+    call.qkv().dims.d[0] = call.result.dims.d[0] = 0;
+    call.inputs[0].clear();
     call.output.clear();
     call.workspace.clear();
     int64_t const launches = emulation::LaunchCount();
@@ -330,6 +344,45 @@ TEST(Plugin, AFailedLaunchIsReportedAndTheRestIsNotLaunched) {
                         std::string("launching the ") + kernels[failing] + " kernel failed: cudaErrorLaunchFailure");
         EXPECT_EQ(emulation::LaunchCount(), launches + failing + 1);
     }
+}
+
+TEST(Plugin, AStreamInErrorIsReported) {
+    Logged logged;
+    CUstream_st stream;
+    stream.error = cudaErrorIllegalAddress;
+    Call call;
+    call.stream = &stream;
+    auto const plugin = Fields::Float().Create();
+    EXPECT_EQ(call.Enqueue(*plugin), 1);
+    EXPECT_CONTAINS(logged.logger.text, "launching the region mean kernel failed: cudaErrorIllegalAddress");
+    // It is reported once: the host program's next look at CUDA's last error finds none.
+    EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess);
+    call.stream = nullptr;
+    EXPECT_EQ(call.Enqueue(*plugin), 0);
+}
+
+// The emulation runs one launch at a time, so everything but launches.
+TEST(Plugin, ContextsOfSeveralThreadsShareNothingThatChanges) {
+    auto const original = Fields::Float().Create();
+    DynamicPluginTensorDesc const input = Dynamic({1, 6, 6, 96}, {8, 9, 9, 96}, DataType::kHALF);
+    DynamicPluginTensorDesc const output = Dynamic({1, 6, 6, 32}, {8, 9, 9, 32}, DataType::kHALF);
+    std::vector<std::thread> threads;
+    std::vector<int32_t> failures(4);
+    for (size_t i = 0; i < failures.size(); ++i) {
+        threads.emplace_back([&, i] {
+            std::unique_ptr<nvinfer1::IPluginV3> const plugin(RuntimeOf(*original).attachToContext(nullptr));
+            Call call;
+            call.qkv().dims.d[0] = call.result.dims.d[0] = 0;
+            failures[i] = BuildOf(*plugin).configurePlugin(&input, 1, &output, 1) +
+                          RuntimeOf(*plugin).setTactic(static_cast<int32_t>(i)) +
+                          RuntimeOf(*plugin).onShapeChange(call.descriptions.data(), 1, &call.result, 1) +
+                          call.Enqueue(*plugin);
+        });
+    }
+    for (std::thread& thread : threads) {
+        thread.join();
+    }
+    EXPECT_EQ(failures, std::vector<int32_t>(failures.size(), 0));
 }
 
 // --- messages ---
