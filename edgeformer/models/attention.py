@@ -15,7 +15,7 @@ from edgeformer.errors import InputError
 from edgeformer.models.config import FULL_ATTENTION_HEADS
 from edgeformer.models.fused_attention import fused_bi_level_routing_attention
 from edgeformer.models.layers import depthwise
-from edgeformer.ops.cuda import MAX_LEPE_KERNEL
+from edgeformer.ops.bi_level_routing_attention import MAX_LEPE_KERNEL
 from edgeformer.ops.library import default_library
 
 __all__ = [

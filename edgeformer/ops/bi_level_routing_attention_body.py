@@ -93,21 +93,25 @@ def BiLevelRoutingAttention(  # type: ignore[no-untyped-def]  # noqa: N802 - the
     return op.Reshape(image_major, op.Concat(batch, rows, columns, dim, axis=0))
 
 
-def build(quantized: bool) -> onnx.FunctionProto:
-    """The function for FLOAT, FLOAT16 and BFLOAT16 input, or for INT8 input with scales.
+def build(quantized: bool, lepe: bool) -> onnx.FunctionProto:
+    """The function for FLOAT, FLOAT16 and BFLOAT16 input or for INT8 input with scales, without or with LePE.
 
-    INT8 queries, keys and values are dequantized to FLOAT, the whole body runs in FLOAT, and the output is cast to the
-    attribute ``output_type``.
+    INT8 queries, keys and values are dequantized to FLOAT, the whole body runs in FLOAT, LePE included, and the output
+    is cast to the attribute ``output_type``.
     """
     function: onnx.FunctionProto = BiLevelRoutingAttention.to_function_proto()
-    if not quantized:
-        return function
-    (source,), (result,) = list(function.input), list(function.output)
+    if lepe:
+        _add_lepe(function, quantized)
+    if quantized:
+        _dequantize(function)
+    return function
+
+
+def _dequantize(function: onnx.FunctionProto) -> None:
+    source, result = function.input[0], function.output[0]
     body = [helper.make_node("Constant", [], [name], value_ints=value) for name, value in _DEQUANTIZE_CONSTANTS.items()]
-    qk_dim = helper.make_node("Constant", [], ["dq_qk_dim_scalar"])
-    qk_dim.attribute.append(_ref("value_int", onnx.AttributeProto.INT, "qk_dim"))
     body += [
-        qk_dim,
+        _attribute_value("qk_dim", "dq_qk_dim_scalar"),
         helper.make_node("Reshape", ["dq_qk_dim_scalar", "dq_one"], ["dq_key_start"]),
         helper.make_node("Add", ["dq_key_start", "dq_key_start"], ["dq_value_start"]),
     ]
@@ -131,13 +135,61 @@ def build(quantized: bool) -> onnx.FunctionProto:
     body += [*function.node, cast]
     del function.node[:]
     function.node.extend(body)
-    function.input[:] = [f"{source}_int8"]
-    function.output[:] = [f"{result}_cast"]
+    function.input[0] = f"{source}_int8"
+    function.output[0] = f"{result}_cast"
     function.attribute.extend(["q_scale", "k_scale", "v_scale", "output_type"])
-    return function
 
 
-_DEQUANTIZE_CONSTANTS = {"dq_zero": [0], "dq_one": [1], "dq_axis": [3], "dq_last": [9223372036854775807]}
+def _add_lepe(function: onnx.FunctionProto, quantized: bool) -> None:
+    """Add LePE to the output: values to NCHW, depthwise convolution, back to NHWC.
+
+    The number of groups is the only thing of the convolution that an attribute must give; ``SAME_UPPER`` pads an odd
+    kernel alike on all sides. In a body for INT8 input qkv is FLOAT by now, and the weights are not.
+    """
+    source, result = function.input[0], function.output[0]
+    weight, bias = "lepe_weight", "lepe_bias"
+    body = [helper.make_node("Constant", [], [name], value_ints=value) for name, value in _LEPE_CONSTANTS.items()]
+    for name in ("qk_dim", "dim", "lepe_kernel"):
+        body += [
+            _attribute_value(name, f"lepe_{name}_scalar"),
+            helper.make_node("Reshape", [f"lepe_{name}_scalar", "lepe_one"], [f"lepe_{name}"]),
+        ]
+    if quantized:
+        body += [helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT) for name in (weight, bias)]
+        weight, bias = f"{weight}_float", f"{bias}_float"
+    convolution = helper.make_node(
+        "Conv", ["lepe_value", "lepe_kernels", bias], ["lepe_encoded"], auto_pad="SAME_UPPER"
+    )
+    convolution.attribute.append(_ref("group", onnx.AttributeProto.INT, "dim"))
+    body += [
+        helper.make_node("Transpose", [weight], ["lepe_channels_first"], perm=[2, 0, 1]),
+        helper.make_node(
+            "Concat", ["lepe_dim", "lepe_one", "lepe_lepe_kernel", "lepe_lepe_kernel"], ["lepe_shape"], axis=0
+        ),
+        helper.make_node("Reshape", ["lepe_channels_first", "lepe_shape"], ["lepe_kernels"]),
+        helper.make_node("Add", ["lepe_qk_dim", "lepe_qk_dim"], ["lepe_start"]),
+        helper.make_node("Slice", [source, "lepe_start", "lepe_last", "lepe_axis"], ["lepe_value_image"]),
+        helper.make_node("Transpose", ["lepe_value_image"], ["lepe_value"], perm=[0, 3, 1, 2]),
+        convolution,
+        helper.make_node("Transpose", ["lepe_encoded"], ["lepe_image"], perm=[0, 2, 3, 1]),
+        helper.make_node("Add", [result, "lepe_image"], [f"{result}_with_lepe"]),
+    ]
+    function.node.extend(body)
+    function.input.extend(["lepe_weight", "lepe_bias"])
+    function.output[0] = f"{result}_with_lepe"
+    function.attribute.extend(["lepe_kernel", "dim"])
+
+
+_END = 9223372036854775807
+_DEQUANTIZE_CONSTANTS = {"dq_zero": [0], "dq_one": [1], "dq_axis": [3], "dq_last": [_END]}
+_LEPE_CONSTANTS = {"lepe_one": [1], "lepe_axis": [3], "lepe_last": [_END]}
+
+
+def _attribute_value(attribute: str, output: str) -> onnx.NodeProto:
+    """A Constant whose value is the function's integer attribute of that name."""
+    constant = helper.make_node("Constant", [], [output])
+    constant.attribute.append(_ref("value_int", onnx.AttributeProto.INT, attribute))
+    return constant
 
 
 def _ref(name: str, kind: onnx.AttributeProto.AttributeType, function_attribute: str) -> onnx.AttributeProto:

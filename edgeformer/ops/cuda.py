@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from edgeformer.errors import InputError
 from edgeformer.ops import library as _library
-from edgeformer.ops.bi_level_routing_attention import Attributes
+from edgeformer.ops.bi_level_routing_attention import MAX_LEPE_KERNEL, Attributes
 from edgeformer.ops.library import Library, Variant, default_library
 from edgeformer.ops.memory import Buffer, Memory, bfloat16, is_torch, memory_of
 
@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 VariantName = Literal["plain", "gather", "resident"]
-MAX_LEPE_KERNEL = 7
 
 # EdgeformerType of plugins/c_api.h.
 _TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, bfloat16: 2, np.dtype(np.int8): 3}
@@ -339,7 +338,7 @@ def _problem(
         regions=attributes.regions,
         topk=attributes.topk,
         qk_dim=attributes.qk_dim,
-        dim=attributes.dim(shape[3]),
+        dim=attributes.value_channels(shape[3]),
         lepe_kernel=lepe_kernel,
         variant=0 if variant is None else Variant[variant.upper()],
         programmatic_launch=programmatic_launch,

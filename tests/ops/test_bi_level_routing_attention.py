@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
 from edgeformer.ops import bi_level_routing_attention as bra
@@ -68,14 +69,16 @@ def _one_token(qkv: np.ndarray, attributes: bra.Attributes, n: int, y: int, x: i
     return output
 
 
-def _model(attributes: bra.Attributes, element: int, output: int, opset: int = 18) -> onnx.ModelProto:
+def _model(attributes: bra.Attributes, element: int, output: int, lepe: Sequence[np.ndarray] = ()) -> onnx.ModelProto:
+    names = dict(zip(("lepe_weight", "lepe_bias"), lepe, strict=False))
     graph = helper.make_graph(
-        [attributes.make_node("qkv", "out", "bra")],
+        [attributes.make_node("qkv", "out", "bra", **{name: name for name in names})],
         "op",
         [helper.make_tensor_value_info("qkv", element, ["n", "h", "w", None])],
         [helper.make_tensor_value_info("out", output, ["n", "h", "w", "dim"])],
+        [numpy_helper.from_array(value, name) for name, value in names.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     return bra.with_function(model)
 
 
@@ -133,6 +136,75 @@ def test_int8_body_dequantizes_each_part_with_its_own_scale(output_type: int) ->
     assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
 
 
+def _with_lepe(name: str, kernel: int) -> tuple[bra.Attributes, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    attributes, qkv = _case(name)
+    dim = SHAPES[name][7]
+    rng = np.random.default_rng(kernel)
+    weight, bias = rng.standard_normal((kernel, kernel, dim)) / kernel, rng.standard_normal(dim)
+    lepe = (weight.astype(np.float32), bias.astype(np.float32))
+    return dataclasses.replace(attributes, lepe_kernel=kernel, dim=dim), qkv, lepe
+
+
+def _lepe_of_one_token(qkv: np.ndarray, dim: int, lepe: Sequence[np.ndarray], n: int, y: int, x: int) -> np.ndarray:
+    """LePE at one token straight from the definition: what lies outside the image counts as zero."""
+    weight, bias = (given.astype(np.float64) for given in lepe)
+    margin = len(weight) // 2
+    total = bias.copy()
+    for row in range(y - margin, y + margin + 1):
+        for column in range(x - margin, x + margin + 1):
+            if 0 <= row < qkv.shape[1] and 0 <= column < qkv.shape[2]:
+                total += weight[row - y + margin, column - x + margin] * qkv[n, row, column, -dim:].astype(np.float64)
+    return total
+
+
+# Maps larger than the kernel, smaller than it, of one token, and with borders everywhere.
+LEPE_CASES = [
+    ("stage2", 5), ("rectangular", 3), ("rectangular", 7), ("all_regions", 5), ("one_region", 7), ("one_region", 1),
+    ("narrow_queries", 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "kernel"), LEPE_CASES)
+def test_reference_adds_lepe_by_its_definition(name: str, kernel: int) -> None:
+    attributes, qkv, lepe = _with_lepe(name, kernel)
+    added = bra.reference(qkv, attributes, *lepe) - bra.reference(qkv, _case(name)[0])
+    _, height, width, _ = qkv.shape
+    for y, x in {(0, 0), (0, width - 1), (height - 1, 0), (height // 2, width // 2), (height - 1, width - 1)}:
+        expected = _lepe_of_one_token(qkv, SHAPES[name][7], lepe, 0, y, x)
+        np.testing.assert_allclose(added[0, y, x], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "kernel"), LEPE_CASES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-6), (np.float16, 4e-3)])
+def test_body_with_lepe_matches_the_reference(name: str, kernel: int, dtype: type, tolerance: float) -> None:
+    attributes, qkv, lepe = _with_lepe(name, kernel)
+    weight, bias = (given.astype(dtype) for given in lepe)
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    expected = bra.reference(qkv.astype(dtype), attributes, weight, bias)
+    got = _run(_model(attributes, element, element, (weight, bias)), qkv.astype(dtype))
+    assert got.dtype == dtype
+    assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("output_type", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_int8_body_takes_lepe_of_the_dequantized_values(output_type: int) -> None:
+    attributes, qkv, lepe = _with_lepe("narrow_queries", 5)
+    attributes = dataclasses.replace(attributes, q_scale=0.02, k_scale=0.03, v_scale=0.05, output_type=output_type)
+    dtype = helper.tensor_dtype_to_np_dtype(output_type)
+    weight, bias = (given.astype(dtype) for given in lepe)
+    levels = np.clip(np.rint(qkv / 0.03), -128, 127).astype(np.int8)
+    expected = bra.reference(levels, attributes, weight, bias)
+    at_zero = bra.reference(levels, dataclasses.replace(attributes, lepe_kernel=None, dim=None))[0, 0, 0]
+    values = levels * np.float64(0.05)
+    np.testing.assert_allclose(
+        expected[0, 0, 0] - at_zero, _lepe_of_one_token(values, 20, (weight, bias), 0, 0, 0), rtol=1e-9, atol=1e-9
+    )
+    got = _run(_model(attributes, TensorProto.INT8, output_type, (weight, bias)), levels)
+    assert got.dtype == dtype
+    tolerance = 2e-6 if output_type == TensorProto.FLOAT else 2.0**-11
+    assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
+
+
 def test_ties_go_to_the_lowest_region() -> None:
     attributes = bra.Attributes(num_heads=1, regions=3, topk=4, qk_dim=2, scale=0.5)
     qkv = np.ones((1, 3, 3, 6), np.float32)
@@ -169,6 +241,38 @@ def test_node_round_trip(name: str) -> None:
     )  # fmt: skip
 
 
+def test_node_with_lepe_round_trip() -> None:
+    attributes, _, _ = _with_lepe("narrow_queries", 5)
+    node = attributes.make_node("qkv", "out", "bra", lepe_weight="w", lepe_bias="b")
+    again = bra.Attributes.from_node(node)
+    assert (again.lepe_kernel, again.dim, again.lepe) == (5, 20, True)
+    assert list(node.input) == ["qkv", "w", "b"]
+
+
+def test_lepe_and_its_tensors_go_together() -> None:
+    attributes, qkv, (weight, bias) = _with_lepe("narrow_queries", 5)
+    plain = _case("narrow_queries")[0]
+    with pytest.raises(InputError, match="lepe_kernel=5, lepe_weight=w and lepe_bias=None: give all three, or none"):
+        attributes.make_node("qkv", "out", "bra", lepe_weight="w")
+    with pytest.raises(InputError, match="lepe_kernel=None, lepe_weight=w"):
+        plain.make_node("qkv", "out", "bra", lepe_weight="w", lepe_bias="b")
+    node = attributes.make_node("qkv", "out", "bra", lepe_weight="w", lepe_bias="b")
+    del node.input[1:]
+    with pytest.raises(InputError, match="'bra': got 1 inputs; it takes qkv, lepe_weight and lepe_bias"):
+        bra.Attributes.from_node(node)
+    node = plain.make_node("qkv", "out", "bra")
+    node.input.extend(["w", "b"])
+    with pytest.raises(InputError, match="got 3 inputs; it takes qkv alone"):
+        bra.Attributes.from_node(node)
+    with pytest.raises(InputError, match=r"lepe_weight of shape None .* must be \(5, 5, 20\) and \(20,\)"):
+        bra.reference(qkv, attributes)
+    with pytest.raises(InputError, match=r"lepe_weight of shape \(3, 5, 20\)"):
+        bra.reference(qkv, attributes, weight[1:4], bias)
+    with pytest.raises(InputError, match="must be None and None"):
+        bra.reference(qkv, plain, weight, bias)
+
+
+_QUANTIZATION = ["q_scale", "k_scale", "v_scale", "output_type"]
 GOOD: dict[str, Any] = {"num_heads": 2, "regions": 7, "topk": 4, "qk_dim": 64, "scale": 0.125}
 
 
@@ -185,6 +289,12 @@ GOOD: dict[str, Any] = {"num_heads": 2, "regions": 7, "topk": 4, "qk_dim": 64, "
         ({"q_scale": 0.1, "k_scale": 0.1, "v_scale": 0.0, "output_type": 1}, "v_scale=0.0"),
         ({"q_scale": 0.1, "k_scale": 0.1, "v_scale": 0.1}, "output_type=None; an INT8 input needs 1"),
         ({"output_type": 1}, "output_type=1; only an INT8 input takes it"),
+        ({"lepe_kernel": 4, "dim": 64}, "lepe_kernel=4; it must be odd, at least 1 and at most 7"),
+        ({"lepe_kernel": 9, "dim": 64}, "lepe_kernel=9"),
+        ({"lepe_kernel": -1, "dim": 64}, "lepe_kernel=-1"),
+        ({"lepe_kernel": 5}, "dim=None; with lepe_kernel it must be a multiple of num_heads=2"),
+        ({"lepe_kernel": 5, "dim": 63}, "dim=63; with lepe_kernel"),
+        ({"dim": 64}, "dim=64; only LePE takes it: give lepe_kernel, too"),
     ],
 )
 def test_attributes_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
@@ -230,6 +340,13 @@ def test_shapes_that_do_not_fit_are_refused(shape: tuple[int, ...], message: str
             bra.reference(np.zeros(shape, np.float32), attributes)
 
 
+def test_values_must_be_as_wide_as_dim_says() -> None:
+    attributes = bra.Attributes(**GOOD, lepe_kernel=5, dim=64)
+    attributes.check_shape((1, 14, 14, 192))
+    with pytest.raises(InputError, match="with qk_dim=64 that leaves 32 for the values, and the attribute dim is 64"):
+        attributes.check_shape((1, 14, 14, 160))
+
+
 def test_with_function_is_pure_and_idempotent() -> None:
     attributes, _ = _case("stage2")
     model = _model(attributes, TensorProto.FLOAT, TensorProto.FLOAT)
@@ -251,12 +368,22 @@ def test_int8_and_float_nodes_cannot_share_one_function() -> None:
         bra.with_function(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
 
 
+def test_nodes_with_and_without_lepe_cannot_share_one_function() -> None:
+    plain = bra.Attributes(**GOOD)
+    lepe = bra.Attributes(**GOOD, lepe_kernel=5, dim=64)
+    nodes = [plain.make_node("a", "b", "x"), lepe.make_node("c", "d", "y", lepe_weight="w", lepe_bias="b")]
+    with pytest.raises(InputError, match="with LePE and without: fuse LePE into all of them or none"):
+        bra.with_function(helper.make_model(helper.make_graph(nodes, "mixed", [], [])))
+
+
+@pytest.mark.parametrize("lepe", [False, True])
 @pytest.mark.parametrize("quantized", [False, True])
-def test_every_value_of_the_body_is_named_once(quantized: bool) -> None:
-    function = bra.function_proto(quantized=quantized)
+def test_every_value_of_the_body_is_named_once(quantized: bool, lepe: bool) -> None:
+    function = bra.function_proto(quantized=quantized, lepe=lepe)
     names = [name for node in function.node for name in node.output]
     assert all(name not in ("", "_") for name in names)
     assert len(set(names)) == len(names)
     assert [(opset.domain, opset.version) for opset in function.opset_import] == [("", 18)]
-    extra = ["q_scale", "k_scale", "v_scale", "output_type"] if quantized else []
+    extra = [*(["lepe_kernel", "dim"] if lepe else []), *(_QUANTIZATION if quantized else [])]
+    assert list(function.input)[1:] == (["lepe_weight", "lepe_bias"] if lepe else [])
     assert list(function.attribute) == ["num_heads", "regions", "topk", "qk_dim", "scale", *extra]

@@ -105,7 +105,7 @@ def problem_of(qkv: npt.NDArray[Any], attributes: Attributes, output_type: npt.D
         regions=attributes.regions,
         topk=attributes.topk,
         qk_dim=attributes.qk_dim,
-        dim=attributes.dim(channels),
+        dim=attributes.value_channels(channels),
         scale=attributes.scale,
         q_scale=attributes.q_scale or 0.0,
         k_scale=attributes.k_scale or 0.0,
