@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from edgeformer.engine.backends import version_tuple
 from edgeformer.errors import EnvironmentFault
 from edgeformer.ops.library import BUILD_COMMAND, ENVIRONMENT_VARIABLE, LIBRARY_NAME, candidate_paths
 
@@ -137,33 +138,45 @@ def read_plugin_library(path: Path) -> PluginLibrary:
         raise EnvironmentFault(f"{metadata} is damaged ({lines}): {rebuild}") from error
 
 
-def find_plugin_library(cpu: str | None = None) -> PluginLibrary | None:
-    """The plugin library of this installation, or ``None`` where there is none.
-
-    Args:
-        cpu: processor it is to run on, as ``platform.machine()`` names it; ``None``: that of this machine. A
-            cross-compiled library lies beside the others.
+def find_plugin_library() -> PluginLibrary | None:
+    """The plugin library of this installation for this machine, or ``None`` where there is none.
 
     Raises:
         EnvironmentFault: one was found, or named in the environment, and cannot be used.
     """
-    wanted = cpu or platform.machine()
-    if os.environ.get(ENVIRONMENT_VARIABLE):
+    here = platform.machine()
+    libraries = _libraries(here)
+    if not libraries and os.environ.get(ENVIRONMENT_VARIABLE):
         library = read_plugin_library(candidate_paths()[0])
-        if library.metadata.cpu == wanted:
-            return library
-        if cpu is None:
-            raise EnvironmentFault(
-                f"{library.path}, named in ${ENVIRONMENT_VARIABLE}, is for {library.metadata.cpu}, and this machine is "
-                f"{wanted}: name one for {wanted}, or unset the variable"
-            )
-        return None
-    for path in candidate_paths():
-        if path.is_file():
-            library = read_plugin_library(path)
-            if library.metadata.cpu == wanted:
-                return library
-    return None
+        raise EnvironmentFault(
+            f"{library.path}, named in ${ENVIRONMENT_VARIABLE}, is for {library.metadata.cpu}, and this machine is "
+            f"{here}: name one for {here}, or unset the variable"
+        )
+    return libraries[0] if libraries else None
+
+
+def find_device_library(cpu: str, sm: int) -> PluginLibrary | None:
+    """The plugin library, perhaps a cross-compiled one, for a machine that is not this one.
+
+    Args:
+        cpu: its processor, as ``platform.machine()`` would name it there.
+        sm: its compute capability times ten.
+
+    Returns:
+        Of several the one made with the oldest CUDA, as a driver knows none that is newer than itself; ``None`` if
+        there is none.
+
+    Raises:
+        EnvironmentFault: one was found, or named in the environment, and cannot be used.
+    """
+    serving = [library for library in _libraries(cpu) if library.metadata.kernels_for(sm)]
+    return min(serving, key=lambda library: version_tuple(library.metadata.cuda), default=None)
+
+
+def _libraries(cpu: str) -> list[PluginLibrary]:
+    chosen = os.environ.get(ENVIRONMENT_VARIABLE)
+    found = [read_plugin_library(path) for path in candidate_paths() if chosen or path.is_file()]
+    return [library for library in found if library.metadata.cpu == cpu]
 
 
 def missing_plugin_library() -> str:

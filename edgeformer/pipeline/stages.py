@@ -30,6 +30,7 @@ from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.sources import NamedModel, OnnxFile, Source
 
 if TYPE_CHECKING:
+    from edgeformer.engine.plugin_library import PluginLibrary
     from edgeformer.engine.profiles import BatchProfile
     from edgeformer.engine.targets import Target
     from edgeformer.quantization import Recipe
@@ -257,25 +258,20 @@ class BuildJob:
 
     def _engine(self) -> None:
         from edgeformer.engine.backends import find_backend
-        from edgeformer.engine.plugin_library import find_plugin_library
+        from edgeformer.engine.plugin_library import find_device_library, find_plugin_library
         from edgeformer.engine.targets import can_build
 
         here = can_build(self.target)
         if not here:
-            self._skip("engine", here.reason, left_to_do=_left_to_do(self.target))
+            library = find_device_library(self.target.cpu, self.target.sm) if self.use_plugin else None
+            self._add_library(library)
+            self._skip("engine", here.reason, left_to_do=_left_to_do(self.target, library, self.use_plugin))
             return
         library = find_plugin_library() if self.use_plugin else None
+        self._add_library(library)
         backend = find_backend(self.target.flavour)
         assert backend is not None  # can_build saw it
         files = [ENGINE, f"{ENGINE}.json"]
-        if library is not None:
-            copies = [
-                library.path,
-                library.path.with_suffix(".json"),
-                *([library.aux_path] if library.aux_path else []),
-            ]
-            for copy in copies:
-                shutil.copyfile(copy, self.work.path / copy.name)
         self._stage(
             "engine",
             files,
@@ -288,6 +284,14 @@ class BuildJob:
             workspace=self.workspace_bytes,
         )
         self._engine_parity(None if library is None else library.path)
+
+    def _add_library(self, library: PluginLibrary | None) -> None:
+        """Put the plugin library that the engine needs into the bundle."""
+        if library is None:
+            return
+        for file in (library.path, library.path.with_suffix(".json"), library.aux_path):
+            if file is not None:
+                shutil.copyfile(file, self.work.path / file.name)
 
     def _build_engine(self) -> _Judged:
         from edgeformer.engine.builder import build_engine, write_engine
@@ -401,11 +405,20 @@ def _accuracy(parity: StageRecord, precision: Precision) -> dict[str, Any]:
     return {names[name]: stages[name] for name in names if stages.get(name) is not None}
 
 
-def _left_to_do(target: Target) -> list[str]:
+def _left_to_do(target: Target, library: PluginLibrary | None, use_plugin: bool) -> list[str]:
+    plugin = []
+    if library is not None:
+        plugin = [f"check that the {target.description} has CUDA {library.metadata.cuda}, for {library.path.name}"]
+    elif use_plugin:
+        plugin = [
+            f"on the {target.description}, build the plugin library for SM {target.sm} (docs/building.md; one "
+            "cross-compiled before comes with the bundle)"
+        ]
+    loaded = ", the plugin library loaded before parsing" if use_plugin else ""
     return [
-        f"on the {target.description}, build the plugin library for SM {target.sm} (CMake, CUDA, TensorRT headers)",
+        *plugin,
         f"build the engine from {TYPED} with TensorRT {target.tensorrt_minimum} or newer, below "
-        f"{target.tensorrt_below}: a strongly typed network, the plugin library loaded before parsing",
+        f"{target.tensorrt_below}: a strongly typed network{loaded}",
         f"compare the engine's outputs with those recorded in {PARITY}",
         "measure its latency",
     ]

@@ -12,6 +12,7 @@ import pytest
 from edgeformer.engine.plugin_library import (
     ENVIRONMENT_VARIABLE,
     LIBRARY_NAME,
+    find_device_library,
     find_plugin_library,
     load_into_registry,
     read_plugin_library,
@@ -109,15 +110,28 @@ def test_a_library_for_another_processor_is_for_that_one_alone(
 ) -> None:
     foreign = put(installation / "build" / "jetson", {**METADATA, "cpu": "vax"})
     assert find_plugin_library() is None
-    found = find_plugin_library("vax")
-    assert found is not None
-    assert found.path == foreign
+    assert _for_device("vax", 86) == foreign
+    assert _for_device("vax", 87) is None
+    assert _for_device("pdp", 86) is None
     own = put(installation / "build" / "default")
     assert _found() == own
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(foreign))
+    assert _for_device("vax", 86) == foreign
     with pytest.raises(EnvironmentFault, match=r"is for vax, and this machine is .*unset the variable"):
         find_plugin_library()
-    assert find_plugin_library("pdp") is None
+
+
+def test_a_device_gets_the_library_of_the_oldest_cuda(installation: Path) -> None:
+    put(installation / "build" / "a", {**METADATA, "cpu": "vax", "cuda": "13.0"})
+    older = put(installation / "build" / "b", {**METADATA, "cpu": "vax", "cuda": "12.6"})
+    put(installation / "build" / "c", {**METADATA, "cpu": "vax", "cuda": "12.10"})
+    put(installation / "build" / "d", {**METADATA, "cpu": "vax", "cuda": "11.8", "architectures": ["75"]})
+    assert _for_device("vax", 86) == older
+
+
+def _for_device(cpu: str, sm: int) -> Path | None:
+    library = find_device_library(cpu, sm)
+    return None if library is None else library.path
 
 
 @pytest.mark.parametrize(

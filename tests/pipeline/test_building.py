@@ -14,6 +14,7 @@ import pytest
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import open_bundle
 from edgeformer.data import Preprocessing
+from edgeformer.engine import plugin_library
 from edgeformer.engine.devices import Gpu, GpuSurvey
 from edgeformer.errors import EnvironmentFault, GateMissed, InputError
 from edgeformer.graph.onnx_files import load_model, save_model
@@ -140,7 +141,10 @@ def test_a_missed_gate_publishes_nothing_and_keeps_the_older_bundle(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_device_target_ends_after_the_typed_graph(nano_onnx: Path, tmp_path: Path) -> None:
+def test_a_device_target_ends_after_the_typed_graph(
+    nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin_library, "candidate_paths", lambda: ())
     result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin")
     assert set(result.manifest.files) == {"exported.onnx", "fused.onnx", "typed.onnx", "parity.npz"}
     engine = result.manifest.stage("engine")
@@ -148,8 +152,29 @@ def test_a_device_target_ends_after_the_typed_graph(nano_onnx: Path, tmp_path: P
     assert engine.verdict == "not run"
     assert engine.note is not None
     assert "built on the device itself (SM 87, aarch64)" in engine.note
-    assert any("typed.onnx" in step for step in engine.details["left_to_do"])
+    steps = engine.details["left_to_do"]
+    assert "build the plugin library for SM 87" in steps[0]
+    assert any("typed.onnx" in step for step in steps)
     assert result.manifest.stage("engine-parity") is None
+
+
+def test_a_device_target_gets_the_library_that_was_cross_compiled_for_it(
+    nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "cross" / "libedgeformer_plugins.so"
+    library.parent.mkdir()
+    library.write_bytes(b"for another processor")
+    metadata = {"version": "0.1.0", "tensorrt_headers": "10.14.1", "cuda": "12.6", "cpu": "aarch64"}
+    library.with_suffix(".json").write_text(json.dumps({**metadata, "architectures": ["87"], "ptx": []}))
+    monkeypatch.setattr(plugin_library, "candidate_paths", lambda: (library,))
+    result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin")
+    assert {"libedgeformer_plugins.so", "libedgeformer_plugins.json"} < set(result.manifest.files)
+    assert (result.path / library.name).read_bytes() == b"for another processor"
+    engine = result.manifest.stage("engine")
+    assert engine is not None
+    assert engine.details["left_to_do"][0].endswith("has CUDA 12.6, for libedgeformer_plugins.so")
+    without = build(nano_onnx, output=tmp_path / "without", target="jetson-agx-orin", use_plugin=False)
+    assert "libedgeformer_plugins.so" not in without.manifest.files
 
 
 def test_without_the_plugin_the_engine_comes_from_the_body(nano_onnx: Path, tmp_path: Path) -> None:
