@@ -15,16 +15,7 @@
 #include "cuda_runtime_api.h"
 #include "fiber.h"
 
-namespace edgeformer {
-
-namespace {
-constexpr size_t kGrantedSharedBytes = 48 * 1024;  // what every GPU grants without asking
-}
-
-// Declared in device.cuh; `extern __shared__` is a plain global here.
-alignas(16) unsigned char dynamic_shared_memory[kGrantedSharedBytes];
-
-namespace emulation {
+namespace edgeformer::emulation {
 
 Point thread_index;
 Point block_index;
@@ -33,23 +24,17 @@ Point grid_size;
 
 namespace {
 
+constexpr size_t kGrantedSharedBytes = 48 * 1024;  // what every GPU grants without asking
 constexpr uint32_t kMaxThreads = 1024;
 constexpr uint32_t kMaxBlockZ = 64;
 constexpr uint32_t kMaxWarps = kMaxThreads / kLanes;
 constexpr size_t kSharedAlignment = 128;
-constexpr size_t kCopyBytes = 16;
 
 // Threads of different blocks must be different threads for ThreadSanitizer, or it sees no races between them; it takes
 // a few thousand. So blocks share this many sets of them.
 constexpr uint32_t kThreadSets = kWatchesThreads ? 4 : 1;
 
 enum class State { kReady, kAtBlockBarrier, kInWarp, kDone };
-
-struct Copy {
-    void* shared;
-    void const* global;
-    bool present;
-};
 
 struct Thread {
     explicit Thread(void (*body)()) : fiber(body) {}
@@ -129,7 +114,6 @@ void WaitAs(State state) {
 }
 
 void EndThread() {
-    Unwatched const unwatched;
     Thread& self = Running();
     bool const leftover = std::any_of(self.groups.begin(), self.groups.end(), [](auto const& g) { return !g.empty(); });
     if (leftover || !self.open.empty()) {
@@ -252,11 +236,6 @@ void RunBlock(uint64_t block) {
     while (Threads().size() < machine.thread_count) {
         Threads().emplace_back(ThreadMain);
     }
-    UnpoisonMemory(dynamic_shared_memory, kGrantedSharedBytes);
-    std::memset(dynamic_shared_memory, 0xff, kGrantedSharedBytes);
-    if (shape.shared_bytes < kGrantedSharedBytes) {
-        PoisonMemory(dynamic_shared_memory + shape.shared_bytes, kGrantedSharedBytes - shape.shared_bytes);
-    }
     // New for every block and of the exact size: AddressSanitizer sees what lies beyond it, and ThreadSanitizer
     // remembers nothing of another block's.
     void* memory = nullptr;
@@ -317,14 +296,6 @@ int32_t Refusal(LaunchShape const& shape) {
         return cudaErrorNotSupported;
     }
     return cudaSuccess;
-}
-
-void Land(Copy const& copy) {
-    if (copy.present) {
-        std::memcpy(copy.shared, copy.global, kCopyBytes);
-    } else {
-        std::memset(copy.shared, 0, kCopyBytes);
-    }
 }
 
 bool InSharedMemory(void const* begin) {
@@ -413,7 +384,6 @@ int32_t Run(LaunchShape const& shape, std::function<void()> const& thread) {
         RunBlock(block);
     }
     Acquire(&machine.launch_ends);
-    UnpoisonMemory(dynamic_shared_memory, kGrantedSharedBytes);
     return cudaSuccess;
 }
 
@@ -424,13 +394,11 @@ void Die(char const* what) {
 }
 
 unsigned char* SharedMemory() {
-    Unwatched const unwatched;
     Running();
     return machine.shared;
 }
 
 void BlockBarrier() {
-    Unwatched const unwatched;
     char* token = &SyncTokens().block[machine.barriers % 2];
     Release(token);
     if (++machine.waiting < machine.thread_count) {
@@ -446,7 +414,6 @@ void BlockBarrier() {
 }
 
 void WarpBarrier(uint32_t mask) {
-    Unwatched const unwatched;
     uint32_t const warp = Running().number / kLanes;
     char* token = &SyncTokens().warp[warp][machine.warps[warp].barriers % 2];
     Release(token);
@@ -458,7 +425,6 @@ void WarpBarrier(uint32_t mask) {
 }
 
 Gathering const* Gather(char const* what, uint32_t mask, void const* brought, void* taken) {
-    Unwatched const unwatched;
     uint32_t const lane = Running().number % kLanes;
     Warp& warp = machine.warps[Running().number / kLanes];
     if ((mask >> lane & 1U) == 0U) {
@@ -482,7 +448,6 @@ Gathering const* Gather(char const* what, uint32_t mask, void const* brought, vo
 }
 
 void Dismiss() {
-    Unwatched const unwatched;
     Warp& warp = machine.warps[Running().number / kLanes];
     uint32_t const first = Running().number / kLanes * kLanes;
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
@@ -493,53 +458,36 @@ void Dismiss() {
     warp.arrived = 0;
 }
 
-void CopyAsync(void* shared, void const* global, bool present) {
-    Copy const copy{shared, global, present};
-    bool now = false;
-    {
-        Unwatched const unwatched;
-        Thread& self = Running();
-        if (reinterpret_cast<uintptr_t>(shared) % kCopyBytes != 0 ||
-            reinterpret_cast<uintptr_t>(global) % kCopyBytes != 0) {
-            Die("an asynchronous copy is not aligned to 16 bytes");
-        }
-        if (!InSharedMemory(shared)) {
-            Die("an asynchronous copy ends outside shared memory");
-        }
-        self.open.push_back(copy);
-        now = machine.schedule.landing == Landing::kEarly;
+bool AddCopy(Copy const& copy) {
+    auto const misaligned = [](void const* address) { return reinterpret_cast<uintptr_t>(address) % kCopyBytes != 0; };
+    if (misaligned(copy.shared) || misaligned(copy.global)) {
+        Die("an asynchronous copy is not aligned to 16 bytes");
     }
-    if (now) {
-        Land(copy);
+    if (!InSharedMemory(copy.shared)) {
+        Die("an asynchronous copy ends outside shared memory");
     }
+    Running().open.push_back(copy);
+    return machine.schedule.landing == Landing::kEarly;
 }
 
 void CommitCopies() {
-    Unwatched const unwatched;
     Thread& self = Running();
     self.groups.push_back(std::move(self.open));
     self.open.clear();
 }
 
-void WaitCopies(int32_t pending) {
+std::vector<Copy> TakeCopies(int32_t pending) {
     std::vector<Copy> landing;
-    {
-        Unwatched const unwatched;
-        Thread& self = Running();
-        for (; static_cast<int64_t>(self.groups.size()) > pending; self.groups.pop_front()) {
-            landing.insert(landing.end(), self.groups.front().begin(), self.groups.front().end());
-        }
-        if (machine.schedule.landing == Landing::kEarly) {
-            landing.clear();
-        }
+    auto& groups = Running().groups;
+    for (; static_cast<int64_t>(groups.size()) > pending; groups.pop_front()) {
+        landing.insert(landing.end(), groups.front().begin(), groups.front().end());
     }
-    // Reads and writes of the thread that asked for the copy, at the latest moment.
-    for (Copy const& copy : landing) {
-        Land(copy);
+    if (machine.schedule.landing == Landing::kEarly) {
+        landing.clear();  // they have
     }
+    return landing;
 }
 
 int32_t Lane() { return static_cast<int32_t>(Running().number % kLanes); }
 
-}  // namespace emulation
-}  // namespace edgeformer
+}  // namespace edgeformer::emulation

@@ -15,7 +15,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
+#include <vector>
 
 #include "sanitizers.h"
 
@@ -23,6 +25,7 @@ namespace edgeformer::emulation {
 
 inline constexpr int32_t kLanes = 32;
 inline constexpr uint32_t kAllLanes = 0xffffffffU;
+inline constexpr size_t kCopyBytes = 16;  // of an asynchronous copy
 
 struct Point {
     uint32_t x = 1;
@@ -126,9 +129,9 @@ void Dismiss();
 // takes from what they all bring.
 template <class In, class Out, class Combine>
 Out Collective(char const* what, uint32_t mask, In const& in, Combine combine) {
-    Unwatched const unwatched;
     Out out{};
     if (Gathering const* all = Gather(what, mask, &in, &out)) {
+        Unwatched const unwatched;  // that it reads and writes other threads' registers is no race
         In const* brought[kLanes];
         Out* taken[kLanes];
         for (int32_t lane = 0; lane < kLanes; ++lane) {
@@ -162,11 +165,38 @@ T Shuffle(char const* what, uint32_t mask, T const& value, int32_t source) {
     });
 }
 
-// Asynchronous copies into shared memory, 16 bytes each; one that is not `present` writes zeros and reads nothing. A
-// copy belongs to the group that the thread's next commit closes; waiting leaves the `pending` latest groups open.
-void CopyAsync(void* shared, void const* global, bool present);
+// An asynchronous copy of 16 bytes into shared memory; one that is not `present` writes zeros and reads nothing.
+struct Copy {
+    void* shared;
+    void const* global;
+    bool present;
+
+    // Here, not in emulator.cpp, so that the sanitizers see it as the running thread's.
+    void Land() const {
+        if (present) {
+            std::memcpy(shared, global, kCopyBytes);
+        } else {
+            std::memset(shared, 0, kCopyBytes);
+        }
+    }
+};
+// Notes a copy as part of the group that the thread's next commit closes. Returns whether it must land now.
+bool AddCopy(Copy const& copy);
 void CommitCopies();
-void WaitCopies(int32_t pending);
+// Closes all but the `pending` latest groups, and returns the copies that must land now.
+std::vector<Copy> TakeCopies(int32_t pending);
+
+inline void CopyAsync(void* shared, void const* global, bool present) {
+    Copy const copy{shared, global, present};
+    if (AddCopy(copy)) {
+        copy.Land();
+    }
+}
+inline void WaitCopies(int32_t pending) {
+    for (Copy const& copy : TakeCopies(pending)) {
+        copy.Land();
+    }
+}
 
 // Index of the running thread's lane in its warp.
 int32_t Lane();

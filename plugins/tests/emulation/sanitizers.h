@@ -5,10 +5,12 @@
 #include <cstddef>
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-#if defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__) && !defined(EDGEFORMER_WATCHES_THREADS)
+#define EDGEFORMER_WATCHES_THREADS 1
+#endif
+#if defined(EDGEFORMER_WATCHES_THREADS)
 #include <sanitizer/tsan_interface.h>
 extern "C" {
 // In the runtime, but in no header.
@@ -28,16 +30,12 @@ inline void StartSwitch(void** fake_stack, void const* stack, size_t bytes) {
 inline void FinishSwitch(void* fake_stack, void const** old_stack, size_t* old_bytes) {
     __sanitizer_finish_switch_fiber(fake_stack, old_stack, old_bytes);
 }
-inline void PoisonMemory(void* begin, size_t bytes) { __asan_poison_memory_region(begin, bytes); }
-inline void UnpoisonMemory(void* begin, size_t bytes) { __asan_unpoison_memory_region(begin, bytes); }
 #else
 inline void StartSwitch(void**, void const*, size_t) {}
 inline void FinishSwitch(void*, void const**, size_t*) {}
-inline void PoisonMemory(void*, size_t) {}
-inline void UnpoisonMemory(void*, size_t) {}
 #endif
 
-#if defined(__SANITIZE_THREAD__)
+#if defined(EDGEFORMER_WATCHES_THREADS)
 inline constexpr bool kWatchesThreads = true;
 inline void* CurrentThread() { return __tsan_get_current_fiber(); }
 inline void* MakeThread() { return __tsan_create_fiber(0); }
@@ -50,7 +48,8 @@ inline void* MakeThread() { return __tsan_create_fiber(0); }
 inline void Release(void* token) { __tsan_release(token); }
 inline void Acquire(void* token) { __tsan_acquire(token); }
 
-// Memory accesses in its scope belong to the emulation, not to the program that is watched.
+// Memory accesses in its scope, and what it allocates and frees, belong to the emulation, not to the program under
+// test.
 class Unwatched {
 public:
     Unwatched() {
