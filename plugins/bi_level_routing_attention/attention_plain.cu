@@ -11,7 +11,7 @@ constexpr int32_t kMaxWarps = 8;             // of a block
 constexpr int32_t kKeysPerTile = kWarpSize;  // one key per lane
 constexpr int32_t kSlab = 32;                // query and key channels in shared memory at a time
 constexpr int32_t kKeyStride = kSlab + 4;    // spreads the lanes' 16-byte reads over all banks
-constexpr int32_t kMinBlocks = 2;            // of a multiprocessor; left to itself, ptxas makes room for a third one by spilling
+constexpr int32_t kMinBlocks = 2;  // of a multiprocessor; left to itself, ptxas makes room for a third one by spilling
 constexpr int32_t kMaxValuesPerLane = 4;
 
 struct AttentionArguments {

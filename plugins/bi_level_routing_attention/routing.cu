@@ -153,8 +153,8 @@ private:
         }
     }
 
-    // Mean query, and after it mean key, of a region of the block's image. The offset has 32 bits because a thread keeps
-    // a dozen of them.
+    // Mean query, and after it mean key, of a region of the block's image. The offset has 32 bits because a thread
+    // keeps a dozen of them.
     __device__ float const* Mean(int32_t region) const {
         int32_t const row = region < a_.regions ? region : a_.regions - 1;
         return image_means_ + static_cast<uint32_t>(row * 2 * a_.qk_dim);
