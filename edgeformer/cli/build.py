@@ -33,6 +33,9 @@ from edgeformer.cli._progress import StageProgress
     "--max-drop", type=click.FloatRange(min=0), help="Points of top-1 accuracy that INT8 may lose.  [default: 1]"
 )
 @click.option("--plugin/--no-plugin", default=True, help="Put the fused plugin into the engine.  [default: plugin]")
+@click.option(
+    "--embed-plugin", is_flag=True, help="Put the plugin library into the engine file, so that this one file is enough."
+)
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Limit of TensorRT's workspace, in MiB.")
 @click.option("--output", "-o", type=output_path, required=True, help="Folder of the bundle.")
 @common_options

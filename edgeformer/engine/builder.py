@@ -82,7 +82,7 @@ def build_engine(
     workspace_bytes: int | None = None,
     timing_cache: Path | None = None,
     on_progress: OnProgress | None = None,
-    serialize_plugin: bool = False,
+    embed_plugin: bool = False,
 ) -> EngineBuild:
     """Build an engine; strongly typed, so every type is the graph's.
 
@@ -96,10 +96,12 @@ def build_engine(
         timing_cache: file with TensorRT's kernel timings, read if there and written afterwards. TensorRT-RTX times
             nothing when it builds, so for it the file is neither read nor written, and the report warns.
         on_progress: called with (phase, steps done, steps in all); returning ``False`` cancels the build.
-        serialize_plugin: put the plugin library into the engine.
+        embed_plugin: put the plugin library into the engine, so that one file is enough to run it; otherwise the
+            library has to be loaded before the engine is. The engine grows by the library's size.
 
     Raises:
-        InputError: shapes that do not fit the graph, a model that TensorRT cannot parse, an unusable timing cache.
+        InputError: shapes that do not fit the graph, a model that TensorRT cannot parse, an unusable timing cache,
+            a plugin to embed and none to use.
         EnvironmentFault: TensorRT, the plugin library, or the GPU that the target needs is missing.
         GateMissed: the engine has not one plugin layer for each op node.
         BuildFailed: TensorRT does not build the network, or ended its process.
@@ -107,6 +109,8 @@ def build_engine(
     """
     shapes = shape_ranges(model, batch, input_shapes)
     op_nodes = count_op_nodes(model.graph)
+    if embed_plugin and not use_plugin:
+        raise InputError("embed_plugin=True with use_plugin=False: there is no plugin to embed")
     can_build(target, raise_error=True)
     backend = require_backend(target.flavour, target.tensorrt_minimum, target.tensorrt_below)
     library = require_plugin_library(target.sm) if use_plugin and op_nodes else None
@@ -129,7 +133,7 @@ def build_engine(
                 use_plugin=use_plugin,
                 plugin_library=library.path if library else None,
                 plugin_aux=library.aux_path if library else None,
-                serialize_plugin=serialize_plugin,
+                embed_plugin=embed_plugin,
                 workspace_bytes=workspace_bytes,
                 timing_cache=timing_cache.absolute() if caching and timing_cache and timing_cache.exists() else None,
                 timing_cache_out=folder / "timing.cache" if caching else None,
@@ -160,6 +164,7 @@ def build_engine(
             "engine_bytes": len(serialized),
             "op_nodes": op_nodes,
             "plugin_version": library.metadata.version if library else None,
+            "plugin_embedded": embed_plugin and library is not None,
             "peak_host_bytes": peak,
             "profile": shapes,
             "warnings": tuple(warnings),

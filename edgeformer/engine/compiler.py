@@ -31,10 +31,11 @@ _LISTED_LAYER = re.compile(r"^Name: .*?, LayerType: (\w+)", re.MULTILINE)
 # A plugin is a "custom_layer" in what TensorRT-RTX 1.7 compiles, a "PluginV3" where it stays a layer of its own.
 _PLUGIN_KIND = re.compile("custom_layer|Plugin.*", re.IGNORECASE)
 _KEEP = re.compile(f"^{_LISTING}|{_ACTIVATIONS.pattern}|{_WEIGHTS.pattern}")
-# Not worth a warning: our creator has defaults for the attributes of INT8 inputs, and the nodes of the op's body have
-# the same names in every place the parser inlines it.
+# Not worth a warning: our creator has defaults for the attributes of INT8 inputs and of LePE, and the nodes of the op's
+# body have the same names in every place the parser inlines it.
 _HARMLESS = re.compile(
-    r"Attribute (q_scale|k_scale|v_scale|output_type) not found in plugin node|A node named .* already exists"
+    r"Attribute (q_scale|k_scale|v_scale|output_type|lepe_kernel|dim) not found in plugin node"
+    r"|A node named .* already exists"
 )
 # After any parser error TensorRT-RTX looks for a GPU and adds that there is none; an ahead-of-time build needs none.
 _NO_DRIVER = re.compile("catchCudaError|ScopedCudaStream")
@@ -219,7 +220,7 @@ def _config(
             profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
         if config.add_optimization_profile(profile) < 0:
             raise BuildFailed(_explain("TensorRT does not accept the range of shapes", messages, job))
-    if job.serialize_plugin and job.plugin_library is not None:
+    if job.embed_plugin and job.plugin_library is not None:
         config.plugins_to_serialize = [str(job.plugin_library)]
     if job.timing_cache_out is not None:
         content = job.timing_cache.read_bytes() if job.timing_cache is not None else b""

@@ -31,7 +31,7 @@ class BuildJob(_Record):
         use_plugin: take the plugin for them; otherwise their ONNX body.
         plugin_library: the library to load, if any.
         plugin_aux: the library to load before it, if any.
-        serialize_plugin: put the plugin library into the engine.
+        embed_plugin: put the plugin library into the engine, so that one file is enough to run it.
         workspace_bytes: limit of the workspace pool; ``None`` leaves TensorRT's own, all of the GPU's memory.
         timing_cache: file to start from; ``None`` without one.
         timing_cache_out: where the child puts the timing cache; ``None`` if none is wanted.
@@ -47,7 +47,7 @@ class BuildJob(_Record):
     use_plugin: bool
     plugin_library: Path | None
     plugin_aux: Path | None
-    serialize_plugin: bool
+    embed_plugin: bool
     workspace_bytes: int | None
     timing_cache: Path | None
     timing_cache_out: Path | None
@@ -105,6 +105,7 @@ class EngineReport(Compiled):
         op_nodes: op nodes of the graph.
         plugin: plugin layers, and the evidence.
         plugin_version: version of the plugin library; ``None`` if no plugin was taken.
+        plugin_embedded: the plugin library is in the engine, and need not be loaded before it.
         activation_bytes: device memory for activations, as the builder's log gives it; ``None`` if it gave none.
         weight_bytes: device memory for weights, in the same way.
         build_seconds: wall-clock time of parsing and building.
@@ -121,5 +122,6 @@ class EngineReport(Compiled):
     engine_bytes: int
     op_nodes: int
     plugin_version: str | None
+    plugin_embedded: bool = False
     peak_host_bytes: int
     profile: dict[str, ShapeRange]

@@ -67,6 +67,9 @@ def main(folder: Path) -> int:
     _die_with_parent(folder)
     try:
         job = BuildJob.model_validate_json((folder / JOB_FILE).read_text(encoding="utf-8"))
+        if job.ahead_of_time:
+            # A GPU that is here need not be the target's, and neither kernels nor anything else may be chosen by it.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         trt = import_backend(require_backend(job.flavour))
         messages = MessageLog(forward=lambda severity, text: channel.send("message", severity=severity, text=text))
         compiled = compile_engine(

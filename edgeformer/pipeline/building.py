@@ -53,6 +53,7 @@ def build(
     calibration_images: int = CALIBRATION_IMAGES,
     max_drop: float | None = None,
     use_plugin: bool = True,
+    embed_plugin: bool = False,
     workspace_bytes: int | None = None,
     observer: Observer | None = None,
 ) -> BuildResult:
@@ -75,6 +76,8 @@ def build(
         calibration_images: use at most this many images of ``data``.
         max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
         use_plugin: put the fused plugin into the engine; otherwise TensorRT builds from the op's ONNX body.
+        embed_plugin: put the plugin library into the engine file, so that this one file is enough to run it; otherwise
+            the library lies beside the engine and has to be loaded before it.
         workspace_bytes: limit of TensorRT's workspace; default: no limit.
         observer: is told of the stages' progress.
 
@@ -97,6 +100,8 @@ def build(
         raise InputError("int8 needs calibration images: give --data with a folder of images, an .npy or an .npz file")
     if precision != "int8" and recipe is not None:
         raise InputError(f"a recipe says what to quantize; precision {precision} quantizes nothing")
+    if embed_plugin and not use_plugin:
+        raise InputError("--embed-plugin with --no-plugin: there is no plugin to embed")
     quantization = load_recipe(recipe or "default") if precision == "int8" else None
     source = model_source(
         model,
@@ -122,6 +127,7 @@ def build(
         recipe=quantization,
         max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
         use_plugin=use_plugin,
+        embed_plugin=embed_plugin,
         workspace_bytes=workspace_bytes,
         observer=observer or Observer(),
     )

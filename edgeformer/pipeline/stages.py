@@ -105,6 +105,7 @@ class BuildJob:
     recipe: Recipe | None
     max_drop: float
     use_plugin: bool
+    embed_plugin: bool
     workspace_bytes: int | None
     observer: Observer
     records: list[StageRecord] = field(default_factory=list, init=False)
@@ -268,7 +269,8 @@ class BuildJob:
             self._skip("engine", here.reason, left_to_do=_left_to_do(self.target, library, self.use_plugin))
             return
         library = find_plugin_library() if self.use_plugin else None
-        self._add_library(library)
+        beside = None if self.embed_plugin else library
+        self._add_library(beside)
         backend = find_backend(self.target.flavour)
         assert backend is not None  # can_build saw it
         files = [ENGINE, f"{ENGINE}.json"]
@@ -281,9 +283,10 @@ class BuildJob:
             batch=str(self.batch),
             tensorrt=backend.version,
             plugin=None if library is None else sha256_of_file(library.path),
+            embed_plugin=self.embed_plugin,
             workspace=self.workspace_bytes,
         )
-        self._engine_parity(None if library is None else library.path)
+        self._engine_parity(None if beside is None else beside.path)
 
     def _add_library(self, library: PluginLibrary | None) -> None:
         """Put the plugin library that the engine needs into the bundle."""
@@ -302,6 +305,7 @@ class BuildJob:
             target=self.target,
             batch=self.batch,
             use_plugin=self.use_plugin,
+            embed_plugin=self.embed_plugin,
             workspace_bytes=self.workspace_bytes,
             on_progress=lambda phase, done, total: self.observer.progressed("engine", phase, done, total),
         )

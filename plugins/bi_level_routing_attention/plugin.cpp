@@ -84,6 +84,12 @@ void RequireLepeDims(LepeAttributes const& lepe, nvinfer1::Dims const& weight, n
     }
 }
 
+void RequireDim(LepeAttributes const& lepe, int64_t value_channels) {
+    if (value_channels != lepe.dim) {
+        throw std::invalid_argument(Text("got ", value_channels, " value channels; the attribute says dim=", lepe.dim));
+    }
+}
+
 void RequireOutputShape(nvinfer1::Dims const& dims, Params const& params) {
     if (!SameDims(dims, {params.batch, params.height, params.width, params.dim})) {
         throw std::invalid_argument(Text("the output's shape ", Describe(dims), " does not follow from the input's"));
@@ -208,6 +214,10 @@ int32_t Plugin::getOutputShapes(DimsExprs const* inputs, int32_t input_count, Di
         CheckConstant(qkv.d[kWidthAxis], "W", attributes_.regions);
         if (attributes_.lepe) {
             CheckConstantLepe(*attributes_.lepe, inputs[kLepeWeight], inputs[kLepeBias]);
+            nvinfer1::IDimensionExpr const& channels = *qkv.d[kChannelAxis];
+            if (channels.isConstant()) {
+                RequireDim(*attributes_.lepe, channels.getConstantValue() - int64_t{2} * attributes_.qk_dim);
+            }
         }
         outputs[kOutput] = qkv;
         outputs[kOutput].d[kChannelAxis] = builder.operation(DimensionOperation::kSUB, *qkv.d[kChannelAxis],
@@ -353,10 +363,7 @@ Params Plugin::CheckedParams(PluginTensorDesc const* inputs, DataType output_typ
             }
         }
         RequireLepeDims(*attributes_.lepe, inputs[kLepeWeight].dims, inputs[kLepeBias].dims);
-        if (params.dim != attributes_.lepe->dim) {
-            throw std::invalid_argument(
-                Text("got ", params.dim, " value channels; the attribute says dim=", attributes_.lepe->dim));
-        }
+        RequireDim(*attributes_.lepe, params.dim);
     }
     return params;
 }

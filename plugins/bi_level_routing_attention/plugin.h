@@ -27,8 +27,11 @@ inline constexpr char kPluginNamespace[] = "";
 // and sums over linear [N, H, W, C] tensors, so nothing is reformatted.
 //
 // Tactics are the variants of the attention kernel (variants.h) that run every shape of the profile on the GPU at hand;
-// TensorRT times them. Where it does not, because an engine is built ahead of time or there is but one, tactic 0 leaves
-// the choice to the library's table when the engine runs, on the GPU that it runs on.
+// TensorRT times them. Where there is no GPU or but one variant, none is offered, and tactic 0 leaves the choice to the
+// library's table when the engine runs, on the GPU that it runs on. TensorRT-RTX 1.7 builds ahead of time: it calls
+// neither setTactic nor onShapeChange nor enqueue, stores what is offered, and names the first as the one to run; so
+// the best comes first, and edgeformer hides the GPUs of the machine it builds on (engine/worker.py), which need not be
+// the engine's.
 //
 // An instance belongs to one execution context (attachToContext clones), and TensorRT runs a context on one thread at a
 // time; instances share nothing that changes.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,11 +95,26 @@ def test_without_the_plugin_the_body_is_built(rtx30: Target, monkeypatch: pytest
     assert again.parsed_layers == report.parsed_layers
 
 
+def test_ahead_of_time_the_kernel_is_chosen_when_the_engine_runs(rtx30: Target, plugin_library: PluginLibrary) -> None:
+    """Whatever GPU is here, the plugin sees none and offers no tactics: the engine names number 0, the table's choice.
+
+    That a name in the engine ends in the tactic is what TensorRT-RTX 1.7 does.
+    """
+    engine = build_engine(attention_model(1), target=rtx30, batch=RANGE).serialized
+    assert re.findall(rb'tactic_id="attention0_\d+_(\d+)"', engine) == [b"0"]
+
+
 def test_plugin_can_travel_in_the_engine(rtx30: Target, plugin_library: PluginLibrary) -> None:
     plain = build_engine(attention_model(1), target=rtx30, batch=ONE)
-    packed = build_engine(attention_model(1), target=rtx30, batch=ONE, serialize_plugin=True)
-    library = plugin_library.path.stat().st_size
-    assert packed.report.engine_bytes - plain.report.engine_bytes == pytest.approx(library, rel=0.01)
+    packed = build_engine(attention_model(1), target=rtx30, batch=ONE, embed_plugin=True)
+    library = plugin_library.path.read_bytes()
+    assert library in packed.serialized
+    assert library not in plain.serialized
+    assert (packed.report.plugin_embedded, plain.report.plugin_embedded) == (True, False)
+    without = build_engine(linear_model(3), target=rtx30, batch=BatchProfile.parse("3"), embed_plugin=True)
+    assert without.report.plugin_embedded is False
+    with pytest.raises(InputError, match="embed_plugin=True with use_plugin=False"):
+        build_engine(attention_model(1), target=rtx30, batch=ONE, use_plugin=False, embed_plugin=True)
 
 
 def test_every_rtx_target_builds(plugin_library: PluginLibrary) -> None:

@@ -31,7 +31,7 @@ def make_job(folder: Path, model: onnx.ModelProto, *, library: PluginLibrary | N
         "use_plugin": library is not None,
         "plugin_library": library.path if library else None,
         "plugin_aux": library.aux_path if library else None,
-        "serialize_plugin": False,
+        "embed_plugin": False,
         "workspace_bytes": None,
         "timing_cache": None,
         "timing_cache_out": None,

@@ -16,6 +16,7 @@ from edgeformer.bundle import open_bundle
 from edgeformer.data import Preprocessing
 from edgeformer.engine import plugin_library
 from edgeformer.engine.devices import Gpu, GpuSurvey
+from edgeformer.engine.plugin_library import find_plugin_library
 from edgeformer.errors import EnvironmentFault, GateMissed, InputError
 from edgeformer.graph.onnx_files import load_model, save_model
 from edgeformer.graph.types import to_float_type
@@ -185,6 +186,20 @@ def test_without_the_plugin_the_engine_comes_from_the_body(nano_onnx: Path, tmp_
     assert engine.verdict == "not judged"
     assert engine.note == "built from the op's ONNX body, without the plugin"
     assert "libedgeformer_plugins.so" not in result.manifest.files
+
+
+def test_the_plugin_library_can_lie_in_the_engine(nano_onnx: Path, tmp_path: Path) -> None:
+    library = find_plugin_library()
+    assert library is not None
+    bundle = tmp_path / "bundle"
+    result = build(nano_onnx, output=bundle, target="rtx-30", embed_plugin=True)
+    assert library.path.read_bytes() in (bundle / "model.engine").read_bytes()
+    assert not [name for name in result.manifest.files if name.startswith("lib")]
+    engine = result.manifest.stage("engine")
+    assert engine is not None
+    assert engine.details["plugin_embedded"] is True
+    with pytest.raises(InputError, match="--embed-plugin with --no-plugin"):
+        build(nano_onnx, output=bundle, target="rtx-30", use_plugin=False, embed_plugin=True)
 
 
 def test_a_graph_of_fixed_batch(nano_onnx: Path, tmp_path: Path) -> None:

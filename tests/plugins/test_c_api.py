@@ -1,4 +1,5 @@
-"""plugins/c_api.h over the emulated kernels: the header in C, struct versions, and every bad use."""
+"""plugins/c_api.h: the header in C, struct versions, and every bad use, over the emulated kernels; and that the real
+library does the same as far as that needs no GPU."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeformer.engine.devices import find_gpus
 from tests.plugins import c_api
 from tests.plugins.conftest import ROOT
 
@@ -292,3 +294,23 @@ def test_no_gpu_is_a_cuda_error(library: ctypes.CDLL) -> None:
     finally:
         library.edgeformerEmulateDevice(ctypes.byref(c_api.ORIN))
     assert call.run(library) == c_api.SUCCESS
+
+
+def test_the_real_library_needs_no_gpu_to_plan(plugin_library: Path) -> None:
+    real = c_api.load(plugin_library)
+    layout, plan = c_api.Workspace(), c_api.Plan()
+    problem = ctypes.byref(c_api.Problem(**PROBLEM))
+    assert real.edgeformerBiLevelRoutingAttentionWorkspace(problem, ctypes.byref(layout)) == c_api.SUCCESS
+    assert layout.bytes == MEANS_BYTES + ROUTING_BYTES
+    status = real.edgeformerBiLevelRoutingAttentionPlan(problem, ctypes.byref(c_api.ORIN), ctypes.byref(plan))
+    assert status == c_api.SUCCESS
+    assert c_api.PLAIN in plan.variants[: plan.variant_count]
+
+
+@pytest.mark.skipif(bool(find_gpus().gpus), reason="there is a GPU")
+def test_the_real_library_says_that_there_is_no_gpu(plugin_library: Path) -> None:
+    real = c_api.load(plugin_library)
+    c_api.take_errors(real)
+    assert Call().run(real) == c_api.CUDA_ERROR
+    message = c_api.take_errors(real)
+    assert message.startswith("edgeformerBiLevelRoutingAttention: looking for a CUDA device failed: cudaError")

@@ -6,9 +6,10 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.ops.bi_level_routing_attention import Attributes, with_function
 
@@ -16,6 +17,7 @@ trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed:
 
 FLOAT_ATTRIBUTES: dict[str, Any] = {"num_heads": 2, "regions": 7, "topk": 4, "qk_dim": 64, "scale": 0.125}
 INT8_SCALES = {"q_scale": 0.02, "k_scale": 0.03, "v_scale": 0.01}
+LEPE_ATTRIBUTES = {**FLOAT_ATTRIBUTES, "lepe_kernel": 5, "dim": 64}
 SHAPE = ("n", 28, 28, 192)
 
 
@@ -74,16 +76,43 @@ def builder(plugin_library: Path) -> Builder:
 
 
 def op_model(
-    attributes: dict[str, Any], input_type: int, output_type: int, shape: tuple[Any, ...] = SHAPE, nodes: int = 1
+    attributes: dict[str, Any],
+    input_type: int,
+    output_type: int,
+    shape: tuple[Any, ...] = SHAPE,
+    nodes: int = 1,
+    *,
+    quantized_from: int | None = None,
+    lepe_shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+    lepe_type: int | None = None,
 ) -> onnx.ModelProto:
-    """``nodes`` op nodes that read the same input."""
+    """``nodes`` op nodes that read the same input.
+
+    Args:
+        quantized_from: type of the model's input, which a QuantizeLinear makes the nodes' INT8 input of.
+        lepe_shapes: shapes of LePE's weight and bias where they are not the op's.
+        lepe_type: their type where it is not the output's.
+    """
     op = Attributes(**attributes)
     outputs = [f"y{i}" for i in range(nodes)]
+    weights, lepe, quantize = [], {}, []
+    if op.lepe_kernel is not None and op.dim is not None:
+        right = ((op.lepe_kernel, op.lepe_kernel, op.dim), (op.dim,))
+        dtype = helper.tensor_dtype_to_np_dtype(lepe_type or output_type)
+        for name, size in zip(("lepe_weight", "lepe_bias"), lepe_shapes or right, strict=True):
+            weights.append(numpy_helper.from_array(np.ones(size, dtype), name))
+            lepe[name] = name
+    if quantized_from is not None:
+        weights.append(helper.make_tensor("step", quantized_from, [], [0.02]))
+        weights.append(helper.make_tensor("zero", TensorProto.INT8, [], [0]))
+        quantize.append(helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["xq"]))
+    qkv = "xq" if quantize else "x"
     graph = helper.make_graph(
-        [op.make_node("x", output, f"attn_{output}") for output in outputs],
+        [*quantize, *(op.make_node(qkv, output, f"attn_{output}", **lepe) for output in outputs)],
         "test",
-        [helper.make_tensor_value_info("x", input_type, shape)],
+        [helper.make_tensor_value_info("x", quantized_from or input_type, shape)],
         [helper.make_tensor_value_info(output, output_type, None) for output in outputs],
+        weights,
     )
     return with_function(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
 
@@ -122,24 +151,49 @@ def test_float_engines(builder: Builder, onnx_type: int, tensorrt_type: str) -> 
 )
 def test_int8_engines(builder: Builder, output_type: int, tensorrt_type: str) -> None:
     """FP16 activations, quantized straight into the op."""
-    attributes = Attributes(**FLOAT_ATTRIBUTES, **INT8_SCALES, output_type=output_type)
-    graph = helper.make_graph(
-        [
-            helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["xq"]),
-            attributes.make_node("xq", "y", "attn"),
-        ],
-        "test",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, SHAPE)],
-        [helper.make_tensor_value_info("y", output_type, None)],
-        [
-            helper.make_tensor("step", TensorProto.FLOAT16, [], [0.02]),
-            helper.make_tensor("zero", TensorProto.INT8, [], [0]),
-        ],
-    )
-    network = builder.parse(with_function(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])))
+    attributes = {**FLOAT_ATTRIBUTES, **INT8_SCALES, "output_type": output_type}
+    network = builder.parse(op_model(attributes, TensorProto.INT8, output_type, quantized_from=TensorProto.FLOAT16))
     assert plugin_layers(network) == 1
     assert network.get_output(0).dtype == getattr(trt.DataType, tensorrt_type)
     assert builder.build(network) is not None
+
+
+@pytest.mark.parametrize(
+    "onnx_type", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16], ids=["fp32", "fp16", "bf16"]
+)
+def test_lepe_engines(builder: Builder, onnx_type: int) -> None:
+    """Weight and bias are constants of the network; height and width are free as well."""
+    network = builder.parse(op_model(LEPE_ATTRIBUTES, onnx_type, onnx_type, ("n", "h", "w", 192), nodes=2))
+    assert plugin_layers(network) == 2
+    assert tuple(network.get_output(0).shape) == (-1, -1, -1, 64)
+    engine = builder.build(network, shapes=((1, 7, 14, 192), (4, 28, 28, 192), (8, 56, 49, 192)))
+    assert engine is not None
+    assert b"lepe_kernel" in engine
+
+
+def test_lepe_engine_from_int8(builder: Builder) -> None:
+    """Weight and bias are of the output's type."""
+    attributes = {**LEPE_ATTRIBUTES, **INT8_SCALES, "output_type": TensorProto.FLOAT16}
+    model = op_model(attributes, TensorProto.INT8, TensorProto.FLOAT16, quantized_from=TensorProto.FLOAT16)
+    network = builder.parse(model)
+    assert plugin_layers(network) == 1
+    assert builder.build(network) is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lepe_shapes": ((3, 3, 64), (64,))}, "got a LePE weight [3, 3, 64] and bias [64]; with lepe_kernel=5"),
+        ({"lepe_shapes": ((5, 5, 64), (32,))}, "and bias [32]"),
+        ({"lepe_type": TensorProto.FLOAT}, "the LePE weight and bias must have the type of the output"),
+        ({"shape": ("n", 28, 28, 160)}, "got 32 value channels; the attribute says dim=64"),
+    ],
+    ids=["kernel", "bias", "type", "dim"],
+)
+def test_lepe_that_does_not_fit_is_refused_while_parsing(builder: Builder, changes: dict[str, Any], words: str) -> None:
+    model = op_model(LEPE_ATTRIBUTES, TensorProto.FLOAT16, TensorProto.FLOAT16, **changes)
+    assert builder.parse(model) is None
+    assert words in builder.plugin_errors()
 
 
 def test_symbolic_height_and_width(builder: Builder) -> None:

@@ -31,6 +31,19 @@ TEST(Plugin, TheLibraryExportsOneCreator) {
     EXPECT_EQ(std::string(Creator().getInterfaceInfo().kind), "PLUGIN CREATOR_V3ONE");
 }
 
+// The versions that TensorRT 10.3 knows: with later headers, too, the plugin must not ask for more.
+TEST(Plugin, InterfacesAreThoseOfTheOldestTensorRt) {
+    auto const plugin = Fields::Float().Create();
+    auto const version = [](nvinfer1::InterfaceInfo const& info) {
+        return std::string(info.kind) + " " + std::to_string(info.major) + "." + std::to_string(info.minor);
+    };
+    EXPECT_EQ(version(plugin->getInterfaceInfo()), "PLUGIN 1.0");
+    EXPECT_EQ(version(CoreOf(*plugin).getInterfaceInfo()), "PLUGIN_V3ONE_CORE 1.0");
+    EXPECT_EQ(version(BuildOf(*plugin).getInterfaceInfo()), "PLUGIN_V3ONE_BUILD 1.0");
+    EXPECT_EQ(version(RuntimeOf(*plugin).getInterfaceInfo()), "PLUGIN_V3ONE_RUNTIME 1.0");
+    EXPECT_EQ(version(Creator().getInterfaceInfo()), "PLUGIN CREATOR_V3ONE 1.0");
+}
+
 TEST(Plugin, TheCreatorNamesItsFieldsAndTheirTypes) {
     PluginFieldCollection const& names = *Creator().getFieldNames();
     std::string text;
