@@ -28,7 +28,10 @@ struct AttentionPlan {
     int32_t head_dim = 0;      // channels of a head in shared memory, padded; 0: plain
     int32_t warps = 0;         // of a block
     int32_t heads = 0;         // of a block
-    int32_t stages = 0;        // gather: buffers of 64 keys; 0: all keys of the region at once
+    int32_t stages = 0;        // gather: buffers of 64 keys, as many as the region has keys for, or a ring
+    bool one_stage = false;    // gather: the kernel for up to 64 keys
+    int32_t passes = 0;        // gather: tiles of 16 queries that a warp takes one after another
+    int32_t parts = 0;         // gather: blocks that share the queries of a region
     int32_t splits = 0;        // resident: blocks that share the queries of an image's head
     int32_t shared_bytes = 0;  // of a block
     int64_t blocks = 0;

@@ -13,6 +13,13 @@
 
 namespace edgeformer {
 
+// Whether the kernels for tensor cores are compiled: they need compute capability 8.0.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+inline constexpr bool kTensorCores = false;
+#else
+inline constexpr bool kTensorCores = true;
+#endif
+
 // All kernels use this one symbol, never static __shared__ arrays, so that the emulation can give every block fresh,
 // poisoned memory of the exact size that was asked for.
 extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];

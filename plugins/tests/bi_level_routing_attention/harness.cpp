@@ -12,7 +12,6 @@
 #include <sstream>
 
 #include "bi_level_routing_attention/problem.h"
-#include "bi_level_routing_attention/variants.h"
 
 namespace edgeformer::bi_level_routing_attention {
 namespace {
@@ -177,10 +176,11 @@ std::vector<unsigned char> EncodeInput(Params const& params, std::vector<double>
 }
 
 Outcome DecodeOutput(Params const& params, std::vector<unsigned char> const& bytes) {
-    return {{}, {}, Decoded(params.output_type, bytes), bytes};
+    return {{}, {}, Decoded(params.output_type, bytes), bytes, PlanAttention(params, kEmulatedDevice).variant};
 }
 
-Outcome RunKernels(Params params, std::vector<double> const& qkv, LepeValues const& lepe) {
+Outcome RunKernels(Params params, std::vector<double> const& qkv, LepeValues const& lepe,
+                   std::optional<AttentionPlan> const& plan) {
     std::vector<unsigned char> const input = Encoded(params.input_type, qkv);
     std::vector<unsigned char> const lepe_weight = Encoded(params.output_type, lepe.weight);
     std::vector<unsigned char> const lepe_bias = Encoded(params.output_type, lepe.bias);
@@ -196,25 +196,39 @@ Outcome RunKernels(Params params, std::vector<double> const& qkv, LepeValues con
     AssignWorkspace(params, workspace.data());
     EXPECT_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
     EXPECT_EQ(LaunchRouting(params, nullptr), cudaSuccess);
-    EXPECT_EQ(LaunchAttention(params, PlanAttention(params, kEmulatedDevice), nullptr), cudaSuccess);
+    AttentionPlan const chosen = plan ? *plan : PlanAttention(params, kEmulatedDevice);
+    outcome.variant = chosen.variant;
+    EXPECT_EQ(LaunchAttention(params, chosen, nullptr), cudaSuccess);
     outcome.means.assign(params.means, params.means + params.batch * regions * 2 * params.qk_dim);
     outcome.routing.assign(params.routing, params.routing + params.batch * regions * params.topk);
     outcome.output = Decoded(params.output_type, outcome.output_bytes);
     return outcome;
 }
 
-// FP32 rounding: a logit is off by a few roundings of its terms, and so are the weights, relatively.
+// FP32 rounding: a logit is off by a few roundings of its terms, and so are the weights, relatively. The kernels for
+// tensor cores round the weights relative to the largest, to FP16, or to BF16 with a BF16 input, and divide by the sum
+// of the rounded ones: that moves the result by at most that error of the distance between values.
 void CheckOutput(Params const& params, Outcome const& outcome, Reference const& reference) {
     double const unit = UnitRoundoff(params.output_type);
     double const arithmetic = std::ldexp(4., -24) * (reference.largest_logit + 8.) * reference.largest_value +
                               std::ldexp(16., -24) * reference.largest_lepe;
+    double weights = 0.;
+    if (outcome.variant != Variant::kPlain) {
+        bool const bfloat16 = params.input_type == ElementType::kBFloat16;
+        double const keys =
+            static_cast<double>(params.topk) * params.height * params.width / params.regions / params.regions;
+        weights = 2. * reference.largest_value *
+                  (UnitRoundoff(bfloat16 ? ElementType::kBFloat16 : ElementType::kFloat16) +
+                   (bfloat16 ? 0. : keys * Underflow(ElementType::kFloat16)));
+    }
     size_t wrong = 0;
     std::ostringstream first;
     EXPECT_EQ(outcome.output.size(), reference.output.size());
     for (size_t i = 0; i < reference.output.size(); ++i) {
         double const expected = reference.output[i];
         double const actual = outcome.output[i];
-        double const tolerance = 1.01 * unit * std::fabs(expected) + Underflow(params.output_type) + arithmetic;
+        double const tolerance =
+            1.01 * unit * std::fabs(expected) + Underflow(params.output_type) + arithmetic + weights;
         bool const same = std::isnan(expected) ? std::isnan(actual) : std::fabs(actual - expected) <= tolerance;
         if (!same && wrong++ == 0) {
             first << "output[" << i << "] = " << actual << ", expected " << expected << " +- " << tolerance;
@@ -226,9 +240,10 @@ void CheckOutput(Params const& params, Outcome const& outcome, Reference const& 
     }
 }
 
-void CheckAgainstReference(Params const& params, std::vector<double> const& qkv, LepeValues const& lepe) {
+void CheckAgainstReference(Params const& params, std::vector<double> const& qkv, LepeValues const& lepe,
+                           std::optional<AttentionPlan> const& plan) {
     Reference const reference = Compute(params, qkv, lepe);
-    Outcome const outcome = RunKernels(params, qkv, lepe);
+    Outcome const outcome = RunKernels(params, qkv, lepe, plan);
     CheckMeans(outcome.means, reference.means);
     EXPECT_EQ(outcome.routing, reference.routing);
     CheckOutput(params, outcome, reference);

@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bi_level_routing_attention/kernels.h"
 #include "bi_level_routing_attention/reference.h"
+#include "bi_level_routing_attention/variants.h"
 
 namespace edgeformer::bi_level_routing_attention {
 
@@ -55,16 +57,20 @@ struct Outcome {
     std::vector<int32_t> routing;
     std::vector<double> output;
     std::vector<unsigned char> output_bytes;
+    Variant variant = Variant::kPlain;
 };
 
-// An outcome without means and routing.
+// An outcome without means and routing, of the variant that the table gives.
 Outcome DecodeOutput(Params const& params, std::vector<unsigned char> const& bytes);
 
-// The three launches, on buffers of the exact sizes, in which everything is NaN before.
-Outcome RunKernels(Params params, std::vector<double> const& qkv, LepeValues const& lepe = {});
+// The three launches, on buffers of the exact sizes, in which everything is NaN before. Without a plan: the one that
+// the table gives on a GPU like Orin.
+Outcome RunKernels(Params params, std::vector<double> const& qkv, LepeValues const& lepe = {},
+                   std::optional<AttentionPlan> const& plan = {});
 
-// Checks routing for equality, means and output within the rounding of its type and of FP32 arithmetic.
-void CheckAgainstReference(Params const& params, std::vector<double> const& qkv, LepeValues const& lepe = {});
+// Checks routing for equality, means and output within the rounding of its type and of the kernels' arithmetic.
+void CheckAgainstReference(Params const& params, std::vector<double> const& qkv, LepeValues const& lepe = {},
+                           std::optional<AttentionPlan> const& plan = {});
 void CheckOutput(Params const& params, Outcome const& outcome, Reference const& reference);
 
 }  // namespace edgeformer::bi_level_routing_attention

@@ -13,6 +13,9 @@
 
 namespace edgeformer {
 
+// Whether the kernels for tensor cores are compiled.
+inline constexpr bool kTensorCores = true;
+
 inline unsigned char* SharedMemory() { return emulation::SharedMemory(); }
 
 // --- memory ---
