@@ -1,4 +1,4 @@
-"""plugins/c_api.h for ctypes, as thin as can be: what the tests of the library itself call it with."""
+"""plugins/c_api.h as it is, bad use included: what the tests of the library itself call it with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeformer.ops.bi_level_routing_attention import Attributes
+from edgeformer.ops.library import Device, Plan, Problem, Workspace
+
+__all__ = ["Device", "Plan", "Problem", "Workspace"]
 
 SUCCESS, UNSUPPORTED_PROBLEM, INVALID_BUFFER, CUDA_ERROR, INTERNAL_ERROR = range(5)
 AUTOMATIC, PLAIN, GATHER, RESIDENT = range(4)
@@ -20,46 +23,6 @@ TYPES: dict[np.dtype[Any], int] = {
     np.dtype(ml_dtypes.bfloat16): 2,
     np.dtype(np.int8): 3,
 }
-
-
-class _Struct(ctypes.Structure):
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**{"struct_size": ctypes.sizeof(type(self)), **values})
-
-
-def _fields(kind: Any, *names: str) -> list[tuple[str, Any]]:
-    return [(name, kind) for name in names]
-
-
-class Problem(_Struct):
-    _fields_ = (
-        _fields(ctypes.c_uint32, "struct_size")
-        + _fields(ctypes.c_int32, "input_type", "output_type", "batch", "height", "width", "num_heads", "regions")
-        + _fields(ctypes.c_int32, "topk", "qk_dim", "dim", "lepe_kernel", "variant", "programmatic_launch")
-        + _fields(ctypes.c_float, "scale", "q_scale", "k_scale", "v_scale")
-    )
-
-
-class Workspace(_Struct):
-    _fields_ = _fields(ctypes.c_uint32, "struct_size", "alignment") + _fields(
-        ctypes.c_uint64, "bytes", "means_offset", "means_bytes", "routing_offset", "routing_bytes"
-    )
-
-
-class Device(_Struct):
-    _fields_ = _fields(ctypes.c_uint32, "struct_size") + _fields(
-        ctypes.c_int32, "compute_capability", "max_shared_bytes", "multiprocessors"
-    )
-
-
-class Plan(_Struct):
-    _fields_ = (
-        _fields(ctypes.c_uint32, "struct_size")
-        + _fields(ctypes.c_int32, "variant", "variant_count")
-        + _fields(ctypes.c_int32 * 5, "variants")
-        + _fields(ctypes.c_int32, "head_dim", "warps", "heads", "stages", "splits", "shared_bytes")
-        + _fields(ctypes.c_int64, "blocks")
-    )
 
 
 ORIN = Device(compute_capability=87, max_shared_bytes=163 * 1024, multiprocessors=16)
