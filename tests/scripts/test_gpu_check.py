@@ -1,0 +1,180 @@
+"""The whole of `scripts/gpu_check` on a machine without a GPU: the kernels on the CPU, made-up times."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kernel_lab import cli, correctness, flow, render
+from kernel_lab.records import Report, load_report
+
+from .conftest import ROOT
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+class Rehearsal:
+    def __init__(self, path: Path, output: str) -> None:
+        self.path, self.output = path, output
+        self.report: Report = load_report(path)
+
+
+def rehearse(folder: Path, *words: str) -> tuple[int, str]:
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "gpu_check"), "--rehearse", "--output", str(folder), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory, emulated_kernels: Path) -> Rehearsal:
+    folder = tmp_path_factory.mktemp("rehearsal")
+    code, output = rehearse(folder, "--shape", "224 stage 2", "--batch", "2", "--library", str(emulated_kernels))
+    assert code == 0, output
+    (path,) = folder.glob("*.json")
+    return Rehearsal(path, output)
+
+
+def test_every_step_is_taken_and_says_how_it_ended(rehearsal: Rehearsal) -> None:
+    results = {phase.name: phase.status for phase in rehearsal.report.phases}
+    assert tuple(results) == ("build", *flow.PHASES)
+    assert {name for name, status in results.items() if status == "skipped"} == {"sanitizers", "tensorrt-rtx"}
+    assert "failed" not in results.values()
+    assert all(phase.note for phase in rehearsal.report.phases if phase.status == "skipped")
+
+
+def test_a_rehearsal_is_marked_as_one(rehearsal: Rehearsal) -> None:
+    assert rehearsal.report.kind == "rehearsal"
+    assert "rehearsal" in rehearsal.path.name
+    assert "rehearsal: build passed" in rehearsal.output
+    assert "(rehearsal: the times are made up)" in render.describe(rehearsal.report)
+    assert "(rehearsal)" in rehearsal.path.with_suffix(".svg").read_text()
+
+
+def test_all_types_were_compared_with_float64(rehearsal: Rehearsal) -> None:
+    cases = rehearsal.report.cases
+    assert {(case.input_type, case.output_type) for case in cases} == {
+        (kind.name, str(kind.output_type).removeprefix("torch.")) for kind in correctness.TYPES
+    }
+    assert {case.lepe_kernel for case in cases} == {0, 5}
+    for case in cases:
+        assert case.fault == ""
+        assert case.relative_error is not None
+        assert 0 < case.relative_error <= case.tolerance
+        assert case.routing_exact == case.routing_rows > 0
+
+
+def test_everything_was_timed(rehearsal: Rehearsal) -> None:
+    found = {(t.implementation, t.input_type, t.graph, t.lepe) for t in rehearsal.report.timings if not t.variant}
+    assert found == {
+        ("fused", "float16", True, "none"),
+        ("fused", "float16", False, "none"),
+        ("fused", "float16", True, "fused"),
+        ("fused", "float16", True, "conv"),
+        ("fused", "int8", True, "none"),
+        ("fused", "int8", True, "fused"),
+        *((name, "float16", graph, "none") for name in ("eager", "sdpa", "compile", "flex") for graph in (True, False)),
+    }
+    assert all(t.low_us <= t.median_us <= t.high_us for t in rehearsal.report.timings)
+    assert all(t.input_sets >= 2 for t in rehearsal.report.timings)
+
+
+def test_tables_are_printed(rehearsal: Rehearsal) -> None:
+    for title in ("Steps", "Correctness against float64", "The fused op", "Against PyTorch", "Goals"):
+        assert title in rehearsal.output
+    assert "224 stage 2" in rehearsal.output
+
+
+def options(folder: Path, library: Path, **fields: Any) -> flow.Options:
+    return flow.Options(**{"output": folder, "command": "test", "rehearse": True, "library": library, **fields})
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`flow.run` without what takes long or would change this process."""
+    monkeypatch.setattr(flow.render, "plot", lambda *_: None)
+    monkeypatch.setenv(flow.ENVIRONMENT_VARIABLE, "")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_spent_budget_drops_and_names(tmp_path: Path, emulated_kernels: Path) -> None:
+    steps = ("correctness", "ceilings", "benchmark")
+    report, path = flow.run(options(tmp_path, emulated_kernels, budget_seconds=1.0, phases=steps))
+    assert not report.failed
+    saved = load_report(path)
+    phases = {phase.name: phase for phase in saved.phases}
+    assert "t=1, all of 16" in phases["correctness"].dropped
+    assert any("flex" in label for label in phases["benchmark"].dropped)
+    assert not saved.cases
+    assert not saved.timings
+    assert "dropped for time, first: t=1, all of 16" in render.describe(saved)
+
+
+@without_gpu
+@pytest.mark.parametrize("program", [cli.gpu_check, cli.bench_kernels])
+def test_without_a_gpu_it_says_so(program: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert program([]) == 4
+    output, errors = capsys.readouterr()
+    assert "no GPU that torch" in errors
+    assert "--rehearse" in errors
+    assert output == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rehearse"], "a rehearsal needs --output"),
+        (["--rehearse", "--output", str(render.MEASUREMENTS)], "a rehearsal's times are made up: it does not go into"),
+        (["--rehearse", "--output", str(render.MEASUREMENTS / "x")], "a rehearsal's times are made up"),
+        (["--rehearse", "--output", "x", "--shape", "1024"], "no shape is called '1024'; there are: '224 stage 1'"),
+        (["--rehearse", "--output", "x", "--batch", "0"], "must be at least 1"),
+        (["--rehearse", "--output", "x", "--budget-seconds", "-1"], "must be at least 1"),
+    ],
+)
+def test_bad_use_is_one_message(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.gpu_check(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_rehearsal_refuses_the_library_of_a_gpu(plugin_library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.gpu_check(["--rehearse", "--output", "x", "--library", str(plugin_library)]) == 2
+    assert "runs the kernels on a GPU: a rehearsal needs the one that runs them on the CPU" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_step_that_fails_is_kept_and_the_next_ones_run(
+    tmp_path: Path, emulated_kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(flow.concurrency, "check", broken)
+    report, path = flow.run(options(tmp_path, emulated_kernels, phases=("concurrency", "ceilings")))
+    assert report.failed
+    _, *steps = load_report(path).phases
+    assert [(step.name, step.status) for step in steps] == [("concurrency", "failed"), ("ceilings", "passed")]
+    assert "illegal memory access" in steps[0].note
+
+
+@pytest.mark.parametrize("program", [cli.gpu_check, cli.bench_kernels])
+def test_help(program: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program(["--help"])
+    assert ended.value.code == 0
+    assert "--rehearse" in capsys.readouterr().out
+
+
+def test_bench_kernels_renders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.bench_kernels(["--render", "--output", str(tmp_path)]) == 0
+    assert "No GPU run yet" in (tmp_path / "README.md").read_text()
+    (tmp_path / "x.json").write_text("{}")
+    assert cli.bench_kernels(["--render", "--output", str(tmp_path)]) == 2
+    assert "is not a report of schema" in capsys.readouterr().err
