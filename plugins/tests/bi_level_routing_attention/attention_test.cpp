@@ -16,7 +16,6 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 constexpr Device kOrin{87, 163 * 1024, 16};
-constexpr Device kOrinWithLittleMemory{87, 34 * 1024, 16};  // less than any GPU: forces rings
 
 constexpr Types kTensorCoreTypes[] = {kFloat16, kBFloat16, kInt8Float16, kInt8Float32};
 constexpr Variant kTensorCoreVariants[] = {Variant::kGather, Variant::kResident};
@@ -111,6 +110,296 @@ TEST(Attention, EveryShapeInt8ToFp32) {
     for (Shape const& shape : kShapes) {
         CheckShape(shape, kInt8Float32);
     }
+}
+
+// Less shared memory than any GPU has: keys go through a ring where they do not fit.
+TEST(Attention, RingOfStages) {
+    constexpr Shape kLongLists[] = {
+        {1, 18, 18, 3, 3, 9, 96, 96},    // t 36, 324 keys
+        {2, 8, 12, 4, 4, 16, 128, 128},  // t 6, 96 keys
+        {1, 20, 28, 2, 2, 4, 64, 64},    // t 140, 560 keys, more query tiles than warps
+        {1, 16, 33, 1, 1, 1, 40, 64},    // t 528, heads of 40 and 64 channels
+        {1, 12, 12, 1, 3, 9, 128, 128},  // t 16, 144 keys, heads of 128 channels
+    };
+    for (Types const& types : kTensorCoreTypes) {
+        for (Shape const& shape : kLongLists) {
+            SCOPED_TRACE(Describe(shape, types));
+            Params params = MakeParams(shape, types);
+            if (types.input == ElementType::kInt8 && params.qk_dim % 16 != 0) {
+                continue;
+            }
+            Device const small{87, shape.qk_dim / shape.num_heads > 64 ? 68 * 1024 : 34 * 1024, 16};
+            AttentionPlan const plan = PlanAttention(params, small, Variant::kGather);
+            ASSERT_EQ(plan.variant, Variant::kGather);
+            CheckPlan(params, MakeInput(params, Random(18)), plan);
+        }
+    }
+    Params const params = MakeParams(kLongLists[2], kFloat16);
+    AttentionPlan const plan = PlanAttention(params, {87, 34 * 1024, 16}, Variant::kGather);
+    EXPECT_EQ(plan.stages, 2);
+    EXPECT_GT(plan.parts, 1);
+}
+
+TEST(Attention, EveryHeadDim) {
+    for (Types const& types : kTensorCoreTypes) {
+        int32_t const step = types.input == ElementType::kInt8 ? 16 : 8;
+        for (int32_t head_dim = 16; head_dim <= 128; head_dim += step) {
+            CheckShape({1, 6, 8, 2, 2, 3, 2 * head_dim, 2 * head_dim}, types);
+            CheckShape({1, 6, 8, 1, 2, 4, head_dim, 144 - head_dim}, types);
+        }
+    }
+}
+
+TEST(Attention, OtherHeadDimsArePlain) {
+    for (Types const& types : kAllTypes) {
+        for (int32_t const head_dim : {12, 136}) {
+            SCOPED_TRACE(Describe({1, 6, 8, 1, 2, 3, head_dim, 32}, types));
+            Params params = MakeParams({1, 6, 8, 1, 2, 3, head_dim, 32}, types);
+            EXPECT_EQ(VariantsFor(params, kOrin), std::vector<Variant>{Variant::kPlain});
+            params = MakeParams({1, 6, 8, 1, 2, 3, 32, head_dim}, types);
+            EXPECT_EQ(VariantsFor(params, kOrin), std::vector<Variant>{Variant::kPlain});
+        }
+    }
+}
+
+// Runs every tensor-core variant of the problem.
+template <class Check>
+void ForEveryVariant(Params const& params, std::vector<double> const& qkv, Check check, LepeValues const& lepe = {}) {
+    for (Variant const variant : kTensorCoreVariants) {
+        SCOPED_TRACE(Name(variant));
+        auto const plan = PlanOf(params, variant);
+        ASSERT_TRUE(plan);
+        check(RunKernels(params, qkv, lepe, plan));
+    }
+}
+
+constexpr Shape kSmallShapes[] = {
+    {1, 6, 9, 2, 3, 3, 64, 64},    // t 6, 18 keys
+    {1, 9, 15, 3, 3, 5, 96, 96},   // t 15, 75 keys
+    {2, 14, 14, 1, 7, 16, 32, 32}  // t 4, 64 keys
+};
+
+TEST(Attention, HugeLogitsPickOneKeyWithoutOverflow) {
+    for (Types const& types : {kFloat16, kBFloat16}) {
+        for (Shape const& shape : kSmallShapes) {
+            SCOPED_TRACE(Describe(shape, types));
+            Params const params = MakeParams(shape, types);
+            std::vector<double> const qkv = MakeInput(params, Random(19, 300.));
+            Reference const reference = Compute(params, qkv);
+            ForEveryVariant(params, qkv, [&](Outcome const& outcome) { CheckOutput(params, outcome, reference); });
+        }
+    }
+}
+
+TEST(Attention, TinyLogitsGiveTheMean) {
+    for (Types const& types : {kFloat16, kBFloat16}) {
+        for (Shape const& shape : kSmallShapes) {
+            SCOPED_TRACE(Describe(shape, types));
+            Params const params = MakeParams(shape, types);
+            Fill const random = Random(20);
+            std::vector<double> const qkv = MakeInput(params, [&](int32_t n, int32_t y, int32_t x, int32_t channel) {
+                return random(n, y, x, channel) * (channel < 2 * params.qk_dim ? 1e-3 : 1.);
+            });
+            Reference const reference = Compute(params, qkv);
+            ForEveryVariant(params, qkv, [&](Outcome const& outcome) {
+                CheckOutput(params, outcome, reference);
+                EXPECT_LE(RelativeError(outcome, reference), LargestRelativeError(params));
+            });
+        }
+    }
+}
+
+// A key too many or too few, counted or weighed, moves the average of equal values off one.
+TEST(Attention, ConstantValuesComeOutUnchanged) {
+    for (Types const& types : kTensorCoreTypes) {
+        for (Shape const& shape : kSmallShapes) {
+            SCOPED_TRACE(Describe(shape, types));
+            Params params = MakeParams(shape, types);
+            double const one = types.input == ElementType::kInt8 ? 50. : 1.;
+            params.v_scale = static_cast<float>(1. / one);
+            Fill const random = Random(21);
+            std::vector<double> const qkv = MakeInput(params, [&](int32_t n, int32_t y, int32_t x, int32_t channel) {
+                return channel < 2 * params.qk_dim ? random(n, y, x, channel) : 1.;
+            });
+            ForEveryVariant(params, qkv, [&](Outcome const& outcome) {
+                for (double const value : outcome.output) {
+                    ASSERT_NEAR(value, 1., 1e-6);
+                }
+            });
+        }
+    }
+}
+
+// Every element as the reference has it: NaN, which infinity, or a number close by.
+void ExpectSameKind(Params const& params, std::vector<double> const& qkv, bool some_nan, bool some_finite) {
+    Reference const reference = Compute(params, qkv);
+    ForEveryVariant(params, qkv, [&](Outcome const& outcome) {
+        EXPECT_EQ(outcome.routing, reference.routing);
+        bool nan = false;
+        bool finite = false;
+        for (size_t i = 0; i < reference.output.size(); ++i) {
+            double const expected = reference.output[i];
+            double const actual = outcome.output[i];
+            nan = nan || std::isnan(expected);
+            finite = finite || std::isfinite(expected);
+            ASSERT_TRUE(std::isnan(expected)      ? std::isnan(actual)
+                        : std::isfinite(expected) ? std::fabs(actual - expected) <= 0.05
+                                                  : actual == expected)
+                << "output[" << i << "] = " << actual << ", expected " << expected;
+        }
+        EXPECT_EQ(nan, some_nan);
+        EXPECT_EQ(finite, some_finite);
+    });
+}
+
+// Random input with one element replaced.
+std::vector<double> WithElement(Params const& params, int32_t y, int32_t x, int32_t channel, double value) {
+    Fill const random = Random(22);
+    return MakeInput(params, [&, random](int32_t n, int32_t row, int32_t column, int32_t c) {
+        double const other = random(n, row, column, c);
+        return n == 0 && row == y && column == x && c == channel ? value : other;
+    });
+}
+
+TEST(Attention, SpecialNumbersSpreadAsInTheReference) {
+    for (Types const& types : {kFloat16, kBFloat16}) {
+        for (Shape const& shape : kSmallShapes) {
+            for (double const value : {kNan, kInfinity, -kInfinity}) {
+                SCOPED_TRACE(Describe(shape, types) + " with " + std::to_string(value));
+                Params const params = MakeParams(shape, types);
+                ExpectSameKind(params, WithElement(params, 1, 2, 3, value), true, true);
+                ExpectSameKind(params, WithElement(params, 1, 2, params.qk_dim + 3, value), true, true);
+                ExpectSameKind(params, WithElement(params, 1, 2, 2 * params.qk_dim + 3, value), std::isnan(value),
+                               true);
+            }
+        }
+    }
+}
+
+// In each image the last region's values are NaN, and its keys make it the last choice of all others.
+TEST(Attention, ValuesOfRegionsThatAreNotRoutedDoNotMatter) {
+    for (Types const& types : {kFloat16, kBFloat16}) {
+        for (Shape const& shape : kSmallShapes) {
+            SCOPED_TRACE(Describe(shape, types));
+            Params const params = MakeParams(shape, types);
+            Fill const random = Random(23);
+            int32_t const first_row = shape.height - shape.height / shape.regions;
+            int32_t const first_column = shape.width - shape.width / shape.regions;
+            std::vector<double> const qkv = MakeInput(params, [&](int32_t n, int32_t y, int32_t x, int32_t channel) {
+                double const value = random(n, y, x, channel);
+                if (channel == 0) {
+                    return 4.;
+                }
+                bool const last = y >= first_row && x >= first_column;
+                if (last && channel == params.qk_dim) {
+                    return -40.;
+                }
+                return last && channel >= 2 * params.qk_dim ? kNan : value;
+            });
+            ExpectSameKind(params, qkv, false, true);
+        }
+    }
+}
+
+// A key whose logit is -infinity weighs nothing, also where a whole stage has no other; only -infinity: NaN.
+TEST(Attention, MinusInfinityLogits) {
+    for (Types const& types : {kFloat16, kBFloat16}) {
+        for (int32_t const finite_column : {0, 63, 64, 149, -1}) {
+            SCOPED_TRACE(std::string(types.name) + ", finite key in column " + std::to_string(finite_column));
+            Params const params = MakeParams({1, 1, 150, 1, 1, 1, 32, 32}, types);
+            Fill const random = Random(24);
+            std::vector<double> const qkv = MakeInput(params, [&](int32_t n, int32_t y, int32_t x, int32_t channel) {
+                double const value = random(n, y, x, channel);
+                return channel == 0 ? 1. : channel == params.qk_dim && x != finite_column ? -kInfinity : value;
+            });
+            ExpectSameKind(params, qkv, finite_column < 0, finite_column >= 0);
+        }
+    }
+}
+
+TEST(Attention, ExtremeInt8) {
+    for (Types const& types : {kInt8Float16, kInt8Float32}) {
+        for (double const sign : {-1., 1.}) {
+            SCOPED_TRACE(types.name);
+            Params params = MakeParams({1, 6, 8, 1, 2, 3, 128, 128}, types);
+            params.q_scale = 1e-3F;
+            Fill const random = Random(25);
+            // +-128 of the same sign, or of opposite ones: the largest sums of all.
+            std::vector<double> const qkv = MakeInput(params, [&](int32_t n, int32_t y, int32_t x, int32_t channel) {
+                double const value = random(n, y, x, channel);
+                return channel < 128 ? -9. : channel < 256 ? sign * 9. : value * 9.;
+            });
+            Reference const reference = Compute(params, qkv);
+            ForEveryVariant(params, qkv, [&](Outcome const& outcome) {
+                CheckOutput(params, outcome, reference);
+                EXPECT_LE(RelativeError(outcome, reference), LargestRelativeError(params));
+            });
+        }
+    }
+}
+
+TEST(Attention, LepeOfEveryVariant) {
+    for (Types const& types : kTensorCoreTypes) {
+        for (Shape const& shape : {Shape{2, 14, 14, 2, 7, 16, 64, 64}, Shape{1, 9, 15, 3, 3, 3, 48, 96},
+                                   Shape{1, 12, 12, 1, 2, 2, 96, 64}, Shape{1, 6, 4, 1, 1, 1, 128, 128}}) {
+            for (int32_t const kernel : {3, 5}) {
+                SCOPED_TRACE(Describe(shape, types) + " LePE " + std::to_string(kernel));
+                Params params = MakeParams(shape, types);
+                params.lepe_kernel = kernel;
+                std::vector<double> const qkv = MakeInput(params, Random(26));
+                LepeValues const lepe = MakeLepe(params, 27);
+                Reference const reference = Compute(params, qkv, lepe);
+                ForEveryVariant(
+                    params, qkv,
+                    [&](Outcome const& outcome) {
+                        CheckOutput(params, outcome, reference);
+                        EXPECT_LE(RelativeError(outcome, reference), LargestRelativeError(params));
+                    },
+                    lepe);
+            }
+        }
+    }
+}
+
+TEST(Attention, ResultsDoNotDependOnTheSchedule) {
+    using emulation::Landing;
+    using emulation::Order;
+    constexpr emulation::Schedule kSchedules[] = {{Order::kForward, Landing::kEarly, 0},
+                                                  {Order::kReverse, Landing::kLate, 0},
+                                                  {Order::kShuffled, Landing::kLate, 1},
+                                                  {Order::kShuffled, Landing::kEarly, 2}};
+    constexpr Device kSmall{87, 34 * 1024, 16};
+    for (Types const& types : {kFloat16, kInt8Float16}) {
+        for (Shape const& shape : {Shape{1, 9, 15, 3, 3, 3, 96, 96}, Shape{1, 14, 14, 2, 7, 16, 64, 64},
+                                   Shape{1, 18, 18, 2, 3, 9, 64, 64}}) {
+            for (Device const& device : {kOrin, kSmall}) {
+                for (Variant const variant : kTensorCoreVariants) {
+                    Params const params = MakeParams(shape, types);
+                    auto const plan = PlanOf(params, variant, device);
+                    if (!plan) {
+                        continue;
+                    }
+                    SCOPED_TRACE(Describe(shape, types) + " " + Name(variant));
+                    std::vector<double> const qkv = MakeInput(params, Random(28));
+                    Outcome const forward = RunKernels(params, qkv, {}, plan);
+                    for (emulation::Schedule const& schedule : kSchedules) {
+                        emulation::SetSchedule(schedule);
+                        EXPECT_EQ(RunKernels(params, qkv, {}, plan).output_bytes, forward.output_bytes);
+                    }
+                    emulation::SetSchedule({});
+                }
+            }
+        }
+    }
+}
+
+TEST(Attention, RefusedSharedMemoryIsReported) {
+    Params const params = MakeParams({1, 32, 32, 1, 8, 16, 32, 32}, kFloat16);
+    auto const plan = PlanOf(params, Variant::kResident);
+    ASSERT_TRUE(plan);
+    EXPECT_GT(plan->shared_bytes, 100 * 1024);
+    emulation::FailCall("cudaFuncSetAttribute", cudaErrorInvalidValue);
+    EXPECT_EQ(LaunchAttention(params, *plan, nullptr), cudaErrorInvalidValue);
 }
 
 }  // namespace
