@@ -23,6 +23,7 @@ __all__ = [
     "common_options",
     "console",
     "existing_file",
+    "lepe_option",
     "output_file",
     "output_path",
     "preprocessing_option",
@@ -98,6 +99,13 @@ preprocessing_option = click.option(
     type=existing_file,
     callback=_preprocessing,
     help="JSON file that says how images are prepared.  [default: the model's]",
+)
+
+
+lepe_option = click.option(
+    "--fuse-lepe/--no-fuse-lepe",
+    default=False,
+    help="Fold LePE, the depthwise convolution beside the attention, into the op.  [default: no-fuse-lepe]",
 )
 
 

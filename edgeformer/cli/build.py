@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgeformer.cli._common import calibration_options, common_options, console, output_path, print_json
+from edgeformer.cli._common import calibration_options, common_options, console, lepe_option, output_path, print_json
 from edgeformer.cli._models import model_options
 from edgeformer.cli._progress import StageProgress
 
@@ -36,6 +36,7 @@ from edgeformer.cli._progress import StageProgress
 @click.option(
     "--embed-plugin", is_flag=True, help="Put the plugin library into the engine file, so that this one file is enough."
 )
+@lepe_option
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Limit of TensorRT's workspace, in MiB.")
 @click.option("--output", "-o", type=output_path, required=True, help="Folder of the bundle.")
 @common_options

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from edgeformer.cli._common import common_options, console, output_file, output_path, print_json, progress, simple_table
+from edgeformer.cli._common import (
+    common_options,
+    console,
+    lepe_option,
+    output_file,
+    output_path,
+    print_json,
+    progress,
+    simple_table,
+)
 
 
 @click.command("fuse")
@@ -16,8 +25,9 @@ from edgeformer.cli._common import common_options, console, output_file, output_
     "--draws", type=click.IntRange(min=1), default=3, show_default=True, help="Random inputs each block is proven on."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of those inputs.")
+@lepe_option
 @common_options
-def command(model: Path, output: Path, draws: int, seed: int, as_json: bool) -> None:
+def command(model: Path, output: Path, draws: int, seed: int, fuse_lepe: bool, as_json: bool) -> None:
     """Fuse the routing-attention blocks of the ONNX file MODEL.
 
     A block is replaced only after the block and the op gave the same on random inputs; what cannot be proven stays
@@ -33,11 +43,12 @@ def command(model: Path, output: Path, draws: int, seed: int, as_json: bool) -> 
             original,
             draws=draws,
             seed=seed,
+            fuse_lepe=fuse_lepe,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     save_model(result.model, output)
     if as_json:
-        print_json({"output": str(output), "blocks": [block.to_dict() for block in result.blocks]})
+        print_json({"output": str(output), **result.to_dict()})
         return
     table = simple_table("block", "result", "attributes", "proof")
     for number, block in enumerate(result.blocks):
@@ -54,3 +65,8 @@ def command(model: Path, output: Path, draws: int, seed: int, as_json: bool) -> 
         highlight=False,
         soft_wrap=True,
     )
+    if fuse_lepe:
+        folded = sum(report.status == "fused" for report in result.lepe)
+        console.print(f"LePE fused into {folded} of {len(result.lepe)} op nodes", highlight=False)
+        for reason in dict.fromkeys(report.reason for report in result.lepe if report.reason is not None):
+            console.print(f"LePE left: {reason}", highlight=False, markup=False, soft_wrap=True)

@@ -32,8 +32,9 @@ from edgeformer.graph.fusion.execution import (
     random_images,
     widened,
 )
+from edgeformer.graph.fusion.lepe import fold_lepe
 from edgeformer.graph.fusion.proof import TOLERANCE, Verdict, prove
-from edgeformer.graph.fusion.report import BlockReport, FuseResult
+from edgeformer.graph.fusion.report import BlockReport, FuseResult, LepeReport
 from edgeformer.graph.fusion.rewrite import rewrite
 from edgeformer.graph.graph_index import unique_names
 from edgeformer.graph.node_order import in_topological_order
@@ -42,11 +43,12 @@ from edgeformer.ops.bi_level_routing_attention import (
     DOMAIN,
     FUNCTION_OPSET,
     OP_TYPE,
+    Attributes,
     is_op,
     with_function,
 )
 
-__all__ = ["BlockReport", "FuseResult", "fuse"]
+__all__ = ["BlockReport", "FuseResult", "LepeReport", "fuse"]
 
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
 # Tokens that a region needs for its rows and columns to be told apart: 2 x 3.
@@ -61,6 +63,7 @@ def fuse(
     *,
     draws: int = 3,
     seed: int = 0,
+    fuse_lepe: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> FuseResult:
     """Replace every provable block of bi-level routing attention by one op node.
@@ -74,11 +77,13 @@ def fuse(
         model: any ONNX model, in memory (`edgeformer.graph.onnx_files.load_model`). It is not modified.
         draws: random inputs per block that both sides are run on, at least 1.
         seed: seed of all random inputs: same model, draws and seed, same result.
+        fuse_lepe: fold LePE, the depthwise convolution beside the attention, into the op nodes, those that the model
+            already has included; into all of them or, where one cannot be proven, into none.
         on_progress: called with (blocks done, blocks in all) before the first and after each one.
 
     Returns:
-        The new model, which carries the op's function, and a report per candidate. Where no block was fused the model
-        is an unchanged copy.
+        The new model, which carries the op's function, and a report per candidate. Where nothing was fused the model is
+        an unchanged copy.
 
     Raises:
         InputError: ``draws`` is below 1, the graph has a circle, or the model's opset cannot be raised.
@@ -90,10 +95,11 @@ def fuse(
     source = onnx.ModelProto()
     source.CopyFrom(model)
     inlined = in_topological_order(_inlined(source))
-    if not find_anchors(Dataflow(inlined)):
+    has_op = any(is_op(node) for node in inlined.graph.node)
+    if not find_anchors(Dataflow(inlined)) and not (fuse_lepe and has_op):
         return FuseResult(source, (), None)
     raised = _without_stale_types(raise_opset(inlined, FUNCTION_OPSET))
-    wide = widened(with_function(raised) if any(is_op(node) for node in raised.graph.node) else raised)
+    wide = widened(with_function(raised) if has_op else raised)
     flow = Dataflow(wide)
     candidates = [Candidate.of(flow, anchors) for anchors in find_anchors(flow)]
     if on_progress:
@@ -114,19 +120,24 @@ def fuse(
         verdicts.append(prove(flow, wide.opset_import, candidate, observations, name, draws=draws, seed=(seed, number)))
         if on_progress:
             on_progress(number + 1, len(candidates))
-    reports = tuple(
-        _report(flow, candidate.anchors, verdict) for candidate, verdict in zip(candidates, verdicts, strict=True)
-    )
     plans = [verdict.plan for verdict in verdicts if verdict.plan is not None]
-    if not plans:
-        return FuseResult(source, reports, None)
-    # With one set of input shapes there can be no other, and what they settle is settled for good.
-    stored = {name: observations[0].values[name] for name in shape_tensors} if _is_static(wide) else {}
-    fused = rewrite(raised, plans, stored)
+    fused, lepe = raised, tuple[LepeReport, ...]()
+    if plans:
+        # With one set of input shapes there can be no other, and what they settle is settled for good.
+        stored = {name: observations[0].values[name] for name in shape_tensors} if _is_static(wide) else {}
+        fused = rewrite(raised, plans, stored)
+    if fuse_lepe and any(is_op(node) for node in fused.graph.node):
+        fused, lepe = fold_lepe(fused, shapes, draws=draws, seed=seed)
+    reports = tuple(
+        _report(flow, candidate.anchors, verdict, fused)
+        for candidate, verdict in zip(candidates, verdicts, strict=True)
+    )
+    if not plans and all(report.status == "left" for report in lepe):
+        return FuseResult(source, reports, None, lepe)
     onnx.checker.check_model(fused)
     logits = [flow.nodes[candidate.anchors.topk].input[0] for candidate in candidates]
     error = _whole_graph_error(wide, widened(fused), shapes, logits, seed)
-    return FuseResult(fused, reports, error)
+    return FuseResult(fused, reports, error, lepe)
 
 
 def _fewest_tokens(model: onnx.ModelProto, flow: Dataflow, candidates: Sequence[Candidate], shapes: Shapes) -> float:
@@ -135,7 +146,8 @@ def _fewest_tokens(model: onnx.ModelProto, flow: Dataflow, candidates: Sequence[
     keys = [flow.nodes[one.softmax].input[0] for one in anchors]
     picked = [flow.nodes[one.topk].output[1] for one in anchors]
     (seen,) = observe(model, [shapes], (), {*keys, *picked})
-    return min(seen.shapes[key][-1] / seen.shapes[pick][-1] for key, pick in zip(keys, picked, strict=True))
+    tokens = (seen.shapes[key][-1] / seen.shapes[pick][-1] for key, pick in zip(keys, picked, strict=True))
+    return min(tokens, default=math.inf)
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -177,13 +189,17 @@ def _shape_tensors(model: onnx.ModelProto, flow: Dataflow) -> list[str]:
     )
 
 
-def _report(flow: Dataflow, anchors: Anchors, verdict: Verdict) -> BlockReport:
+def _report(flow: Dataflow, anchors: Anchors, verdict: Verdict, fused: onnx.ModelProto | None = None) -> BlockReport:
+    """The report on one candidate; the attributes are those of its node in the ``fused`` graph, where there is one."""
+    name = None if verdict.plan is None else verdict.plan.name
+    nodes = () if fused is None else fused.graph.node
+    attributes = next((Attributes.from_node(node) for node in nodes if is_op(node) and node.name == name), None)
     rest = [index for index in (verdict.nodes or (anchors.softmax,)) if index != anchors.topk]
     return BlockReport(
         status="left" if verdict.plan is None else "fused",
         nodes=tuple(label(flow.nodes[index]) for index in (anchors.topk, *rest)),
-        attributes=None if verdict.plan is None else verdict.plan.attributes.to_dict(),
-        op=None if verdict.plan is None else verdict.plan.name,
+        attributes=None if attributes is None else attributes.to_dict(),
+        op=name,
         proof_error=verdict.error,
         draws=verdict.draws,
         reason=verdict.reason,

@@ -202,7 +202,8 @@ class _Typer:
     def _input_kind(self, node: onnx.NodeProto, position: int, kind: int) -> int:
         """``kind``, or FLOAT where the operator's definition takes no such input there (the scales of Resize)."""
         if bra.is_op(node):
-            return kind
+            # LePE's weight and bias are of the output's type.
+            return kind if position == 0 else self._output_kind(node, 0, kind)
         if node.op_type == "Resize" and position > 0:
             return int(TensorProto.FLOAT)
         return self._allowed(onnx.defs.get_schema(node.op_type, self._opset, "").inputs, position, kind)
@@ -219,9 +220,9 @@ class _Typer:
         if bra.is_op(copy):
             declared = attribute(copy, "output_type")
             # The op's INT8 form gives FLOAT or FLOAT16 and no BFLOAT16.
-            if declared is not None and self._low != TensorProto.FLOAT16:
-                return int(declared)
-            return self._low
+            if declared is not None:
+                return self._low if self._low == TensorProto.FLOAT16 else int(declared)
+            return kind
         return self._allowed(onnx.defs.get_schema(copy.op_type, self._opset, "").outputs, position, kind)
 
     def _adapt(self, copy: onnx.NodeProto) -> None:

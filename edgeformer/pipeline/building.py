@@ -52,6 +52,7 @@ def build(
     recipe: str | os.PathLike[str] | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
     max_drop: float | None = None,
+    fuse_lepe: bool = False,
     use_plugin: bool = True,
     embed_plugin: bool = False,
     workspace_bytes: int | None = None,
@@ -75,6 +76,7 @@ def build(
         recipe: what to quantize and how: the name of a recipe that ships with edgeformer, or a JSON file.
         calibration_images: use at most this many images of ``data``.
         max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
+        fuse_lepe: fold LePE, the depthwise convolution beside the attention, into the op.
         use_plugin: put the fused plugin into the engine; otherwise TensorRT builds from the op's ONNX body.
         embed_plugin: put the plugin library into the engine file, so that this one file is enough to run it; otherwise
             the library lies beside the engine and has to be loaded before it.
@@ -126,6 +128,7 @@ def build(
         parity_inputs=ParityInputs(_labelled(eval_data, source.preprocessing), samples, source.preprocessing),
         recipe=quantization,
         max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
+        fuse_lepe=fuse_lepe,
         use_plugin=use_plugin,
         embed_plugin=embed_plugin,
         workspace_bytes=workspace_bytes,

@@ -104,6 +104,7 @@ class BuildJob:
     parity_inputs: ParityInputs
     recipe: Recipe | None
     max_drop: float
+    fuse_lepe: bool
     use_plugin: bool
     embed_plugin: bool
     workspace_bytes: int | None
@@ -152,7 +153,7 @@ class BuildJob:
         return _Judged(note="an ONNX file is the reference itself: there is nothing to compare it with")
 
     def _fuse(self) -> None:
-        self._stage("fuse", [FUSED], self._fuse_exported, model=self._sha256(EXPORTED))
+        self._stage("fuse", [FUSED], self._fuse_exported, model=self._sha256(EXPORTED), lepe=self.fuse_lepe)
 
     def _fuse_exported(self) -> _Judged:
         from edgeformer.graph.fuse import fuse
@@ -160,12 +161,15 @@ class BuildJob:
         from edgeformer.verify import Stage, verify_stages
 
         exported = load_model(self.work.path / EXPORTED)
-        result = fuse(exported, on_progress=self._progress("fuse", "blocks proven"))
+        result = fuse(exported, fuse_lepe=self.fuse_lepe, on_progress=self._progress("fuse", "blocks proven"))
         save_model(result.model, self.work.path / FUSED)
         stages = [Stage.from_onnx("exported", exported), Stage.from_onnx("fused", result.model, "fuse")]
         judged = verify_stages(stages, [self.parity_inputs.noise(2)]).stages[-1]
         note = f"{len(result.fused)} of {len(result.blocks)} routing-attention blocks fused"
-        details = {"blocks": [block.to_dict() for block in result.blocks], "comparison": judged.to_dict()}
+        if self.fuse_lepe:
+            folded = sum(report.status == "fused" for report in result.lepe)
+            note += f", LePE into {folded} of {len(result.lepe)} op nodes"
+        details = {**result.to_dict(), "comparison": judged.to_dict()}
         return _Judged(judged.text, "missed" if judged.status == "missed" else "passed", note, details)
 
     def _type(self) -> None:

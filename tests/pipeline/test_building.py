@@ -202,6 +202,24 @@ def test_the_plugin_library_can_lie_in_the_engine(nano_onnx: Path, tmp_path: Pat
         build(nano_onnx, output=bundle, target="rtx-30", use_plugin=False, embed_plugin=True)
 
 
+def test_lepe_is_fused_where_it_is_asked_for(nano_onnx: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    output = tmp_path / "bundle"
+    build(nano_onnx, output=output, target="rtx-30", use_plugin=False)
+    result = build(nano_onnx, output=output, target="rtx-30", use_plugin=False, fuse_lepe=True, observer=recorder)
+    assert recorder.ran[0] == "fuse"  # the older bundle's stages are not of this option
+    fused = result.manifest.stage("fuse")
+    assert fused is not None
+    assert fused.note == "4 of 4 routing-attention blocks fused, LePE into 4 of 4 op nodes"
+    assert [report["status"] for report in fused.details["lepe"]] == ["fused"] * 4
+    assert [block["attributes"]["lepe_kernel"] for block in fused.details["blocks"]] == [5] * 4
+    typed = load_model(output / "typed.onnx")
+    assert [len(node.input) for node in typed.graph.node if is_op(node)] == [3] * 4
+    engine = result.manifest.stage("engine")
+    assert engine is not None
+    assert engine.details["op_nodes"] == 4
+
+
 def test_a_graph_of_fixed_batch(nano_onnx: Path, tmp_path: Path) -> None:
     model = load_model(nano_onnx)
     for value in (model.graph.input[0], model.graph.output[0]):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import onnx
 
-__all__ = ["BlockReport", "FuseResult"]
+__all__ = ["BlockReport", "FuseResult", "LepeReport"]
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,46 @@ class BlockReport:
 
 
 @dataclass(frozen=True)
+class LepeReport:
+    """What became of the LePE beside one op node.
+
+    Attributes:
+        op: name of the op node.
+        status: ``"fused"`` into it, or ``"left"`` as it was.
+        proof_error: greatest difference over all draws between the old nodes and the op with LePE, as a fraction of
+            their greatest absolute output; None where no draw was run to the end.
+        draws: random inputs on which both were run.
+        reason: why it was left; None for a fused one.
+    """
+
+    op: str
+    status: Literal["fused", "left"]
+    proof_error: float | None
+    draws: int
+    reason: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-serialisable values."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
 class FuseResult:
     """The fused model and one report per candidate, in graph order.
 
     Attributes:
-        model: the new model; a copy of the given one where no block was fused.
+        model: the new model; a copy of the given one where nothing was fused.
         blocks: one report per candidate. Op nodes that the given model already had are no candidates.
         whole_graph_error: greatest difference between the given and the new model's outputs, each as a fraction of the
             output's greatest absolute value; None where nothing was fused.
+        lepe: one report per op node without LePE, those included that the given model already had; empty where LePE
+            was not to be fused.
     """
 
     model: onnx.ModelProto
     blocks: tuple[BlockReport, ...]
     whole_graph_error: float | None
+    lepe: tuple[LepeReport, ...] = ()
 
     @property
     def fused(self) -> tuple[BlockReport, ...]:
@@ -70,4 +97,5 @@ class FuseResult:
             "left": len(self.left),
             "whole_graph_error": self.whole_graph_error,
             "blocks": [block.to_dict() for block in self.blocks],
+            "lepe": [report.to_dict() for report in self.lepe],
         }
