@@ -11,6 +11,7 @@ constexpr int32_t kMaxWarps = 8;             // of a block
 constexpr int32_t kKeysPerTile = kWarpSize;  // one key per lane
 constexpr int32_t kSlab = 32;                // query and key channels in shared memory at a time
 constexpr int32_t kKeyStride = kSlab + 4;    // spreads the lanes' 16-byte reads over all banks
+constexpr int32_t kMinBlocks = 2;  // of a multiprocessor; left to itself, ptxas makes room for a third one by spilling
 constexpr int32_t kMaxValuesPerLane = 4;
 
 struct AttentionArguments {
@@ -198,7 +199,7 @@ private:
 
     // Adds the staged channels' part of q . k, for the lane's key and the warp's queries.
     __device__ void AddSlab(float (&logits)[kRowsPerWarp]) const {
-#pragma unroll
+#pragma unroll 2
         for (int32_t channel = 0; channel < kSlab; channel += 4) {
             float4 const key = LoadFour(tile_.keys + lane_ * kKeyStride + channel);
 #pragma unroll
@@ -240,38 +241,39 @@ private:
         }
     }
 
-    // LePE is long code: a loop over rows at run time keeps it from being there once for every row. The rows' values
-    // are in registers, which no such loop can index, so they take the way over the weights' place in shared memory.
+    // The rows' values leave the registers before LePE, which needs many: every lane takes its own ones up again from
+    // where the tile's values were, row by row.
     __device__ void Store() const {
+        static_assert(kMaxWarps * kRowsPerWarp <= kKeysPerTile, "the rows have no place in the tile");
         float sums[kRowsPerWarp];
 #pragma unroll
         for (int32_t i = 0; i < kRowsPerWarp; ++i) {
             sums[i] = WarpSum(rows_[i].sum);
         }
-        __syncwarp();  // the warp has read its last weights
+        __syncthreads();  // the block has read its last values
 #pragma unroll
-        for (int32_t v = 0; v < kValuesPerLane; ++v) {
+        for (int32_t i = 0; i < kRowsPerWarp; ++i) {
 #pragma unroll
-            for (int32_t i = 0; i < kRowsPerWarp; ++i) {
-                tile_.weights[Row(i) * kKeysPerTile + lane_] = rows_[i].values[v] / sums[i];
+            for (int32_t v = 0; v < kValuesPerLane; ++v) {
+                tile_.values[Row(i) * Shared::kValues + v * kWarpSize + lane_] = rows_[i].values[v] / sums[i];
             }
-            int32_t const channel = work_.first_value + v * kWarpSize + lane_;
-            if (channel < head_dim_v_) {
-                StoreColumn(work_.head * head_dim_v_ + channel);
-            }
+        }
+#pragma unroll 1
+        for (int32_t i = 0; i < kRowsPerWarp && Query(i) < a_.grid.tokens(); ++i) {
+            StoreRow(tile_.values + Row(i) * Shared::kValues, a_.grid.Token(work_.region, Query(i)));
         }
     }
 
-    // What the lane itself left in the weights' place.
-    __device__ void StoreColumn(int32_t channel) const {
-        Out* output = static_cast<Out*>(a_.output) + work_.image * a_.tokens_per_image * a_.dim + channel;
+    __device__ void StoreRow(float const* values, int64_t token) const {
+        Out* output = static_cast<Out*>(a_.output) + (work_.image * a_.tokens_per_image + token) * a_.dim;
+        auto const row = static_cast<int32_t>(token / a_.grid.width);
+        auto const column = static_cast<int32_t>(token % a_.grid.width);
 #pragma unroll 1
-        for (int32_t i = 0; i < kRowsPerWarp && Query(i) < a_.grid.tokens(); ++i) {
-            int64_t const token = a_.grid.Token(work_.region, Query(i));
-            float value[1] = {tile_.weights[Row(i) * kKeysPerTile + lane_]};
-            AddLepe<Out>(value, a_.lepe, image_, static_cast<int32_t>(token / a_.grid.width),
-                         static_cast<int32_t>(token % a_.grid.width), channel);
-            output[token * a_.dim] = FromFloat<Out>(value[0]);
+        for (int32_t i = lane_; i < Shared::kValues && work_.first_value + i < head_dim_v_; i += kWarpSize) {
+            int32_t const channel = work_.head * head_dim_v_ + work_.first_value + i;
+            float value[1] = {values[i]};
+            AddLepe<Out>(value, a_.lepe, image_, row, column, channel);
+            output[channel] = FromFloat<Out>(value[0]);
         }
     }
 
@@ -293,7 +295,7 @@ private:
 };
 
 template <class In, class Out, int32_t kValuesPerLane>
-__global__ void __launch_bounds__(kMaxWarps* kWarpSize) AttentionKernel(AttentionArguments arguments) {
+__global__ void __launch_bounds__(kMaxWarps* kWarpSize, kMinBlocks) AttentionKernel(AttentionArguments arguments) {
     WaitForPreviousKernel();
     BlockAttention<In, Out, kValuesPerLane>(arguments).Run();
 }

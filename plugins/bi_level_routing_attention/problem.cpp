@@ -7,6 +7,9 @@
 namespace edgeformer::bi_level_routing_attention {
 namespace {
 
+// The sum of as many INT8 numbers fits in 32 bits.
+constexpr int64_t kMaxRegionTokens = int64_t{1} << 24;
+
 void CheckSide(Faults& faults, char const* axis, int32_t size, int32_t regions) {
     if (size < 1 || size % regions != 0) {
         faults.Add("got ", axis, "=", size, "; it must be a positive multiple of regions=", regions,
@@ -33,12 +36,17 @@ std::string WhyUnsupported(Params const& params, int64_t channels) {
     if (!faults.empty()) {
         return faults.Joined();
     }
-    int64_t const keys =
-        static_cast<int64_t>(params.topk) * (params.height / params.regions) * (params.width / params.regions);
+    int64_t const tokens = static_cast<int64_t>(params.height / params.regions) * (params.width / params.regions);
+    if (tokens > kMaxRegionTokens) {
+        return Text("got H=", params.height, " W=", params.width, "; a region would have ", tokens, " tokens, and ",
+                    kMaxRegionTokens, " is the most: use more regions than ", params.regions, " per side");
+    }
+    int64_t const means = static_cast<int64_t>(params.regions) * params.regions * 2 * params.qk_dim;
     int64_t const limit = std::numeric_limits<int32_t>::max();
-    if (LargestGrid(params) > limit || keys > limit) {
+    if (LargestGrid(params) > limit || params.topk * tokens > limit || means > limit) {
         return Text("got N=", params.batch, " H=", params.height, " W=", params.width,
-                    "; the kernels would need more than 2^31 - 1 blocks or keys: use a smaller batch");
+                    "; the kernels would need more than 2^31 - 1 blocks, keys of a query or means of an image: use a "
+                    "smaller batch or fewer regions");
     }
     return {};
 }

@@ -69,6 +69,7 @@ public:
           warp_(static_cast<int32_t>(threadIdx.x / kWarpSize)),
           first_row_(static_cast<int32_t>(blockIdx.x % a_.row_tiles) * kRows),
           image_row_(static_cast<int64_t>(blockIdx.x / a_.row_tiles) * a_.regions),
+          image_means_(a_.means + image_row_ * 2 * a_.qk_dim),
           keys_(reinterpret_cast<uint32_t*>(SharedMemory())) {}
 
     __device__ void Run() {
@@ -124,6 +125,7 @@ private:
 
     // The lane's channels of all pairs. Rows and regions past the last one are read as the last one.
     __device__ void AddProducts(float (&logits)[kRows * kKeys], int32_t first) const {
+#pragma unroll 1  // an iteration needs most of the registers
         for (int32_t channel = lane_ * kCount; channel < a_.qk_dim; channel += kWarpSize * kCount) {
             Elements<float, kCount> keys[kKeys];
 #pragma unroll
@@ -151,10 +153,11 @@ private:
         }
     }
 
-    // Mean query, and after it mean key, of a region of the block's image.
+    // Mean query, and after it mean key, of a region of the block's image. The offset has 32 bits because a thread
+    // keeps a dozen of them.
     __device__ float const* Mean(int32_t region) const {
         int32_t const row = region < a_.regions ? region : a_.regions - 1;
-        return a_.means + (image_row_ + row) * 2 * a_.qk_dim;
+        return image_means_ + static_cast<uint32_t>(row * 2 * a_.qk_dim);
     }
 
     // How many of the row's keys satisfy the condition.
@@ -228,6 +231,7 @@ private:
     int32_t warp_;
     int32_t first_row_;
     int64_t image_row_;
+    float const* image_means_;
     uint32_t* keys_;  // [kRows][key_stride], then if picking the indices [kRows][topk]
 };
 
