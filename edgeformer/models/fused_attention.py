@@ -48,7 +48,15 @@ def bi_level_routing_attention(
         InputError: the kernels cannot take this.
         EnvironmentFault: there is no plugin library or no CUDA device.
     """
-    attributes = Attributes(num_heads=num_heads, regions=regions, topk=topk, qk_dim=qk_dim, scale=scale)
+    attributes = Attributes(
+        num_heads=num_heads,
+        regions=regions,
+        topk=topk,
+        qk_dim=qk_dim,
+        scale=scale,
+        lepe_kernel=None if lepe_weight is None else lepe_weight.shape[0],
+        dim=None if lepe_weight is None else lepe_weight.shape[2],
+    )
     out: Tensor = cuda.bi_level_routing_attention(
         _dense(qkv), attributes, lepe_weight=_dense(lepe_weight), lepe_bias=_dense(lepe_bias)
     )

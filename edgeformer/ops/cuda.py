@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from edgeformer.errors import InputError
 from edgeformer.ops import library as _library
-from edgeformer.ops.bi_level_routing_attention import MAX_LEPE_KERNEL, Attributes
+from edgeformer.ops.bi_level_routing_attention import Attributes
 from edgeformer.ops.library import Library, Variant, default_library
 from edgeformer.ops.memory import Buffer, Memory, bfloat16, is_torch, memory_of
 
@@ -129,9 +129,8 @@ def bi_level_routing_attention(
         qkv: ``[N, H, W, 2 * qk_dim + dim]``; float32, float16 or bfloat16, or int8 with the attributes' steps. Dense,
             its address a multiple of 16 bytes.
         attributes: the op's attributes.
-        lepe_weight: ``[k, k, dim]`` of the output's type, k odd and at most 7: the depthwise convolution of v that is
-            added to the output. None: no LePE.
-        lepe_bias: ``[dim]`` of the output's type; with ``lepe_weight``.
+        lepe_weight: ``[lepe_kernel, lepe_kernel, dim]`` of the output's type, where the attributes have LePE.
+        lepe_bias: ``[dim]`` of the output's type, likewise.
         out: ``[N, H, W, dim]`` of the type that `output_dtype` says; None allocates it with torch, CuPy or NumPy, as
             ``qkv`` is. An integer is taken as an address.
         workspace: at least `workspace_layout` bytes, in use until the stream has passed this call; None allocates it.
@@ -156,7 +155,6 @@ def bi_level_routing_attention(
         source.shape,
         source.dtype,
         attributes,
-        lepe_kernel=0 if lepe_weight is None else _lepe_kernel(lepe_weight),
         variant=variant,
         programmatic_launch=programmatic_launch,
     )
@@ -170,15 +168,19 @@ def bi_level_routing_attention(
         result = _given(out, "out", shape, dtype)
         scratch = _given(workspace, "workspace", (layout.bytes,), np.dtype(np.uint8))
         operands = [source, result, scratch]
-        if (lepe_weight is None) != (lepe_bias is None):
-            raise InputError("only one of lepe_weight and lepe_bias is given; LePE needs both, or neither")
         addresses = {"lepe_weight": 0, "lepe_bias": 0}
-        if lepe_weight is not None:
-            side = problem.lepe_kernel
-            for name, array, expected in (
-                ("lepe_weight", lepe_weight, (side, side, problem.dim)),
-                ("lepe_bias", lepe_bias, (problem.dim,)),
-            ):
+        side = problem.lepe_kernel
+        for name, array, expected in (
+            ("lepe_weight", lepe_weight, (side, side, problem.dim)),
+            ("lepe_bias", lepe_bias, (problem.dim,)),
+        ):
+            if attributes.lepe != (array is not None):
+                raise InputError(
+                    f"the attributes have lepe_kernel={attributes.lepe_kernel}, and {name} is "
+                    f"{'missing' if attributes.lepe else 'given'}: give lepe_kernel, dim, lepe_weight and lepe_bias, "
+                    "or none of them"
+                )
+            if array is not None:
                 operand = memory_of(array, name)
                 _require_shape_and_type(operand, expected, dtype)
                 addresses[name] = operand.address
@@ -205,7 +207,6 @@ def plan(
     dtype: Any,
     attributes: Attributes,
     *,
-    lepe_kernel: int = 0,
     variant: VariantName | None = None,
     device: Device | None = None,
     library: Library | None = None,
@@ -216,7 +217,6 @@ def plan(
         shape: of qkv, ``(N, H, W, 2 * qk_dim + dim)``.
         dtype: of qkv, as NumPy names it.
         attributes: the op's attributes.
-        lepe_kernel: side of LePE's convolution; 0: none.
         variant: the kernel asked for; None: the library's choice.
         device: the GPU to plan for; None: the current one.
         library: the plugin library; None takes the one of this installation.
@@ -226,7 +226,7 @@ def plan(
         EnvironmentFault: there is no plugin library, or no GPU and ``device`` is None.
     """
     library = library or default_library()
-    problem = _problem(tuple(shape), np.dtype(dtype), attributes, lepe_kernel=lepe_kernel, variant=variant)
+    problem = _problem(tuple(shape), np.dtype(dtype), attributes, variant=variant)
     raw = library.plan(problem, None if device is None else _library.Device(**vars(device)))
     fields = ("head_dim", "warps", "heads", "stages", "splits", "shared_bytes", "blocks")
     return Plan(
@@ -320,7 +320,6 @@ def _problem(
     dtype: np.dtype[Any],
     attributes: Attributes,
     *,
-    lepe_kernel: int = 0,
     variant: VariantName | None = None,
     programmatic_launch: bool = False,
 ) -> _library.Problem:
@@ -339,7 +338,7 @@ def _problem(
         topk=attributes.topk,
         qk_dim=attributes.qk_dim,
         dim=attributes.value_channels(shape[3]),
-        lepe_kernel=lepe_kernel,
+        lepe_kernel=attributes.lepe_kernel or 0,
         variant=0 if variant is None else Variant[variant.upper()],
         programmatic_launch=programmatic_launch,
         scale=attributes.scale,
@@ -350,16 +349,6 @@ def _problem(
 def _name(variant: int) -> VariantName:
     names: dict[int, VariantName] = {1: "plain", 2: "gather", 3: "resident"}
     return names[variant]
-
-
-def _lepe_kernel(weight: Any) -> int:
-    shape = memory_of(weight, "lepe_weight").shape
-    if len(shape) != 3 or shape[0] != shape[1] or shape[0] % 2 == 0 or shape[0] > MAX_LEPE_KERNEL:
-        raise InputError(
-            f"lepe_weight has shape {shape}; it must be [k, k, dim] with k odd and at most {MAX_LEPE_KERNEL} "
-            "(permute a Conv2d's weight [dim, 1, k, k] to that)"
-        )
-    return int(shape[0])
 
 
 def _given(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Memory:

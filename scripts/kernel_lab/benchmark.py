@@ -139,7 +139,7 @@ class _Calls:
         self, shape: Shape, batch: int, precision: Precision, backend: Backend, library: Library, lepe: bool
     ) -> None:
         self.shape, self.batch, self.precision, self.backend, self.library = shape, batch, precision, backend, library
-        self.attributes = _attributes(shape, precision)
+        self.attributes = _attributes(shape, precision, LEPE_KERNEL if lepe else None)
         self.inputs = input_sets(shape, batch, precision, backend)
         device, out_type = backend.device, precision.output_type
         self.outputs = [torch.empty((*x.shape[:3], shape.dim), dtype=out_type, device=device) for x in self.inputs]
@@ -225,10 +225,9 @@ def _fused(
             yield Measurement(" ".join(words), run)
 
 
-def _attributes(shape: Shape, precision: Precision) -> Attributes:
-    if precision.output is None:
-        return shape.attributes()
-    return shape.attributes(STEP, precision.output)
+def _attributes(shape: Shape, precision: Precision, lepe_kernel: int | None = None) -> Attributes:
+    step = None if precision.output is None else STEP
+    return shape.attributes(step, precision.output, lepe_kernel)
 
 
 def _time_fused(
@@ -242,7 +241,6 @@ def _time_fused(
         shape.qkv_shape(batch),
         precision.numpy_type,
         sets.attributes,
-        lepe_kernel=LEPE_KERNEL if lepe == "fused" else 0,
         variant=variant,
         library=library,
     )

@@ -113,8 +113,8 @@ class Problem:
         """Of qkv."""
         return (self.batch, self.height, self.width, 2 * self.qk_dim + self.dim)
 
-    def attributes(self, precision: Precision) -> Attributes:
-        """Of the op. The scale of exact contents is a power of two."""
+    def attributes(self, precision: Precision, lepe_kernel: int = 0) -> Attributes:
+        """Of the op, without LePE or with this side of its convolution. Exact contents have a power of two as scale."""
         scale = {"ties": 0.125, "large logits": 1.0}.get(self.content, self.qk_dim**-0.5)
         step = None if precision.output is None else STEP
         return Attributes(
@@ -127,6 +127,8 @@ class Problem:
             k_scale=step,
             v_scale=step,
             output_type=precision.output,
+            lepe_kernel=lepe_kernel or None,
+            dim=self.dim if lepe_kernel else None,
         )
 
     def qkv(self, precision: Precision, device: torch.device) -> Tensor:
@@ -212,7 +214,7 @@ def check(problem: Problem, backend: Backend, library: Library) -> Iterator[Case
         call = Call(problem, precision, backend, library)
         for lepe_kernel in sorted({0, problem.lepe_kernel}):
             plan = cuda.plan(
-                problem.shape, precision.numpy_type, call.attributes, lepe_kernel=lepe_kernel, library=library
+                problem.shape, precision.numpy_type, problem.attributes(precision, lepe_kernel), library=library
             )
             for variant in plan.variants:
                 yield call.compare(variant, lepe_kernel)
@@ -270,7 +272,7 @@ class Call:
         weight, bias = self._lepe_parameters(lepe_kernel) if lepe_kernel else (None, None)
         cuda.bi_level_routing_attention(
             self.qkv,
-            self.attributes,
+            problem.attributes(precision, lepe_kernel),
             lepe_weight=weight,
             lepe_bias=bias,
             out=out,

@@ -65,8 +65,10 @@ class Shape:
         """Heads."""
         return self.dim // self.head_dim
 
-    def attributes(self, step: float | None = None, output_type: int | None = None) -> Attributes:
-        """The op's attributes, for a float input, or for an INT8 one with a quantization step and an output type."""
+    def attributes(
+        self, step: float | None = None, output_type: int | None = None, lepe_kernel: int | None = None
+    ) -> Attributes:
+        """The op's attributes: a quantization step and an output type for an INT8 input, LePE's kernel or none."""
         return Attributes(
             num_heads=self.num_heads,
             regions=self.regions,
@@ -77,6 +79,8 @@ class Shape:
             k_scale=step,
             v_scale=step,
             output_type=output_type,
+            lepe_kernel=lepe_kernel,
+            dim=None if lepe_kernel is None else self.dim,
         )
 
     def qkv_shape(self, batch: int) -> tuple[int, int, int, int]:

@@ -24,6 +24,7 @@ SHAPE = (2, 6, 9, 96)
 QUANTIZED = Attributes(
     **{**vars(ATTRIBUTES), "q_scale": 0.02, "k_scale": 0.03, "v_scale": 0.04, "output_type": TensorProto.FLOAT16}
 )
+LEPE = Attributes(**{**vars(ATTRIBUTES), "lepe_kernel": 5, "dim": 32})
 ORIN = cuda.Device(compute_capability=87, max_shared_bytes=166912, multiprocessors=16)
 
 
@@ -102,12 +103,8 @@ def test_lepe_is_added(emulated: Library) -> None:
     qkv, weight, bias = (
         torch.from_numpy(values(seed, shape)) for seed, shape in ((5, SHAPE), (6, (5, 5, 32)), (7, (32,)))
     )
-    out = cuda.bi_level_routing_attention(qkv, ATTRIBUTES, lepe_weight=weight, lepe_bias=bias, library=emulated)
-    v = qkv[..., 64:].permute(0, 3, 1, 2).double()
-    lepe = torch.nn.functional.conv2d(
-        v, weight.permute(2, 0, 1)[:, None].double(), bias.double(), padding=2, groups=32
-    ).permute(0, 2, 3, 1)
-    check(out, reference(qkv.numpy(), ATTRIBUTES) + lepe.numpy(), 1e-6)
+    out = cuda.bi_level_routing_attention(qkv, LEPE, lepe_weight=weight, lepe_bias=bias, library=emulated)
+    check(out, reference(qkv.numpy(), LEPE, weight.numpy(), bias.numpy()), 1e-6)
 
 
 def test_an_empty_batch_does_nothing(emulated: Library) -> None:
@@ -148,6 +145,7 @@ def on_gpu(shape: tuple[int, ...], device: int) -> Any:
 
 QKV = np.zeros(SHAPE, np.float32)
 OUT = np.zeros((*SHAPE[:3], 32), np.float32)
+WEIGHT = np.zeros((5, 5, 32), np.float32)
 
 
 @pytest.mark.parametrize(
@@ -163,17 +161,19 @@ OUT = np.zeros((*SHAPE[:3], 32), np.float32)
         (QKV, {"out": QKV.reshape(-1)[: OUT.size].reshape(OUT.shape)}, "out overlaps qkv"),
         (QKV, {"workspace": np.zeros(8192, np.uint8)[64:128]}, "workspace .*(has 64 bytes|multiple of 256)"),
         (QKV, {"workspace": 256 * 77 + 1}, "workspace starts at address 0x4d01; it must be a multiple of 256"),
-        (QKV, {"lepe_weight": np.zeros((5, 5, 32), np.float32)}, "only one of lepe_weight and lepe_bias is given"),
+        (QKV, {"lepe_weight": np.zeros((5, 5, 32), np.float32)}, "have lepe_kernel=None, and lepe_weight is given"),
+        (QKV, {"attributes": LEPE}, "have lepe_kernel=5, and lepe_weight is missing"),
         (
             QKV,
-            {"lepe_weight": np.zeros((4, 4, 32), np.float32), "lepe_bias": np.zeros(32, np.float32)},
-            r"lepe_weight has shape \(4, 4, 32\); it must be \[k, k, dim\] with k odd and at most 7",
+            {"attributes": LEPE, "lepe_weight": WEIGHT[:3, :3].copy(), "lepe_bias": WEIGHT[0, 0]},
+            r"lepe_weight is float32 of shape \(3, 3, 32\); for this qkv it must be float32 of shape \(5, 5, 32\)",
         ),
         (
             QKV,
-            {"lepe_weight": np.zeros((3, 3, 32), np.float16), "lepe_bias": np.zeros(32, np.float16)},
+            {"attributes": LEPE, "lepe_weight": WEIGHT.astype(np.float16), "lepe_bias": WEIGHT[0, 0]},
             "lepe_weight is float16 of shape .* must be float32",
         ),
+        (QKV, {"attributes": LEPE, "lepe_weight": WEIGHT}, "have lepe_kernel=5, and lepe_bias is missing"),
         (QKV, {"variant": "warp"}, "variant is 'warp'; it must be one of plain, gather, resident"),
         (on_gpu(SHAPE, 0), {"out": OUT, "workspace": 4096}, "qkv is on a CUDA device; .* takes host memory"),
         (on_gpu(SHAPE, 0), {}, "qkv is a SimpleNamespace, for which nothing is allocated: give out="),
@@ -186,7 +186,7 @@ OUT = np.zeros((*SHAPE[:3], 32), np.float32)
 )
 def test_bad_use_is_one_message(emulated: Library, qkv: Any, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        cuda.bi_level_routing_attention(qkv, ATTRIBUTES, **arguments, library=emulated)
+        cuda.bi_level_routing_attention(qkv, **{"attributes": ATTRIBUTES, **arguments}, library=emulated)
 
 
 def test_misaligned_input(emulated: Library) -> None:

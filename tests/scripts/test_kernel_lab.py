@@ -122,6 +122,7 @@ def test_lepe_reference_is_torch_s_convolution(emulated_kernels: Path) -> None:
 # --- Baselines ---
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(
     "shape",
     [
