@@ -182,25 +182,34 @@ Outcome DecodeOutput(Params const& params, std::vector<unsigned char> const& byt
 Outcome RunKernels(Params params, std::vector<double> const& qkv, LepeValues const& lepe,
                    std::optional<AttentionPlan> const& plan) {
     std::vector<unsigned char> const input = Encoded(params.input_type, qkv);
-    std::vector<unsigned char> const lepe_weight = Encoded(params.output_type, lepe.weight);
-    std::vector<unsigned char> const lepe_bias = Encoded(params.output_type, lepe.bias);
-    size_t const pixels = static_cast<size_t>(params.batch) * params.height * params.width;
     size_t const regions = static_cast<size_t>(params.regions) * params.regions;
-    Outcome outcome;
-    outcome.output_bytes.assign(pixels * params.dim * SizeOf(params.output_type), 0xff);
     std::vector<unsigned char> workspace(WorkspaceBytes(params), 0xff);
     params.qkv = input.data();
-    params.output = outcome.output_bytes.data();
-    params.lepe_weight = lepe_weight.data();
-    params.lepe_bias = lepe_bias.data();
     AssignWorkspace(params, workspace.data());
     EXPECT_EQ(LaunchRegionMean(params, nullptr), cudaSuccess);
     EXPECT_EQ(LaunchRouting(params, nullptr), cudaSuccess);
-    AttentionPlan const chosen = plan ? *plan : PlanAttention(params, kEmulatedDevice);
-    outcome.variant = chosen.variant;
-    EXPECT_EQ(LaunchAttention(params, chosen, nullptr), cudaSuccess);
+    std::vector<int32_t> const routing(params.routing, params.routing + params.batch * regions * params.topk);
+    Outcome outcome = RunAttention(params, qkv, routing, lepe, plan ? *plan : PlanAttention(params, kEmulatedDevice));
     outcome.means.assign(params.means, params.means + params.batch * regions * 2 * params.qk_dim);
-    outcome.routing.assign(params.routing, params.routing + params.batch * regions * params.topk);
+    return outcome;
+}
+
+Outcome RunAttention(Params params, std::vector<double> const& qkv, std::vector<int32_t> const& routing,
+                     LepeValues const& lepe, AttentionPlan const& plan) {
+    std::vector<unsigned char> const input = Encoded(params.input_type, qkv);
+    std::vector<unsigned char> const lepe_weight = Encoded(params.output_type, lepe.weight);
+    std::vector<unsigned char> const lepe_bias = Encoded(params.output_type, lepe.bias);
+    size_t const pixels = static_cast<size_t>(params.batch) * params.height * params.width;
+    Outcome outcome;
+    outcome.variant = plan.variant;
+    outcome.routing = routing;
+    outcome.output_bytes.assign(pixels * params.dim * SizeOf(params.output_type), 0xff);
+    params.qkv = input.data();
+    params.output = outcome.output_bytes.data();
+    params.routing = outcome.routing.data();
+    params.lepe_weight = lepe_weight.data();
+    params.lepe_bias = lepe_bias.data();
+    EXPECT_EQ(LaunchAttention(params, plan, nullptr), cudaSuccess);
     outcome.output = Decoded(params.output_type, outcome.output_bytes);
     return outcome;
 }

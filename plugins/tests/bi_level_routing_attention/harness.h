@@ -68,6 +68,10 @@ Outcome DecodeOutput(Params const& params, std::vector<unsigned char> const& byt
 Outcome RunKernels(Params params, std::vector<double> const& qkv, LepeValues const& lepe = {},
                    std::optional<AttentionPlan> const& plan = {});
 
+// The attention kernel alone, on a routing made elsewhere; the outcome has no means.
+Outcome RunAttention(Params params, std::vector<double> const& qkv, std::vector<int32_t> const& routing,
+                     LepeValues const& lepe, AttentionPlan const& plan);
+
 // Checks routing for equality, means and output within the rounding of its type and of the kernels' arithmetic.
 void CheckAgainstReference(Params const& params, std::vector<double> const& qkv, LepeValues const& lepe = {},
                            std::optional<AttentionPlan> const& plan = {});
