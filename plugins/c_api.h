@@ -99,7 +99,7 @@ struct EdgeformerBiLevelRoutingAttentionPlan {
     int32_t head_dim;      /* channels of a head in shared memory, padded; 0 for EDGEFORMER_PLAIN */
     int32_t warps;         /* of a block */
     int32_t heads;         /* of a block */
-    int32_t stages;        /* gather: buffers of 64 keys; 0: all keys of the region at once */
+    int32_t stages;        /* gather: buffers of 64 keys, as many as the region has keys for, or a ring */
     int32_t splits;        /* resident: blocks that share the queries of one head of an image */
     int32_t shared_bytes;  /* of a block */
     int64_t blocks;

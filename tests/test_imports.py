@@ -17,6 +17,7 @@ CHEAP_MODULES = (
     "edgeformer.engine",
     "edgeformer.export",
     "edgeformer.graph",
+    "edgeformer.machine",
     "edgeformer.models",
     "edgeformer.ops.bi_level_routing_attention",
     "edgeformer.pipeline",

@@ -20,7 +20,6 @@ from typing import Any
 import onnx
 
 from edgeformer.artifacts import sha256_of_bytes, write_bytes, write_text
-from edgeformer.engine.backends import require_backend
 from edgeformer.engine.compiler import BuildFailed
 from edgeformer.engine.job import BuildJob, Compiled, EngineReport
 from edgeformer.engine.plugin_library import require_plugin_library
@@ -28,6 +27,7 @@ from edgeformer.engine.profiles import BatchProfile, ShapeRange, shape_ranges
 from edgeformer.engine.targets import Target, can_build
 from edgeformer.engine.worker import JOB_FILE
 from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, InputError
+from edgeformer.machine.backends import require_backend
 from edgeformer.ops.bi_level_routing_attention import is_op, with_function
 
 __all__ = [

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgeformer.engine.backends import MessageLog, make_logger
 from edgeformer.engine.job import BuildJob, Compiled, PluginEvidence, TensorInfo
-from edgeformer.engine.plugin_library import load_into_registry, take_plugin_errors
+from edgeformer.engine.plugin_library import take_plugin_errors
 from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, InputError
+from edgeformer.machine.messages import MessageLog, make_logger
+from edgeformer.machine.plugin_registry import load_plugin_library
 
 __all__ = ["BuildFailed", "check_plugin_layers", "compile_engine", "count_plugin_layers", "takes_override"]
 
@@ -74,7 +75,7 @@ def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progres
     builder = _builder(trt, logger, messages)
     if job.plugin_library is not None:
         registry = builder.get_plugin_registry()
-        load_into_registry(registry, job.plugin_library, job.plugin_aux, flavour=job.flavour)
+        load_plugin_library(registry, job.plugin_library, flavour=job.flavour, aux=job.plugin_aux)
     # TensorRT 11 and TensorRT-RTX ignore the flag: their networks are always strongly typed.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     progress(_PARSE_PHASE, 0, 1)

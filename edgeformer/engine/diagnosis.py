@@ -10,10 +10,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from edgeformer.engine.backends import BACKEND_RANGES, FLAVOURS, Flavour, find_backend, install_command, missing_backend
-from edgeformer.engine.devices import GpuSurvey, find_gpus
 from edgeformer.engine.plugin_library import BUILD_COMMAND, find_plugin_library, missing_plugin_library
 from edgeformer.errors import EnvironmentFault
+from edgeformer.machine.backends import (
+    BACKEND_RANGES,
+    FLAVOURS,
+    Flavour,
+    find_backend,
+    install_command,
+    missing_backend,
+)
+from edgeformer.machine.devices import GpuSurvey, find_gpus
 
 __all__ = ["Fact", "diagnose"]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgeformer.artifacts import sha256_of_bytes
-from edgeformer.engine.backends import Flavour
 from edgeformer.engine.builder import SIDECAR_SUFFIX
 from edgeformer.engine.job import EngineReport
 from edgeformer.errors import InputError
+from edgeformer.machine.backends import Flavour
 
 __all__ = ["EngineFacts", "inspect_engine"]
 

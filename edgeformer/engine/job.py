@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from edgeformer.engine.backends import Flavour
 from edgeformer.engine.profiles import ShapeRange
+from edgeformer.machine.backends import Flavour
 
 __all__ = ["BuildJob", "Compiled", "EngineReport", "PluginEvidence", "TensorInfo"]
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from edgeformer.engine.backends import version_tuple
 from edgeformer.errors import EnvironmentFault
+from edgeformer.machine.backends import version_tuple
 from edgeformer.ops.library import BUILD_COMMAND, ENVIRONMENT_VARIABLE, LIBRARY_NAME, candidate_paths
 
 __all__ = [
@@ -23,14 +23,11 @@ __all__ = [
     "PluginLibrary",
     "PluginMetadata",
     "find_plugin_library",
-    "load_into_registry",
     "missing_plugin_library",
     "read_plugin_library",
     "require_plugin_library",
     "take_plugin_errors",
 ]
-
-_RTX_LIBRARY = "libtensorrt_rtx.so"
 
 
 class PluginMetadata(BaseModel):
@@ -200,38 +197,6 @@ def require_plugin_library(sm: int) -> PluginLibrary:
         raise EnvironmentFault(missing_plugin_library())
     library.require_sm(sm)
     return library
-
-
-def load_into_registry(registry: Any, path: Path, aux_path: Path | None, *, flavour: str) -> None:
-    """Load the library into a builder's or a runtime's plugin registry; afterwards TensorRT finds the op by its name.
-
-    Args:
-        registry: ``builder.get_plugin_registry()`` or ``runtime.get_plugin_registry()``.
-        path: the plugin library.
-        aux_path: the library with the SONAME ``libtensorrt_rtx.so``.
-        flavour: ``tensorrt`` or ``tensorrt_rtx``.
-
-    Raises:
-        EnvironmentFault: a library cannot be loaded; the loader's own words are kept.
-    """
-    if flavour == "tensorrt_rtx":
-        # On a plugin node the parser of TensorRT-RTX opens "libtensorrt_rtx.so", a name that its wheel does not ship,
-        # and ends the process when that fails. A library already loaded under that SONAME answers it.
-        name = str(aux_path) if aux_path and aux_path.is_file() else _RTX_LIBRARY
-        try:
-            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            raise EnvironmentFault(
-                f"TensorRT-RTX needs a library named {_RTX_LIBRARY} for plugins, and {name} cannot be loaded: {error}. "
-                "Build the plugin library again, which makes it"
-            ) from error
-    try:
-        # Done first for the message: the registry only says that it failed.
-        ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
-    except OSError as error:
-        raise EnvironmentFault(f"the plugin library {path} cannot be loaded: {error}") from error
-    if registry.load_library(str(path)) is None:
-        raise EnvironmentFault(f"TensorRT does not accept the plugin library {path}: it exports no plugin creators")
 
 
 def take_plugin_errors(path: Path) -> list[str]:

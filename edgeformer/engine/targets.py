@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgeformer.engine.backends import BACKEND_RANGES, Flavour, find_backend, missing_backend, version_tuple
-from edgeformer.engine.devices import find_gpus
 from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.machine.backends import BACKEND_RANGES, Flavour, find_backend, missing_backend, version_tuple
+from edgeformer.machine.devices import find_gpus
 
 __all__ = ["LOCAL", "Buildable", "Figure", "Peaks", "Target", "can_build", "get_target", "list_targets"]
 

@@ -20,10 +20,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from edgeformer.engine.backends import MessageLog, import_backend, require_backend
 from edgeformer.engine.compiler import compile_engine
 from edgeformer.engine.job import BuildJob
 from edgeformer.errors import EdgeformerError
+from edgeformer.machine.backends import import_backend, require_backend
+from edgeformer.machine.messages import MessageLog
 
 __all__ = ["JOB_FILE", "main"]
 

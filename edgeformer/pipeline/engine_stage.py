@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgeformer.engine.backends import Flavour
+    from edgeformer.machine.backends import Flavour
     from edgeformer.verify import Stage
 
 __all__ = ["closing_engine", "engine_stage"]
@@ -30,7 +30,7 @@ def engine_stage(engine: Path, precision: str, *, sm: int, flavour: Flavour, plu
     Raises:
         InputError: the GPU is the right one and TensorRT cannot load the engine.
     """
-    from edgeformer.engine.devices import find_gpus
+    from edgeformer.machine.devices import find_gpus
     from edgeformer.verify import Stage
 
     gpus = find_gpus().gpus

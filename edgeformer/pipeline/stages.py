@@ -262,9 +262,9 @@ class BuildJob:
             np.savez_compressed(file, **arrays)
 
     def _engine(self) -> None:
-        from edgeformer.engine.backends import find_backend
         from edgeformer.engine.plugin_library import find_device_library, find_plugin_library
         from edgeformer.engine.targets import can_build
+        from edgeformer.machine.backends import find_backend
 
         here = can_build(self.target)
         if not here:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from edgeformer.machine.backends import Flavour, installed_flavours
 from edgeformer.runtime.engine_session import EngineSession
-from edgeformer.runtime.gpu import Flavour, can_run_engine, installed_flavours
+from edgeformer.runtime.gpu import can_run_engine
 from edgeformer.runtime.onnx_session import OnnxSession
 from edgeformer.runtime.session import Array, Session, TensorInfo, check_feeds, run_in_chunks, static_batch
 

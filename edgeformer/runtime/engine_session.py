@@ -6,8 +6,6 @@ point where CUDA is needed; what follows (the load that succeeds, the run) was n
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from edgeformer.errors import EnvironmentFault, InputError
-from edgeformer.ops.bi_level_routing_attention import OP_TYPE, OP_VERSION
-from edgeformer.runtime.gpu import Flavour, can_run_engine, installed_flavours
+from edgeformer.machine.backends import Flavour, import_backend, installed_flavours, require_backend
+from edgeformer.machine.messages import MessageLog, make_logger
+from edgeformer.machine.plugin_registry import load_plugin_library
+from edgeformer.runtime.gpu import can_run_engine
 from edgeformer.runtime.polygraphy_support import quiet_polygraphy, use_flavour
 from edgeformer.runtime.session import Array, TensorInfo, check_feeds
 
-__all__ = ["EngineSession", "choose_flavour", "load_plugin_library", "tensor_info"]
+__all__ = ["EngineSession", "choose_flavour", "tensor_info"]
 
 
 def choose_flavour(flavour: Flavour | None, installed: tuple[Flavour, ...]) -> Flavour:
@@ -137,62 +137,26 @@ class EngineSession:
         return inputs, outputs
 
 
-def _make_logger(trt: Any) -> Any:
-    """A TensorRT logger that keeps what TensorRT says went wrong, in ``errors``."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # the base class is known only at run time
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-
-    return Logger()
-
-
-def load_plugin_library(trt: Any, library: str | os.PathLike[str], logger: Any) -> None:
-    """Make the plugins of ``library`` known to TensorRT, once per process.
-
-    Args:
-        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
-        library: path of the shared library; exports ``getCreators``.
-        logger: a logger of `_make_logger`.
-
-    Raises:
-        EnvironmentFault: it cannot be loaded, or it has no plugin for the op.
-    """
-    trt.init_libnvinfer_plugins(logger, "")
-    registry = trt.get_plugin_registry()
-    if registry.get_creator(OP_TYPE, str(OP_VERSION), "") is not None:
-        return
-    try:
-        # First here for the message: the registry only says that it failed.
-        ctypes.CDLL(str(library), mode=ctypes.RTLD_LOCAL)
-    except OSError as error:
-        raise EnvironmentFault(f"the plugin library {library} cannot be loaded: {error}") from error
-    registry.load_library(str(library))
-    if registry.get_creator(OP_TYPE, str(OP_VERSION), "") is None:
-        raise EnvironmentFault(f"{library}: TensorRT finds no plugin {OP_TYPE} in it")
-
-
 def _make_runner(path: Path, plugin_library: str | os.PathLike[str] | None, flavour: Flavour) -> Any:
     """An active TrtRunner over the engine file."""
     from polygraphy.backend.trt import EngineFromBytes, TrtRunner
     from polygraphy.exception import PolygraphyException
 
     use_flavour(flavour)
-    trt: Any = importlib.import_module(flavour)
-    logger = _make_logger(trt)
+    trt: Any = import_backend(require_backend(flavour))
+    messages = MessageLog()
+    logger = make_logger(trt, messages)
     if plugin_library is not None:
-        load_plugin_library(trt, plugin_library, logger)
+        trt.init_libnvinfer_plugins(logger, "")
+        library = Path(plugin_library)
+        aux = library.with_name("libtensorrt_rtx.so")
+        load_plugin_library(trt.get_plugin_registry(), library, flavour=flavour, aux=aux)
     runner = TrtRunner(EngineFromBytes(path.read_bytes(), runtime=trt.Runtime(logger)))
     try:
         with quiet_polygraphy():
             runner.activate()
     except PolygraphyException as error:
-        reasons = " ".join(logger.errors) or str(error)
+        reasons = " ".join(messages.errors) or str(error)
         raise InputError(
             f"{path}: {flavour} {trt.__version__} cannot load this engine on this GPU: {reasons}"
         ) from error

@@ -6,7 +6,7 @@ import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
-from edgeformer.runtime.gpu import Flavour
+from edgeformer.machine.backends import Flavour
 
 __all__ = ["quiet_polygraphy", "use_flavour"]
 

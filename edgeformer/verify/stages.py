@@ -21,8 +21,8 @@ from polygraphy.exception import PolygraphyException
 
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.graph.onnx_files import load_model
+from edgeformer.machine.devices import find_gpus
 from edgeformer.runtime import EngineSession, Flavour, OnnxSession, Session, can_run_engine, check_feeds, static_batch
-from edgeformer.runtime.gpu import gpu_fault
 from edgeformer.runtime.polygraphy_support import quiet_polygraphy
 from edgeformer.runtime.session import Array
 from edgeformer.verify.accuracy import Accuracy, correct_top1
@@ -94,7 +94,7 @@ class Stage:
         Raises:
             InputError: as for `EngineSession`.
         """
-        if gpu_fault() is not None:
+        if not find_gpus().gpus:
             return cls(name, None, gate, reason=ENGINE_NOT_RUN)
         try:
             can_run_engine(flavour, raise_error=True)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from edgeformer.engine import diagnosis
-from edgeformer.engine.backends import Backend, Flavour
-from edgeformer.engine.devices import Gpu, GpuSurvey
 from edgeformer.engine.diagnosis import Fact, diagnose
 from edgeformer.engine.plugin_library import ENVIRONMENT_VARIABLE
+from edgeformer.machine.backends import Backend, Flavour
+from edgeformer.machine.devices import Gpu, GpuSurvey
 
 from .test_plugin_library import METADATA, put
 
@@ -67,7 +67,7 @@ def test_full_machine_is_ok(bare_machine: Path, monkeypatch: pytest.MonkeyPatch)
 def test_tensorrt_that_is_too_old_counts_as_missing(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = Backend("tensorrt", "tensorrt", "8.6.1", Path("/opt"))
     monkeypatch.setattr(diagnosis, "find_backend", lambda flavour: old if flavour == "tensorrt" else None)
-    monkeypatch.setattr("edgeformer.engine.backends.find_backend", lambda flavour: old)
+    monkeypatch.setattr("edgeformer.machine.backends.find_backend", lambda flavour: old)
     fact = facts()["tensorrt"]
     assert fact.status == "missing"
     assert fact.detail.startswith("TensorRT 8.6.1 is installed in /opt; it needs 10.3 or newer, below 12")

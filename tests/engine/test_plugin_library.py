@@ -4,7 +4,6 @@ import json
 import os
 import platform
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from edgeformer.engine.plugin_library import (
     LIBRARY_NAME,
     find_device_library,
     find_plugin_library,
-    load_into_registry,
     read_plugin_library,
     require_plugin_library,
 )
@@ -171,28 +169,3 @@ def test_target_without_kernels_says_which_there_are(installation: Path) -> None
         EnvironmentFault, match=r"has kernels for SM 75, 86, and the target needs SM 89.*ARCHITECTURES=89.*--no-plugin"
     ):
         require_plugin_library(89)
-
-
-def registry(result: object) -> Any:
-    return SimpleNamespace(load_library=lambda path: result)
-
-
-def test_library_that_cannot_be_loaded_keeps_the_loaders_words(installation: Path) -> None:
-    path = put(installation)
-    with pytest.raises(EnvironmentFault, match=r"cannot be loaded: .*(invalid ELF header|file too short)"):
-        load_into_registry(registry(object()), path, None, flavour="tensorrt")
-
-
-def test_rtx_without_its_alias_library_stops_before_the_parser(installation: Path) -> None:
-    path = put(installation)
-    aux = installation / "libtensorrt_rtx.so"
-    aux.write_bytes(b"not ELF")
-    with pytest.raises(EnvironmentFault, match=r"needs a library named libtensorrt_rtx\.so for plugins"):
-        load_into_registry(registry(object()), path, aux, flavour="tensorrt_rtx")
-
-
-def test_library_without_creators_is_refused(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctypes.CDLL", lambda name, mode=0: object())
-    with pytest.raises(EnvironmentFault, match="exports no plugin creators"):
-        load_into_registry(registry(None), put(installation), None, flavour="tensorrt")
-    load_into_registry(registry(object()), put(installation), None, flavour="tensorrt")

@@ -6,10 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from edgeformer.engine import targets
-from edgeformer.engine.backends import Backend, Flavour
-from edgeformer.engine.devices import Gpu, GpuSurvey
 from edgeformer.engine.targets import Target, can_build, get_target, list_targets
 from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.machine.backends import Backend, Flavour
+from edgeformer.machine.devices import Gpu, GpuSurvey
 
 NO_GPU = GpuSurvey((), None, None, "no NVIDIA driver (test)")
 ORIN = GpuSurvey((Gpu(0, "Orin", 87, 65_000_000_000),), "540.4.0", "12.6", "")
@@ -26,7 +26,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpus: GpuSurvey, **versions: str) -
 
     monkeypatch.setattr(targets, "find_gpus", lambda: gpus)
     monkeypatch.setattr(targets, "find_backend", find_backend)
-    monkeypatch.setattr("edgeformer.engine.backends.find_backend", find_backend)
+    monkeypatch.setattr("edgeformer.machine.backends.find_backend", find_backend)
 
 
 def test_table_has_the_targets_with_their_compute_capability() -> None:

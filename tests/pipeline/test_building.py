@@ -15,11 +15,11 @@ from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import open_bundle
 from edgeformer.data import Preprocessing
 from edgeformer.engine import plugin_library
-from edgeformer.engine.devices import Gpu, GpuSurvey
 from edgeformer.engine.plugin_library import find_plugin_library
 from edgeformer.errors import EnvironmentFault, GateMissed, InputError
 from edgeformer.graph.onnx_files import load_model, save_model
 from edgeformer.graph.types import to_float_type
+from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.ops.bi_level_routing_attention import is_op
 from edgeformer.pipeline import BuildResult, Observer, build, stages
 from edgeformer.runtime import OnnxSession
@@ -282,8 +282,8 @@ def test_a_quantized_graph_is_refused(tmp_path: Path) -> None:
 def test_an_rtx_target_without_tensorrt_rtx_is_the_machines_fault(
     nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for room in ("targets", "backends"):
-        monkeypatch.setattr(f"edgeformer.engine.{room}.find_backend", lambda _flavour: None)
+    for room in ("engine.targets", "machine.backends"):
+        monkeypatch.setattr(f"edgeformer.{room}.find_backend", lambda _flavour: None)
     with pytest.raises(EnvironmentFault, match=r"pip install 'edgeformer\[rtx\]'"):
         build(nano_onnx, output=tmp_path / "bundle", target="rtx-40")
     assert list(tmp_path.iterdir()) == []
@@ -295,7 +295,7 @@ def test_another_gpu_in_the_machine_is_no_fault(
     """Engines for RTX targets are built on any machine, also on one with another GPU."""
     other = Gpu(index=0, name="GPU of another kind", sm=90, memory_bytes=1 << 30)
     survey = GpuSurvey(gpus=(other,), driver_version=None, cuda_version="13.0", problem="")
-    monkeypatch.setattr("edgeformer.engine.devices.find_gpus", lambda: survey)
+    monkeypatch.setattr("edgeformer.machine.devices.find_gpus", lambda: survey)
     output = tmp_path / "bundle"
     shutil.copytree(fp16_bundle.path, output)
     result = build(nano_onnx, output=output, target="rtx-40", batch="1:2:4")

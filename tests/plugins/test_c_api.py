@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeformer.engine.devices import find_gpus
+from edgeformer.machine.devices import find_gpus
 from tests.plugins import c_api
 from tests.plugins.conftest import ROOT
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.machine.devices import find_gpus
 from edgeformer.runtime import EngineSession
 from edgeformer.runtime import engine_session as module
-from edgeformer.runtime.engine_session import choose_flavour, load_plugin_library, tensor_info
-from edgeformer.runtime.gpu import gpu_fault
+from edgeformer.runtime.engine_session import choose_flavour, tensor_info
 
-without_gpu = pytest.mark.skipif(gpu_fault() is None, reason="this machine has a GPU")
+without_gpu = pytest.mark.skipif(bool(find_gpus().gpus), reason="this machine has a GPU")
 
 
 @without_gpu
@@ -57,57 +57,6 @@ def test_bfloat16_at_the_engines_border_is_refused():
 
     with pytest.raises(InputError, match="keep them in FP32"):
         tensor_info(DataType.BFLOAT16, (1,))
-
-
-class Registry:
-    def __init__(self, known: bool, works: bool) -> None:
-        self.known, self.works, self.loaded = known, works, []
-
-    def get_creator(self, name: str, version: str, namespace: str):
-        assert (name, version, namespace) == ("BiLevelRoutingAttention", "1", "")
-        return object() if self.known else None
-
-    def load_library(self, path: str) -> None:
-        self.loaded.append(path)
-        self.known = self.works
-
-
-class Trt:
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
-
-    def init_libnvinfer_plugins(self, logger, namespace: str) -> None:
-        assert namespace == ""
-
-    def get_plugin_registry(self) -> Registry:
-        return self.registry
-
-
-@pytest.fixture
-def library() -> str:
-    """A shared library that every Linux has; it has no plugins."""
-    return "libc.so.6"
-
-
-@pytest.mark.parametrize("known", [False, True])
-def test_a_plugin_library_is_loaded_once(library, known):
-    registry = Registry(known=known, works=True)
-    load_plugin_library(Trt(registry), library, logger=None)
-    assert registry.loaded == ([] if known else [library])
-
-
-def test_a_plugin_library_without_the_plugin(library):
-    with pytest.raises(EnvironmentFault, match=r"libc\.so\.6: TensorRT finds no plugin BiLevelRoutingAttention in it"):
-        load_plugin_library(Trt(Registry(known=False, works=False)), library, logger=None)
-
-
-def test_a_plugin_library_that_cannot_be_loaded(tmp_path):
-    path = tmp_path / "plugins.so"
-    path.write_bytes(b"no library")
-    registry = Registry(known=False, works=True)
-    with pytest.raises(EnvironmentFault, match=r"plugins\.so cannot be loaded: .*(too short|invalid ELF)"):
-        load_plugin_library(Trt(registry), path, logger=None)
-    assert registry.loaded == []
 
 
 @without_gpu

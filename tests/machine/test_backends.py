@@ -3,20 +3,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from edgeformer.engine.backends import (
+from edgeformer.errors import EnvironmentFault
+from edgeformer.machine.backends import (
     Backend,
-    MessageLog,
     find_backend,
     import_backend,
-    make_logger,
+    installed_flavours,
     require_backend,
     version_tuple,
 )
-from edgeformer.errors import EnvironmentFault
 
 
 def package(folder: Path, name: str, text: str) -> None:
@@ -90,7 +88,7 @@ def test_require_says_how_to_install(site: Path, monkeypatch: pytest.MonkeyPatch
         require_backend("tensorrt")
     jetson = tmp_path / "nv_tegra_release"
     jetson.touch()
-    monkeypatch.setattr("edgeformer.engine.backends._JETSON_MARK", jetson)
+    monkeypatch.setattr("edgeformer.machine.backends._JETSON_MARK", jetson)
     with pytest.raises(EnvironmentFault, match="sudo apt-get install python3-libnvinfer"):
         require_backend("tensorrt")
 
@@ -111,33 +109,15 @@ def test_broken_package_keeps_its_words(site: Path) -> None:
         import_backend(backend)
 
 
-def test_messages_are_split_by_severity() -> None:
-    forwarded: list[tuple[str, str]] = []
-    import re
-
-    messages = MessageLog(keeps=re.compile("Total"), forward=lambda *message: forwarded.append(message))
-    trt = SimpleNamespace(ILogger=type("ILogger", (), {}))
-    logger = make_logger(trt, messages)  # type: ignore[arg-type]  # stands in for the module
-    for severity, text in [
-        ("VERBOSE", "noise"),
-        ("VERBOSE", "Total of layers"),
-        ("INFO", "Total memory"),
-        ("INFO", "hello"),
-        ("WARNING", "careful\n"),
-        ("WARNING", "careful"),
-        ("ERROR", "broken"),
-        ("INTERNAL_ERROR", "very broken"),
-    ]:
-        logger.log(SimpleNamespace(name=severity), text)
-    assert messages.notes == ["Total of layers", "Total memory"]
-    assert messages.warnings == ["careful"]
-    assert messages.errors == ["broken", "very broken"]
-    assert [severity for severity, _ in forwarded] == ["INFO", "INFO", "WARNING", "WARNING", "ERROR", "INTERNAL_ERROR"]
-
-
 def test_importing_the_room_imports_no_tensorrt_and_no_torch() -> None:
     modules = ["builder", "compiler", "diagnosis", "inspect", "targets", "worker"]
     code = "import sys\n" + "".join(f"import edgeformer.engine.{name}\n" for name in modules)
     code += "print([name for name in sys.modules if name.split('.')[0].startswith(('tensorrt', 'torch'))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_installed_flavours_are_found_without_importing_them(site: Path) -> None:
+    assert installed_flavours() == ()
+    package(site, "tensorrt_rtx", '__version__ = "1.7.1"\nraise SystemExit("imported")\n')
+    assert installed_flavours() == ("tensorrt_rtx",)

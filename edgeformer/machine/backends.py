@@ -1,4 +1,4 @@
-"""The two TensorRT flavours behind one interface: what is installed, what a target needs, and its messages.
+"""The two TensorRT flavours behind one interface: what is installed, and what a target needs.
 
 ``tensorrt`` (10.3 to 11.x; Jetson and data centre) and ``tensorrt_rtx`` (RTX GPUs; builds without a GPU) share one
 Python API. Finding them reads files only; importing one happens in `import_backend`, never before.
@@ -10,10 +10,10 @@ import importlib
 import importlib.util
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from edgeformer.errors import EnvironmentFault
 
@@ -22,11 +22,10 @@ __all__ = [
     "FLAVOURS",
     "Backend",
     "Flavour",
-    "MessageLog",
     "find_backend",
     "import_backend",
     "install_command",
-    "make_logger",
+    "installed_flavours",
     "missing_backend",
     "require_backend",
     "version_tuple",
@@ -92,6 +91,11 @@ def find_backend(flavour: Flavour) -> Backend | None:
     return None
 
 
+def installed_flavours() -> tuple[Flavour, ...]:
+    """The flavours that are installed; none of them is imported."""
+    return tuple(flavour for flavour in FLAVOURS if find_backend(flavour) is not None)
+
+
 def _version_of(folder: Path, name: str) -> str:
     """The version written in the package or in its inner ``_bindings`` package."""
     for candidate in (folder / "__init__.py", folder.parent / f"{name}_bindings" / "__init__.py"):
@@ -147,50 +151,3 @@ def import_backend(backend: Backend) -> ModuleType:
             f"{backend.title} is installed in {backend.path} and cannot be imported by {sys.executable}: {error}. "
             f"Reinstall it: {install_command(backend.flavour)}"
         ) from error
-
-
-@dataclass
-class MessageLog:
-    """TensorRT's messages of one build, split by what they are for.
-
-    Attributes:
-        keeps: which information and verbose messages go to ``notes``; ``None`` for none.
-        ignores: which warnings to leave out; ``None`` for none.
-        warnings: each different warning once, in order.
-        errors: every error, in order.
-        notes: what `keeps` asked for, in order.
-        forward: called with (severity, text) for each message that is not verbose.
-    """
-
-    keeps: re.Pattern[str] | None = None
-    ignores: re.Pattern[str] | None = None
-    forward: Any = None
-    warnings: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, severity: str, text: str) -> None:
-        """Take one message; ``severity`` is the name of TensorRT's ILogger.Severity."""
-        text = text.strip()
-        if severity in ("ERROR", "INTERNAL_ERROR"):
-            self.errors.append(text)
-        elif severity == "WARNING":
-            if text not in self.warnings and not (self.ignores and self.ignores.search(text)):
-                self.warnings.append(text)
-        elif self.keeps is not None and self.keeps.search(text):
-            self.notes.append(text)
-        if self.forward is not None and severity != "VERBOSE":
-            self.forward(severity, text)
-
-
-def make_logger(trt: ModuleType, messages: MessageLog) -> Any:
-    """A ``trt.ILogger`` that hands every message to ``messages``."""
-
-    class Bridge(trt.ILogger):  # type: ignore[name-defined,misc]  # the base class comes from a module found at run time
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, msg: str) -> None:
-            messages.add(severity.name, msg)
-
-    return Bridge()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from edgeformer.engine import devices
-from edgeformer.engine.devices import Gpu, find_gpus
+from edgeformer.machine import devices
+from edgeformer.machine.devices import Gpu, find_gpus
 
 
 class FakeDriver:

@@ -1,0 +1,55 @@
+"""How TensorRT gets the plugin library, to build an engine or to run one."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+from edgeformer.errors import EnvironmentFault
+from edgeformer.machine.backends import Flavour
+from edgeformer.ops.bi_level_routing_attention import OP_TYPE, OP_VERSION
+
+__all__ = ["load_plugin_library"]
+
+_RTX_LIBRARY = "libtensorrt_rtx.so"
+
+
+def load_plugin_library(registry: Any, library: Path, *, flavour: Flavour, aux: Path | None = None) -> None:
+    """Make the plugin known to a plugin registry; afterwards TensorRT finds the op by its name.
+
+    Args:
+        registry: ``get_plugin_registry()`` of a builder, of a runtime or of the module. One that knows the op's plugin
+            is left as it is.
+        library: the plugin library.
+        flavour: whose registry it is.
+        aux: the library with the SONAME ``libtensorrt_rtx.so``; ``None`` where it is found without a path.
+
+    Raises:
+        EnvironmentFault: a library cannot be loaded, or has no plugin for the op; the loader's own words are kept.
+    """
+    if flavour == "tensorrt_rtx":
+        _load_rtx_alias(aux)
+    if registry.get_creator(OP_TYPE, str(OP_VERSION), "") is not None:
+        return
+    try:
+        # Done first for the message: the registry only says that it failed.
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_LOCAL)
+    except OSError as error:
+        raise EnvironmentFault(f"the plugin library {library} cannot be loaded: {error}") from error
+    registry.load_library(str(library))
+    if registry.get_creator(OP_TYPE, str(OP_VERSION), "") is None:
+        raise EnvironmentFault(f"{library}: TensorRT finds no plugin {OP_TYPE} in it")
+
+
+def _load_rtx_alias(aux: Path | None) -> None:
+    # On a plugin node the parser of TensorRT-RTX opens "libtensorrt_rtx.so", a name that its wheel does not ship,
+    # and ends the process when that fails. A library already loaded under that SONAME answers it.
+    name = str(aux) if aux is not None and aux.is_file() else _RTX_LIBRARY
+    try:
+        ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"TensorRT-RTX needs a library named {_RTX_LIBRARY} for plugins, and {name} cannot be loaded: {error}. "
+            "Build the plugin library again, which makes it"
+        ) from error

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeformer.errors import EnvironmentFault
+from edgeformer.machine.plugin_registry import load_plugin_library
+
+# A shared library that every Linux has; it has no plugins.
+LIBRARY = Path("libc.so.6")
+
+
+class Registry:
+    """TensorRT's, which knows the op's plugin, or does once a library is loaded that has it."""
+
+    def __init__(self, *, known: bool = False, works: bool = True) -> None:
+        self.known, self.works = known, works
+        self.loaded: list[str] = []
+
+    def get_creator(self, name: str, version: str, namespace: str) -> object | None:
+        assert (name, version, namespace) == ("BiLevelRoutingAttention", "1", "")
+        return object() if self.known else None
+
+    def load_library(self, path: str) -> None:
+        self.loaded.append(path)
+        self.known = self.works
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_plugin_library_is_loaded_once(known: bool) -> None:
+    registry = Registry(known=known)
+    load_plugin_library(registry, LIBRARY, flavour="tensorrt")
+    assert registry.loaded == ([] if known else [str(LIBRARY)])
+
+
+def test_a_library_without_the_plugin() -> None:
+    with pytest.raises(EnvironmentFault, match=r"libc\.so\.6: TensorRT finds no plugin BiLevelRoutingAttention in it"):
+        load_plugin_library(Registry(works=False), LIBRARY, flavour="tensorrt")
+
+
+def test_a_library_that_cannot_be_loaded_keeps_the_loaders_words(tmp_path: Path) -> None:
+    path = tmp_path / "plugins.so"
+    path.write_bytes(b"no library")
+    registry = Registry()
+    with pytest.raises(EnvironmentFault, match=r"plugins\.so cannot be loaded: .*(too short|invalid ELF)"):
+        load_plugin_library(registry, path, flavour="tensorrt")
+    assert registry.loaded == []
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_rtx_without_its_alias_library_stops_before_the_parser(tmp_path: Path, known: bool) -> None:
+    """Also where the plugin is known already: it is the parser that opens the alias."""
+    aux = tmp_path / "libtensorrt_rtx.so"
+    aux.write_bytes(b"not ELF")
+    registry = Registry(known=known)
+    with pytest.raises(EnvironmentFault, match=r"needs a library named libtensorrt_rtx\.so for plugins"):
+        load_plugin_library(registry, LIBRARY, flavour="tensorrt_rtx", aux=aux)
+    assert registry.loaded == []
