@@ -117,8 +117,8 @@ TEST(Attention, RingOfStages) {
     constexpr Shape kLongLists[] = {
         {1, 18, 18, 3, 3, 9, 96, 96},    // t 36, 324 keys
         {2, 8, 12, 4, 4, 16, 128, 128},  // t 6, 96 keys
-        {1, 20, 28, 2, 2, 4, 64, 64},    // t 140, 560 keys, more query tiles than warps
-        {1, 16, 33, 1, 1, 1, 40, 64},    // t 528, heads of 40 and 64 channels
+        {1, 14, 20, 1, 1, 1, 32, 32},    // t 280, more query tiles than warps
+        {1, 12, 18, 1, 1, 1, 40, 64},    // t 216, heads of 40 and 64 channels
         {1, 12, 12, 1, 3, 9, 128, 128},  // t 16, 144 keys, heads of 128 channels
     };
     for (Types const& types : kTensorCoreTypes) {
@@ -263,7 +263,7 @@ std::vector<double> WithElement(Params const& params, int32_t y, int32_t x, int3
 
 TEST(Attention, SpecialNumbersSpreadAsInTheReference) {
     for (Types const& types : {kFloat16, kBFloat16}) {
-        for (Shape const& shape : kSmallShapes) {
+        for (Shape const& shape : {kSmallShapes[0], kSmallShapes[1]}) {
             for (double const value : {kNan, kInfinity, -kInfinity}) {
                 SCOPED_TRACE(Describe(shape, types) + " with " + std::to_string(value));
                 Params const params = MakeParams(shape, types);
@@ -370,9 +370,9 @@ TEST(Attention, ResultsDoNotDependOnTheSchedule) {
                                                   {Order::kShuffled, Landing::kEarly, 2}};
     constexpr Device kSmall{87, 34 * 1024, 16};
     for (Types const& types : {kFloat16, kInt8Float16}) {
-        for (Shape const& shape : {Shape{1, 9, 15, 3, 3, 3, 96, 96}, Shape{1, 14, 14, 2, 7, 16, 64, 64},
-                                   Shape{1, 18, 18, 2, 3, 9, 64, 64}}) {
-            for (Device const& device : {kOrin, kSmall}) {
+        for (Shape const& shape : {Shape{1, 9, 15, 3, 3, 3, 96, 96}, Shape{1, 14, 14, 1, 7, 16, 32, 32},
+                                   Shape{1, 12, 15, 1, 3, 9, 32, 32}}) {
+            for (Device const& device : {kOrin, kSmall}) {  // in little memory: a ring, where there are keys enough
                 for (Variant const variant : kTensorCoreVariants) {
                     Params const params = MakeParams(shape, types);
                     auto const plan = PlanOf(params, variant, device);

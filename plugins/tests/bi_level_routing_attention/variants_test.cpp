@@ -143,8 +143,28 @@ TEST(Variants, BlockShapes) {
     plan = PlanAttention(StageParams(kStages[3], 1, kFloat16), kOrin);
     EXPECT_EQ(plan.stages, 4);
     EXPECT_EQ(plan.passes, 2);  // 16 tiles, 8 warps
-    plan = PlanAttention(StageParams(kStages[8], 1, kFloat16), kAmpere);
-    EXPECT_EQ(plan.stages, 2);  // a ring: 384 keys
+}
+
+// A ring where the copies of all keys would leave fewer warps on a multiprocessor.
+TEST(Variants, Rings) {
+    auto ring = [](int32_t stage, Device const& device) {
+        AttentionPlan const plan = PlanAttention(StageParams(kStages[stage], 8, kFloat16), device, kGather);
+        int32_t const keys = kStages[stage].shape.topk * kStages[stage].shape.height * kStages[stage].shape.width /
+                             (kStages[stage].shape.regions * kStages[stage].shape.regions);
+        return plan.stages * 64 < keys;
+    };
+    for (int32_t const stage : {0, 1, 2, 3, 6}) {
+        EXPECT_FALSE(ring(stage, kAmpere)) << kStages[stage].name;
+        EXPECT_FALSE(ring(stage, kHopper)) << kStages[stage].name;
+    }
+    for (int32_t const stage : {4, 7}) {
+        EXPECT_TRUE(ring(stage, kAmpere)) << kStages[stage].name;
+        EXPECT_FALSE(ring(stage, kOrin)) << kStages[stage].name;
+        EXPECT_FALSE(ring(stage, kHopper)) << kStages[stage].name;
+    }
+    for (Device const& device : kTensorCoreDevices) {
+        EXPECT_TRUE(ring(8, device)) << device.compute_capability;
+    }
 }
 
 TEST(Variants, WhatTensorCoresDoNotTake) {
