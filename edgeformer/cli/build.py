@@ -36,6 +36,11 @@ from edgeformer.cli._progress import StageProgress
 @click.option(
     "--embed-plugin", is_flag=True, help="Put the plugin library into the engine file, so that this one file is enough."
 )
+@click.option(
+    "--compare-plugin/--no-compare-plugin",
+    default=None,
+    help="Build the engine without the plugin, too, and tell what it saves.  [default: where TensorRT-RTX builds]",
+)
 @lepe_option
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Limit of TensorRT's workspace, in MiB.")
 @click.option("--output", "-o", type=output_path, required=True, help="Folder of the bundle.")

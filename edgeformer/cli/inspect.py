@@ -13,24 +13,37 @@ from edgeformer.errors import InputError
 
 @click.command("inspect")
 @click.argument("path", type=output_path)
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="For a bundle whose build did not: build its engine without the plugin (or with it), and compare the two.",
+)
 @common_options
-def command(path: Path, as_json: bool) -> None:
-    """Summarize PATH: an ONNX file, an engine, or a bundle (whose files are checked against their hashes)."""
+def command(path: Path, compare: bool, as_json: bool) -> None:
+    """Summarize PATH: an ONNX file, an engine, or a bundle (whose files are checked against their hashes).
+
+    Of a bundle it tells what the plugin saves: layers, memory and build time of the engine with it and without it.
+    """
     if path.is_dir():
-        _bundle(path, as_json)
+        _bundle(path, compare, as_json)
+    elif compare:
+        raise InputError(f"{path}: --compare builds from a bundle's graph; name the bundle's folder")
     elif path.suffix == ".onnx":
         _onnx(path, as_json)
     else:
         _engine(path, as_json)
 
 
-def _bundle(path: Path, as_json: bool) -> None:
+def _bundle(path: Path, compare: bool, as_json: bool) -> None:
     from edgeformer.bundle import open_bundle
     from edgeformer.cli._summary import print_summary
+    from edgeformer.pipeline.comparison import compare_bundle, recorded_comparison
 
     manifest = open_bundle(path)
+    comparison = compare_bundle(path, manifest) if compare else recorded_comparison(manifest)
     if as_json:
-        print_json({"kind": "bundle", **manifest.model_dump()})
+        both = None if comparison is None else comparison.to_dict()
+        print_json({"kind": "bundle", **manifest.model_dump(), "plugin_comparison": both})
         return
     model = manifest.model
     console.print(
@@ -43,6 +56,11 @@ def _bundle(path: Path, as_json: bool) -> None:
         table.add_row(name, f"{record.size / 1e6:.2f}", record.sha256[:16])
     console.print(table)
     print_summary(console, path, manifest)
+    if comparison is not None:
+        sides = simple_table("engine", "with plugin", "without", "ratio")
+        for row in comparison.rows():
+            sides.add_row(*row)
+        console.print(sides)
 
 
 def _onnx(path: Path, as_json: bool) -> None:

@@ -54,6 +54,7 @@ def build(
     max_drop: float | None = None,
     fuse_lepe: bool = False,
     use_plugin: bool = True,
+    compare_plugin: bool | None = None,
     embed_plugin: bool = False,
     workspace_bytes: int | None = None,
     observer: Observer | None = None,
@@ -78,6 +79,8 @@ def build(
         max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
         fuse_lepe: fold LePE, the depthwise convolution beside the attention, into the op.
         use_plugin: put the fused plugin into the engine; otherwise TensorRT builds from the op's ONNX body.
+        compare_plugin: build the other one of these two engines as well, and note what both take; default: where
+            TensorRT-RTX builds, which takes seconds.
         embed_plugin: put the plugin library into the engine file, so that this one file is enough to run it; otherwise
             the library lies beside the engine and has to be loaded before it.
         workspace_bytes: limit of TensorRT's workspace; default: no limit.
@@ -130,6 +133,7 @@ def build(
         max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
         fuse_lepe=fuse_lepe,
         use_plugin=use_plugin,
+        compare_plugin=machine.flavour == "tensorrt_rtx" if compare_plugin is None else compare_plugin,
         embed_plugin=embed_plugin,
         workspace_bytes=workspace_bytes,
         observer=observer or Observer(),

@@ -23,7 +23,8 @@ from edgeformer import __version__
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
 from edgeformer.bundle import Manifest, ModelRecord, StageRecord, Staging, TargetRecord, TensorRecord, stage_key
 from edgeformer.data import Samples
-from edgeformer.errors import GateMissed
+from edgeformer.errors import EdgeformerError, GateMissed
+from edgeformer.pipeline.comparison import COMPARISON, compare_plugin
 from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
 from edgeformer.pipeline.exporting import describe_preprocessing, export_source
 from edgeformer.pipeline.parity_inputs import ParityInputs
@@ -106,6 +107,7 @@ class BuildJob:
     max_drop: float
     fuse_lepe: bool
     use_plugin: bool
+    compare_plugin: bool
     embed_plugin: bool
     workspace_bytes: int | None
     observer: Observer
@@ -291,6 +293,8 @@ class BuildJob:
             workspace=self.workspace_bytes,
         )
         self._engine_parity(None if beside is None else beside.path)
+        if self.compare_plugin:
+            self._comparison()
 
     def _add_library(self, library: PluginLibrary | None) -> None:
         """Put the plugin library that the engine needs into the bundle."""
@@ -338,6 +342,38 @@ class BuildJob:
         with closing_engine(engine):
             # The time makes the key new: what a GPU computes is never taken from an older bundle.
             self._stage("engine-parity", [], compare, engine=self._sha256(ENGINE), run=time.time())
+
+    def _comparison(self) -> None:
+        """Build the engine without the plugin, too (or with it, where this one is without), and note what it takes."""
+        from edgeformer.engine.plugin_library import find_plugin_library
+
+        library = find_plugin_library()
+        try:
+            self._stage(
+                COMPARISON,
+                [],
+                self._compare_plugin,
+                engine=self._sha256(ENGINE),
+                plugin=None if library is None else sha256_of_file(library.path),
+            )
+        except EdgeformerError as fault:
+            # The engine that was asked for is there, and right: only what is told about it is missing.
+            self._skip(COMPARISON, f"the other engine was not built: {str(fault).splitlines()[0]}")
+
+    def _compare_plugin(self) -> _Judged:
+        from edgeformer.engine.job import EngineReport
+        from edgeformer.graph.onnx_files import load_model
+
+        report = EngineReport.model_validate_json((self.work.path / f"{ENGINE}.json").read_text(encoding="utf-8"))
+        comparison = compare_plugin(
+            load_model(self.work.path / TYPED),
+            report,
+            target=self.target,
+            batch=self.batch,
+            workspace_bytes=self.workspace_bytes,
+            on_progress=lambda phase, done, total: self.observer.progressed(COMPARISON, phase, done, total),
+        )
+        return _Judged(note=comparison.summary(), details=comparison.to_dict())
 
     # -- what stages share -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,127 @@
+"""The engine with the plugin and the one without, side by side."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeformer.bundle import Manifest, read_manifest
+from edgeformer.engine.builder import BuildFailed
+from edgeformer.errors import InputError
+from edgeformer.pipeline import BuildResult, build, stages
+from edgeformer.pipeline.comparison import (
+    COMPARISON,
+    EngineFigures,
+    PluginComparison,
+    compare_bundle,
+    recorded_comparison,
+)
+
+WITH = EngineFigures(100, 50, 5_000_000, 1_000_000, 2_000_000, 1.0, 300_000_000)
+WITHOUT = EngineFigures(400, 90, 10_000_000, 1_000_000, 3_000_000, 2.5, 400_000_000)
+
+
+def comparison_of(manifest: Manifest) -> PluginComparison:
+    found = recorded_comparison(manifest)
+    assert found is not None
+    return found
+
+
+def test_figures_side_by_side() -> None:
+    both = PluginComparison(WITH, WITHOUT)
+    assert both.summary() == (
+        "activations 5.00 MB instead of 10.00 MB (0.50x), parsed layers 100 instead of 400, "
+        "built in 1.0 s instead of 2.5 s"
+    )
+    assert both.rows()[0] == ("parsed layers", "100", "400", "0.25x")
+    assert both.rows()[2] == ("activation memory", "5.00 MB", "10.00 MB", "0.50x")
+    assert PluginComparison.from_dict(json.loads(json.dumps(both.to_dict()))) == both
+
+
+def test_what_the_builder_does_not_say_is_no_figure() -> None:
+    silent = EngineFigures(100, None, None, 0, 2_000_000, 1.0, 300_000_000)
+    both = PluginComparison(silent, WITHOUT)
+    assert both.summary().startswith("activations not said instead of 10.00 MB, parsed layers")
+    assert both.rows()[1] == ("engine layers", "not said", "90", "")
+    assert both.to_dict()["activation_ratio"] is None
+
+
+def test_a_build_records_both_sides(fp16_bundle: BuildResult) -> None:
+    both = comparison_of(fp16_bundle.manifest)
+    engine, stage = fp16_bundle.manifest.stage("engine"), fp16_bundle.manifest.stage(COMPARISON)
+    assert engine is not None
+    assert stage is not None
+    assert both.with_plugin.activation_bytes == engine.details["activation_bytes"]
+    assert both.with_plugin.engine_bytes == fp16_bundle.manifest.files["model.engine"].size
+    # The op's body is some hundred layers, a plugin one.
+    assert both.with_plugin.parsed_layers < both.without_plugin.parsed_layers / 2
+    # The weights are the same but for constants of the body.
+    assert both.with_plugin.weight_bytes == pytest.approx(both.without_plugin.weight_bytes, rel=0.01)
+    assert None not in (both.with_plugin.activation_bytes, both.without_plugin.activation_bytes)
+    assert stage.note == both.summary()
+
+
+def test_a_build_can_leave_it_out_and_inspect_make_it_up(nano_onnx: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    result = build(nano_onnx, output=bundle, target="rtx-30", use_plugin=False, compare_plugin=False)
+    assert result.manifest.stage(COMPARISON) is None
+    before = read_manifest(bundle)
+    both = compare_bundle(bundle, before)
+    engine = result.manifest.stage("engine")
+    assert engine is not None
+    # This engine is the one without: the plugin is in the other.
+    assert both.without_plugin.parsed_layers == engine.details["parsed_layers"]
+    assert both.with_plugin.parsed_layers < both.without_plugin.parsed_layers / 2
+    assert read_manifest(bundle) == before
+
+
+def test_the_other_sides_failure_is_no_fault_of_the_build(
+    nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BuildFailed("no tactic\n  and more")
+
+    monkeypatch.setattr(stages, "compare_plugin", fail)
+    result = build(nano_onnx, output=tmp_path / "bundle", target="rtx-30")
+    stage = result.manifest.stage(COMPARISON)
+    assert stage is not None
+    assert (stage.verdict, stage.note) == ("not run", "the other engine was not built: no tactic")
+    assert recorded_comparison(result.manifest) is None
+    assert "model.engine" in result.manifest.files
+
+
+def test_a_bundle_without_an_engine_has_nothing_to_compare(nano_onnx: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    result = build(nano_onnx, output=bundle, target="jetson-agx-orin")
+    assert result.manifest.stage(COMPARISON) is None
+    with pytest.raises(InputError, match="holds no engine, so there is nothing to compare"):
+        compare_bundle(bundle, result.manifest)
+
+
+def inspect(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgeformer", "inspect", *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_inspect_prints_both_sides(fp16_bundle: BuildResult) -> None:
+    printed = inspect(str(fp16_bundle.path))
+    assert printed.returncode == 0, printed.stderr
+    lines = {line.split("  ")[0].strip(): line.split() for line in printed.stdout.splitlines()}
+    both = comparison_of(fp16_bundle.manifest)
+    assert lines["engine"][-4:] == ["with", "plugin", "without", "ratio"]
+    assert lines["parsed layers"][2:4] == [str(both.with_plugin.parsed_layers), str(both.without_plugin.parsed_layers)]
+    assert f"{(both.without_plugin.activation_bytes or 0) / 1e6:.2f}" in lines["activation memory"]
+
+    document = json.loads(inspect(str(fp16_bundle.path), "--json").stdout)
+    assert document["plugin_comparison"] == both.to_dict()
+
+
+def test_comparing_takes_a_bundle(fp16_bundle: BuildResult) -> None:
+    printed = inspect(str(fp16_bundle.path / "model.engine"), "--compare")
+    assert printed.returncode == 2
+    assert "--compare builds from a bundle's graph" in printed.stderr
