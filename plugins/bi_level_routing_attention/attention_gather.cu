@@ -11,19 +11,19 @@ struct GatherShape {
     Divider parts;        // blocks that share the query tiles of a region
     Divider head_groups;  // blocks that share the heads
     Divider regions;
+    Divider warps_per_head;  // one query tile each at a time
     int32_t heads;
-    int32_t column_bits;     // of the number of chunks in a row of all heads of the block
-    int32_t warps_per_head;  // one query tile each at a time
-    int32_t passes;          // query tiles of a warp
-    int32_t stages;          // buffers of 64 keys
+    int32_t column_bits;  // of the number of chunks in a row of all heads of the block
+    int32_t passes;       // query tiles of a warp
+    int32_t stages;       // buffers of 64 keys
 
     GatherShape(Params const& params, AttentionPlan const& plan, int32_t row_chunks)
         : parts(plan.parts),
           head_groups(CeilDivide(params.num_heads, plan.heads)),
           regions(params.regions * params.regions),
+          warps_per_head(plan.warps / plan.heads),
           heads(plan.heads),
           column_bits(0),
-          warps_per_head(plan.warps / plan.heads),
           passes(plan.passes),
           stages(plan.stages) {
         while ((1 << column_bits) < plan.heads * row_chunks) {
@@ -49,6 +49,8 @@ public:
         routed_ = p_.routing + (image_ * p_.image_regions + region_) * p_.topk;
         stage_count_ = (p_.keys() + kStageKeys - 1) / kStageKeys;
         offsets_ = reinterpret_cast<int32_t*>(Buffer(s_.stages));
+        head_ = thread_ / kWarpSize;
+        warp_of_head_ = s_.warps_per_head.Split(head_);
     }
 
     // All keys are one stage: every tile takes them in one pass.
@@ -131,6 +133,7 @@ private:
 
     // Writes where in the image the keys of stages are; -1 past the last key.
     __device__ void FindTokens(int32_t stage, int32_t count) {
+#pragma unroll 1  // unrolled, the loop would divide to know its length
         for (int32_t i = thread_; i < count * kStageKeys; i += threads_) {
             int32_t key = stage * kStageKeys + i;
             int32_t chunk = -1;
@@ -156,28 +159,27 @@ private:
     }
 
     __device__ int32_t warp() const { return thread_ / kWarpSize; }
-    __device__ int32_t head() const { return warp() / s_.warps_per_head; }  // of the block
     __device__ int32_t FirstQuery(int32_t pass) const {
-        int32_t const tile = (part_ * s_.passes + pass) * s_.warps_per_head + warp() % s_.warps_per_head;
+        int32_t const tile = (part_ * s_.passes + pass) * s_.warps_per_head.divisor + warp_of_head_;
         return tile * kTileQueries;
     }
     __device__ bool HasTile(int32_t pass) const {
-        return FirstQuery(pass) < p_.tokens() && first_head_ + head() < p_.num_heads;
+        return FirstQuery(pass) < p_.tokens() && first_head_ + head_ < p_.num_heads;
     }
 
     __device__ QueryTile<In, kHeadDim> Load(int32_t pass) const {
         int32_t const first_query = HasTile(pass) ? FirstQuery(pass) : p_.tokens();
-        return LoadTile<In, kHeadDim>(p_, p_.Image(image_), region_, first_query, first_head_ + head());
+        return LoadTile<In, kHeadDim>(p_, p_.Image(image_), region_, first_query, first_head_ + head_);
     }
 
     template <bool kOnly>
     __device__ void Attend(QueryTile<In, kHeadDim>& tile, int32_t stage) const {
-        unsigned char const* keys = Buffer(Slot(stage)) + head() * 2 * kTileBytes;
+        unsigned char const* keys = Buffer(Slot(stage)) + head_ * 2 * kTileBytes;
         tile.template Attend<kOnly>(keys, keys + kTileBytes, ConsecutiveRows{}, Keys(stage), p_.logit_scale);
     }
 
     __device__ void Store(QueryTile<In, kHeadDim> const& tile, int32_t pass) const {
-        StoreTile(p_, tile, image_, region_, FirstQuery(pass), first_head_ + head(), Staging());
+        StoreTile(p_, tile, image_, region_, FirstQuery(pass), first_head_ + head_, Staging());
     }
 
     __device__ float* Staging() const {
@@ -191,6 +193,8 @@ private:
     int32_t thread_;
     int32_t threads_;
     int32_t first_head_;
+    int32_t head_;  // of the warp, counted from the first
+    int32_t warp_of_head_;
     int32_t region_;
     int64_t image_;
     int32_t const* routed_;

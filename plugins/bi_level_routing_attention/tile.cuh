@@ -176,37 +176,36 @@ public:
         }
     }
 
-    // Takes the next `count` keys, 1 to kStageKeys. Rows past them, to the next multiple of kGroupKeys, must hold
-    // finite numbers. `scale` turns q . k into a logarithm to base 2. kOnly: no other keys come before or after.
+    // Takes the next `count` keys, 1 to kStageKeys. There must be rows for kStageKeys, with any contents past the keys'
+    // last group of kGroupKeys; those between the last key and the end of its group must hold finite numbers. `scale`
+    // turns q . k into a logarithm to base 2. kOnly: no other keys come before or after.
     template <bool kOnly, class Rows>
     __device__ void Attend(unsigned char const* keys, unsigned char const* values, Rows rows, int32_t count,
                            float scale) {
         float logits[kStageKeys / 8][4];
 #pragma unroll
         for (int32_t i = 0; i < kStageKeys / 8; ++i) {
-            if (i / 2 * kGroupKeys < count) {
-                uint32_t key[kWords];
-                LoadKey(key, keys, rows[i * 8 + LaneRow()]);
-                Scores<In, kWords>::Compute(logits[i], queries_, key);
-            }
-            Mask(logits[i], count - i * 8);
+            uint32_t key[kWords];
+            LoadKey(key, keys, rows[i * 8 + LaneRow()]);
+            Scores<In, kWords>::Compute(logits[i], queries_, key);
+        }
+        if (count < kStageKeys) {
+            Mask(logits, count);
         }
         float origins[2];
         Rescale<kOnly>(logits, scale, origins);
+        // Most stages are whole: their groups run into each other, with no branch between them.
+        if (count == kStageKeys) {
 #pragma unroll
-        for (int32_t i = 0; i < kStageKeys / kGroupKeys; ++i) {
-            if (i * kGroupKeys < count) {
-                // Register j of the fragment: rows g and g + 8 of the group's first 8 keys, then of the other 8.
-                uint32_t weights[4];
+            for (int32_t group = 0; group < kStageKeys / kGroupKeys; ++group) {
+                AddGroup(logits, origins, scale, values, rows, group);
+            }
+        } else {
 #pragma unroll
-                for (int32_t j = 0; j < 4; ++j) {
-                    float const* pair = &logits[2 * i + j / 2][j % 2 * 2];
-                    weights[j] = Product::Pack(Exp2(fmaf(pair[0], scale, -origins[j % 2])),
-                                               Exp2(fmaf(pair[1], scale, -origins[j % 2])));
+            for (int32_t group = 0; group < kStageKeys / kGroupKeys; ++group) {
+                if (group * kGroupKeys < count) {
+                    AddGroup(logits, origins, scale, values, rows, group);
                 }
-                // Of the weights as they are multiplied, so that their rounding does not change their sum from 1.
-                Product::Add(sum_, weights, Product::kOnes, Product::kOnes);
-                AddValues(weights, values, rows, i * kGroupKeys);
             }
         }
     }
@@ -302,11 +301,12 @@ private:
     }
 
     // Keys from `count` on weigh nothing.
-    __device__ static void Mask(float (&logits)[4], int32_t count) {
-        if (count < 8) {
+    __device__ static void Mask(float (&logits)[kStageKeys / 8][4], int32_t count) {
 #pragma unroll
-            for (int32_t i = 0; i < 4; ++i) {
-                logits[i] = LaneColumn() * 2 + i % 2 < count ? logits[i] : -INFINITY;
+        for (int32_t i = 0; i < kStageKeys / 8; ++i) {
+#pragma unroll
+            for (int32_t j = 0; j < 4; ++j) {
+                logits[i][j] = i * 8 + LaneColumn() * 2 + j % 2 < count ? logits[i][j] : -INFINITY;
             }
         }
     }
@@ -338,6 +338,23 @@ private:
                 }
             }
         }
+    }
+
+    // Weighs a group of keys and adds its values.
+    template <class Rows>
+    __device__ void AddGroup(float const (&logits)[kStageKeys / 8][4], float const (&origins)[2], float scale,
+                             unsigned char const* values, Rows rows, int32_t group) {
+        // Register j of the fragment: rows g and g + 8 of the group's first 8 keys, then of the other 8.
+        uint32_t weights[4];
+#pragma unroll
+        for (int32_t j = 0; j < 4; ++j) {
+            float const* pair = &logits[2 * group + j / 2][j % 2 * 2];
+            weights[j] =
+                Product::Pack(Exp2(fmaf(pair[0], scale, -origins[j % 2])), Exp2(fmaf(pair[1], scale, -origins[j % 2])));
+        }
+        // The sum of the weights as they are multiplied: their rounding does not move it from theirs.
+        Product::Add(sum_, weights, Product::kOnes, Product::kOnes);
+        AddValues(weights, values, rows, group * kGroupKeys);
     }
 
     // Adds weight * value of the 16 keys from `first` on.
