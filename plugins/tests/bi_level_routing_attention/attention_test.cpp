@@ -83,12 +83,13 @@ constexpr Shape kShapes[] = {
     {1, 6, 9, 5, 3, 2, 160, 160},   // t 6, five heads
     {1, 9, 15, 2, 3, 3, 64, 64},    // t 15, 45 keys
     {3, 4, 4, 1, 1, 1, 32, 32},     // t 16, a single region
-    {1, 16, 16, 3, 4, 16, 96, 96},  // t 16, 256 keys, three heads
+    {1, 8, 32, 3, 4, 9, 96, 96},    // t 16, 144 keys, three heads
     {1, 8, 12, 4, 2, 4, 128, 128},  // t 24, all regions
     {2, 12, 12, 2, 2, 2, 64, 64},   // t 36
     {1, 16, 16, 2, 2, 1, 64, 64},   // t 64, 64 keys: BiFormer's first stage
     {1, 14, 22, 1, 2, 3, 32, 32},   // t 77, 231 keys
-    {1, 16, 32, 1, 1, 1, 32, 32},   // t 512 in a single region
+    {1, 16, 16, 1, 1, 1, 32, 32},   // t 256 in a single region
+    {1, 16, 17, 1, 1, 1, 32, 32},   // t 272: three query tiles a warp
 };
 
 TEST(Attention, EveryShapeFp16) {
