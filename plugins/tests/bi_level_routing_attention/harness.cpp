@@ -238,7 +238,8 @@ void CheckOutput(Params const& params, Outcome const& outcome, Reference const& 
         double const actual = outcome.output[i];
         double const tolerance =
             1.01 * unit * std::fabs(expected) + Underflow(params.output_type) + arithmetic + weights;
-        bool const same = std::isnan(expected) ? std::isnan(actual) : std::fabs(actual - expected) <= tolerance;
+        bool const same =
+            std::isnan(expected) ? std::isnan(actual) : actual == expected || std::fabs(actual - expected) <= tolerance;
         if (!same && wrong++ == 0) {
             first << "output[" << i << "] = " << actual << ", expected " << expected << " +- " << tolerance;
         }

@@ -115,7 +115,8 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(cudaLaunchConfig_t const* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
     namespace emulation = edgeformer::emulation;
-    // Every thread gets arguments of its own, as on a GPU.
+    // A programmatic launch is ordered after nothing that the host has just done, but may read its arguments.
+    emulation::Unwatched const unwatched;
     std::tuple<Parameters...> const copies(std::forward<Arguments>(arguments)...);
     emulation::LaunchShape const shape = emulation::ShapeOf(*config, reinterpret_cast<void const*>(kernel));
     return emulation::Remember(emulation::Run(shape, [&] { std::apply(kernel, copies); }));

@@ -31,8 +31,10 @@ constexpr uint32_t kMaxWarps = kMaxThreads / kLanes;
 constexpr size_t kSharedAlignment = 128;
 
 // Threads of different blocks must be different threads for ThreadSanitizer, or it sees no races between them; it takes
-// a few thousand. So blocks share this many sets of them.
+// a few thousand. So the blocks of a launch share this many sets of them.
 constexpr uint32_t kThreadSets = kWatchesThreads ? 4 : 1;
+// Nor may the threads of a kernel know what those of the kernel before knew, if it need not have ended.
+constexpr uint32_t kPools = 2;
 
 enum class State { kReady, kAtBlockBarrier, kInWarp, kDone };
 
@@ -65,14 +67,17 @@ struct Tokens {
 
 struct Machine {
     // Threads are made once and run one CUDA thread after another: stacks are expensive to make.
-    std::deque<Thread> threads[kThreadSets];
-    Tokens tokens[kThreadSets];
+    std::deque<Thread> threads[kPools * kThreadSets];
+    Tokens tokens[kPools * kThreadSets];
+    // What the host did before the latest launch that was not programmatic, and what the latest launch and the one
+    // before it did.
     char launch_begins = 0;
-    char launch_ends = 0;
+    char launch_ends[2] = {};
 
     std::vector<Warp> warps;
     Thread* running = nullptr;
-    uint32_t set = 0;  // of the running block
+    uint32_t pool = 0;  // of the running kernel
+    uint32_t set = 0;   // of the running block
     uint32_t thread_count = 0;
     uint32_t waiting = 0;   // at the block barrier
     uint32_t barriers = 0;  // passed by the block
@@ -128,7 +133,7 @@ void ThreadMain() {
     for (;;) {
         Acquire(&machine.launch_begins);
         (*machine.body)();
-        Release(&machine.launch_ends);
+        Release(&machine.launch_ends[machine.launches % 2]);
         EndThread();
     }
 }
@@ -218,13 +223,14 @@ void RunThreads() {
     }
 }
 
-// Sum of the base-4 digits: neighbours differ, and no stride keeps two blocks in one set all the time.
+// Sum of the base-4 digits: neighbours differ, and no stride keeps two blocks in one set all the time. The block of the
+// same number in the next launch has another set.
 uint32_t SetOfBlock(uint64_t block) {
-    uint64_t sum = 0;
+    auto sum = static_cast<uint64_t>(machine.launches);
     for (; block > 0; block /= 4) {
         sum += block % 4;
     }
-    return static_cast<uint32_t>(sum % kThreadSets);
+    return machine.pool * kThreadSets + static_cast<uint32_t>(sum % kThreadSets);
 }
 
 void RunBlock(uint64_t block) {
@@ -378,12 +384,15 @@ int32_t Run(LaunchShape const& shape, std::function<void()> const& thread) {
     block_size = shape.block;
     grid_size = shape.grid;
     machine.body = &thread;
-    Release(&machine.launch_begins);
+    machine.pool = shape.programmatic ? 1 - machine.pool : 0;
+    if (!shape.programmatic) {
+        Release(&machine.launch_begins);
+    }
     uint64_t const blocks = static_cast<uint64_t>(shape.grid.x) * shape.grid.y * shape.grid.z;
     for (uint64_t const block : BlockOrder(std::min(blocks, std::exchange(machine.most_blocks, UINT64_MAX)))) {
         RunBlock(block);
     }
-    Acquire(&machine.launch_ends);
+    Acquire(&machine.launch_ends[machine.launches % 2]);
     return cudaSuccess;
 }
 
@@ -411,6 +420,11 @@ void BlockBarrier() {
         }
     }
     Acquire(token);
+}
+
+void WaitForPreviousKernel() {
+    Running();
+    Acquire(&machine.launch_ends[(machine.launches + 1) % 2]);
 }
 
 void WarpBarrier(uint32_t mask) {

@@ -111,6 +111,9 @@ extern Point grid_size;
 unsigned char* SharedMemory();
 
 void BlockBarrier();
+// After this, a programmatic launch may use what the launch before it has written. ThreadSanitizer reports what uses it
+// earlier; that kernel's own predecessor counts only if it has waited, too.
+void WaitForPreviousKernel();
 void WarpBarrier(uint32_t mask);
 
 // The lanes of a warp that have come to one operation: what each brings, and where its result goes. Null for lanes that

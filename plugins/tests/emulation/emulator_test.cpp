@@ -392,6 +392,43 @@ TEST_F(EmulatorRacesDeathTest, BlocksAreNotOrdered) {
     }
 }
 
+void Fill(float* to) { to[blockIdx.x * 64 + threadIdx.x] = 1.F; }
+void Copy(float const* from, float* to, bool waits) {
+    if (waits) {
+        WaitForPreviousKernel();
+    }
+    uint32_t const own = blockIdx.x * 64 + threadIdx.x;
+    to[own] = from[(own + 70) % 256];
+}
+
+// One kernel writes; two more may begin before it has ended, the second of them before the first has, too.
+void Chain(bool first_waits, bool first_reads, bool second_waits) {
+    emulation::SetDevice({90, 227 * 1024, 1});
+    std::vector<float> written(256);
+    std::vector<float> other(256);
+    std::vector<float> copies(512);
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = 4;
+    config.blockDim = 64;
+    config.attrs = &attribute;
+    cudaLaunchKernelEx(&config, Fill, written.data());
+    config.numAttrs = 1;
+    cudaLaunchKernelEx(&config, Copy, first_reads ? written.data() : other.data(), copies.data(), first_waits);
+    cudaLaunchKernelEx(&config, Copy, written.data(), copies.data() + 256, second_waits);
+    std::exit(0);
+}
+
+TEST_F(EmulatorRacesDeathTest, ProgrammaticLaunchesMustWait) {
+    EXPECT_EXIT(Chain(true, true, true), testing::ExitedWithCode(0), "");
+    EXPECT_EXIT(Chain(false, true, true), testing::ExitedWithCode(66), "data race");
+    EXPECT_EXIT(Chain(true, true, false), testing::ExitedWithCode(66), "data race");
+    // The first copy neither waits nor reads what was written: that kernel may still run when the second has waited.
+    EXPECT_EXIT(Chain(false, false, true), testing::ExitedWithCode(66), "data race");
+}
+
 #endif
 
 TEST_F(Emulator, BarriersAndLaunchesOrderMemory) {

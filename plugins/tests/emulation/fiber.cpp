@@ -46,6 +46,11 @@ edgeformer_emulation_switch_stack:
 )");
 #endif
 
+#if defined(EDGEFORMER_WATCHES_THREADS)
+// A second of waiting for other threads, at every exit, is for threads that run by themselves.
+extern "C" char const* __tsan_default_options() { return "atexit_sleep_ms=0"; }
+#endif
+
 namespace edgeformer::emulation {
 namespace {
 

@@ -38,11 +38,19 @@ inline void FinishSwitch(void*, void const**, size_t*) {}
 #if defined(EDGEFORMER_WATCHES_THREADS)
 inline constexpr bool kWatchesThreads = true;
 inline void* CurrentThread() { return __tsan_get_current_fiber(); }
-inline void* MakeThread() { return __tsan_create_fiber(0); }
 // Without an edge between the two threads: the order in which the emulation runs them is no order on a GPU. Inlined,
 // because a function that began as one thread must not end as another.
 [[gnu::always_inline]] inline void BecomeThread(void* thread) {
     __tsan_switch_to_fiber(thread, __tsan_switch_to_fiber_no_sync);
+}
+// A new thread is ordered after what its maker knows. This maker knows nothing.
+inline void* MakeThread() {
+    static void* const maker = __tsan_create_fiber(0);
+    void* const self = CurrentThread();
+    BecomeThread(maker);
+    void* const thread = __tsan_create_fiber(0);
+    BecomeThread(self);
+    return thread;
 }
 // What happened before a Release happens before what follows an Acquire of the same token.
 inline void Release(void* token) { __tsan_release(token); }

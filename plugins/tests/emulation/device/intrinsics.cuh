@@ -180,7 +180,7 @@ inline uint32_t SubtractHalf2(uint32_t a, uint32_t b) {
 
 // --- programmatic dependent launch ---
 
-inline void WaitForPreviousKernel() {}
+inline void WaitForPreviousKernel() { emulation::WaitForPreviousKernel(); }
 inline void LaunchNextKernel() {}
 
 }  // namespace edgeformer
