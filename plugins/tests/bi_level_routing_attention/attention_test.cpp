@@ -17,7 +17,6 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 constexpr Device kOrin{87, 163 * 1024, 16};
 
-constexpr Types kTensorCoreTypes[] = {kFloat16, kBFloat16, kInt8Float16, kInt8Float32};
 constexpr Variant kTensorCoreVariants[] = {Variant::kGather, Variant::kResident};
 
 char const* Name(Variant variant) {
@@ -92,24 +91,12 @@ constexpr Shape kShapes[] = {
     {1, 16, 17, 1, 1, 1, 32, 32},   // t 272: three query tiles a warp
 };
 
-TEST(Attention, EveryShapeFp16) {
+class AttentionOfType : public testing::TestWithParam<Types> {};
+INSTANTIATE_TEST_SUITE_P(Attention, AttentionOfType, testing::ValuesIn(kTensorCoreTypes), TestName);
+
+TEST_P(AttentionOfType, EveryShape) {
     for (Shape const& shape : kShapes) {
-        CheckShape(shape, kFloat16);
-    }
-}
-TEST(Attention, EveryShapeBf16) {
-    for (Shape const& shape : kShapes) {
-        CheckShape(shape, kBFloat16);
-    }
-}
-TEST(Attention, EveryShapeInt8ToFp16) {
-    for (Shape const& shape : kShapes) {
-        CheckShape(shape, kInt8Float16);
-    }
-}
-TEST(Attention, EveryShapeInt8ToFp32) {
-    for (Shape const& shape : kShapes) {
-        CheckShape(shape, kInt8Float32);
+        CheckShape(shape, GetParam());
     }
 }
 

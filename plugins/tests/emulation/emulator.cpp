@@ -448,7 +448,7 @@ Gathering const* Gather(char const* what, uint32_t mask, void const* brought, vo
         warp.what = what;
         warp.mask = mask;
         warp.lanes = {};
-    } else if (warp.mask != mask || std::strcmp(warp.what, what) != 0) {
+    } else if (warp.mask != mask || (warp.what != what && std::strcmp(warp.what, what) != 0)) {
         Die((std::string("lanes of a warp are in different operations: ") + warp.what + " and " + what).c_str());
     }
     warp.lanes.brought[lane] = brought;
