@@ -42,6 +42,12 @@ from edgeformer.cli._progress import StageProgress
     help="Build the engine without the plugin, too, and tell what it saves.  [default: where TensorRT-RTX builds]",
 )
 @lepe_option
+@click.option(
+    "--linears-as-convolutions/--no-linears-as-convolutions",
+    default=False,
+    help="Write Linears as 1 x 1 convolutions, for less memory at free batch sizes.  "
+    "[default: no-linears-as-convolutions]",
+)
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Limit of TensorRT's workspace, in MiB.")
 @click.option("--output", "-o", type=output_path, required=True, help="Folder of the bundle.")
 @common_options

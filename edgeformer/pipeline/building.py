@@ -53,6 +53,7 @@ def build(
     calibration_images: int = CALIBRATION_IMAGES,
     max_drop: float | None = None,
     fuse_lepe: bool = False,
+    linears_as_convolutions: bool = False,
     use_plugin: bool = True,
     compare_plugin: bool | None = None,
     embed_plugin: bool = False,
@@ -78,6 +79,7 @@ def build(
         calibration_images: use at most this many images of ``data``.
         max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
         fuse_lepe: fold LePE, the depthwise convolution beside the attention, into the op.
+        linears_as_convolutions: write the Linears that stay in floating point as 1 x 1 convolutions.
         use_plugin: put the fused plugin into the engine; otherwise TensorRT builds from the op's ONNX body.
         compare_plugin: build the other one of these two engines as well, and note what both take; default: where
             TensorRT-RTX builds, which takes seconds.
@@ -132,6 +134,7 @@ def build(
         recipe=quantization,
         max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
         fuse_lepe=fuse_lepe,
+        linears_as_convolutions=linears_as_convolutions,
         use_plugin=use_plugin,
         compare_plugin=machine.flavour == "tensorrt_rtx" if compare_plugin is None else compare_plugin,
         embed_plugin=embed_plugin,

@@ -31,6 +31,8 @@ from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.sources import NamedModel, OnnxFile, Source
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgeformer.engine.plugin_library import PluginLibrary
     from edgeformer.engine.profiles import BatchProfile
     from edgeformer.engine.targets import Target
@@ -106,6 +108,7 @@ class BuildJob:
     recipe: Recipe | None
     max_drop: float
     fuse_lepe: bool
+    linears_as_convolutions: bool
     use_plugin: bool
     compare_plugin: bool
     embed_plugin: bool
@@ -179,10 +182,21 @@ class BuildJob:
         if self.precision == "int8":
             assert self.data is not None
             assert self.recipe is not None
-            recipe, data = self.recipe.model_dump(mode="json"), self.data.sha256()
-            self._stage("quantize", [CALIBRATION, TYPED], self._quantize, model=fused, data=data, recipe=recipe)
+            inputs = {"data": self.data.sha256(), "recipe": self.recipe.model_dump(mode="json")}
+            name, files, make = "quantize", [CALIBRATION, TYPED], self._quantize
         else:
-            self._stage("types", [TYPED], self._set_types, model=fused, precision=self.precision)
+            inputs = {"precision": self.precision}
+            name, files, make = "types", [TYPED], self._set_types
+        self._stage(name, files, make, model=fused, convolutions=self.linears_as_convolutions, **inputs)
+
+    def _with_convolutions(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+        """The graph with 1 x 1 convolutions for its Linears where they were asked for, and what to note of it."""
+        from edgeformer.graph.pointwise import linears_as_convolutions
+
+        if not self.linears_as_convolutions:
+            return model, ""
+        changed, count = linears_as_convolutions(model)
+        return changed, f"{count} Linears as 1 x 1 convolutions; "
 
     def _quantize(self) -> _Judged:
         from edgeformer.graph.onnx_files import load_model, save_model
@@ -196,20 +210,24 @@ class BuildJob:
             progress=lambda text, done, total: self.observer.progressed("quantize", text, done, total),
         )
         result.calibration.save(self.work.path / CALIBRATION)
-        save_model(to_float_type(result.model, "float16"), self.work.path / TYPED)
+        model, convolutions = self._with_convolutions(result.model)
+        save_model(to_float_type(model, "float16"), self.work.path / TYPED)
         quantized = sum(decision.quantized for decision in result.decisions)
         note = f"{quantized} layers INT8, {len(result.calibration.returned)} returned to FP16 by sensitivity, rest FP16"
-        return _Judged(note=note, details={"layers": [decision.to_dict() for decision in result.decisions]})
+        return _Judged(
+            note=convolutions + note, details={"layers": [decision.to_dict() for decision in result.decisions]}
+        )
 
     def _set_types(self) -> _Judged:
         from edgeformer.graph.onnx_files import load_model, save_model
         from edgeformer.graph.types import to_float_type
 
-        model = load_model(self.work.path / FUSED)
+        model, convolutions = self._with_convolutions(load_model(self.work.path / FUSED))
         if self.precision != "fp32":
             model = to_float_type(model, "float16" if self.precision == "fp16" else "bfloat16")
         save_model(model, self.work.path / TYPED)
-        return _Judged(note=f"weights and activations {self.precision.upper()}; judged by the parity stage")
+        types = f"weights and activations {self.precision.upper()}"
+        return _Judged(note=f"{convolutions}{types}; judged by the parity stage")
 
     def _parity(self) -> None:
         self._stage(

@@ -223,6 +223,21 @@ def test_lepe_is_fused_where_it_is_asked_for(nano_onnx: Path, tmp_path: Path) ->
     assert engine.details["op_nodes"] == 4
 
 
+def test_linears_become_convolutions_where_that_is_asked_for(nano_onnx: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"target": "rtx-30", "batch": "1:2:4", "compare_plugin": False}
+    layers = {}
+    for convolutions in (False, True):
+        output = tmp_path / str(convolutions)
+        result = build(nano_onnx, output=output, linears_as_convolutions=convolutions, **options)
+        types, engine = result.manifest.stage("types"), result.manifest.stage("engine")
+        assert types is not None
+        assert engine is not None
+        assert ("20 Linears as 1 x 1 convolutions" in (types.note or "")) == convolutions
+        layers[convolutions] = engine.details["engine_layers"]
+    # Bias, GELU and residual are part of a convolution; behind a MatMul each is a kernel of its own at a free batch.
+    assert layers[True] < layers[False]
+
+
 def test_a_graph_of_fixed_batch(nano_onnx: Path, tmp_path: Path) -> None:
     model = load_model(nano_onnx)
     for value in (model.graph.input[0], model.graph.output[0]):
