@@ -74,6 +74,7 @@ constexpr Shape kRing{2, 11, 14, 1, 1, 1, 32, 32};              // t 154: three 
 
 TEST(OneKernel, GatherOneStage) {
     CheckRandom(kFortyFiveKeys, Variant::kGather);
+    CheckRandom({1, 5, 6, 5, 1, 1, 160, 160}, Variant::kGather);  // five heads, two in a block: a warp without
     CheckConstant(kFortyFiveKeys, Variant::kGather);
 }
 TEST(OneKernel, GatherAllKeys) {
@@ -85,7 +86,10 @@ TEST(OneKernel, GatherRing) {
     CheckRandom(kRing, Variant::kGather, kSmall);
     CheckConstant(kRing, Variant::kGather, kSmall);
 }
-TEST(OneKernel, GatherLepe) { CheckRandom(kFortyFiveKeys, Variant::kGather, kOrin, 5); }
+TEST(OneKernel, GatherLepe) {
+    CheckRandom(kFortyFiveKeys, Variant::kGather, kOrin, 5);
+    CheckRandom(kTwoPasses, Variant::kGather, kOrin, 3);
+}
 
 constexpr Shape kSeventyFiveKeys{1, 9, 15, 2, 3, 5, 64, 64};  // t 15
 
@@ -104,9 +108,9 @@ TEST(OneKernel, PlainLepe) { CheckRandom({2, 3, 5, 1, 1, 1, 16, 24}, Variant::kP
 
 TEST(OneKernel, RegionMean) {
     constexpr Shape kShapes[] = {
-        {1, 3, 3, 1, 3, 1, 32, 32},    // t 1: several regions in a block
+        {1, 5, 5, 1, 5, 1, 32, 32},    // t 1: several regions in a block, fewer in the last
         {1, 6, 9, 1, 3, 1, 24, 24},    // t 6
-        {2, 14, 11, 1, 1, 1, 32, 32},  // t 154: several tokens of a thread
+        {2, 14, 22, 1, 2, 1, 32, 32},  // t 77: several tokens of a thread
     };
     for (Types const& types : {kFloat16, kInt8Float16}) {
         for (Shape const& shape : kShapes) {
