@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from edgeformer.graph.fuse import FuseResult, fuse
 from edgeformer.graph.types import to_float_type
-from edgeformer.ops.bi_level_routing_attention import Attributes, is_op
+from edgeformer.ops.bi_level_routing_attention import Attributes, is_op, with_function
 from tests.graph.blocks import Block, dynamo, torchscript
 from tests.graph.graphs import constants_as_nodes, difference, ops, renamed, run
 
@@ -230,3 +230,43 @@ def test_folded_graphs_take_types() -> None:
     half = to_float_type(folded, "float16")
     onnx.checker.check_model(half, full_check=True)
     assert difference(run(folded, feeds), run(half, feeds)) <= 1e-2
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared", "expected"),
+    [
+        ("float16", TensorProto.FLOAT, TensorProto.FLOAT16),
+        ("bfloat16", TensorProto.FLOAT16, TensorProto.FLOAT16),
+        ("bfloat16", TensorProto.FLOAT, TensorProto.FLOAT),
+    ],
+)
+def test_lepe_of_an_int8_node_is_of_its_output_type(kind: str, declared: int, expected: int) -> None:
+    attributes = Attributes(
+        2, 2, 1, 8, 0.5, q_scale=0.1, k_scale=0.1, v_scale=0.1, output_type=declared, lepe_kernel=3, dim=8
+    )
+    low = helper.tensor_dtype_to_np_dtype(declared)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        attributes.make_node("q", "o", "op", lepe_weight="w", lepe_bias="b"),
+        helper.make_node("Cast", ["o"], ["y"], to=TensorProto.FLOAT),
+    ]
+    constants = {
+        "scale": np.float32(0.1),
+        "zero": np.int8(0),
+        "w": np.ones((3, 3, 8), low),
+        "b": np.ones(8, low),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 4, 24])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 4, 8])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = with_function(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+    typed = to_float_type(model, kind)  # type: ignore[arg-type]
+    onnx.checker.check_model(typed, full_check=True)
+    (node,) = (node for node in typed.graph.node if is_op(node))
+    kinds = {tensor.name: tensor.data_type for tensor in typed.graph.initializer}
+    assert [kinds[name] for name in node.input[1:]] == [expected, expected]
+    assert Attributes.from_node(node).output_type == expected
