@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <tuple>
+#include <utility>
 
 #include "emulator.h"
 
@@ -115,9 +117,10 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(cudaLaunchConfig_t const* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
     namespace emulation = edgeformer::emulation;
-    // A programmatic launch is ordered after nothing that the host has just done, but may read its arguments.
+    // Every thread gets arguments of its own, as on a GPU. They are new memory, which ThreadSanitizer knows nothing of:
+    // a programmatic launch is ordered after nothing that the host has just done, and may still read them.
     emulation::Unwatched const unwatched;
-    std::tuple<Parameters...> const copies(std::forward<Arguments>(arguments)...);
+    auto const copies = std::make_unique<std::tuple<Parameters...> const>(std::forward<Arguments>(arguments)...);
     emulation::LaunchShape const shape = emulation::ShapeOf(*config, reinterpret_cast<void const*>(kernel));
-    return emulation::Remember(emulation::Run(shape, [&] { std::apply(kernel, copies); }));
+    return emulation::Remember(emulation::Run(shape, [kernel, from = copies.get()] { std::apply(kernel, *from); }));
 }

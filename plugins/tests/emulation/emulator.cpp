@@ -383,7 +383,8 @@ int32_t Run(LaunchShape const& shape, std::function<void()> const& thread) {
     machine.shape = shape;
     block_size = shape.block;
     grid_size = shape.grid;
-    machine.body = &thread;
+    auto const body = std::make_unique<std::function<void()> const>(thread);  // in new memory, as the arguments are
+    machine.body = body.get();
     machine.pool = shape.programmatic ? 1 - machine.pool : 0;
     if (!shape.programmatic) {
         Release(&machine.launch_begins);

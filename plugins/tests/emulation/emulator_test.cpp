@@ -553,6 +553,7 @@ TEST_F(Emulator, ProgrammaticLaunchesNeedComputeCapability90) {
     emulation::SetDevice({89, 99 * 1024, 1});
     EXPECT_EQ(LaunchKernel(Count, 0, &runs, nullptr, true), cudaErrorNotSupported);
     emulation::SetDevice({90, 227 * 1024, 1});
+    EXPECT_EQ(LaunchKernel(Nothing, 0, &runs), cudaSuccess);
     EXPECT_EQ(LaunchKernel(Count, 0, &runs, nullptr, true), cudaSuccess);
     EXPECT_TRUE(emulation::LastLaunch().shape.programmatic);
     EXPECT_EQ(runs, 1);
