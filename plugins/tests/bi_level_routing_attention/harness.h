@@ -13,6 +13,7 @@
 #include "bi_level_routing_attention/kernels.h"
 #include "bi_level_routing_attention/reference.h"
 #include "bi_level_routing_attention/variants.h"
+#include "emulation/sanitizers.h"
 
 namespace edgeformer::bi_level_routing_attention {
 
@@ -36,6 +37,13 @@ inline constexpr Types kTensorCoreTypes[] = {kFloat16, kInt8Float32};
 inline constexpr Types kAllTypes[] = {kFloat32, kFloat16, kBFloat16, kInt8Float16, kInt8Float32};
 inline constexpr Types kTensorCoreTypes[] = {kFloat16, kBFloat16, kInt8Float16, kInt8Float32};
 #endif
+
+// The first line of a test of nothing but numbers.
+#define SKIP_UNDER_THREAD_SANITIZER()                                     \
+    if (emulation::kWatchesThreads) {                                     \
+        GTEST_SKIP() << "ThreadSanitizer looks at accesses, not numbers"; \
+    }                                                                     \
+    static_assert(true, "takes the semicolon")
 
 struct Shape {
     int32_t batch, height, width, num_heads, regions, topk, qk_dim, dim;

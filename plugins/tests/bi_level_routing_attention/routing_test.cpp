@@ -85,6 +85,7 @@ TEST(Routing, EveryNumberOfRegionsAndTopk) {
 }
 
 TEST(Routing, EveryNumberOfChannels) {
+    SKIP_UNDER_THREAD_SANITIZER();
     uint32_t seed = 3100;
     for (int32_t qk_dim : {1, 3, 4, 15, 36, 64, 96, 128, 130, 132, 256, 768}) {
         for (int32_t regions : {3, 9}) {
@@ -101,6 +102,7 @@ TEST(Routing, UnalignedMeans) {
 
 // Most rows have more keys at the threshold than places are left for them.
 TEST(Routing, TiesAtTheLastPlace) {
+    SKIP_UNDER_THREAD_SANITIZER();
     uint32_t seed = 3300;
     for (int32_t regions : {4, 9}) {
         for (int32_t topk : {1, 3, 4, 5, 16, 31, 33, 40, 81}) {
@@ -114,6 +116,7 @@ TEST(Routing, TiesAtTheLastPlace) {
 }
 
 TEST(Routing, SpecialNumbers) {
+    SKIP_UNDER_THREAD_SANITIZER();
     float const infinity = std::numeric_limits<float>::infinity();
     float const nan = std::numeric_limits<float>::quiet_NaN();
     float const largest = std::numeric_limits<float>::max();
@@ -136,6 +139,7 @@ TEST(Routing, SpecialNumbers) {
 }
 
 TEST(Routing, AllNanTakesTheLowestRegions) {
+    SKIP_UNDER_THREAD_SANITIZER();
     for (int32_t regions : {4, 9}) {
         Params const params = Problem(1, regions, 6, 4);
         std::vector<float> const means(static_cast<size_t>(regions) * regions * 8, NAN);
@@ -148,6 +152,7 @@ TEST(Routing, AllNanTakesTheLowestRegions) {
 
 // The order in which a logit's products are added depends on nothing but the channels: equal regions tie exactly.
 TEST(Routing, EqualRegionsTie) {
+    SKIP_UNDER_THREAD_SANITIZER();
     for (int32_t qk_dim : {32, 50, 768}) {
         for (int32_t regions : {7, 12}) {
             Params const params = Problem(1, regions, 9, qk_dim);

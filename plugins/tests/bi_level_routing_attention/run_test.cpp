@@ -166,7 +166,7 @@ TEST_F(RunTest, RepeatedCallsGiveTheSameBits) {
 // Every kernel must wait for the one before it, also for that of the last call; ThreadSanitizer sees those that do not.
 TEST_F(RunTest, ProgrammaticLaunchesGiveTheSameBits) {
     emulation::SetDevice(kHopper);
-    for (Shape const& shape : {Shape{1, 14, 14, 2, 7, 16, 64, 64}, Shape{2, 9, 15, 2, 3, 3, 64, 64}}) {
+    for (Shape const& shape : {Shape{1, 8, 8, 2, 4, 16, 64, 64}, Shape{2, 9, 15, 1, 3, 3, 32, 32}}) {
         for (Variant const variant : {Variant::kPlain, Variant::kGather, Variant::kResident}) {
             Problem problem(shape, kFloat16, 14);
             AttentionPlan const plan = PlanAttention(problem.params, CurrentDevice(), variant);
