@@ -59,7 +59,6 @@ struct Schedule {
     uint32_t seed = 0;  // of kShuffled
 };
 void SetSchedule(Schedule const& schedule);
-inline void SetOrder(Order order) { SetSchedule({order, Landing::kLate, 0}); }
 
 // The launch after `successes` more launches fails with `status` and runs nothing; once.
 void FailLaunch(int32_t successes, int32_t status);
