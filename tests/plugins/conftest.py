@@ -25,7 +25,7 @@ def _newest(pattern: str) -> Path | None:
 def _built_for(path: Path) -> str | None:
     """The processor that a plugin library's metadata names: build/ may hold cross-compiled ones."""
     metadata = path.with_suffix(".json")
-    return json.loads(metadata.read_text())["cpu"] if metadata.exists() else None
+    return json.loads(metadata.read_text()).get("cpu") if metadata.exists() else None
 
 
 def _require(pattern: str) -> Path:
