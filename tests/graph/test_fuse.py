@@ -175,7 +175,7 @@ def test_a_graph_without_attention_is_unchanged() -> None:
     result = fuse(given)
 
     assert result.blocks == ()
-    assert result.to_dict() == {"fused": 0, "left": 0, "whole_graph_error": None, "blocks": []}
+    assert result.to_dict() == {"fused": 0, "left": 0, "whole_graph_error": None, "blocks": [], "lepe": []}
     assert result.model.SerializeToString() == given.SerializeToString()
     assert result.model is not given
 
