@@ -44,9 +44,9 @@ from edgeformer.cli._progress import StageProgress
 @lepe_option
 @click.option(
     "--linears-as-convolutions/--no-linears-as-convolutions",
-    default=False,
+    default=None,
     help="Write Linears as 1 x 1 convolutions, for less memory at free batch sizes.  "
-    "[default: no-linears-as-convolutions]",
+    "[default: where TensorRT-RTX builds for those]",
 )
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Limit of TensorRT's workspace, in MiB.")
 @click.option("--output", "-o", type=output_path, required=True, help="Folder of the bundle.")

@@ -32,14 +32,14 @@ _LISTED_LAYER = re.compile(r"^Name: .*?, LayerType: (\w+)", re.MULTILINE)
 # A plugin is a "custom_layer" in what TensorRT-RTX 1.7 compiles, a "PluginV3" where it stays a layer of its own.
 _PLUGIN_KIND = re.compile("custom_layer|Plugin.*", re.IGNORECASE)
 _KEEP = re.compile(f"^{_LISTING}|{_ACTIVATIONS.pattern}|{_WEIGHTS.pattern}")
-# Not worth a warning: our creator has defaults for the attributes of INT8 inputs and of LePE, and the nodes of the op's
+# What tells nothing: our creator has defaults for the attributes of INT8 inputs and of LePE, and the nodes of the op's
 # body have the same names in every place the parser inlines it.
-_HARMLESS = re.compile(
-    r"Attribute (q_scale|k_scale|v_scale|output_type|lepe_kernel|dim) not found in plugin node"
-    r"|A node named .* already exists"
+_HARMLESS = (
+    r"Attribute (q_scale|k_scale|v_scale|output_type|lepe_kernel|dim) not found in plugin node",
+    r"A node named .* already exists",
 )
-# After any parser error TensorRT-RTX looks for a GPU and adds that there is none; an ahead-of-time build needs none.
-_NO_DRIVER = re.compile("catchCudaError|ScopedCudaStream")
+# After any error TensorRT-RTX looks for a GPU and adds that there is none; an ahead-of-time build needs none.
+_NO_DRIVER = "catchCudaError|ScopedCudaStream"
 _PARSE_PHASE = "Parsing the ONNX model"
 _NETWORK_SOURCE = "layer types of the parsed network"
 
@@ -70,9 +70,9 @@ def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progres
     """
     started = time.monotonic()
     messages.keeps = _KEEP
-    messages.ignores = _HARMLESS
     logger = make_logger(trt, messages)
     builder = _builder(trt, logger, messages)
+    messages.ignores = _ignored(job)
     if job.plugin_library is not None:
         registry = builder.get_plugin_registry()
         load_plugin_library(registry, job.plugin_library, flavour=job.flavour, aux=job.plugin_aux)
@@ -107,7 +107,8 @@ def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progres
         weight_bytes=_bytes_in(messages, _WEIGHTS),
         build_seconds=time.monotonic() - started,
         tensors=_tensors(network),
-        warnings=tuple(messages.warnings),
+        # An error that TensorRT got over is one that somebody should know of.
+        warnings=(*(f"TensorRT went on after an error: {text}" for text in messages.errors), *messages.warnings),
     )
 
 
@@ -149,6 +150,11 @@ def _engine_evidence(in_network: int, kinds: list[str], job: BuildJob) -> Plugin
     return PluginEvidence(in_network=in_network, in_engine=in_engine, source=source)
 
 
+def _ignored(job: BuildJob) -> re.Pattern[str]:
+    """Messages that tell nothing in this build."""
+    return re.compile("|".join((*_HARMLESS, _NO_DRIVER) if job.ahead_of_time else _HARMLESS))
+
+
 def _builder(trt: ModuleType, logger: Any, messages: MessageLog) -> Any:
     try:
         builder: Any = trt.Builder(logger)
@@ -171,7 +177,7 @@ def _parse(trt: ModuleType, network: Any, logger: Any, job: BuildJob, messages: 
     errors = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
     if not errors:
         raise InputError(_explain(headline, messages, job))
-    raise InputError("\n  ".join([f"{headline}:", *_lines(errors, job), *_plugin_words(job)]))
+    raise InputError("\n  ".join([f"{headline}:", *_lines(errors, messages), *_plugin_words(job)]))
 
 
 def _strip_function(path: Path) -> None:
@@ -286,13 +292,13 @@ def _bytes_in(messages: MessageLog, pattern: re.Pattern[str]) -> int | None:
 
 def _explain(headline: str, messages: MessageLog, job: BuildJob | None) -> str:
     words = messages.errors or messages.warnings or ["TensorRT gave no reason"]
-    return "\n  ".join([f"{headline}. TensorRT says:", *_lines(words, job), *_plugin_words(job)])
+    return "\n  ".join([f"{headline}. TensorRT says:", *_lines(words, messages), *_plugin_words(job)])
 
 
-def _lines(texts: list[str], job: BuildJob | None) -> list[str]:
-    """Each different line once, without the one that is wrong where the target's GPU need not be here."""
+def _lines(texts: list[str], messages: MessageLog) -> list[str]:
+    """Each different line once, without what is ignored: a parser's errors have it in them, too."""
     lines = dict.fromkeys(line.strip() for text in texts for line in text.splitlines() if line.strip())
-    return [line for line in lines if not (job and job.ahead_of_time and _NO_DRIVER.search(line))]
+    return [line for line in lines if not (messages.ignores and messages.ignores.search(line))]
 
 
 def _plugin_words(job: BuildJob | None) -> list[str]:

@@ -16,7 +16,7 @@ class MessageLog:
 
     Attributes:
         keeps: which information and verbose messages go to ``notes``; ``None`` for none.
-        ignores: which warnings to leave out; ``None`` for none.
+        ignores: messages that tell nothing, of any severity, to leave out altogether; ``None`` for none.
         warnings: each different warning once, in order.
         errors: every error, in order.
         notes: what `keeps` asked for, in order.
@@ -33,10 +33,12 @@ class MessageLog:
     def add(self, severity: str, text: str) -> None:
         """Take one message; ``severity`` is the name of TensorRT's ILogger.Severity."""
         text = text.strip()
+        if self.ignores is not None and self.ignores.search(text):
+            return
         if severity in ("ERROR", "INTERNAL_ERROR"):
             self.errors.append(text)
         elif severity == "WARNING":
-            if text not in self.warnings and not (self.ignores and self.ignores.search(text)):
+            if text not in self.warnings:
                 self.warnings.append(text)
         elif self.keeps is not None and self.keeps.search(text):
             self.notes.append(text)

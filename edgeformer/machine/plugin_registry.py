@@ -30,7 +30,7 @@ def load_plugin_library(registry: Any, library: Path, *, flavour: Flavour, aux: 
     """
     if flavour == "tensorrt_rtx":
         _load_rtx_alias(aux)
-    if registry.get_creator(OP_TYPE, str(OP_VERSION), "") is not None:
+    if _knows_op(registry):
         return
     try:
         # Done first for the message: the registry only says that it failed.
@@ -38,8 +38,15 @@ def load_plugin_library(registry: Any, library: Path, *, flavour: Flavour, aux: 
     except OSError as error:
         raise EnvironmentFault(f"the plugin library {library} cannot be loaded: {error}") from error
     registry.load_library(str(library))
-    if registry.get_creator(OP_TYPE, str(OP_VERSION), "") is None:
+    if not _knows_op(registry):
         raise EnvironmentFault(f"{library}: TensorRT finds no plugin {OP_TYPE} in it")
+
+
+def _knows_op(registry: Any) -> bool:
+    # Asked for a creator that it has not, a registry logs errors; so its list is read.
+    names = ("name", "plugin_version", "plugin_namespace")
+    known = (tuple(getattr(creator, name, None) for name in names) for creator in registry.all_creators_recursive)
+    return (OP_TYPE, str(OP_VERSION), "") in known
 
 
 def _load_rtx_alias(aux: Path | None) -> None:

@@ -53,7 +53,7 @@ def build(
     calibration_images: int = CALIBRATION_IMAGES,
     max_drop: float | None = None,
     fuse_lepe: bool = False,
-    linears_as_convolutions: bool = False,
+    linears_as_convolutions: bool | None = None,
     use_plugin: bool = True,
     compare_plugin: bool | None = None,
     embed_plugin: bool = False,
@@ -79,7 +79,8 @@ def build(
         calibration_images: use at most this many images of ``data``.
         max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
         fuse_lepe: fold LePE, the depthwise convolution beside the attention, into the op.
-        linears_as_convolutions: write the Linears that stay in floating point as 1 x 1 convolutions.
+        linears_as_convolutions: write the Linears that stay in floating point as 1 x 1 convolutions; default: where
+            TensorRT-RTX builds for a range of batch sizes, which then takes less memory and fewer kernels.
         use_plugin: put the fused plugin into the engine; otherwise TensorRT builds from the op's ONNX body.
         compare_plugin: build the other one of these two engines as well, and note what both take; default: where
             TensorRT-RTX builds, which takes seconds.
@@ -124,19 +125,23 @@ def build(
     if can_build(machine, raise_error=machine.built == "anywhere") and use_plugin:
         require_plugin_library(machine.sm)
     samples = None if data is None else open_samples(data, source.preprocessing, limit=calibration_images)
+    profile = _batch_profile(source, batch)
+    rtx = machine.flavour == "tensorrt_rtx"
     job = BuildJob(
         source=source,
         precision=precision,
         target=machine,
-        batch=_batch_profile(source, batch),
+        batch=profile,
         data=samples,
         parity_inputs=ParityInputs(_labelled(eval_data, source.preprocessing), samples, source.preprocessing),
         recipe=quantization,
         max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
         fuse_lepe=fuse_lepe,
-        linears_as_convolutions=linears_as_convolutions,
+        linears_as_convolutions=(
+            rtx and profile.min < profile.max if linears_as_convolutions is None else linears_as_convolutions
+        ),
         use_plugin=use_plugin,
-        compare_plugin=machine.flavour == "tensorrt_rtx" if compare_plugin is None else compare_plugin,
+        compare_plugin=rtx if compare_plugin is None else compare_plugin,
         embed_plugin=embed_plugin,
         workspace_bytes=workspace_bytes,
         observer=observer or Observer(),

@@ -187,16 +187,26 @@ class BuildJob:
         else:
             inputs = {"precision": self.precision}
             name, files, make = "types", [TYPED], self._set_types
-        self._stage(name, files, make, model=fused, convolutions=self.linears_as_convolutions, **inputs)
+        forms = {"convolutions": self.linears_as_convolutions, "one_weight_scale": self._one_weight_scale}
+        self._stage(name, files, make, model=fused, **forms, **inputs)
 
-    def _with_convolutions(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-        """The graph with 1 x 1 convolutions for its Linears where they were asked for, and what to note of it."""
+    @property
+    def _one_weight_scale(self) -> bool:
+        """Whether quantized layers get one weight scale: TensorRT has kernels for more, TensorRT-RTX does not."""
+        return self.precision == "int8" and self.target.flavour == "tensorrt_rtx"
+
+    def _formed(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+        """The graph in the form that the target's TensorRT makes most of, and what to note of it."""
         from edgeformer.graph.pointwise import linears_as_convolutions
+        from edgeformer.graph.weight_scales import one_weight_scale
 
-        if not self.linears_as_convolutions:
-            return model, ""
-        changed, count = linears_as_convolutions(model)
-        return changed, f"{count} Linears as 1 x 1 convolutions; "
+        note = ""
+        if self.linears_as_convolutions:
+            model, count = linears_as_convolutions(model)
+            note = f"{count} Linears as 1 x 1 convolutions; "
+        if self._one_weight_scale:
+            model, _ = one_weight_scale(model)
+        return model, note
 
     def _quantize(self) -> _Judged:
         from edgeformer.graph.onnx_files import load_model, save_model
@@ -210,7 +220,7 @@ class BuildJob:
             progress=lambda text, done, total: self.observer.progressed("quantize", text, done, total),
         )
         result.calibration.save(self.work.path / CALIBRATION)
-        model, convolutions = self._with_convolutions(result.model)
+        model, convolutions = self._formed(result.model)
         save_model(to_float_type(model, "float16"), self.work.path / TYPED)
         quantized = sum(decision.quantized for decision in result.decisions)
         note = f"{quantized} layers INT8, {len(result.calibration.returned)} returned to FP16 by sensitivity, rest FP16"
@@ -222,7 +232,7 @@ class BuildJob:
         from edgeformer.graph.onnx_files import load_model, save_model
         from edgeformer.graph.types import to_float_type
 
-        model, convolutions = self._with_convolutions(load_model(self.work.path / FUSED))
+        model, convolutions = self._formed(load_model(self.work.path / FUSED))
         if self.precision != "fp32":
             model = to_float_type(model, "float16" if self.precision == "fp16" else "bfloat16")
         save_model(model, self.work.path / TYPED)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import signal
@@ -93,6 +94,15 @@ def test_without_the_plugin_the_body_is_built(rtx30: Target, monkeypatch: pytest
     # A model that lost its function gets it back.
     again = build_engine(without_function(model), target=rtx30, batch=RANGE, use_plugin=False).report
     assert again.parsed_layers == report.parsed_layers
+
+
+@pytest.mark.parametrize("use_plugin", [True, False])
+def test_a_good_build_says_nothing(
+    rtx30: Target, plugin_library: PluginLibrary, caplog: pytest.LogCaptureFixture, use_plugin: bool
+) -> None:
+    report = build_engine(attention_model(2), target=rtx30, batch=ONE, use_plugin=use_plugin).report
+    assert report.warnings == ()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_ahead_of_time_the_kernel_is_chosen_when_the_engine_runs(rtx30: Target, plugin_library: PluginLibrary) -> None:

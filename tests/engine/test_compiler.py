@@ -62,6 +62,17 @@ def test_override_is_a_matter_of_the_module_not_of_its_version() -> None:
     assert takes_override(Module())  # type: ignore[arg-type]
 
 
+def test_an_error_that_tensorrt_gets_over_is_a_warning(tmp_path: Path, plugin_library: PluginLibrary) -> None:
+    messages = MessageLog()
+    messages.add("ERROR", "something broke")
+    messages.add("WARNING", "careful")
+    job = make_job(tmp_path, attention_model(1), library=plugin_library, op_nodes=1)
+    assert compile_with(Module(), job, messages).warnings == (
+        "TensorRT went on after an error: something broke",
+        "careful",
+    )
+
+
 @pytest.mark.parametrize("override", [True, False])
 def test_both_ways_to_the_plugin_give_the_same_network(
     tmp_path: Path, plugin_library: PluginLibrary, override: bool

@@ -26,3 +26,14 @@ def test_messages_are_split_by_severity() -> None:
     assert messages.warnings == ["careful"]
     assert messages.errors == ["broken", "very broken"]
     assert [severity for severity, _ in forwarded] == ["INFO", "INFO", "WARNING", "WARNING", "ERROR", "INTERNAL_ERROR"]
+
+
+def test_what_is_ignored_is_neither_kept_nor_forwarded() -> None:
+    forwarded: list[tuple[str, str]] = []
+    messages = MessageLog(ignores=re.compile("no news"), forward=lambda *message: forwarded.append(message))
+    for severity in ("INFO", "WARNING", "ERROR"):
+        messages.add(severity, "this is no news")
+        messages.add(severity, "this is")
+    assert messages.warnings == ["this is"]
+    assert messages.errors == ["this is"]
+    assert forwarded == [("INFO", "this is"), ("WARNING", "this is"), ("ERROR", "this is")]

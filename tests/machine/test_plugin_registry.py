@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,9 +19,12 @@ class Registry:
         self.known, self.works = known, works
         self.loaded: list[str] = []
 
-    def get_creator(self, name: str, version: str, namespace: str) -> object | None:
-        assert (name, version, namespace) == ("BiLevelRoutingAttention", "1", "")
-        return object() if self.known else None
+    @property
+    def all_creators_recursive(self) -> list[SimpleNamespace]:
+        names = [("Other", "1", ""), ("BiLevelRoutingAttention", "2", ""), ("BiLevelRoutingAttention", "1", "else")]
+        names += [("BiLevelRoutingAttention", "1", "")] * self.known
+        named = [SimpleNamespace(name=name, plugin_version=v, plugin_namespace=space) for name, v, space in names]
+        return [SimpleNamespace(), *named]
 
     def load_library(self, path: str) -> None:
         self.loaded.append(path)

@@ -1,0 +1,122 @@
+"""One weight scale a layer, and what its channels differ by behind the product.
+
+A quantized layer has a scale for each output channel of its weight. TensorRT-RTX 1.7 keeps those out of its INT8
+kernels: a convolution comes out in FP32 instead of FP16, and a product at a free batch size is written twice on its way
+through scale, bias and quantization. With one scale it does neither; a factor for each channel joins the bias and
+whatever is behind it in one kernel. `docs/activation_memory.md` has the figures. TensorRT itself has INT8 kernels with
+a scale for each channel, so graphs for it stay as they are.
+
+Nothing is quantized anew: ``x @ (q * s) = (x @ (q * c)) * (s / c)``, with the smallest power of two ``c`` that is not
+below any ``s``. Scales are 8-bit numbers (`qdq.representable_scale`) and stay so, exactly, in FP32, FP16 and BF16.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from edgeformer.graph.graph_index import GraphIndex, UniqueNames, remove_unused, unique_names
+
+__all__ = ["one_weight_scale"]
+
+# Scales are multiples of 2**-24 (`qdq.representable_scale`). What a power of two up to 1 makes of them FP16 holds.
+_LARGEST = 1.0
+
+
+def one_weight_scale(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+    """A copy of ``model`` in which quantized Linears and convolutions have one weight scale, and how many changed.
+
+    Changed are MatMul and Conv nodes whose weight comes out of a DequantizeLinear with a scale for each output channel;
+    the bias of a Conv becomes an Add behind the new factor.
+
+    Args:
+        model: a graph with Q/DQ pairs, before or after it was typed.
+
+    Raises:
+        InputError: the graph holds control flow.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    writer = _Writer(GraphIndex(model), unique_names(model))
+    nodes = [made for node in model.graph.node for made in writer.write(node)]
+    if not writer.count:
+        return result, 0
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    result.graph.initializer.extend(writer.constants)
+    remove_unused(result)
+    return result, writer.count
+
+
+class _Writer:
+    """Writes one node after another, with what stands around it in the new graph."""
+
+    def __init__(self, index: GraphIndex, name: UniqueNames) -> None:
+        self._index = index
+        self._name = name
+        self.constants: list[onnx.TensorProto] = []
+        self.count = 0
+
+    def write(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """The node itself, or what takes its place."""
+        weight = self._weight(node)
+        if weight is None:
+            return [node]
+        self.count += 1
+        restored, scales = weight
+        common = _common(scales)
+        # [channels] along the last axis of a MatMul, along the second of a Conv.
+        shape = [-1] if node.op_type == "MatMul" else [-1] + [1] * (len(self._index.shape(node.input[1]) or ()) - 2)
+        output = node.output[0]
+        scale = self._constant(f"{restored.input[1]}_common", np.asarray(common, scales.dtype))
+        zero = self._constant(f"{restored.input[1]}_common_zero_point", np.asarray(0, np.int8))
+        factor = self._constant(f"{output}_weight_factor", (scales / scales.dtype.type(common)).reshape(shape))
+        dequantize = self._node("DequantizeLinear", [restored.input[0], scale, zero], f"{restored.output[0]}_common")
+        product = onnx.NodeProto()
+        product.CopyFrom(node)
+        product.input[1] = dequantize.output[0]
+        product.output[0] = self._name(f"{output}_product")
+        bias = product.input.pop(2) if len(product.input) > 2 else ""
+        scaled = self._name(f"{output}_scaled") if bias else output
+        written = [dequantize, product, self._node("Mul", [product.output[0], factor], scaled)]
+        if bias:
+            written.append(self._node("Add", [scaled, self._bias(bias, shape, output)], output))
+        return written
+
+    def _weight(self, node: onnx.NodeProto) -> tuple[onnx.NodeProto, npt.NDArray[np.floating]] | None:
+        """The DequantizeLinear that makes the node's weight, and its scales; None where there is nothing to change."""
+        if node.op_type not in ("MatMul", "Conv"):
+            return None
+        restored = self._index.producer.get(node.input[1])
+        if restored is None or restored.op_type != "DequantizeLinear":
+            return None
+        scales = self._index.array(restored.input[1])
+        if scales is None or scales.ndim != 1 or self._index.array(restored.input[0]) is None:
+            return None
+        # The bias has to be a constant to get the rank of the product.
+        if len(node.input) > 2 and node.input[2] and self._index.array(node.input[2]) is None:
+            return None
+        return restored, scales
+
+    def _bias(self, name: str, shape: list[int], output: str) -> str:
+        bias = self._index.array(name)
+        assert bias is not None  # _weight saw it
+        return self._constant(f"{output}_bias", bias.reshape(shape))
+
+    def _constant(self, wanted: str, array: npt.NDArray[np.generic]) -> str:
+        name = self._name(wanted)
+        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def _node(self, op_type: str, inputs: list[str], output: str) -> onnx.NodeProto:
+        name = self._name(f"{output}_{op_type}")
+        return helper.make_node(op_type, inputs, [output], name=name)
+
+
+def _common(scales: npt.NDArray[np.floating]) -> float:
+    """The smallest power of two that is not below any scale, at most `_LARGEST`."""
+    return min(2.0 ** math.ceil(math.log2(float(scales.max()))), _LARGEST)
