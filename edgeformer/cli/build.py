@@ -49,6 +49,13 @@ from edgeformer.cli._progress import StageProgress
     "[default: where TensorRT-RTX builds for those]",
 )
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Limit of TensorRT's workspace, in MiB.")
+@click.option(
+    "--aux-streams",
+    "max_aux_streams",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Streams for branches beside the main one; 0 takes the least memory.  [default: TensorRT's choice]",
+)
 @click.option("--output", "-o", type=output_path, required=True, help="Folder of the bundle.")
 @common_options
 def command(

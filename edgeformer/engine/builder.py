@@ -80,6 +80,7 @@ def build_engine(
     input_shapes: Mapping[str, ShapeRange] | None = None,
     use_plugin: bool = True,
     workspace_bytes: int | None = None,
+    max_aux_streams: int | None = None,
     timing_cache: Path | None = None,
     on_progress: OnProgress | None = None,
     embed_plugin: bool = False,
@@ -93,6 +94,8 @@ def build_engine(
         input_shapes: shapes of inputs with further dynamic axes; see `edgeformer.engine.profiles.shape_ranges`.
         use_plugin: run op nodes with the fused kernels of the plugin library; otherwise from their ONNX body.
         workspace_bytes: limit of the workspace, bytes; ``None`` sets none.
+        max_aux_streams: streams that branches may run on beside the caller's, each with scratch memory of its own;
+            ``None`` leaves their number to TensorRT.
         timing_cache: file with TensorRT's kernel timings, read if there and written afterwards. TensorRT-RTX times
             nothing when it builds, so for it the file is neither read nor written, and the report warns.
         on_progress: called with (phase, steps done, steps in all); returning ``False`` cancels the build.
@@ -116,6 +119,8 @@ def build_engine(
     library = require_plugin_library(target.sm) if use_plugin and op_nodes else None
     if workspace_bytes is not None and workspace_bytes <= 0:
         raise InputError(f"workspace limit {workspace_bytes}: it needs at least one byte; leave it out for no limit")
+    if max_aux_streams is not None and max_aux_streams < 0:
+        raise InputError(f"{max_aux_streams} auxiliary streams: 0 for none, or leave it out to let TensorRT choose")
     if op_nodes and not use_plugin:
         model = with_function(model)
     caching = timing_cache is not None and target.flavour == "tensorrt"
@@ -135,6 +140,7 @@ def build_engine(
                 plugin_aux=library.aux_path if library else None,
                 embed_plugin=embed_plugin,
                 workspace_bytes=workspace_bytes,
+                max_aux_streams=max_aux_streams,
                 timing_cache=timing_cache.absolute() if caching and timing_cache and timing_cache.exists() else None,
                 timing_cache_out=folder / "timing.cache" if caching else None,
             )

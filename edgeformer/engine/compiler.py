@@ -211,6 +211,8 @@ def _config(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if job.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
+    if job.max_aux_streams is not None:
+        config.max_aux_streams = job.max_aux_streams
     if job.ahead_of_time:
         capability = getattr(trt.ComputeCapability, f"SM{job.sm}", None)
         if capability is None:

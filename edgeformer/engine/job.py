@@ -33,6 +33,7 @@ class BuildJob(_Record):
         plugin_aux: the library to load before it, if any.
         embed_plugin: put the plugin library into the engine, so that one file is enough to run it.
         workspace_bytes: limit of the workspace pool; ``None`` leaves TensorRT's own, all of the GPU's memory.
+        max_aux_streams: streams that branches may run on beside the caller's; ``None`` leaves it to TensorRT.
         timing_cache: file to start from; ``None`` without one.
         timing_cache_out: where the child puts the timing cache; ``None`` if none is wanted.
     """
@@ -49,6 +50,7 @@ class BuildJob(_Record):
     plugin_aux: Path | None
     embed_plugin: bool
     workspace_bytes: int | None
+    max_aux_streams: int | None
     timing_cache: Path | None
     timing_cache_out: Path | None
 

@@ -58,6 +58,7 @@ def build(
     compare_plugin: bool | None = None,
     embed_plugin: bool = False,
     workspace_bytes: int | None = None,
+    max_aux_streams: int | None = None,
     observer: Observer | None = None,
 ) -> BuildResult:
     """Build a bundle: from a trained model to a parity-checked engine.
@@ -87,6 +88,8 @@ def build(
         embed_plugin: put the plugin library into the engine file, so that this one file is enough to run it; otherwise
             the library lies beside the engine and has to be loaded before it.
         workspace_bytes: limit of TensorRT's workspace; default: no limit.
+        max_aux_streams: streams that TensorRT may run branches on beside the caller's; 0 takes the least memory;
+            default: TensorRT's choice.
         observer: is told of the stages' progress.
 
     Raises:
@@ -144,6 +147,7 @@ def build(
         compare_plugin=rtx if compare_plugin is None else compare_plugin,
         embed_plugin=embed_plugin,
         workspace_bytes=workspace_bytes,
+        max_aux_streams=max_aux_streams,
         observer=observer or Observer(),
     )
     with staging(Path(output)) as work:

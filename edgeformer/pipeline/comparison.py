@@ -128,6 +128,7 @@ def compare_plugin(
     target: Target,
     batch: BatchProfile,
     workspace_bytes: int | None = None,
+    max_aux_streams: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> PluginComparison:
     """Build the side that was not built: with the plugin if ``report`` is of an engine without it, or without it.
@@ -138,6 +139,7 @@ def compare_plugin(
         target: its target.
         batch: its batch sizes.
         workspace_bytes: its limit of the workspace.
+        max_aux_streams: its limit of auxiliary streams.
         on_progress: as `edgeformer.engine.builder.build_engine` takes it.
 
     Raises:
@@ -156,6 +158,7 @@ def compare_plugin(
         batch=batch,
         use_plugin=not has_plugin,
         workspace_bytes=workspace_bytes,
+        max_aux_streams=max_aux_streams,
         on_progress=on_progress,
     )
     sides = (EngineFigures.of(report), EngineFigures.of(other.report))

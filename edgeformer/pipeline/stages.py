@@ -113,6 +113,7 @@ class BuildJob:
     compare_plugin: bool
     embed_plugin: bool
     workspace_bytes: int | None
+    max_aux_streams: int | None
     observer: Observer
     records: list[StageRecord] = field(default_factory=list, init=False)
     work: Staging = field(init=False)
@@ -203,7 +204,7 @@ class BuildJob:
         note = ""
         if self.linears_as_convolutions:
             model, count = linears_as_convolutions(model)
-            note = f"{count} Linears as 1 x 1 convolutions; "
+            note = f"{count} Linears as 1 x 1 convolutions; " if count else ""
         if self._one_weight_scale:
             model, _ = one_weight_scale(model)
         return model, note
@@ -319,6 +320,7 @@ class BuildJob:
             plugin=None if library is None else sha256_of_file(library.path),
             embed_plugin=self.embed_plugin,
             workspace=self.workspace_bytes,
+            aux_streams=self.max_aux_streams,
         )
         self._engine_parity(None if beside is None else beside.path)
         if self.compare_plugin:
@@ -343,6 +345,7 @@ class BuildJob:
             use_plugin=self.use_plugin,
             embed_plugin=self.embed_plugin,
             workspace_bytes=self.workspace_bytes,
+            max_aux_streams=self.max_aux_streams,
             on_progress=lambda phase, done, total: self.observer.progressed("engine", phase, done, total),
         )
         write_engine(built, self.work.path / ENGINE)
@@ -399,6 +402,7 @@ class BuildJob:
             target=self.target,
             batch=self.batch,
             workspace_bytes=self.workspace_bytes,
+            max_aux_streams=self.max_aux_streams,
             on_progress=lambda phase, done, total: self.observer.progressed(COMPARISON, phase, done, total),
         )
         return _Judged(note=comparison.summary(), details=comparison.to_dict())

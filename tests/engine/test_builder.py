@@ -31,6 +31,7 @@ from edgeformer.engine.plugin_library import ENVIRONMENT_VARIABLE, PluginLibrary
 from edgeformer.engine.targets import Target, get_target
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.ops.bi_level_routing_attention import without_function
+from tests.graph.precision_graphs import Builder
 
 from .conftest import attention_model, linear_model, processes_naming
 
@@ -172,6 +173,20 @@ def test_network_that_does_not_build_keeps_the_builders_words(rtx30: Target, plu
         build_engine(attention_model(1), target=rtx30, batch=ONE, workspace_bytes=1 << 20)
     with pytest.raises(InputError, match="workspace limit 0"):
         build_engine(attention_model(1), target=rtx30, batch=ONE, workspace_bytes=0)
+
+
+def test_one_stream_takes_the_scratch_memory_once(rtx30: Target) -> None:
+    b = Builder((1, 64, 32, 32))
+    branches = [b.conv("input", 64, 64, 3, name, pads=[1, 1, 1, 1]) for name in ("first", "second")]
+    b.op("Add", b.op("Relu", branches[0]), b.op("Sigmoid", branches[1]), output="y")
+    model = b.model("y")
+    taken = [
+        build_engine(model, target=rtx30, batch=ONE, max_aux_streams=streams).report.activation_bytes or 0
+        for streams in (0, 1)
+    ]
+    assert 0 < taken[0] < 0.6 * taken[1]
+    with pytest.raises(InputError, match="-1 auxiliary streams: 0 for none"):
+        build_engine(model, target=rtx30, batch=ONE, max_aux_streams=-1)
 
 
 def test_op_on_a_map_that_its_regions_do_not_divide(rtx30: Target, plugin_library: PluginLibrary) -> None:

@@ -34,6 +34,7 @@ def make_job(folder: Path, model: onnx.ModelProto, *, library: PluginLibrary | N
         "plugin_aux": library.aux_path if library else None,
         "embed_plugin": False,
         "workspace_bytes": None,
+        "max_aux_streams": None,
         "timing_cache": None,
         "timing_cache_out": None,
     }

@@ -149,7 +149,8 @@ def test_a_device_target_ends_after_the_typed_graph(
     nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugin_library, "candidate_paths", lambda: ())
-    result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin")
+    result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", batch="1:2:4")
+    assert not linears_as_convolutions(result)  # nobody has seen TensorRT itself gain by them
     assert set(result.manifest.files) == {"exported.onnx", "fused.onnx", "typed.onnx", "parity.npz"}
     engine = result.manifest.stage("engine")
     assert engine is not None
@@ -223,19 +224,58 @@ def test_lepe_is_fused_where_it_is_asked_for(nano_onnx: Path, tmp_path: Path) ->
     assert engine.details["op_nodes"] == 4
 
 
-def test_linears_become_convolutions_where_that_is_asked_for(nano_onnx: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"target": "rtx-30", "batch": "1:2:4", "compare_plugin": False}
-    layers = {}
-    for convolutions in (False, True):
-        output = tmp_path / str(convolutions)
-        result = build(nano_onnx, output=output, linears_as_convolutions=convolutions, **options)
-        types, engine = result.manifest.stage("types"), result.manifest.stage("engine")
-        assert types is not None
+def linears_as_convolutions(result: BuildResult) -> bool:
+    types = result.manifest.stage("types")
+    assert types is not None
+    return "20 Linears as 1 x 1 convolutions" in (types.note or "")
+
+
+def test_linears_become_convolutions_at_free_batch_sizes(
+    nano_onnx: Path, fp16_bundle: BuildResult, tmp_path: Path
+) -> None:
+    without = build(
+        nano_onnx,
+        output=tmp_path / "bundle",
+        target="rtx-40",
+        batch="1:2:4",
+        linears_as_convolutions=False,
+        compare_plugin=False,
+    )
+    assert linears_as_convolutions(fp16_bundle)
+    assert not linears_as_convolutions(without)
+    layers = []
+    for result in (fp16_bundle, without):
+        engine = result.manifest.stage("engine")
         assert engine is not None
-        assert ("20 Linears as 1 x 1 convolutions" in (types.note or "")) == convolutions
-        layers[convolutions] = engine.details["engine_layers"]
+        layers.append(engine.details["engine_layers"])
     # Bias, GELU and residual are part of a convolution; behind a MatMul each is a kernel of its own at a free batch.
-    assert layers[True] < layers[False]
+    assert layers[0] < layers[1]
+
+
+def weight_scale_sizes(bundle: Path) -> set[str]:
+    """Of the INT8 weights of MatMul and Conv nodes: "one" scale or one "each" channel."""
+    graph = load_model(bundle / "typed.onnx").graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    made = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    layers = [node for node in graph.node if node.op_type in ("MatMul", "Conv") and node.input[1] in made]
+    return {"each" if constants[made[node.input[1]].input[1]].dims else "one" for node in layers}
+
+
+def test_tensorrt_keeps_a_weight_scale_for_each_channel(nano_onnx: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(size=(4, 3, 112, 112)).astype(np.float32)
+    fast = {"observer": {"kind": "min_max"}, "balance": False, "correct_bias": False, "min_snr_db": None}
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"schema_version": 1, "name": "fast", **fast, "overrides": []}))
+    result = build(
+        nano_onnx,
+        output=tmp_path / "bundle",
+        target="jetson-agx-orin",
+        precision="int8",
+        data=images,
+        recipe=recipe,
+        max_drop=100,
+    )
+    assert weight_scale_sizes(result.path) == {"each"}
 
 
 def test_a_graph_of_fixed_batch(nano_onnx: Path, tmp_path: Path) -> None:
@@ -248,6 +288,7 @@ def test_a_graph_of_fixed_batch(nano_onnx: Path, tmp_path: Path) -> None:
         build(fixed, output=tmp_path / "bundle", target="rtx-40", batch="1:2:4")
     result = build(fixed, output=tmp_path / "bundle", target="rtx-40")
     assert result.manifest.batch == [2, 2, 2]
+    assert not linears_as_convolutions(result)
 
 
 def test_any_change_of_the_code_makes_stages_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,5 +429,6 @@ def test_the_main_job_on_the_trained_checkpoint(tmp_path: Path) -> None:
     graph = load_model(result.path / "typed.onnx").graph
     quantized = [node for node in graph.node if node.op_type == "QuantizeLinear"]
     assert len(quantized) >= 16  # the inputs of qkv, wo, fc1, fc2, stem and downsampling
+    assert weight_scale_sizes(result.path) == {"one"}  # which is what TensorRT-RTX does best with
     calibration = json.loads((result.path / "calibration.json").read_text())
     assert calibration["images"] > 0
