@@ -110,7 +110,7 @@ lepe_option = click.option(
 
 
 def calibration_options(function: F) -> F:
-    """Add ``--data``, ``--calibration-images`` and ``--recipe``, which `build` and `quantize` share."""
+    """Add ``--data``, ``--calibration-images``, ``--recipe`` and ``--quantize-attention`` of `build` and `quantize`."""
     from edgeformer.pipeline import CALIBRATION_IMAGES
 
     options = [
@@ -124,6 +124,12 @@ def calibration_options(function: F) -> F:
         ),
         click.option(
             "--recipe", default="default", show_default=True, help="What becomes INT8 and how: a name, or a JSON file."
+        ),
+        click.option(
+            "--quantize-attention/--no-quantize-attention",
+            default=None,
+            help="INT8 queries, keys and values for the fused attention, too.  [default: what the recipe says; the "
+            "recipe 'default' says no]",
         ),
     ]
     for option in reversed(options):

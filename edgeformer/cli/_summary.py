@@ -26,6 +26,22 @@ def _snr_db(manifest: Manifest) -> dict[str, float]:
     }
 
 
+def _attention(manifest: Manifest) -> str | None:
+    """What INT8 attention costs, where a bundle has it: SNR and the routing agreement with it and without."""
+    from edgeformer.pipeline.stages import FLOAT_ATTENTION
+
+    parity = manifest.stage("parity")
+    stages = {stage["name"]: stage for stage in parity.details["stages"]} if parity is not None else {}
+    if FLOAT_ATTENTION not in stages:
+        return None
+
+    def figures(name: str, unit: str) -> str:
+        snr = min(float(output["snr_db"]) for output in stages[name]["first"].values())
+        return f"{snr:.1f} dB, {100 * stages[name]['routing_first']['agreement']:.2f} {unit}"
+
+    return f"attention   INT8: {figures('typed', '% of routing sets')}; in FP16: {figures(FLOAT_ATTENTION, '%')}"
+
+
 def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: float | None = None) -> None:
     """Print each stage's time, gate figure and verdict, the accuracies, the engine's size and the bundle's path."""
     table = simple_table("stage", "time", "verdict", "figure")
@@ -41,6 +57,9 @@ def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: f
         if precision in snr:
             line += f", {snr[precision]:.1f} dB from FP32"
         console.print(line, highlight=False)
+    attention = _attention(manifest)
+    if attention is not None:
+        console.print(attention, highlight=False)
     engine = manifest.stage("engine")
     record = manifest.files.get("model.engine")
     if record is not None and engine is not None:

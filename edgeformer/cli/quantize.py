@@ -41,6 +41,7 @@ def command(
     data: Path | None,
     calibration_images: int,
     recipe: str,
+    quantize_attention: bool | None,
     input_size: tuple[int, int] | None,
     preprocessing: Any,
     float_type: Any,
@@ -50,8 +51,9 @@ def command(
 ) -> None:
     """Quantize the FP32 ONNX file MODEL to INT8 with explicit Q/DQ pairs.
 
-    Linear layers and the dense convolutions of stem and downsampling become INT8; routing, softmax, norms, residuals
-    and the classifier stay float. '--data' is required: nothing is ever calibrated on random images.
+    Linear layers and the dense convolutions of stem and downsampling become INT8, and with '--quantize-attention' what
+    a fused attention reads; routing, softmax, norms, residuals and the classifier stay float. '--data' is required:
+    nothing is ever calibrated on random images.
     """
     from edgeformer.data import open_samples
     from edgeformer.errors import InputError
@@ -70,14 +72,16 @@ def command(
         result = quantize(
             source.model,
             open_samples(data, source.preprocessing, limit=calibration_images),
-            recipe=load_recipe(recipe),
+            recipe=load_recipe(recipe, quantize_attention=quantize_attention),
             calibration_cache=calibration,
             progress=lambda text, done, total: bar.update(task, description=text, completed=done, total=total),
         )
     typed = result.model if float_type == "float32" else to_float_type(result.model, float_type)
     save_model(typed, output)
     if as_json:
-        snr = {"snr_db": result.calibration.snr_db, "snr_all_int8_db": result.calibration.snr_all_int8_db}
+        snr = {
+            name: getattr(result.calibration, name) for name in ("snr_db", "snr_all_int8_db", "snr_float_attention_db")
+        }
         print_json(
             {
                 "output": str(output),

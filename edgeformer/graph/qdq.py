@@ -4,6 +4,9 @@ For every layer given, its activation input gets a QuantizeLinear/DequantizeLine
 becomes an INT8 initializer with a DequantizeLinear. Outputs get none. Other readers of the activation - residual
 branches above all - keep the float tensor; quantized layers that read one tensor share one pair.
 
+The op ``edgeformer::BiLevelRoutingAttention`` takes INT8 itself: a QuantizeLinear stands in front of it and no
+DequantizeLinear, and the op's attributes hold the three scales, one each for queries, keys and values.
+
 Everything is symmetric with zero point 0: ``q = clip(round(x / s), -128, 127)``, ``s = amax / 127``; one scale an
 activation tensor, one a weight's output channel. Biases stay float.
 
@@ -15,27 +18,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex, UniqueNames, attribute, describe, remove_unused, unique_names
 from edgeformer.graph.opset import raise_opset
+from edgeformer.ops import bi_level_routing_attention as bra
 
 __all__ = [
     "QMAX",
+    "AttentionSite",
+    "ChannelSlice",
     "LayerSite",
     "QuantizedWeight",
+    "attention_site",
     "dequantize",
     "insert_qdq",
     "layer_site",
     "min_max_weight",
     "quantize_array",
     "representable_scale",
+    "with_float_attention",
 ]
 
 # QuantizeLinear takes FP16 scales from opset 19 on; 20 is what the exporter writes.
@@ -43,6 +52,7 @@ _MINIMUM_OPSET = 20
 QMAX = 127
 _SIGNIFICANT_BITS = 8  # BF16's
 _SMALLEST_STEP = 2.0**-24  # FP16's smallest subnormal: every scale is a multiple of it
+_SCALES = ("q_scale", "k_scale", "v_scale")  # the op's attributes
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,71 @@ class LayerSite:
     weight: str
     weight_input: int
     axis: int
+
+
+@dataclass(frozen=True)
+class ChannelSlice:
+    """Neighbouring channels of a tensor, with a range of their own.
+
+    Attributes:
+        tensor: whose last axis holds the channels.
+        start: the first of them.
+        stop: the first that is no more of them.
+    """
+
+    tensor: str
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """What ranges and messages call it: ``qkv[..., 0:64]``."""
+        return f"{self.tensor}[..., {self.start}:{self.stop}]"
+
+    def of(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The channels out of the tensor's values."""
+        return values[..., self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """An op node with float input, which could be INT8.
+
+    Attributes:
+        output: the node's output tensor, which identifies it.
+        query: the queries in the tensor that the node reads.
+        key: the keys in it.
+        value: the values in it.
+    """
+
+    output: str
+    query: ChannelSlice
+    key: ChannelSlice
+    value: ChannelSlice
+
+    @property
+    def qkv(self) -> str:
+        """The tensor that the node reads."""
+        return self.query.tensor
+
+    @property
+    def parts(self) -> tuple[ChannelSlice, ChannelSlice, ChannelSlice]:
+        """Queries, keys and values, in the order of the channels."""
+        return self.query, self.key, self.value
+
+    def scales(self, ranges: Mapping[str, float]) -> tuple[float, float, float]:
+        """The scales of queries, keys and values, as the op's attributes hold them.
+
+        Args:
+            ranges: name of each part -> amax.
+        """
+        query, key, value = (float(representable_scale(ranges[part.name] / QMAX)) for part in self.parts)
+        return query, key, value
+
+    def channel_scales(self, ranges: Mapping[str, float]) -> npt.NDArray[np.float32]:
+        """The same, one for each channel: what a QuantizeLinear of the whole tensor takes."""
+        widths = [part.stop - part.start for part in self.parts]
+        return np.repeat(np.asarray(self.scales(ranges), dtype=np.float32), widths)
 
 
 @dataclass(frozen=True)
@@ -108,6 +183,26 @@ def layer_site(index: GraphIndex, node: onnx.NodeProto) -> LayerSite | str:
     return LayerSite(node.output[0], node.input[0], node.input[1], 1, axis)
 
 
+def attention_site(index: GraphIndex, node: onnx.NodeProto) -> AttentionSite | str:
+    """Where an op node is quantized, or the reason why it cannot be.
+
+    Raises:
+        InputError: the node's attributes are wrong.
+    """
+    attributes = bra.Attributes.from_node(node)
+    if attributes.quantized:
+        return "it takes INT8 already"
+    qkv = node.input[0]
+    shape = index.shape(qkv)
+    channels = None if shape is None else shape[-1]
+    if channels is None:
+        return f"the number of channels of {qkv!r} is not known"
+    attributes.value_channels(channels)
+    ends = (0, attributes.qk_dim, 2 * attributes.qk_dim, channels)
+    query, key, value = (ChannelSlice(qkv, *bounds) for bounds in pairwise(ends))
+    return AttentionSite(node.output[0], query, key, value)
+
+
 def representable_scale(scale: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """The smallest numbers >= ``scale`` that FP32, FP16 and BF16 hold exactly: 8 significant bits, multiples of 2**-24.
 
@@ -149,18 +244,20 @@ def insert_qdq(
     ranges: Mapping[str, float],
     *,
     weights: Mapping[str, QuantizedWeight] | None = None,
+    attention: Sequence[AttentionSite] = (),
 ) -> onnx.ModelProto:
     """A copy of ``model`` in which the layers at ``sites`` are INT8; at opset 20 at least.
 
     Args:
         model: an FP32 graph without Q/DQ.
         sites: the layers, as `layer_site` gives them.
-        ranges: activation tensor -> amax, the magnitude that becomes 127.
+        ranges: activation tensor, or name of an op node's part -> amax, the magnitude that becomes 127.
         weights: layer output -> its INT8 weight; a layer that is not in it gets `min_max_weight` of its own weight.
+        attention: the op nodes, as `attention_site` gives them: all of the graph's or none, for they share one body.
 
     Raises:
         InputError: the model holds Q/DQ already; a range is missing, not finite or negative; a site or weight does
-            not fit.
+            not fit; some op nodes become INT8 and others do not.
     """
     present = [describe(node) for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     if present:
@@ -169,13 +266,18 @@ def insert_qdq(
         )
     result = raise_opset(model, _MINIMUM_OPSET)
     index = GraphIndex(result)
-    _check(index, sites, ranges)
+    _check(index, sites, attention, ranges)
     writer = _Writer(index, unique_names(result))
     layers = {site.output: site for site in sites}
+    attended = {site.output: site for site in attention}
     nodes: list[onnx.NodeProto] = []
     for node in result.graph.node:
-        site = layers.get(node.output[0]) if node.output else None
-        if site is not None:
+        output = node.output[0] if node.output else ""
+        site = layers.get(output)
+        if output in attended:
+            made, node = writer.attention(node, attended[output], ranges)
+            nodes += made
+        elif site is not None:
             nodes += writer.activation(site.activation, ranges[site.activation])
             nodes += writer.weight(site, (weights or {}).get(site.output))
             copy = onnx.NodeProto()
@@ -189,16 +291,41 @@ def insert_qdq(
     result.graph.node.extend(nodes)
     result.graph.initializer.extend(initializers)
     remove_unused(result)
-    return result
+    return bra.with_function(result) if attention else result
 
 
-def _check(index: GraphIndex, sites: Sequence[LayerSite], ranges: Mapping[str, float]) -> None:
+def with_float_attention(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a quantized model, FP32 or FP16, whose op nodes read what was quantized for them, and nothing else
+    is changed: what the other layers' INT8 costs without that of the attention.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    made = {name: node for node in result.graph.node for name in node.output}
+    added = {"output_type", *_SCALES}
+    for node in result.graph.node:
+        if bra.is_op(node) and bra.Attributes.from_node(node).quantized:
+            node.input[0] = made[node.input[0]].input[0]
+            kept = [item for item in node.attribute if item.name not in added]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    remove_unused(result)
+    return bra.with_function(result)
+
+
+def _check(
+    index: GraphIndex, sites: Sequence[LayerSite], attention: Sequence[AttentionSite], ranges: Mapping[str, float]
+) -> None:
     faults = []
     for site in sites:
         node = index.producer.get(site.output)
         if node is None or layer_site(index, node) != site:
             faults.append(f"{site.output!r} is no layer of this model that reads {site.activation!r}")
-    for name in dict.fromkeys(site.activation for site in sites):
+    for place in attention:
+        node = index.producer.get(place.output)
+        if node is None or not bra.is_op(node) or attention_site(index, node) != place:
+            faults.append(f"{place.output!r} is no float attention of this model that reads {place.qkv!r}")
+    parts = [part.name for place in attention for part in place.parts]
+    for name in dict.fromkeys([*(site.activation for site in sites), *parts]):
         amax = ranges.get(name)
         if amax is None:
             faults.append(f"no range is known for {name!r}: calibrate this model")
@@ -228,6 +355,7 @@ class _Writer:
         self._name = name
         self.pairs: dict[str, str] = {}  # activation -> its dequantized twin
         self.weights: dict[str, str] = {}  # layer output -> its dequantized weight
+        self._quantized: dict[tuple[ChannelSlice, ...], str] = {}  # an op node's parts -> its INT8 input
         self.initializers: list[onnx.TensorProto] = []
 
     def activation(self, tensor: str, amax: float) -> list[onnx.NodeProto]:
@@ -257,6 +385,26 @@ class _Writer:
         restored = self._name(f"{site.weight}_dequantized")
         self.weights[site.output] = restored
         return [self._node("DequantizeLinear", [values, scale, zero], restored, axis=site.axis)]
+
+    def attention(
+        self, node: onnx.NodeProto, site: AttentionSite, ranges: Mapping[str, float]
+    ) -> tuple[list[onnx.NodeProto], onnx.NodeProto]:
+        """What an op node needs in front of it, and the node in INT8; its output stays FLOAT."""
+        made = []
+        if site.parts not in self._quantized:
+            scales = site.channel_scales(ranges)
+            scale = self._constant(f"{site.qkv}_scale", scales)
+            zero = self._constant(f"{site.qkv}_zero_point", np.zeros(scales.shape, dtype=np.int8))
+            quantized = self._name(f"{site.qkv}_quantized")
+            made.append(self._node("QuantizeLinear", [site.qkv, scale, zero], quantized, axis=3))
+            self._quantized[site.parts] = quantized
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[0] = self._quantized[site.parts]
+        values = dict(zip(_SCALES, site.scales(ranges), strict=True))
+        copy.attribute.extend(helper.make_attribute(name, value) for name, value in values.items())
+        copy.attribute.append(helper.make_attribute("output_type", TensorProto.FLOAT))
+        return made, copy
 
     def _node(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(op_type, inputs, [output], name=self._name(f"{output}_{op_type}"), **attributes)

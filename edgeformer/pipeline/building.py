@@ -50,6 +50,7 @@ def build(
     data: DataSource | None = None,
     eval_data: DataSource | None = None,
     recipe: str | os.PathLike[str] | None = None,
+    quantize_attention: bool | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
     max_drop: float | None = None,
     fuse_lepe: bool = False,
@@ -77,6 +78,7 @@ def build(
         data: calibration images, needed for INT8: a folder, an ``.npy`` or ``.npz``, or an iterable of arrays.
         eval_data: labelled images that the task accuracy is measured on; any form of data with labels.
         recipe: what to quantize and how: the name of a recipe that ships with edgeformer, or a JSON file.
+        quantize_attention: INT8 queries, keys and values for the fused attention, too; default: as the recipe says.
         calibration_images: use at most this many images of ``data``.
         max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
         fuse_lepe: fold LePE, the depthwise convolution beside the attention, into the op.
@@ -111,9 +113,15 @@ def build(
         raise InputError("int8 needs calibration images: give --data with a folder of images, an .npy or an .npz file")
     if precision != "int8" and recipe is not None:
         raise InputError(f"a recipe says what to quantize; precision {precision} quantizes nothing")
+    if precision != "int8" and quantize_attention:
+        raise InputError(
+            f"--quantize-attention with precision {precision}, which quantizes nothing: give --precision int8"
+        )
     if embed_plugin and not use_plugin:
         raise InputError("--embed-plugin with --no-plugin: there is no plugin to embed")
-    quantization = load_recipe(recipe or "default") if precision == "int8" else None
+    quantization = None
+    if precision == "int8":
+        quantization = load_recipe(recipe or "default", quantize_attention=quantize_attention)
     source = model_source(
         model,
         checkpoint=checkpoint,

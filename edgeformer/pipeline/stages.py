@@ -38,13 +38,26 @@ if TYPE_CHECKING:
     from edgeformer.engine.targets import Target
     from edgeformer.quantization import Recipe
 
-__all__ = ["ENGINE", "EXPORTED", "FUSED", "PARITY", "PRECISIONS", "TYPED", "BuildJob", "Observer", "Precision"]
+__all__ = [
+    "ENGINE",
+    "EXPORTED",
+    "FLOAT_ATTENTION",
+    "FUSED",
+    "PARITY",
+    "PRECISIONS",
+    "TYPED",
+    "BuildJob",
+    "Observer",
+    "Precision",
+]
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 EXPORTED, FUSED, TYPED, ENGINE = "exported.onnx", "fused.onnx", "typed.onnx", "model.engine"
 CALIBRATION, PARITY = "calibration.json", "parity.npz"
+# The form of an INT8 model that parity runs beside it where its attention is INT8, too.
+FLOAT_ATTENTION = "float-attention"
 
 # Whatever of these changes can change what a stage makes.
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxscript", "onnx-graphsurgeon", "polygraphy", "torch")
@@ -212,6 +225,7 @@ class BuildJob:
     def _quantize(self) -> _Judged:
         from edgeformer.graph.onnx_files import load_model, save_model
         from edgeformer.graph.types import to_float_type
+        from edgeformer.ops.bi_level_routing_attention import OP_TYPE
         from edgeformer.quantization import quantize
 
         result = quantize(
@@ -223,10 +237,19 @@ class BuildJob:
         result.calibration.save(self.work.path / CALIBRATION)
         model, convolutions = self._formed(result.model)
         save_model(to_float_type(model, "float16"), self.work.path / TYPED)
-        quantized = sum(decision.quantized for decision in result.decisions)
-        note = f"{quantized} layers INT8, {len(result.calibration.returned)} returned to FP16 by sensitivity, rest FP16"
+        quantized = [decision.quantized for decision in result.decisions if decision.op_type != OP_TYPE]
+        attention = [decision.quantized for decision in result.decisions if decision.op_type == OP_TYPE]
+        int8_attention = f", attention of {len(attention)} blocks INT8" if any(attention) else ""
+        note = (
+            f"{sum(quantized)} layers INT8{int8_attention}, {len(result.calibration.returned)} returned to FP16 by "
+            "sensitivity, rest FP16"
+        )
         return _Judged(
-            note=convolutions + note, details={"layers": [decision.to_dict() for decision in result.decisions]}
+            note=convolutions + note,
+            details={
+                "attention": "int8" if any(attention) else "float16",
+                "layers": [decision.to_dict() for decision in result.decisions],
+            },
         )
 
     def _set_types(self) -> _Judged:
@@ -254,6 +277,7 @@ class BuildJob:
 
     def _compare_stages(self) -> _Judged:
         from edgeformer.graph.onnx_files import load_model
+        from edgeformer.graph.qdq import with_float_attention
         from edgeformer.graph.types import to_float_type
         from edgeformer.verify import Stage, verify_stages
 
@@ -265,6 +289,11 @@ class BuildJob:
             # Not shipped and not judged: what FP16 alone would cost, so that INT8's share can be told.
             half = to_float_type(load_model(self.work.path / FUSED), "float16")
             stages.append(Stage.from_onnx("fp16", half))
+            assert self.recipe is not None
+            if self.recipe.quantize_attention:
+                # Likewise: what INT8 costs without that of the attention.
+                layers = with_float_attention(load_model(self.work.path / TYPED))
+                stages.append(Stage.from_onnx(FLOAT_ATTENTION, layers))
         stages.append(Stage.from_onnx("typed", self.work.path / TYPED, self.precision))
         self._record_outputs()
         seen = 0

@@ -82,10 +82,12 @@ class Calibration(_Strict):
         observer: the observer's settings.
         images: number of images seen.
         ranges: activation -> amax, the magnitude that becomes 127. After balancing, so some tensors are only there.
+            INT8 attention has a range each for queries, keys and values: ``qkv[..., 0:64]`` are channels of a tensor.
         channels: activation, before balancing -> the ranges of its channels; what balancing needs.
         bias_errors: layer output -> mean error of each channel that INT8 makes there; its bias is corrected by it.
         snr_db: SNR of the outputs on calibration images, layers returned; None where the recipe asks for no SNR.
         snr_all_int8_db: the same with no layer returned.
+        snr_float_attention_db: like ``snr_db`` with the attention in float; None where it is.
         returned: layers that went back to float, in the order of the harm they do.
     """
 
@@ -99,6 +101,7 @@ class Calibration(_Strict):
     bias_errors: dict[str, tuple[_Finite, ...]] = {}
     snr_db: _Finite | None = None
     snr_all_int8_db: _Finite | None = None
+    snr_float_attention_db: _Finite | None = None
     returned: tuple[ReturnedLayer, ...] = ()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -162,11 +165,11 @@ def calibration_key(
         model: the float model as it was given.
         samples: the calibration data.
         recipe: its settings count, its name does not.
-        layers: outputs of the layers to be quantized.
+        layers: outputs of the layers to be quantized, attention included.
     """
-    settings = json.dumps(
-        [recipe.model_dump(mode="json", exclude={"name", "overrides"}), sorted(layers)], sort_keys=True
-    )
+    # What is quantized is told by ``layers``.
+    chosen = {"name", "overrides", "quantize_attention"}
+    settings = json.dumps([recipe.model_dump(mode="json", exclude=chosen), sorted(layers)], sort_keys=True)
     return CalibrationKey(
         model=sha256_of_bytes(model.graph.SerializeToString(deterministic=True)),
         data=samples.sha256(),

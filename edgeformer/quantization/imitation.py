@@ -1,7 +1,7 @@
 """Imitating INT8 layers beside the float ones, in one graph: what calibration measures errors with.
 
 For a layer ``y = x @ W + b`` at a site, ``x' = DQ(Q(x))`` and ``W'`` (the dequantized INT8 weight) are added to the
-float graph, as insert_qdq would write them.
+float graph, as insert_qdq would write them; for an attention ``qkv' = DQ(Q(qkv))``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.graph.graph_index import GraphIndex, sort_nodes, unique_names
-from edgeformer.graph.qdq import QMAX, LayerSite, dequantize, min_max_weight, representable_scale
+from edgeformer.graph.qdq import QMAX, AttentionSite, LayerSite, dequantize, min_max_weight, representable_scale
 
 __all__ = ["with_error_means", "with_switches"]
 
@@ -48,11 +48,12 @@ def with_switches(
     sites: Sequence[LayerSite],
     ranges: Mapping[str, float],
     bias_errors: Mapping[str, Sequence[float]],
+    attention: Sequence[AttentionSite] = (),
 ) -> tuple[onnx.ModelProto, str]:
-    """The model with a switch for each layer: 0 leaves it in float, 1 makes it INT8.
+    """The model with a switch for each layer: 0 leaves it in float, 1 makes it INT8; and a last one for all attention.
 
     Returns:
-        The model, and the name of its new input, float32 ``[len(sites)]``: the switches in the order of ``sites``.
+        The model, and the name of its new input, float32 ``[len(sites) + 1]``: the switches in the order of ``sites``.
     """
     writer = _Writer(model, ranges)
     switches = writer.name("int8_switches")
@@ -70,8 +71,13 @@ def with_switches(
         )
         layer.output[0] = writer.name(f"int8_{site.output}")
         writer.mixed(gate, layer.output[0], writer.constant("bias_change", -error), output=site.output)
+    if attention:
+        gate = writer.op("Gather", switches, writer.constant("index", np.asarray(len(sites))))
+    for place in attention:
+        rounded = writer.op("Sub", writer.rounded_qkv(place), place.qkv)
+        writer.index.producer[place.output].input[0] = writer.mixed(gate, place.qkv, rounded)
     result = writer.model()
-    result.graph.input.append(helper.make_tensor_value_info(switches, TensorProto.FLOAT, [len(sites)]))
+    result.graph.input.append(helper.make_tensor_value_info(switches, TensorProto.FLOAT, [len(sites) + 1]))
     return result, switches
 
 
@@ -103,12 +109,18 @@ class _Writer:
         """The layer's activation behind a Q/DQ pair."""
         tensor = site.activation
         if tensor not in self._rounded:
-            scale = self.constant("scale", representable_scale(self._ranges[tensor] / QMAX))
-            zero = self.constant("zero_point", np.asarray(0, dtype=np.int8))
-            self._rounded[tensor] = self.op(
-                "DequantizeLinear", self.op("QuantizeLinear", tensor, scale, zero), scale, zero
-            )
+            self._rounded[tensor] = self._pair(tensor, representable_scale(self._ranges[tensor] / QMAX))
         return self._rounded[tensor]
+
+    def rounded_qkv(self, site: AttentionSite) -> str:
+        """What an attention reads behind a Q/DQ pair, with a scale each for queries, keys and values."""
+        return self._pair(site.qkv, site.channel_scales(self._ranges), axis=3)
+
+    def _pair(self, tensor: str, scales: npt.NDArray[np.float32], axis: int = 0) -> str:
+        scale = self.constant("scale", scales)
+        zero = self.constant("zero_point", np.zeros(scales.shape, dtype=np.int8))
+        quantized = self.op("QuantizeLinear", tensor, scale, zero, axis=axis)
+        return self.op("DequantizeLinear", quantized, scale, zero, axis=axis)
 
     def weights(self, site: LayerSite) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
         """The layer's weight, and what its INT8 form stands for."""

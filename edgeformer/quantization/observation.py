@@ -13,7 +13,7 @@ import onnx
 from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import raise_opset
-from edgeformer.graph.qdq import LayerSite
+from edgeformer.graph.qdq import ChannelSlice, LayerSite
 from edgeformer.quantization.calibration import ChannelRange
 from edgeformer.quantization.imitation import with_error_means
 from edgeformer.quantization.observers import ChannelObserver, RangeObserver
@@ -32,7 +32,7 @@ class Observation:
 
     Attributes:
         images: number of images.
-        ranges: activation -> amax.
+        ranges: activation, or name of a slice -> amax.
         channels: activation -> the ranges of its channels.
     """
 
@@ -46,12 +46,13 @@ def observe(
     samples: SamplesLike,
     sites: Sequence[LayerSite],
     *,
+    slices: Sequence[ChannelSlice] = (),
     observer: ObserverSettings,
     batch_size: int,
     progress: Progress | None = None,
     what: str = "observing ranges",
 ) -> Observation:
-    """Ranges of the activations at ``sites`` over all samples, in FP32.
+    """Ranges of the activations at ``sites``, and of ``slices`` of tensors, over all samples, in FP32.
 
     The state is a histogram of fixed size for each tensor: memory does not grow with the number of images.
 
@@ -60,12 +61,14 @@ def observe(
     """
     index = GraphIndex(model)
     axes = {site.activation: 1 if index.producer[site.output].op_type == "Conv" else -1 for site in sites}
-    stream = TensorStream(model, list(axes))
-    ranges = {name: RangeObserver(observer) for name in axes}
+    parts = {part.name: part for part in slices}
+    tensors = list(dict.fromkeys([*axes, *(part.tensor for part in slices)]))
+    stream = TensorStream(model, tensors)
+    ranges = {name: RangeObserver(observer) for name in (*axes, *parts)}
     channels = {name: ChannelObserver(axis) for name, axis in axes.items()}
     images = 0
     for count, values in stream.over(samples, batch_size, what, progress):
-        broken = [name for name in axes if not np.isfinite(values[name]).all()]
+        broken = [name for name in tensors if not np.isfinite(values[name]).all()]
         if broken:
             raise InputError(
                 f"calibration images {images} to {images + count - 1} make NaN or infinity in {len(broken)} "
@@ -75,6 +78,8 @@ def observe(
         for name in axes:
             ranges[name].update(values[name])
             channels[name].update(values[name])
+        for name, part in parts.items():
+            ranges[name].update(part.of(values[part.tensor]))
     return Observation(
         images,
         {name: seen.amax() for name, seen in ranges.items()},

@@ -3,7 +3,7 @@
 Quantized are Linears (MatMul or Gemm with a constant weight) and dense convolutions: where a vision transformer
 spends its arithmetic. Left in float are depthwise convolutions (bound by memory), the classifier (its error goes
 straight into the result), what decides routing (near-ties flip regions), and everything without a weight: residual
-adds, norms, softmax, GELU, attention.
+adds, norms, softmax, GELU, attention. The attention op alone can take INT8 all the same, where a recipe asks for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnx
 from edgeformer.errors import InputError
 from edgeformer.graph.float_rules import routing_nodes
 from edgeformer.graph.graph_index import GraphIndex, attribute
-from edgeformer.graph.qdq import LayerSite, layer_site
+from edgeformer.graph.qdq import LayerSite, attention_site, layer_site
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.quantization.recipe import Override
 
@@ -56,7 +56,7 @@ class Decision:
         output: its output tensor, which identifies it.
         quantized: whether it becomes INT8.
         because: the reason.
-        site: where its Q/DQ pairs go; None where it cannot be quantized.
+        site: where its Q/DQ pairs go; None where it has none: it cannot be quantized, or is the attention op.
     """
 
     node: str
@@ -71,11 +71,19 @@ class Decision:
         return {"node": self.node, "op": self.op_type, "int8": self.quantized, "because": self.because}
 
 
-def decide(model: onnx.ModelProto, overrides: Sequence[Override] = ()) -> tuple[Decision, ...]:
+def decide(
+    model: onnx.ModelProto, overrides: Sequence[Override] = (), *, quantize_attention: bool = False
+) -> tuple[Decision, ...]:
     """A decision for every layer of ``model`` (Conv, Gemm, MatMul and the attention op), in graph order.
 
+    Args:
+        model: a float graph.
+        overrides: exceptions for layers with weights.
+        quantize_attention: take every node of the attention op in; otherwise none.
+
     Raises:
-        InputError: an override matches no layer, or asks for a layer that cannot be quantized.
+        InputError: an override matches no layer, or asks for a layer that cannot be quantized; attention is to be
+            quantized and there is none, or one that cannot be.
     """
     index = GraphIndex(model)
     routing = routing_nodes(index)
@@ -84,7 +92,11 @@ def decide(model: onnx.ModelProto, overrides: Sequence[Override] = ()) -> tuple[
     faults = []
     for node in model.graph.node:
         if bra.is_op(node):
-            decisions.append(_decision(node, False, "attention and its routing take 16-bit input"))
+            place = attention_site(index, node) if quantize_attention else "attention and its routing take 16-bit input"
+            if isinstance(place, str):
+                decisions.append(_decision(node, False, place))
+            else:
+                decisions.append(_decision(node, True, "recipe: attention takes INT8 queries, keys and values"))
             continue
         if node.op_type not in _LAYERS or node.domain not in ("", "ai.onnx"):
             continue
@@ -102,6 +114,19 @@ def decide(model: onnx.ModelProto, overrides: Sequence[Override] = ()) -> tuple[
             decision = _decision(node, override.quantize, f"recipe: {override.because}", found)
         decisions.append(decision)
     faults += [f"override {overrides[i].name!r} ({overrides[i].op_type}) matches no layer" for i in sorted(unused)]
+    if quantize_attention:
+        attention = [item for item in decisions if item.op_type == bra.OP_TYPE]
+        # One function body serves all of them, so all are INT8 or none is.
+        faults += [
+            f"{item.node!r} is to take INT8, but {item.because}: leave quantize_attention out"
+            for item in attention
+            if not item.quantized
+        ]
+        if not attention:
+            faults.append(
+                f"quantize_attention asks for INT8 attention, and the graph has no {bra.DOMAIN}::{bra.OP_TYPE} node: "
+                "fuse it first (edgeformer fuse), or leave quantize_attention out"
+            )
     if faults:
         raise InputError("the recipe does not fit the model: " + "; ".join(faults))
     return tuple(decisions)

@@ -14,14 +14,15 @@ from edgeformer.errors import InputError
 from edgeformer.graph.fold_batch_norm import fold_batch_norm
 from edgeformer.graph.graph_index import GraphIndex, unique_names
 from edgeformer.graph.opset import raise_opset
-from edgeformer.graph.qdq import LayerSite, insert_qdq, layer_site
+from edgeformer.graph.qdq import AttentionSite, LayerSite, attention_site, insert_qdq, layer_site
+from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.quantization.balance import balance
 from edgeformer.quantization.bias import add_to_bias
-from edgeformer.quantization.calibration import Calibration, calibration_key, load_calibration
+from edgeformer.quantization.calibration import Calibration, CalibrationKey, calibration_key, load_calibration
 from edgeformer.quantization.observation import mean_errors, observe
 from edgeformer.quantization.policy import Decision, decide
 from edgeformer.quantization.recipe import ObserverSettings, Recipe, load_recipe
-from edgeformer.quantization.sensitivity import SwitchedModel, measure, spread_batches
+from edgeformer.quantization.sensitivity import SwitchedModel, measure, snr_db, spread_batches
 from edgeformer.quantization.streaming import Progress, SamplesLike
 
 __all__ = ["QuantizeResult", "calibrate", "quantize"]
@@ -74,10 +75,7 @@ def quantize(
     if samples is None:
         raise InputError("INT8 needs calibration data: give a folder of images, an .npy or .npz file, or an iterator")
     recipe = recipe or load_recipe()
-    prepared = _prepare(model)
-    decisions = decide(prepared, recipe.overrides)
-    sites = _sites(prepared, decisions)
-    key = calibration_key(model, samples, recipe, [site.output for site in sites])
+    prepared, decisions, key = _plan(model, samples, recipe)
     cache = None if calibration_cache is None else Path(calibration_cache)
     if cache is not None and cache.exists():
         calibration = load_calibration(cache)
@@ -112,10 +110,8 @@ def calibrate(
         InputError: as `quantize`.
     """
     recipe = recipe or load_recipe()
-    prepared = _prepare(model)
-    decisions = decide(prepared, recipe.overrides)
+    prepared, decisions, key = _plan(model, samples, recipe)
     sites = _sites(prepared, decisions)
-    key = calibration_key(model, samples, recipe, [site.output for site in sites])
     channels = {}
     if recipe.balance:
         # The largest magnitudes only: balancing asks for the ends of each channel, whatever observer the recipe names.
@@ -126,7 +122,16 @@ def calibrate(
         channels = seen.channels
         prepared = balance(prepared, sites, channels)
         sites = _sites(prepared, decisions)
-    seen = observe(prepared, samples, sites, observer=recipe.observer, batch_size=batch_size, progress=progress)
+    attention = _attention(prepared, decisions)
+    seen = observe(
+        prepared,
+        samples,
+        sites,
+        slices=[part for place in attention for part in place.parts],
+        observer=recipe.observer,
+        batch_size=batch_size,
+        progress=progress,
+    )
     errors = {}
     if recipe.correct_bias:
         errors = mean_errors(prepared, samples, sites, seen.ranges, batch_size=batch_size, progress=progress)
@@ -141,21 +146,42 @@ def calibrate(
     )
     if recipe.min_snr_db is None:
         return calibration
-    switched = SwitchedModel(prepared, sites, seen.ranges, errors, spread_batches(samples, batch_size, len(sites)))
+    images = spread_batches(samples, batch_size, max(len(sites), 1))
+    switched = SwitchedModel(prepared, sites, seen.ranges, errors, images, attention)
+    layers = [site.output for site in sites]
     found = measure(
         switched,
-        [site.output for site in sites],
+        layers,
         min_snr_db=recipe.min_snr_db,
         max_float_share=recipe.max_float_share,
         progress=progress,
     )
-    return calibration.model_copy(
-        update={
-            "snr_db": found.snr_db,
-            "snr_all_int8_db": found.snr_all_int8_db,
-            "returned": found.returned,
+    figures = {"snr_db": found.snr_db, "snr_all_int8_db": found.snr_all_int8_db}
+    if attention:
+        attended = [place.output for place in attention]
+        returned = {layer.output for layer in found.returned}
+        kept = [layer for layer in layers if layer not in returned]
+        figures = {
+            "snr_db": snr_db(switched.noise([*kept, *attended])),
+            "snr_all_int8_db": snr_db(switched.noise([*layers, *attended])),
+            "snr_float_attention_db": found.snr_db,
         }
-    )
+    return calibration.model_copy(update={**figures, "returned": found.returned})
+
+
+def _plan(
+    model: onnx.ModelProto, samples: SamplesLike, recipe: Recipe
+) -> tuple[onnx.ModelProto, tuple[Decision, ...], CalibrationKey]:
+    """The model prepared, what becomes of its layers, and the key of their calibration."""
+    prepared = _prepare(model)
+    decisions = decide(prepared, recipe.overrides, quantize_attention=recipe.quantize_attention)
+    chosen = [decision.output for decision in decisions if decision.quantized]
+    if not chosen:
+        raise InputError(
+            "nothing in this model is to be quantized: it has no Linear and no dense convolution besides its "
+            "classifier, or the recipe leaves all of them out"
+        )
+    return prepared, decisions, calibration_key(model, samples, recipe, chosen)
 
 
 def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -170,13 +196,15 @@ def _sites(model: onnx.ModelProto, decisions: Sequence[Decision]) -> list[LayerS
     """Where the layers chosen stand in ``model``; balancing changes their inputs and not their outputs."""
     index = GraphIndex(model)
     found = [layer_site(index, index.producer[item.output]) for item in decisions if item.quantized]
-    sites = [site for site in found if isinstance(site, LayerSite)]
-    if not sites:
-        raise InputError(
-            "nothing in this model is to be quantized: it has no Linear and no dense convolution besides its "
-            "classifier, or the recipe leaves all of them out"
-        )
-    return sites
+    return [site for site in found if isinstance(site, LayerSite)]
+
+
+def _attention(model: onnx.ModelProto, decisions: Sequence[Decision]) -> list[AttentionSite]:
+    """The op nodes chosen, in ``model``."""
+    index = GraphIndex(model)
+    nodes = [index.producer[item.output] for item in decisions if item.quantized and item.op_type == bra.OP_TYPE]
+    found = [attention_site(index, node) for node in nodes]
+    return [place for place in found if isinstance(place, AttentionSite)]
 
 
 def _apply(
@@ -185,13 +213,17 @@ def _apply(
     model = balance(prepared, _sites(prepared, decisions), calibration.channels) if calibration.channels else prepared
     returned = {layer.output: layer for layer in calibration.returned}
     sites = [site for site in _sites(model, decisions) if site.output not in returned]
-    result = _correct(insert_qdq(model, sites, calibration.ranges), sites, calibration.bias_errors)
+    quantized = insert_qdq(model, sites, calibration.ranges, attention=_attention(model, decisions))
+    result = _correct(quantized, sites, calibration.bias_errors)
     final = []
     for decision in decisions:
         layer = returned.get(decision.output)
         if layer is not None:
             because = f"returned to float: alone in INT8 it leaves the outputs {layer.snr_alone_db:.1f} dB"
             decision = replace(decision, quantized=False, because=because)
+        elif decision.op_type == bra.OP_TYPE and calibration.snr_float_attention_db is not None:
+            because = f"{decision.because}; the outputs keep {calibration.snr_db:.1f} dB, with float attention "
+            decision = replace(decision, because=f"{because}{calibration.snr_float_attention_db:.1f} dB")
         final.append(decision)
     return QuantizeResult(result, calibration, tuple(final), reused)
 

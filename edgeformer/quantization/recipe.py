@@ -62,6 +62,9 @@ class Recipe(_Strict):
         min_snr_db: SNR of the outputs, in dB, that the INT8 model should keep on the calibration images; the most
             harmful layers return to float until it does. None: no layer returns.
         max_float_share: at most this share of the layers returns; the rest stays INT8 even below ``min_snr_db``.
+        quantize_attention: give the attention op INT8 queries, keys and values, in all blocks. They change which
+            regions are picked, so its error is measured apart: it does not count for ``min_snr_db``, and attention
+            never returns to float.
         overrides: exceptions from the default policy.
     """
 
@@ -72,6 +75,7 @@ class Recipe(_Strict):
     correct_bias: bool = True
     min_snr_db: Annotated[float, Field(gt=0, lt=120)] | None = None
     max_float_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    quantize_attention: bool = False
     overrides: tuple[Override, ...] = ()
 
 
@@ -84,8 +88,12 @@ def list_recipes() -> tuple[str, ...]:
     return tuple(sorted(item.name.removesuffix(".json") for item in _folder().iterdir() if item.name.endswith(".json")))
 
 
-def load_recipe(source: str | os.PathLike[str] = "default") -> Recipe:
+def load_recipe(source: str | os.PathLike[str] = "default", *, quantize_attention: bool | None = None) -> Recipe:
     """A recipe by the name of one that comes with edgeformer, or from a JSON file.
+
+    Args:
+        source: the name or the file.
+        quantize_attention: replaces the recipe's own answer; None leaves it.
 
     Raises:
         InputError: no such recipe or file, no JSON, or values that the schema refuses; all of them are listed.
@@ -102,9 +110,12 @@ def load_recipe(source: str | os.PathLike[str] = "default") -> Recipe:
                 f"{', '.join(list_recipes())}"
             ) from error
     try:
-        return Recipe.model_validate(json.loads(text))
+        recipe = Recipe.model_validate(json.loads(text))
     except json.JSONDecodeError as error:
         raise InputError(f"the recipe {str(source)!r} is no JSON: {error}") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         raise InputError(f"the recipe {str(source)!r} is wrong: {faults}") from error
+    if quantize_attention is None:
+        return recipe
+    return recipe.model_copy(update={"quantize_attention": quantize_attention})

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgeformer.graph.qdq import LayerSite
+from edgeformer.graph.qdq import AttentionSite, LayerSite
 from edgeformer.quantization.calibration import ReturnedLayer
 from edgeformer.quantization.imitation import with_switches
 from edgeformer.quantization.streaming import Progress, SamplesLike, TensorStream
@@ -52,7 +52,7 @@ class Sensitivity:
 
 
 class SwitchedModel:
-    """The model with a switch for each layer, in one session, and the images to measure on.
+    """The model with a switch for each layer and one for all attention, in one session, and the images to measure on.
 
     Args:
         model: the float model, balanced.
@@ -60,6 +60,7 @@ class SwitchedModel:
         ranges: their activations' ranges.
         bias_errors: their mean errors, subtracted where the layer is in INT8.
         batches: images, ``[N, 3, H, W]`` float32 each.
+        attention: op nodes that are INT8 together: the output of any of them stands for all.
     """
 
     def __init__(
@@ -69,9 +70,12 @@ class SwitchedModel:
         ranges: Mapping[str, float],
         bias_errors: Mapping[str, Sequence[float]],
         batches: Sequence[npt.NDArray[np.float32]],
+        attention: Sequence[AttentionSite] = (),
     ) -> None:
-        switched, self._switches = with_switches(model, sites, ranges, bias_errors)
+        switched, self._switches = with_switches(model, sites, ranges, bias_errors, attention)
+        self._count = len(sites) + 1
         self._positions = {site.output: i for i, site in enumerate(sites)}
+        self._positions |= {place.output: len(sites) for place in attention}
         self._outputs = [value.name for value in model.graph.output]
         self._stream = TensorStream(switched, self._outputs, [self._switches])
         self._batches = batches
@@ -79,7 +83,7 @@ class SwitchedModel:
 
     def run(self, images: npt.NDArray[np.float32], layers: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """The outputs for a batch, with ``layers`` (their output tensors) in INT8 and all others in float."""
-        switches = np.zeros(len(self._positions), np.float32)
+        switches = np.zeros(self._count, np.float32)
         switches[[self._positions[layer] for layer in layers]] = 1
         return self._stream.run(images, **{self._switches: switches})
 

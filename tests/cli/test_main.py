@@ -100,6 +100,10 @@ def test_help_names_every_command_and_nothing_else() -> None:
         (["inspect", "missing.engine"], "missing.engine"),
         (["export", "a.onnx", "-o", "b.onnx"], "a.onnx"),
         (["quantize", "missing.onnx", "-o", "out.onnx"], "--data"),
+        (
+            ["build", "biformer_nano", "--random-weights", "--target", "rtx-40", "--quantize-attention", "-o", "out"],
+            "--quantize-attention with precision fp16, which quantizes nothing: give --precision int8",
+        ),
     ],
 )
 def test_bad_input_exits_with_2_and_says_why(tmp_path: Path, words: list[str], message: str) -> None:

@@ -11,14 +11,19 @@ from onnx import TensorProto, numpy_helper
 from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import (
+    AttentionSite,
+    ChannelSlice,
     LayerSite,
     QuantizedWeight,
+    attention_site,
     dequantize,
     insert_qdq,
     layer_site,
     quantize_array,
     representable_scale,
+    with_float_attention,
 )
+from edgeformer.ops import bi_level_routing_attention as bra
 from tests.graph.precision_graphs import Builder, check, initializer, maker, run, snr_db, transformer
 
 
@@ -234,6 +239,139 @@ class TestInsertion:
         x = np.arange(16, dtype=np.float32).reshape(2, 8)
         expected = x.sum(axis=1, keepdims=True) * 1.5 + initializer(model, "fc.bias")
         np.testing.assert_allclose(run(quantized, x)[0], expected, rtol=1e-6)
+
+
+def attention(
+    shape: tuple[int | str, ...] = (2, 6, 4, 20), *, nodes: int = 1, lepe: bool = False, **changes: Any
+) -> onnx.ModelProto:
+    """Op nodes that read the input, with 6 channels each of queries and keys and 8 of values; ``y`` is their sum."""
+    b = Builder(shape)
+    given: dict[str, Any] = {"num_heads": 2, "regions": 2, "topk": 2, "qk_dim": 6, "scale": 0.4, **changes}
+    tensors = {}
+    if lepe:
+        given |= {"lepe_kernel": 3, "dim": 8}
+        tensors = {"lepe_weight": b.normal(3, 3, 8, name="lepe.weight"), "lepe_bias": b.normal(8, name="lepe.bias")}
+    for i in range(nodes):
+        b.nodes.append(bra.Attributes(**given).make_node("input", f"bra_{i}", f"bra_{i}", **tensors))
+    # LePE's groups are an attribute of the function, and so ONNX infers no shape behind it.
+    total = b.op("Sum", *(f"bra_{i}" for i in range(nodes)))
+    b.op("Reshape", total, b.const(np.array([0, 0, 0, 8])), output="y")
+    return b.model("y")
+
+
+def places(model: onnx.ModelProto) -> list[AttentionSite]:
+    index = GraphIndex(model)
+    found = [attention_site(index, node) for node in model.graph.node if bra.is_op(node)]
+    assert all(isinstance(place, AttentionSite) for place in found), found
+    return [place for place in found if isinstance(place, AttentionSite)]
+
+
+RANGES = {"input[..., 0:6]": 2.5, "input[..., 6:12]": 3.0, "input[..., 12:20]": 1.7}
+
+
+def op_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if bra.is_op(node)]
+
+
+class TestAttention:
+    def test_site(self) -> None:
+        (place,) = places(attention())
+        assert place == AttentionSite(
+            "bra_0", ChannelSlice("input", 0, 6), ChannelSlice("input", 6, 12), ChannelSlice("input", 12, 20)
+        )
+        assert place.qkv == "input"
+        assert [part.name for part in place.parts] == list(RANGES)
+        values = np.arange(40).reshape(2, 20)
+        assert np.array_equal(place.key.of(values), values[:, 6:12])
+
+    def test_scales_are_those_of_the_ranges_rounded_up(self) -> None:
+        model = attention()
+        quantized = insert_qdq(model, [], RANGES, attention=places(model))
+        check(quantized)
+        expected = representable_scale(np.array(list(RANGES.values())) / 127)
+        (node,) = op_nodes(quantized)
+        attributes = bra.Attributes.from_node(node)
+        assert (attributes.q_scale, attributes.k_scale, attributes.v_scale) == tuple(expected)
+        assert attributes.output_type == TensorProto.FLOAT
+        quantizer = maker(quantized, node.input[0])
+        assert quantizer.op_type == "QuantizeLinear"
+        assert quantizer.input[0] == "input"
+        assert onnx.helper.get_node_attr_value(quantizer, "axis") == 3
+        assert np.array_equal(initializer(quantized, quantizer.input[1]), np.repeat(expected, [6, 6, 8]))
+        zero = initializer(quantized, quantizer.input[2])
+        assert (zero.dtype, zero.shape, zero.any()) == (np.int8, (20,), np.False_)
+        assert count(quantized, "DequantizeLinear") == 0
+
+    @pytest.mark.parametrize("lepe", [False, True])
+    @pytest.mark.parametrize(
+        ("shape", "changes"),
+        [
+            ((2, 6, 4, 20), {}),
+            ((1, 9, 15, 20), {"regions": 3, "topk": 4}),
+            ((1, 7, 14, 20), {"regions": 7, "topk": 5, "num_heads": 1}),
+        ],
+    )
+    def test_computes_what_the_reference_makes_of_the_quantized_input(
+        self, shape: tuple[int, ...], changes: dict[str, Any], lepe: bool
+    ) -> None:
+        model = attention(shape, lepe=lepe, **changes)
+        quantized = insert_qdq(model, [], RANGES, attention=places(model))
+        (node,) = op_nodes(quantized)
+        x = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+        qkv, y = run(quantized, x, node.input[0], "y")
+        steps = np.repeat(representable_scale(np.array(list(RANGES.values())) / 127), [6, 6, 8])
+        assert np.array_equal(qkv, np.clip(np.rint(x / steps), -128, 127).astype(np.int8))
+        tensors = [initializer(model, name) for name in ("lepe.weight", "lepe.bias")] if lepe else []
+        expected = bra.reference(qkv, bra.Attributes.from_node(node), *tensors)
+        np.testing.assert_allclose(y, expected, atol=2e-6 * np.abs(expected).max())
+
+    def test_nodes_that_read_one_tensor_share_its_quantizer(self) -> None:
+        model = attention(nodes=3)
+        quantized = insert_qdq(model, [], RANGES, attention=places(model))
+        assert count(quantized, "QuantizeLinear") == 1
+        assert len({node.input[0] for node in op_nodes(quantized)}) == 1
+
+    def test_other_readers_keep_the_float_tensor(self) -> None:
+        model = transformer()
+        (place,) = places(model)
+        ranges = dict.fromkeys((part.name for part in place.parts), 3.0)
+        quantized = insert_qdq(model, [], ranges, attention=[place])
+        assert readers(quantized, "qkv") == ["QuantizeLinear"]
+        assert readers(quantized, "norm1") == readers(model, "norm1")
+
+    @pytest.mark.parametrize("lepe", [False, True])
+    def test_back_to_float_gives_the_graph_it_was_made_of(self, lepe: bool) -> None:
+        model = attention(lepe=lepe)
+        quantized = insert_qdq(model, [], RANGES, attention=places(model))
+        back = with_float_attention(quantized)
+        check(back)
+        assert list(back.graph.node) == list(model.graph.node)
+        assert list(back.graph.initializer) == list(model.graph.initializer)
+        assert with_float_attention(back) == back
+        assert len(op_nodes(quantized)[0].attribute) == len(op_nodes(model)[0].attribute) + 4
+
+    def test_some_nodes_and_others_not_are_refused(self) -> None:
+        model = attention(nodes=2)
+        with pytest.raises(InputError, match="quantize all of them or none"):
+            insert_qdq(model, [], RANGES, attention=places(model)[:1])
+
+    def test_missing_ranges_are_all_named(self) -> None:
+        model = attention()
+        with pytest.raises(InputError, match=r"'input\[\.\.\., 0:6\]' is -1.*no range is known.*12:20"):
+            insert_qdq(model, [], {"input[..., 0:6]": -1.0, "input[..., 6:12]": 3.0}, attention=places(model))
+
+    def test_attention_of_another_model(self) -> None:
+        (place,) = places(transformer())
+        with pytest.raises(InputError, match="is no float attention of this model that reads 'qkv'"):
+            insert_qdq(attention(), [], dict.fromkeys((part.name for part in place.parts), 1.0), attention=[place])
+
+    def test_reasons_against(self) -> None:
+        model = attention()
+        quantized = insert_qdq(model, [], RANGES, attention=places(model))
+        assert attention_site(GraphIndex(quantized), op_nodes(quantized)[0]) == "it takes INT8 already"
+        free = attention((2, 6, 4, "channels"))
+        reason = "the number of channels of 'input' is not known"
+        assert attention_site(GraphIndex(free), op_nodes(free)[0]) == reason
 
 
 class TestRefusals:

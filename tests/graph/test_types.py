@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.graph.qdq import insert_qdq, layer_site
+from edgeformer.graph.qdq import AttentionSite, attention_site, insert_qdq, layer_site
 from edgeformer.graph.types import FloatType, to_float_type
 from edgeformer.ops import bi_level_routing_attention as bra
 from tests.graph.graphs import reference_graph
@@ -380,6 +380,26 @@ def test_quantized_graph_takes_16_bit_scales_of_equal_value(float_type: FloatTyp
             same = initializer(typed, node.input[1]).astype(np.float32) == initializer(model, node.input[1])
             assert np.all(same)
     assert [n.op_type for n in typed.graph.node].count("QuantizeLinear") == len(LAYERS)
+
+
+@pytest.mark.parametrize(("float_type", "output"), [("float16", "FLOAT16"), ("bfloat16", "FLOAT")])
+def test_int8_attention_keeps_its_scales(float_type: FloatType, output: str) -> None:
+    model = transformer()
+    place = attention_site(GraphIndex(model), maker(model, "bra_7"))
+    assert isinstance(place, AttentionSite)
+    model = insert_qdq(model, [], {part.name: 2.3 for part in place.parts}, attention=[place])
+    typed = to_float_type(model, float_type)
+    check(typed)
+    kinds = types(typed)
+    (node,) = (node for node in typed.graph.node if bra.is_op(node))
+    # BF16 is no output of the op's INT8 form: it gives FLOAT, and a Cast makes BF16 of it.
+    assert (kinds[node.input[0]], kinds[node.output[0]]) == ("INT8", output)
+    quantizer = maker(typed, node.input[0])
+    assert [kinds[name] for name in quantizer.input] == [float_type.upper()] * 2 + ["INT8"]
+    steps = initializer(typed, quantizer.input[1]).astype(np.float32)
+    assert np.array_equal(steps, initializer(model, quantizer.input[1]))
+    attributes = bra.Attributes.from_node(node)
+    assert (attributes.q_scale, attributes.k_scale, attributes.v_scale) == tuple(steps[[0, 8, 16]])
 
 
 def test_quantized_float16_network_stays_close_to_the_quantized_float32_one() -> None:

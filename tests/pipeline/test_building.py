@@ -10,18 +10,22 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import open_bundle
+from edgeformer.cli._summary import print_summary
 from edgeformer.data import Preprocessing
 from edgeformer.engine import plugin_library
 from edgeformer.engine.plugin_library import find_plugin_library
 from edgeformer.errors import EnvironmentFault, GateMissed, InputError
 from edgeformer.graph.onnx_files import load_model, save_model
+from edgeformer.graph.qdq import representable_scale
 from edgeformer.graph.types import to_float_type
 from edgeformer.machine.devices import Gpu, GpuSurvey
-from edgeformer.ops.bi_level_routing_attention import is_op
+from edgeformer.ops.bi_level_routing_attention import Attributes, is_op
 from edgeformer.pipeline import BuildResult, Observer, build, stages
+from edgeformer.pipeline.stages import FLOAT_ATTENTION
 from edgeformer.runtime import OnnxSession
 
 ROOT = Path(__file__).parents[2]
@@ -393,6 +397,63 @@ def test_eval_data_needs_labels(nano_onnx: Path, tmp_path: Path) -> None:
 def test_a_recipe_without_int8(nano_onnx: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="precision fp16 quantizes nothing"):
         build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", recipe="default")
+
+
+def test_int8_attention_is_for_int8(nano_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--quantize-attention with precision bf16.*give --precision int8"):
+        build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", precision="bf16", quantize_attention=True)
+    result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", quantize_attention=False)
+    assert result.manifest.precision == "fp16"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fuse_lepe", [False, True])
+def test_int8_attention_is_built_and_its_cost_told(
+    nano_onnx: Path, tmp_path: Path, fuse_lepe: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", rng.integers(0, 256, (8, 112, 112, 3), dtype=np.uint8))
+    # Random weights and images: what is asked here is that it is measured, not that it is good.
+    options: dict[str, Any] = {"precision": "int8", "data": tmp_path / "images.npy", "max_drop": 100.0}
+    result = build(
+        nano_onnx,
+        output=tmp_path / "bundle",
+        target="rtx-40",
+        batch="1:2:4",
+        fuse_lepe=fuse_lepe,
+        quantize_attention=True,
+        compare_plugin=False,
+        **options,
+    )
+    manifest = open_bundle(result.path)
+    quantize, parity, engine = (manifest.stage(name) for name in ("quantize", "parity", "engine"))
+    assert quantize is not None
+    assert parity is not None
+    assert engine is not None
+    assert "attention of 4 blocks INT8" in (quantize.note or "")
+    assert quantize.details["attention"] == "int8"
+    attention = [layer for layer in quantize.details["layers"] if layer["op"] == "BiLevelRoutingAttention"]
+    assert [layer["int8"] for layer in attention] == [True] * 4
+    assert engine.details["op_nodes"] == engine.details["plugin"]["in_network"] == 4
+    typed = load_model(result.path / "typed.onnx")
+    nodes = [Attributes.from_node(node) for node in typed.graph.node if is_op(node)]
+    assert [node.output_type for node in nodes] == [onnx.TensorProto.FLOAT16] * 4
+    ranges = json.loads((result.path / "calibration.json").read_text())["ranges"]
+    parts = [value for name, value in ranges.items() if "[..., " in name]
+    scales = [scale for node in nodes for scale in (node.q_scale, node.k_scale, node.v_scale)]
+    assert sorted(scales) == sorted(representable_scale(np.array(parts) / 127))
+    stages = {stage["name"]: stage for stage in parity.details["stages"]}
+    assert list(stages) == ["exported", "fused", "fp16", FLOAT_ATTENTION, "typed"]
+    assert stages[FLOAT_ATTENTION]["status"] == "not judged"
+    summary = Console(width=200)
+    print_summary(summary, result.path, manifest)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("attention"))
+    snr = stages["typed"]["first"]["logits"]["snr_db"], stages[FLOAT_ATTENTION]["first"]["logits"]["snr_db"]
+    routing = [100 * stages[name]["routing_first"]["agreement"] for name in ("typed", FLOAT_ATTENTION)]
+    assert line == (
+        f"attention   INT8: {snr[0]:.1f} dB, {routing[0]:.2f} % of routing sets; "
+        f"in FP16: {snr[1]:.1f} dB, {routing[1]:.2f} %"
+    )
 
 
 @pytest.mark.slow

@@ -36,6 +36,28 @@ def test_fused_network() -> None:
     assert decisions["fc1_matmul"].site.activation == "norm2"
 
 
+def test_attention_is_quantized_where_a_recipe_asks() -> None:
+    decisions = decide(transformer(), quantize_attention=True)
+    (attention,) = (item for item in decisions if item.op_type == "BiLevelRoutingAttention")
+    assert attention.quantized
+    assert attention.site is None
+    assert attention.because == "recipe: attention takes INT8 queries, keys and values"
+    others = [item for item in decisions if item is not attention]
+    assert others == [item for item in decide(transformer()) if item.op_type != "BiLevelRoutingAttention"]
+
+
+def test_int8_attention_without_attention_is_refused() -> None:
+    with pytest.raises(InputError, match=r"BiLevelRoutingAttention node: fuse it first \(edgeformer fuse"):
+        decide(routing_graph(), quantize_attention=True)
+
+
+def test_int8_attention_of_unknown_width_is_refused() -> None:
+    b = Builder((1, 4, 4, "channels"))
+    b.op("Relu", b.attention_op("input"), output="y")
+    with pytest.raises(InputError, match=r"'bra_0' is to take INT8, but the number of channels of 'input'"):
+        decide(b.model("y"), quantize_attention=True)
+
+
 def test_names_play_no_part() -> None:
     model = transformer()
     for i, node in enumerate(model.graph.node):

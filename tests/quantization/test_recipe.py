@@ -17,6 +17,7 @@ def test_default_recipe_comes_with_the_package() -> None:
     assert recipe.min_snr_db == 42.0
     assert recipe.balance
     assert recipe.correct_bias
+    assert not recipe.quantize_attention
     assert "default" in list_recipes()
 
 
@@ -39,6 +40,14 @@ def test_file_is_read(tmp_path: Path) -> None:
     override: dict[str, Any] = {"name": "*fc2*", "op_type": "MatMul", "quantize": False, "because": "it clips"}
     recipe = load_recipe(write(tmp_path / "r.json", overrides=[override], min_snr_db=None))
     assert recipe == Recipe(name="mine", overrides=(Override(**override),), min_snr_db=None)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_quantize_attention_is_the_recipes_own_unless_it_is_given(tmp_path: Path, own: bool) -> None:
+    path = write(tmp_path / "r.json", quantize_attention=own)
+    assert load_recipe(path).quantize_attention == own
+    assert load_recipe(path, quantize_attention=True).quantize_attention
+    assert load_recipe(path, quantize_attention=False) == Recipe(name="mine")
 
 
 def test_all_faults_are_listed(tmp_path: Path) -> None:

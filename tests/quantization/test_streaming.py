@@ -8,7 +8,7 @@ import pytest
 
 from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.graph.qdq import LayerSite, layer_site
+from edgeformer.graph.qdq import ChannelSlice, LayerSite, layer_site
 from edgeformer.quantization.observation import observe
 from edgeformer.quantization.recipe import ObserverSettings
 from edgeformer.quantization.streaming import TensorStream
@@ -147,6 +147,23 @@ def test_observed_ranges_are_those_of_the_tensors(make_samples: Callable[..., Ar
     )
     np.testing.assert_allclose(result.channels["norm1"].maximum, norm1.max(axis=(0, 1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(result.channels["image"].minimum, image.min(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_slices_have_ranges_of_their_own(make_samples: Callable[..., ArraySamples]) -> None:
+    model = transformer()
+    samples = make_samples(11)
+    slices = [ChannelSlice("qkv", 0, 8), ChannelSlice("qkv", 8, 16), ChannelSlice("norm1", 2, 3)]
+    settings = ObserverSettings(kind="min_max")
+    result = observe(model, samples, sites(model, "qkv_matmul"), slices=slices, observer=settings, batch_size=4)
+    qkv, norm1 = run(model, next(iter(samples.batches(11))).images, "qkv", "norm1")
+    expected = {
+        "norm1": norm1,
+        "qkv[..., 0:8]": qkv[..., :8],
+        "qkv[..., 8:16]": qkv[..., 8:16],
+        "norm1[..., 2:3]": norm1[..., 2:3],
+    }
+    assert result.ranges == pytest.approx({name: np.abs(seen).max() for name, seen in expected.items()}, rel=1e-5)
+    assert set(result.channels) == {"norm1"}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from edgeformer.graph.types import FloatType, to_float_type
-from edgeformer.quantization import quantize
+from edgeformer.quantization import load_recipe, quantize
 from tests.graph.precision_graphs import transformer
 from tests.quantization.conftest import ArraySamples
 
@@ -37,11 +37,13 @@ def build(model: onnx.ModelProto) -> tuple[int, list[str], list[str]]:
 
 
 @pytest.mark.parametrize("float_type", ["float16", "bfloat16"])
-@pytest.mark.parametrize("int8", [False, True])
-def test_typed_graph_builds(make_samples: Callable[..., ArraySamples], float_type: FloatType, int8: bool) -> None:
+@pytest.mark.parametrize(("int8", "attention"), [(False, False), (True, False), (True, True)])
+def test_typed_graph_builds(
+    make_samples: Callable[..., ArraySamples], float_type: FloatType, int8: bool, attention: bool
+) -> None:
     model = transformer()
     if int8:
-        model = quantize(model, make_samples(16)).model
+        model = quantize(model, make_samples(16), recipe=load_recipe(quantize_attention=attention)).model
     size, errors, kinds = build(to_float_type(model, float_type))
     assert errors == []
     assert size > 10_000
