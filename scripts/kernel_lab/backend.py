@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ __all__ = ["Backend", "CudaBackend", "RehearsalBackend", "Sample"]
 
 Call = Callable[[], Any]
 _ROUNDS = (7, 200)  # at least, at most
+_WARM_UP_US = 10e3  # an idle GPU has a low clock
+# A round shorter than this is made of several turns over the inputs: what begins and ends a round is no part of a call.
+_ROUND_US = 1e3
+_TURNS = 16
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,9 @@ class Backend(Protocol):
 
     def capture(self, call: Call) -> Call:
         """Record ``call`` into a CUDA graph and give the function that replays it."""
+
+    def free(self) -> None:
+        """Give unused memory back, after something that did not fit."""
 
     def overlap(self, calls: Sequence[Call]) -> None:
         """Run each call on a stream of its own, all at once, and wait."""
@@ -77,6 +85,9 @@ class CudaBackend:
             call()
         return graph.replay
 
+    def free(self) -> None:
+        torch.cuda.empty_cache()
+
     def overlap(self, calls: Sequence[Call]) -> None:
         torch.cuda.synchronize()
         streams = [torch.cuda.Stream() for _ in calls]  # type: ignore[no-untyped-call]
@@ -86,20 +97,25 @@ class CudaBackend:
         torch.cuda.synchronize()
 
     def time(self, calls: Sequence[Call], *, graph: bool, seconds: float) -> Sample:
-        def all_calls() -> None:
+        def turn() -> None:
             for call in calls:
                 call()
 
-        if graph:
-            turn = self.capture(all_calls)
-        else:
-            turn = all_calls
-            turn()
         turn()
+        one = min(self._rounds_us(turn, 2))
+        turns = min(max(math.ceil(_ROUND_US / one), 1), _TURNS)
+
+        def all_turns() -> None:
+            for _ in range(turns):
+                turn()
+
+        run = self.capture(all_turns) if graph else all_turns
+        for _ in range(min(max(math.ceil(_WARM_UP_US / (turns * one)), 1), 20)):
+            run()
         torch.cuda.synchronize()
-        estimate = max(self._rounds_us(turn, 2)) * 1e-6
+        estimate = max(self._rounds_us(run, 2)) * 1e-6
         rounds = min(max(int(seconds / estimate), _ROUNDS[0]), _ROUNDS[1])
-        sample = _percentiles([time / len(calls) for time in self._rounds_us(turn, rounds)])
+        sample = _percentiles([time / (turns * len(calls)) for time in self._rounds_us(run, rounds)])
         torch.cuda.synchronize()
         return sample
 
@@ -131,6 +147,9 @@ class RehearsalBackend:
 
     def capture(self, call: Call) -> Call:
         return call
+
+    def free(self) -> None:
+        pass
 
     def overlap(self, calls: Sequence[Call]) -> None:
         for call in calls:

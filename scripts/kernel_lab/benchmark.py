@@ -17,12 +17,13 @@ from edgeformer.ops.bi_level_routing_attention import Attributes
 from edgeformer.ops.library import Library
 from kernel_lab import baselines
 from kernel_lab.backend import Backend
-from kernel_lab.budget import Budget
 from kernel_lab.correctness import STEP, TYPES, Precision
-from kernel_lab.records import Ceilings, Machine, Phase, Timing
+from kernel_lab.machine import sm_clock_mhz
+from kernel_lab.records import Ceilings, Machine, Timing
 from kernel_lab.shapes import Shape
+from kernel_lab.targets import needed_by_goals
 
-__all__ = ["measure", "measure_ceilings", "plan_measurements"]
+__all__ = ["Measurement", "input_sets", "measure_ceilings", "plan_measurements"]
 
 LEPE_KERNEL = 5
 _SECONDS = 0.1  # of timed rounds for one figure
@@ -31,7 +32,6 @@ _FLOAT16 = next(precision for precision in TYPES if precision.name == "float16")
 _INT8 = next(precision for precision in TYPES if precision.output == TensorProto.FLOAT16)
 # Baselines compute in FP16 throughout, kernels in FP32 where it matters.
 _BASELINE_TOLERANCE = 2e-2
-_COMPILED_FIRST = 3
 _WRONG_TOKENS = 0.02  # whose region FP16 and FP32 route differently
 
 
@@ -42,10 +42,12 @@ class Measurement:
     Attributes:
         label: for messages.
         run: takes it.
+        for_goals: whether a goal is judged by it, or will be asked after first: the plain op's own time.
     """
 
     label: str
     run: Callable[[], Timing]
+    for_goals: bool
 
 
 def measure_ceilings(backend: Backend, machine: Machine) -> Ceilings:
@@ -58,6 +60,11 @@ def measure_ceilings(backend: Backend, machine: Machine) -> Ceilings:
     a, b = (torch.randn(side, side, device=backend.device, dtype=torch.float16) for _ in range(2))
     product = torch.empty_like(a)
     half = backend.time([lambda: torch.mm(a, b, out=product)], graph=False, seconds=_SECONDS)
+    if not rehearsal:
+        for _ in range(400):  # nearly a second of work, queued: the clock is read while it runs
+            torch.mm(a, b, out=product)
+    clock = None if rehearsal else sm_clock_mhz()
+    backend.synchronize()
     int8_ops: float | None
     try:
         x, y = ((matrix * 16).to(torch.int8) for matrix in (a, b))
@@ -72,6 +79,7 @@ def measure_ceilings(backend: Backend, machine: Machine) -> Ceilings:
         fp16_flops=2 * side**3 / (half.median_us * 1e-6),
         int8_ops=int8_ops,
         exponentials_per_second=machine.sm_clock_mhz and 16 * machine.multiprocessors * machine.sm_clock_mhz * 1e6,
+        loaded_clock_mhz=clock,
     )
 
 
@@ -99,37 +107,26 @@ def plan_measurements(
 ) -> Iterator[Measurement]:
     """Everything to measure, most telling first: what the budget has no room for is at the end."""
     cases = [(shape, batch) for batch in batches for shape in shapes]
+    needed = needed_by_goals(machine.compute_capability)
+
+    def needs(shape: Shape, batch: int, names: tuple[str, ...]) -> bool:
+        return any((shape.name, batch, name) in needed for name in names)
+
     for shape, batch in cases:
         yield from _fused(shape, batch, backend, library, plain=True, machine=machine)
     if with_baselines:
-        for shape, batch in cases:
-            yield from _plain_baselines(shape, batch, backend, library)
         # Compiling takes longer than measuring, some ten seconds each: the ones that goals are set for come first.
-        for shape, batch in cases[:_COMPILED_FIRST]:
-            yield from _compiled_baselines(shape, batch, backend, library)
+        telling = [case for case in cases if needs(*case, ("compile", "flex"))]
+        for shape, batch in cases:
+            yield from _plain_baselines(shape, batch, backend, library, needs(shape, batch, ("eager", "sdpa")))
+        for shape, batch in telling:
+            yield from _compiled_baselines(shape, batch, backend, library, for_goals=True)
     for shape, batch in cases:
         yield from _fused(shape, batch, backend, library, plain=False, machine=machine)
     if with_baselines:
-        for shape, batch in cases[_COMPILED_FIRST:]:
-            yield from _compiled_baselines(shape, batch, backend, library)
-
-
-def measure(measurements: Iterator[Measurement], budget: Budget, reserve: float, phase: Phase) -> Iterator[Timing]:
-    """Take measurements until only ``reserve`` seconds of the budget are left; the rest is noted in ``phase``."""
-    failures = []
-    for measurement in measurements:
-        if budget.left < reserve:
-            phase.dropped.append(measurement.label)
-            continue
-        try:
-            yield measurement.run()
-        except Exception as error:  # a baseline that does not compile or fit costs its figure alone
-            failures.append(f"{measurement.label}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-    if failures:
-        phase.status = "failed"
-        phase.note = "; ".join(failures)
+        for shape, batch in cases:
+            if (shape, batch) not in telling:
+                yield from _compiled_baselines(shape, batch, backend, library, for_goals=False)
 
 
 class _Calls:
@@ -222,7 +219,7 @@ def _fused(
             def run(precision: Precision = precision, form: dict[str, Any] = form) -> Timing:
                 return _time_fused(shape, batch, precision, backend, library, form)
 
-            yield Measurement(" ".join(words), run)
+            yield Measurement(" ".join(words), run, for_goals=plain)
 
 
 def _attributes(shape: Shape, precision: Precision, lepe_kernel: int | None = None) -> Attributes:
@@ -271,13 +268,17 @@ def _time_fused(
     )
 
 
-def _plain_baselines(shape: Shape, batch: int, backend: Backend, library: Library) -> Iterator[Measurement]:
+def _plain_baselines(
+    shape: Shape, batch: int, backend: Backend, library: Library, for_goals: bool
+) -> Iterator[Measurement]:
     for name, make in (("eager", baselines.eager), ("sdpa", baselines.sdpa)):
         for graph in (True, False):
-            yield _baseline(name, graph, partial(make, shape), shape, batch, backend, library)
+            yield _baseline(name, graph, partial(make, shape), shape, batch, backend, library, for_goals)
 
 
-def _compiled_baselines(shape: Shape, batch: int, backend: Backend, library: Library) -> Iterator[Measurement]:
+def _compiled_baselines(
+    shape: Shape, batch: int, backend: Backend, library: Library, *, for_goals: bool
+) -> Iterator[Measurement]:
     def compiled() -> baselines.Baseline:
         return baselines.compiled(shape, backend.backend_of_compile)
 
@@ -295,7 +296,7 @@ def _compiled_baselines(shape: Shape, batch: int, backend: Backend, library: Lib
             return made[0]
 
         for graph in (True, False):
-            yield _baseline(name, graph, once, shape, batch, backend, library)
+            yield _baseline(name, graph, once, shape, batch, backend, library, for_goals)
 
 
 def _baseline(
@@ -306,6 +307,7 @@ def _baseline(
     batch: int,
     backend: Backend,
     library: Library,
+    for_goals: bool,
 ) -> Measurement:
     def run() -> Timing:
         baseline = make()
@@ -315,7 +317,7 @@ def _baseline(
             calls = [partial(baseline, x) for x in inputs]
             return _timing(shape, batch, name, _FLOAT16, backend, calls, graph=graph)
 
-    return Measurement(f"{shape.name} batch {batch} {name} graph={graph}", run)
+    return Measurement(f"{shape.name} batch {batch} {name} graph={graph}", run, for_goals)
 
 
 def _require_same_function(

@@ -13,13 +13,14 @@ class Budget:
 
     Args:
         seconds: the whole budget.
-        clock: gives the time in seconds; another one for rehearsals.
+        clock: gives the time in seconds.
+        start: when it began, on that clock; None: now.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic, start: float | None = None) -> None:
         self.seconds = seconds
         self._clock = clock
-        self._start = clock()
+        self._start = clock() if start is None else start
 
     @property
     def spent(self) -> float:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from edgeformer.errors import EdgeformerError, InputError
-from kernel_lab import flow, render
+from kernel_lab import flow, machine, render, supervisor
 from kernel_lab.build import ROOT
 from kernel_lab.shapes import BATCHES
 
@@ -78,7 +78,7 @@ def bench_kernels(arguments: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return InputError.exit_code
         return 0
-    return _run("bench_kernels", arguments, parsed, ("ceilings", "benchmark"), [], not parsed.no_baselines)
+    return _run("bench_kernels", arguments, parsed, ("ceilings", "goals", "benchmark"), [], not parsed.no_baselines)
 
 
 def _run(
@@ -107,10 +107,21 @@ def _run(
             with_baselines=with_baselines,
             wheel_parts=tuple(wheel_parts),
         )
-        report, path = flow.run(options)
+        flow.check_options(options)
+        if not options.rehearse:
+            machine.require_gpu()
+        found = supervisor.supervise(options)
     except EdgeformerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    if isinstance(found, int):
+        return found
+    report, path = found
+    if report.timings:
+        try:
+            render.plot(report, path.with_suffix(".svg"))
+        except Exception as error:  # the figures are on disk: a picture is no reason to lose the tables
+            print(f"no plot: {error}; scripts/bench_kernels --render draws it where matplotlib is", file=sys.stderr)
     render.show(report)
     print(flow.summary(report, path))
     return 1 if report.failed else 0

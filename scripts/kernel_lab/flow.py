@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,17 +26,20 @@ from kernel_lab import (
     tensorrt_rtx,
 )
 from kernel_lab.budget import Budget
-from kernel_lab.records import Phase, Report, save_report
+from kernel_lab.journal import RESERVE, Journal, Units, load_journal
+from kernel_lab.records import Phase, Report
 from kernel_lab.shapes import BATCHES, TABLE, TINY, Shape
 
-__all__ = ["PHASES", "Options", "run"]
+__all__ = ["PHASES", "Options", "check_options", "main", "run", "summary"]
 
-# The benchmark is last, because it takes whatever time is left.
-PHASES = ("correctness", "sanitizers", "concurrency", "ceilings", "tensorrt-rtx", "benchmark")
-# Of the whole budget: what a step may take before the ones behind it would starve.
-_CORRECTNESS_SHARE, _SANITIZER_SHARE = 0.25, 0.25
-# Seconds kept for writing and rendering, and for one measurement that is under way.
-_RESERVE = 20.0
+# Most telling first: whether the kernels are right, then the figures that goals are set for. The benchmark of all else
+# is last, because it takes whatever time is left.
+PHASES = ("correctness", "ceilings", "goals", "concurrency", "tensorrt-rtx", "sanitizers", "benchmark")
+# How much of the whole budget may be spent when a step begins its last unit: the steps behind it would starve.
+_SPENT = {"correctness": 0.35, "goals": 0.7}
+_SANITIZER_SHARE = 0.2
+# Seconds after which a unit of a step hangs. A first torch.compile is the longest.
+_PROBLEM, _MEASUREMENT, _STEP, _TENSORRT = 60.0, 120.0, 120.0, 150.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class Options:
     clock: Callable[[], float] = field(default=time.monotonic)
 
 
-def run(options: Options) -> tuple[Report, Path]:
-    """Take the steps.
+def run(options: Options, journal: Journal | None = None) -> tuple[Report, Path]:
+    """Take the steps, or those that ``journal`` has left.
 
     Returns:
         The report, and where it was written.
@@ -83,15 +85,31 @@ def run(options: Options) -> tuple[Report, Path]:
         InputError: the options do not fit together.
         EnvironmentFault: there is no GPU, or the kernels cannot be built.
     """
-    _check(options)
-    budget = Budget(options.budget_seconds, options.clock)
+    check_options(options)
+    journal = journal or Journal(started=options.clock())
+    budget = Budget(options.budget_seconds, options.clock, journal.started)
     if not options.rehearse:
         machine.require_gpu()
     where: backend.Backend = backend.RehearsalBackend() if options.rehearse else backend.CudaBackend()
-    library, built, plugin = _library(options, budget)
+    if journal.report is None or journal.report_path is None or journal.library is None:
+        library, built, journal.plugin = _library(options, budget)
+        journal.library = library.path
+        journal.report = _begin(options, library, built)
+        started = re.sub(r"\D", "", journal.report.started[:16])
+        journal.report_path = options.output / f"{_slug(journal.report.machine.name)}-{started}.json"
+    library = load_library(journal.library)
     # The torch op, and the processes that are started, take this one as well.
     os.environ[ENVIRONMENT_VARIABLE] = str(library.path)
-    report = Report(
+    steps = _Steps(journal.report, where, library, journal.plugin, options, Units(journal, budget, where))
+    for name, step in steps.all():
+        if name in options.phases and name not in journal.ended:
+            with _phase(name, journal, budget) as phase:
+                step(phase)
+    return journal.report, journal.report_path
+
+
+def _begin(options: Options, library: Library, built: Phase) -> Report:
+    return Report(
         kind="rehearsal" if options.rehearse else "measurement",
         started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         command=options.command,
@@ -99,21 +117,21 @@ def run(options: Options) -> tuple[Report, Path]:
         machine=machine.describe_rehearsal(library.path) if options.rehearse else machine.describe_gpu(),
         phases=[built],
     )
-    path = options.output / f"{_slug(report.machine.name)}-{report.started[:10]}.json"
-    steps = _Steps(report, path, budget, where, library, plugin, options)
-    for name, step in steps.all():
-        if name in options.phases:
-            with _phase(name, report, path, budget) as phase:
-                step(phase)
-    if report.timings:
-        try:
-            render.plot(report, path.with_suffix(".svg"))
-        except ImportError as error:
-            print(f"no plot: {error}; scripts/bench_kernels --render draws it where matplotlib is", file=sys.stderr)
-    return report, path
 
 
-def _check(options: Options) -> None:
+def main(journal_path: Path) -> int:
+    """The process that takes the steps; `kernel_lab.supervisor` starts and watches it."""
+    journal = load_journal(journal_path)
+    try:
+        run(journal.options, journal)
+    except EdgeformerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def check_options(options: Options) -> None:
+    """Raises InputError where they do not fit together."""
     unknown = [name for name in options.phases if name not in PHASES]
     if unknown:
         raise InputError(f"no step is called {', '.join(unknown)}; there are: {', '.join(PHASES)}")
@@ -161,33 +179,37 @@ def _library(options: Options, budget: Budget) -> tuple[Library, Phase, Path | N
 
 
 @contextmanager
-def _phase(name: str, report: Report, path: Path, budget: Budget) -> Iterator[Phase]:
-    """Time a step, keep its failure, write the report."""
-    phase = Phase(name, "passed", 0.0)
-    report.phases.append(phase)
-    start = budget.spent
+def _phase(name: str, journal: Journal, budget: Budget) -> Iterator[Phase]:
+    """Time a step, or what an earlier process has left of it; keep its failure; write the report."""
+    assert journal.report is not None
+    found = [phase for phase in journal.report.phases if phase.name == name]
+    phase = found[0] if found else Phase(name, "passed", 0.0)
+    if not found:
+        journal.report.phases.append(phase)
+    start, earlier = budget.spent, phase.seconds
     print(f"{name} ... ({budget.left:.0f} s left)", flush=True)
     try:
         yield phase
+    except EdgeformerError as error:
+        phase.fail(str(error))
     except Exception as error:
-        phase.status = "failed"
-        phase.note = f"{type(error).__name__}: {error}" if not isinstance(error, EdgeformerError) else str(error)
-        traceback.print_exc()
+        phase.fail(f"{type(error).__name__}: {error}")
     finally:
-        phase.seconds = budget.spent - start
-        save_report(report, path)
-        print(f"{name}: {phase.status} {phase.note} ({phase.seconds:.1f} s)", flush=True)
+        phase.seconds = earlier + budget.spent - start
+        journal.keep_report()
+    journal.ended.add(name)
+    journal.save()
+    print(f"{name}: {phase.status} {phase.note} ({phase.seconds:.1f} s)", flush=True)
 
 
 @dataclass
 class _Steps:
     report: Report
-    path: Path
-    budget: Budget
     where: backend.Backend
     library: Library
     plugin: Path | None
     options: Options
+    units: Units
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -196,64 +218,93 @@ class _Steps:
 
     def all(self) -> Iterator[tuple[str, Callable[[Phase], None]]]:
         yield "correctness", self.correctness
-        yield "sanitizers", self.sanitizers
-        yield "concurrency", self.concurrency
         yield "ceilings", self.ceilings
+        yield "goals", self.goals
+        yield "concurrency", self.concurrency
         yield "tensorrt-rtx", self.tensorrt_rtx
+        yield "sanitizers", self.sanitizers
         yield "benchmark", self.benchmark
 
+    def _reserve(self, name: str) -> float:
+        """What must be left of the budget for a step to go on."""
+        steps_behind = name in _SPENT and name != self.options.phases[-1]
+        return max((1 - _SPENT[name]) * self.options.budget_seconds, RESERVE) if steps_behind else RESERVE
+
     def correctness(self, phase: Phase) -> None:
-        end = self.budget.left - _CORRECTNESS_SHARE * self.budget.seconds
+        reserve = self._reserve(phase.name)
         problems = correctness.awkward_problems()
         if self.options.rehearse:
             problems = problems[:2]
         for problem in (*problems, *correctness.table_problems(self.shapes)):
-            if self.budget.left < max(end, _RESERVE):
-                phase.dropped.append(problem.name)
-                continue
-            self.report.cases += correctness.check(problem, self.where, self.library)
+
+            def compare(problem: correctness.Problem = problem) -> None:
+                for case in correctness.check(problem, self.where, self.library):
+                    self.report.cases.append(case)
+
+            self.units.take(phase, problem.name, _PROBLEM, compare, reserve)
         wrong = [case for case in self.report.cases if case.fault]
-        phase.note = f"{len(self.report.cases)} cases"
+        phase.say(f"{len(self.report.cases)} cases")
         if wrong:
-            phase.status = "failed"
-            phase.note += f", {len(wrong)} wrong, first: {wrong[0].name} {wrong[0].input_type} {wrong[0].variant}: "
-            phase.note += wrong[0].fault
+            first = wrong[0]
+            phase.fail(f"{len(wrong)} wrong, first: {first.name} {first.input_type} {first.variant}: {first.fault}")
 
     def sanitizers(self, phase: Phase) -> None:
         tool = None if self.options.rehearse else sanitizers.find_sanitizer()
         if tool is None:
             phase.status = "skipped"
-            phase.note = "compute-sanitizer needs a GPU" if self.options.rehearse else "compute-sanitizer not found"
+            phase.say("compute-sanitizer needs a GPU" if self.options.rehearse else "compute-sanitizer not found")
             return
-        seconds = min(_SANITIZER_SHARE * self.budget.seconds, self.budget.left - _RESERVE)
-        findings = sanitizers.run_tools(self.library.path, seconds, tool)
-        faults = [f"{name}: {finding.fault}" for name, finding in findings.items() if finding.fault]
-        phase.dropped += [f"{name} {problem}" for name, finding in findings.items() for problem in finding.dropped]
-        phase.note = "; ".join(faults) if faults else f"{', '.join(findings)}: nothing found"
-        if faults:
-            phase.status = "failed"
+        budget = self.units.budget
+        seconds = min(_SANITIZER_SHARE * budget.seconds, budget.left - RESERVE)
+
+        def watch() -> None:
+            findings = sanitizers.run_tools(self.library.path, seconds, tool)
+            phase.dropped += [f"{name} {problem}" for name, finding in findings.items() for problem in finding.dropped]
+            faults = [f"{name}: {finding.fault}" for name, finding in findings.items() if finding.fault]
+            for fault in faults:
+                phase.fail(fault)
+            if not faults:
+                phase.say(f"{', '.join(findings)}: nothing found")
+
+        self.units.take(phase, phase.name, seconds + 30.0, watch, reserve=3 * RESERVE)
 
     def concurrency(self, phase: Phase) -> None:
-        faults = list(concurrency.check(self.shapes, self.where, self.library, self.report.machine))
-        if faults:
-            phase.status, phase.note = "failed", "; ".join(faults)
+        def check() -> None:
+            for fault in concurrency.check(self.shapes, self.where, self.library, self.report.machine):
+                phase.fail(fault)
+
+        self.units.take(phase, phase.name, _STEP, check)
 
     def ceilings(self, phase: Phase) -> None:
-        ceilings = benchmark.measure_ceilings(self.where, self.report.machine)
-        self.report.ceilings = ceilings
-        phase.note = (
-            f"copy {ceilings.copy_bytes_per_second / 1e9:.0f} GB/s, {ceilings.fp16_flops / 1e12:.0f} TFLOP/s FP16"
-        )
+        def measure() -> None:
+            found = self.report.ceilings = benchmark.measure_ceilings(self.where, self.report.machine)
+            phase.say(f"copy {found.copy_bytes_per_second / 1e9:.0f} GB/s, {found.fp16_flops / 1e12:.0f} TFLOP/s FP16")
+
+        self.units.take(phase, phase.name, _STEP, measure)
 
     def tensorrt_rtx(self, phase: Phase) -> None:
         if self.options.rehearse:
-            phase.status, phase.note = "skipped", "needs a GPU"
+            phase.status = "skipped"
+            phase.say("needs a GPU")
             return
-        steps = tensorrt_rtx.ask(self.options.wheel_parts, self.plugin, min(60.0, self.budget.left - _RESERVE))
-        self.report.tensorrt_rtx = steps
-        phase.note = steps[-1] if steps else "no answer"
+
+        def ask() -> None:
+            seconds = min(_TENSORRT, self.units.budget.left - RESERVE)
+            answer = tensorrt_rtx.ask(self.options.wheel_parts, self.plugin, seconds)
+            self.report.tensorrt_rtx = answer
+            phase.say(answer[-1] if answer else "no answer")
+
+        self.units.take(phase, phase.name, _TENSORRT + 60.0, ask, reserve=2 * RESERVE)
+
+    def goals(self, phase: Phase) -> None:
+        self._measure(phase, goals_only=True)
 
     def benchmark(self, phase: Phase) -> None:
+        # What the step before had no time for comes first here, too.
+        self._measure(phase, goals_only=False)
+
+    def _measure(self, phase: Phase, *, goals_only: bool) -> None:
+        reserve = self._reserve(phase.name)
         measurements = benchmark.plan_measurements(
             self.shapes,
             self.options.batches,
@@ -262,10 +313,15 @@ class _Steps:
             self.report.machine,
             with_baselines=self.options.with_baselines,
         )
-        for timing in benchmark.measure(measurements, self.budget, _RESERVE, phase):
-            self.report.timings.append(timing)
-            if len(self.report.timings) % 20 == 0:
-                save_report(self.report, self.path)
+        done = self.units.journal.done
+        for measurement in measurements:
+            if (goals_only and not measurement.for_goals) or f"goals: {measurement.label}" in done:
+                continue
+
+            def measure(measurement: benchmark.Measurement = measurement) -> None:
+                self.report.timings.append(measurement.run())
+
+            self.units.take(phase, measurement.label, _MEASUREMENT, measure, reserve)
 
 
 def _slug(name: str) -> str:
@@ -276,3 +332,7 @@ def summary(report: Report, path: Path) -> str:
     """The last lines: how it went and where it is."""
     counts: Sequence[str] = [f"{phase.name} {phase.status}" for phase in report.phases]
     return f"{report.kind}: {', '.join(counts)}\n{path}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

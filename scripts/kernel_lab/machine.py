@@ -15,7 +15,7 @@ from edgeformer.errors import EnvironmentFault
 from kernel_lab.build import ROOT, find_nvcc
 from kernel_lab.records import Machine
 
-__all__ = ["describe_gpu", "describe_rehearsal", "require_gpu"]
+__all__ = ["describe_gpu", "describe_rehearsal", "require_gpu", "sm_clock_mhz"]
 
 
 def require_gpu() -> None:
@@ -56,18 +56,30 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+def _ask_driver(what: str) -> str:
+    """One value of the first GPU from nvidia-smi; empty where there is none."""
+    return _output("nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits").partition("\n")[0].strip()
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:  # "[N/A]", or no nvidia-smi
+        return None
+
+
+def sm_clock_mhz() -> float | None:
+    """The clock of the multiprocessors at this moment, where the driver says it."""
+    return _number(_ask_driver("clocks.sm"))
+
+
 def describe_gpu() -> Machine:
     """The current CUDA device."""
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     versions = _versions()
-    query = _output("nvidia-smi", "--query-gpu=driver_version,clocks.max.sm", "--format=csv,noheader,nounits")
-    driver, _, clock = query.partition("\n")[0].partition(",")
+    driver = _ask_driver("driver_version")
     if driver:
-        versions["driver"] = driver.strip()
-    try:
-        clock_mhz: float | None = float(clock)
-    except ValueError:  # "[N/A]", or no nvidia-smi
-        clock_mhz = None
+        versions["driver"] = driver
     return Machine(
         name=properties.name,
         compute_capability=properties.major * 10 + properties.minor,
@@ -76,7 +88,7 @@ def describe_gpu() -> Machine:
         l2_bytes=properties.L2_cache_size,
         # Newer than some torch that could run this; nothing but the record depends on it.
         max_shared_bytes=getattr(properties, "shared_memory_per_block_optin", 0),
-        sm_clock_mhz=clock_mhz,
+        sm_clock_mhz=_number(_ask_driver("clocks.max.sm")),
         versions=versions,
     )
 

@@ -71,6 +71,15 @@ class Phase:
     note: str = ""
     dropped: list[str] = field(default_factory=list)
 
+    def say(self, text: str) -> None:
+        """Add to the note."""
+        self.note = "; ".join(part for part in (self.note, text) if part)
+
+    def fail(self, text: str) -> None:
+        """The step has failed, perhaps not for the first time."""
+        self.status = "failed"
+        self.say(text)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -113,12 +122,14 @@ class Ceilings:
         int8_ops: a large INT8 matrix product, OP/s; None where torch offers none.
         exponentials_per_second: computed, not measured: 16 a clock and multiprocessor at the highest clock; None where
             the clock is not known.
+        loaded_clock_mhz: of the multiprocessors, read while matrix products run; None where the driver does not say it.
     """
 
     copy_bytes_per_second: float
     fp16_flops: float
     int8_ops: float | None
     exponentials_per_second: float | None
+    loaded_clock_mhz: float | None = None
 
 
 @dataclass(frozen=True)

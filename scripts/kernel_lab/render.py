@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -243,6 +244,7 @@ def describe(report: Report, plot_name: str = "") -> str:
         lines.append(
             f"- measured ceilings: copy {ceilings.copy_bytes_per_second / 1e9:.0f} GB/s (read plus written), "
             f"{ceilings.fp16_flops / 1e12:.0f} TFLOP/s FP16, {int8}"
+            + (f"; multiprocessors at {ceilings.loaded_clock_mhz:.0f} MHz" if ceilings.loaded_clock_mhz else "")
         )
     lines += [f"- TensorRT-RTX: {step}" for step in report.tensorrt_rtx[-1:]]
     if plot_name:
@@ -287,7 +289,10 @@ def render_folder(folder: Path = MEASUREMENTS) -> None:
 
 
 def show(report: Report) -> None:
-    """Print the tables to the terminal."""
+    """Print the tables: drawn for a terminal, as Markdown, which is shorter, for a log."""
+    if not sys.stdout.isatty():
+        print(describe(report))
+        return
     try:
         from rich.console import Console
         from rich.table import Table

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kernel_lab.records import Ceilings, Report, Timing
 from kernel_lab.shapes import Shape
 
-__all__ = ["Floor", "Goal", "Verdict", "floor_of", "judge", "share_of_roofline"]
+__all__ = ["Floor", "Goal", "Verdict", "floor_of", "judge", "needed_by_goals", "share_of_roofline"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,15 @@ def _goals() -> Iterator[Goal]:
     for stage in _STAGES:
         # The fused FP16 op itself is what INT8 is compared with.
         yield Goal("times faster than FP16", stage, 8, "fused", 1.4, "int8", compute_capabilities=(87,))
+
+
+def needed_by_goals(compute_capability: int) -> set[tuple[str, int, str]]:
+    """Shape, batch and implementation of everything that a GPU's goals are judged by."""
+    needed = set()
+    for goal in _goals():
+        if not goal.compute_capabilities or compute_capability in goal.compute_capabilities:
+            needed |= {(goal.shape, goal.batch, name) for name in ("fused", goal.against) if name}
+    return needed
 
 
 @dataclass(frozen=True)

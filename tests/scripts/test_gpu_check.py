@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_lab import cli, correctness, flow, render
+from kernel_lab import cli, correctness, flow, render, supervisor
 from kernel_lab.records import Report, load_report
+
+from edgeformer.errors import EnvironmentFault
 
 from .conftest import ROOT
 
@@ -99,23 +101,107 @@ def options(folder: Path, library: Path, **fields: Any) -> flow.Options:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`flow.run` without what takes long or would change this process."""
-    monkeypatch.setattr(flow.render, "plot", lambda *_: None)
+    """`flow.run` without what would change this process."""
     monkeypatch.setenv(flow.ENVIRONMENT_VARIABLE, "")
 
 
 @pytest.mark.usefixtures("in_process")
 def test_a_spent_budget_drops_and_names(tmp_path: Path, emulated_kernels: Path) -> None:
-    steps = ("correctness", "ceilings", "benchmark")
+    steps = ("correctness", "goals", "ceilings", "benchmark")
     report, path = flow.run(options(tmp_path, emulated_kernels, budget_seconds=1.0, phases=steps))
     assert not report.failed
     saved = load_report(path)
     phases = {phase.name: phase for phase in saved.phases}
     assert "t=1, all of 16" in phases["correctness"].dropped
+    assert "224 stage 1 batch 32 flex graph=True" in phases["goals"].dropped
+    assert "224 stage 1 batch 8 flex graph=True" not in phases["goals"].dropped
     assert any("flex" in label for label in phases["benchmark"].dropped)
     assert not saved.cases
     assert not saved.timings
     assert "dropped for time, first: t=1, all of 16" in render.describe(saved)
+
+
+def test_each_step_leaves_time_for_the_ones_behind_it(tmp_path: Path, emulated_kernels: Path) -> None:
+    def reserve(name: str, *phases: str) -> float:
+        chosen = options(tmp_path, emulated_kernels, budget_seconds=500.0, phases=phases)
+        return flow._Steps(None, None, None, None, chosen, None)._reserve(name)  # type: ignore[arg-type]
+
+    assert reserve("correctness", *flow.PHASES) == pytest.approx(325.0)
+    assert reserve("goals", *flow.PHASES) == pytest.approx(150.0)
+    assert reserve("benchmark", *flow.PHASES) == flow.RESERVE
+    assert reserve("goals", "ceilings", "goals") == flow.RESERVE
+
+
+# Takes the steps as `kernel_lab.flow` does, on kernels that hang, crash, and spoil the device.
+BROKEN = """
+import os, signal, sys, time
+from pathlib import Path
+from kernel_lab import backend, benchmark, concurrency, correctness, flow
+
+plain_check, plain_time = correctness.check, benchmark._time_fused
+def check(problem, where, library):
+    if problem.name == "t=1, all of 16":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    yield from plain_check(problem, where, library)
+def time_fused(shape, batch, precision, where, library, form):
+    if form["graph"] and precision.name == "int8":
+        time.sleep(600)
+    return plain_time(shape, batch, precision, where, library, form)
+def spoilt(*_):
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+def check_streams(*_):
+    backend.RehearsalBackend.synchronize = spoilt
+    spoilt()
+
+correctness.check, benchmark._time_fused, concurrency.check = check, time_fused, check_streams
+flow._MEASUREMENT = 3.0
+sys.exit(flow.main(Path(sys.argv[1])))
+"""
+
+
+def test_a_run_goes_on_behind_what_hangs_or_dies(
+    tmp_path: Path, emulated_kernels: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "broken.py"
+    program.write_text(BROKEN)
+    chosen = options(
+        tmp_path / "out",
+        emulated_kernels,
+        phases=("correctness", "ceilings", "goals", "concurrency"),
+        shapes=("224 stage 3",),
+        batches=(2,),
+        with_baselines=False,
+    )
+    found = supervisor.supervise(chosen, (sys.executable, str(program)))
+    assert isinstance(found, tuple)
+    report, path = found
+    assert load_report(path) == report
+    phases = {phase.name: phase for phase in report.phases}
+    assert {name: phase.status for name, phase in phases.items()} == {
+        "build": "passed",
+        "correctness": "failed",
+        "ceilings": "passed",
+        "goals": "failed",
+        "concurrency": "failed",
+    }
+    assert "t=1, all of 16: ended the process with SIGSEGV" in phases["correctness"].note
+    assert {case.name for case in report.cases} == {"t=4, topk 16", "224 stage 3"}
+    assert phases["goals"].note.endswith("did not end in time, and was stopped")
+    assert {(timing.input_type, timing.graph) for timing in report.timings} == {("float16", True), ("float16", False)}
+    assert phases["concurrency"].note == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    output = capfd.readouterr().out
+    assert output.count("going on behind") == 3
+    assert "going on behind correctness: t=1, all of 16" in output
+
+
+def test_a_process_that_dies_without_a_report_is_not_started_again(tmp_path: Path, emulated_kernels: Path) -> None:
+    chosen = options(tmp_path, emulated_kernels)
+    assert supervisor.supervise(chosen, (sys.executable, "-c", "import sys; sys.exit(4)")) == 4
+    with pytest.raises(EnvironmentFault, match="building the kernels ended the process with SIGKILL"):
+        supervisor.supervise(chosen, (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
+    short = options(tmp_path, emulated_kernels, budget_seconds=1.0)
+    with pytest.raises(EnvironmentFault, match="building the kernels did not end in time"):
+        supervisor.supervise(short, (sys.executable, "-c", "import time; time.sleep(60)"))
 
 
 @without_gpu
@@ -144,9 +230,9 @@ def test_bad_use_is_one_message(words: list[str], message: str, capsys: pytest.C
     assert message in capsys.readouterr().err
 
 
-def test_a_rehearsal_refuses_the_library_of_a_gpu(plugin_library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rehearsal_refuses_the_library_of_a_gpu(plugin_library: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.gpu_check(["--rehearse", "--output", "x", "--library", str(plugin_library)]) == 2
-    assert "runs the kernels on a GPU: a rehearsal needs the one that runs them on the CPU" in capsys.readouterr().err
+    assert "runs the kernels on a GPU: a rehearsal needs the one that runs them on the CPU" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("in_process")
@@ -157,10 +243,10 @@ def test_a_step_that_fails_is_kept_and_the_next_ones_run(
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(flow.concurrency, "check", broken)
-    report, path = flow.run(options(tmp_path, emulated_kernels, phases=("concurrency", "ceilings")))
+    report, path = flow.run(options(tmp_path, emulated_kernels, phases=("concurrency", "sanitizers")))
     assert report.failed
     _, *steps = load_report(path).phases
-    assert [(step.name, step.status) for step in steps] == [("concurrency", "failed"), ("ceilings", "passed")]
+    assert [(step.name, step.status) for step in steps] == [("concurrency", "failed"), ("sanitizers", "skipped")]
     assert "illegal memory access" in steps[0].note
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ import torch
 from kernel_lab import baselines, benchmark, build, correctness, reference, render, sanitizers, tensorrt_rtx
 from kernel_lab.backend import RehearsalBackend
 from kernel_lab.budget import Budget
+from kernel_lab.journal import Journal, Units, load_journal
 from kernel_lab.records import Ceilings, Machine, Phase, Report, Timing, load_report, save_report
 from kernel_lab.shapes import TABLE, TINY, Shape
-from kernel_lab.targets import floor_of, judge, share_of_roofline
+from kernel_lab.targets import floor_of, judge, needed_by_goals, share_of_roofline
 
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.ops import cuda
@@ -173,22 +176,51 @@ def test_budget_counts_a_clock_down() -> None:
     assert budget.left == -1.0
 
 
-def test_measuring_drops_what_does_not_fit_and_keeps_failures() -> None:
-    def failing() -> Timing:
+def test_units_are_dropped_kept_or_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    def failing() -> None:
         raise RuntimeError("no kernel image\nmore")
 
-    clock = iter([0.0, 1.0, 2.0, 8.0, 9.0])
-    measurements = [
-        benchmark.Measurement("a", lambda: timing()),
-        benchmark.Measurement("b", failing),
-        benchmark.Measurement("c", lambda: timing()),
-        benchmark.Measurement("d", lambda: timing()),
-    ]
-    phase = Phase("benchmark", "passed", 0.0)
-    taken = list(benchmark.measure(iter(measurements), Budget(10.0, lambda: next(clock)), 5.0, phase))
-    assert len(taken) == 1
-    assert phase.dropped == ["c", "d"]
+    taken: list[str] = []
+    phase, now = Phase("benchmark", "passed", 0.0), [0.0]
+    state = Journal(done={"benchmark: before"})
+    units = Units(state, Budget(10.0, lambda: now[0], 0.0), RehearsalBackend())
+    units.take(phase, "a", 60.0, lambda: taken.append("a"), 5.0)
+    units.take(phase, "b", 60.0, failing, 5.0)
+    units.take(phase, "before", 60.0, lambda: taken.append("before"), 5.0)
+    now[0] = 6.0
+    units.take(phase, "c", 60.0, lambda: taken.append("c"), 5.0)
+    units.take(phase, "d", 60.0, lambda: taken.append("d"), 3.0)
+    assert taken == ["a", "d"]
+    assert phase.dropped == ["c"]
     assert (phase.status, phase.note) == ("failed", "b: RuntimeError: no kernel image")
+    assert "benchmark: b: RuntimeError: no kernel image" in capsys.readouterr().out
+    assert state.done == {f"benchmark: {label}" for label in ("before", "a", "b", "d")}
+    assert (state.phase, state.unit) == ("benchmark", "d")
+    assert state.until - time.monotonic() == pytest.approx(14.0, abs=1.0)  # 4 s left, and some more for the last
+
+
+def test_a_journal_survives_the_disk(tmp_path: Path) -> None:
+    state = Journal(path=tmp_path / "journal", report=report(timings=[timing()]), report_path=tmp_path / "a.json")
+    state.phase, state.unit = "goals", "x"
+    state.report.phases.append(Phase("goals", "passed", 1.0))  # type: ignore[union-attr]
+    state.give_up("hangs")
+    assert load_journal(tmp_path / "journal") == state
+    (phase,) = load_report(tmp_path / "a.json").phases
+    assert (phase.status, phase.note) == ("failed", "x: hangs")
+    assert state.done == {"goals: x"}
+
+
+def test_every_figure_that_a_goal_needs_is_measured_first(emulated_kernels: Path) -> None:
+    library, hopper = load_library(emulated_kernels), dataclasses.replace(MACHINE, compute_capability=90)
+    planned = list(benchmark.plan_measurements(TINY, (32, 1, 8), RehearsalBackend(), library, hopper))
+    assert len({one.label for one in planned}) == len(planned)
+    first = {one.label for one in planned if one.for_goals}
+    needed = needed_by_goals(90)
+    assert ("224 stage 1", 32, "flex") in needed
+    assert ("224 stage 1", 8, "fused") not in needed
+    for shape, batch, name in needed:
+        assert any(label.startswith(f"{shape} batch {batch} {name} ") for label in first)
+    assert not any("batch 8 eager" in label or "variant" in label or "lepe" in label for label in first)
 
 
 @pytest.mark.parametrize(
@@ -380,22 +412,31 @@ def sanitizer(folder: Path, body: str) -> str:
         ),
         ('echo "========= ERROR SUMMARY: 0 errors"', "no clean summary"),
         ('echo "Invalid __global__ read of size 16"; exit 86', "exit code 86: Invalid __global__ read"),
+        ('echo "0 cases checked"; echo "========= ERROR SUMMARY: 0 errors"', "no clean summary"),
         ("exec sleep 60", "not finished after its share of the time"),
+        # The program under test is a child of the tool, and keeps its output open.
+        ("sleep 60 & wait", "not finished after its share of the time"),
     ],
-    ids=["clean", "no hazards", "warnings", "nothing watched", "errors", "endless"],
+    ids=["clean", "no hazards", "warnings", "nothing watched", "errors", "nothing checked", "endless", "child"],
 )
 def test_sanitizer_findings(tmp_path: Path, body: str, fault: str) -> None:
+    start = time.monotonic()
     findings = sanitizers.run_tools(tmp_path / "x.so", 2.0, sanitizer(tmp_path, body))
+    assert time.monotonic() - start < 20.0
     assert tuple(findings) == sanitizers.TOOLS
     assert all(fault in finding.fault if fault else not finding.fault for finding in findings.values())
 
 
 def test_sanitizer_is_asked_for_our_kernels_without_a_caching_allocator(tmp_path: Path) -> None:
     body = 'echo "no time for: $PYTORCH_NO_CUDA_MEMORY_CACHING $*"; echo "9 cases checked SUMMARY: 0 errors"'
-    finding = sanitizers.run_tools(tmp_path / "x.so", 5.0, sanitizer(tmp_path, body))["racecheck"]
+    before = time.monotonic()
+    finding = sanitizers.run_tools(tmp_path / "x.so", 20.0, sanitizer(tmp_path, body))["racecheck"]
     (words,) = finding.dropped
     assert words.startswith("1 --tool racecheck --error-exitcode 86 --kernel-name kns=edgeformer ")
-    assert words.endswith(f"-m kernel_lab.sanitizers --library {tmp_path / 'x.so'} --seconds 4.0")
+    found = re.search(r"-m kernel_lab\.sanitizers --library (\S+) --until (\S+)$", words)
+    assert found is not None
+    assert found[1] == str(tmp_path / "x.so")
+    assert float(found[2]) == pytest.approx(before + 15.0, abs=4.0)
 
 
 # --- TensorRT-RTX ---

@@ -1,0 +1,103 @@
+"""A run in a process of its own, watched: what hangs there, or ends the process, costs its own figure and not the rest.
+
+The process that watches never touches the GPU. It ends one that overstays the time which its journal names, writes down
+what was under way, and starts another behind it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeformer.errors import EnvironmentFault
+from kernel_lab.build import ROOT
+from kernel_lab.flow import Options
+from kernel_lab.journal import BROKEN_DEVICE, RESERVE, Journal, load_journal
+from kernel_lab.records import Report
+
+__all__ = ["supervise"]
+
+_POLL = 0.2
+# A new process costs some seconds; a GPU on which nothing works should not cost the whole budget.
+_PROCESSES = 8
+_PROGRAM = (sys.executable, "-m", "kernel_lab.flow")
+
+
+def supervise(options: Options, program: Sequence[str] = _PROGRAM) -> tuple[Report, Path] | int:
+    """Take the steps in processes of their own.
+
+    Args:
+        options: what the run is to do.
+        program: takes the steps, given the journal's path.
+
+    Returns:
+        The report and where it was written; or the exit code of a process that ended before there was one, and has
+        said why.
+
+    Raises:
+        EnvironmentFault: building took all the time.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "journal"
+        end = time.monotonic() + options.budget_seconds
+        journal = Journal(path=path, options=options, until=end)
+        journal.save()
+        for number in range(_PROCESSES):
+            code = _watch([*program, str(path)], path)
+            journal = load_journal(path)
+            if code == 0:
+                break
+            if journal.report is None:
+                if code is not None and code > 0:
+                    return code
+                raise EnvironmentFault(f"building the kernels {_reason(code)}")
+            if code != BROKEN_DEVICE:
+                journal.give_up(_reason(code))
+            if end - time.monotonic() < RESERVE or number == _PROCESSES - 1:
+                break
+            print(f"going on behind {journal.phase}: {journal.unit}", flush=True)
+            journal.phase, journal.unit, journal.until = "start", "start", end
+            journal.save()
+        journal.keep_report()
+    assert journal.report is not None
+    assert journal.report_path is not None
+    return journal.report, journal.report_path
+
+
+def _watch(command: list[str], path: Path) -> int | None:
+    """Run a process until it ends (its exit code) or overstays (None)."""
+    source = [str(ROOT), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, source))})
+    seen, until = -1, math.inf
+    try:
+        while True:
+            try:
+                return process.wait(timeout=_POLL)
+            except subprocess.TimeoutExpired:
+                pass
+            if (stamp := path.stat().st_mtime_ns) != seen:
+                seen, until = stamp, load_journal(path).until
+            if time.monotonic() > until:
+                return None
+    finally:
+        if process.poll() is None:
+            process.kill()
+            try:
+                process.wait(timeout=10.0)
+            except subprocess.TimeoutExpired:  # in the driver, where no signal reaches it
+                print("a process that was stopped does not end", file=sys.stderr, flush=True)
+
+
+def _reason(code: int | None) -> str:
+    if code is None:
+        return "did not end in time, and was stopped"
+    if code < 0:
+        return f"ended the process with {signal.Signals(-code).name}"
+    return f"ended the process with exit code {code}"
