@@ -150,6 +150,13 @@ Params ParamsFrom(Problem const& problem) {
     return params;
 }
 
+// "2 (gather)"; a number that is no variant stands alone.
+std::string Described(Variant variant) {
+    char const* const name = NameOf(variant);
+    std::string const number = std::to_string(static_cast<int32_t>(variant));
+    return name != nullptr ? Text(number, " (", name, ")") : number;
+}
+
 // The plan of the variant that the caller asks for, of the table's without one.
 AttentionPlan PlanFor(Problem const& problem, Params const& params, Device const& device) {
     if (problem.variant == EDGEFORMER_AUTOMATIC) {
@@ -158,14 +165,14 @@ AttentionPlan PlanFor(Problem const& problem, Params const& params, Device const
     std::vector<Variant> const possible = VariantsFor(params, device);
     auto const wanted = static_cast<Variant>(problem.variant);
     if (std::find(possible.begin(), possible.end(), wanted) == possible.end()) {
-        std::string numbers;
+        std::string choices;
         for (Variant const variant : possible) {
-            numbers += Text(numbers.empty() ? "" : ", ", static_cast<int32_t>(variant));
+            choices += Text(Described(variant), ", ");
         }
         throw Rejected(
             EDGEFORMER_UNSUPPORTED_PROBLEM,
-            Text("got variant=", problem.variant, "; for this problem on a GPU of compute capability ",
-                 device.compute_capability, " it must be one of ", numbers, ", or 0 for the library's choice"));
+            Text("got variant=", Described(wanted), "; for this problem on a GPU of compute capability ",
+                 device.compute_capability, " it must be one of ", choices, "or 0 for the library's choice"));
     }
     return PlanAttention(params, device, wanted);
 }

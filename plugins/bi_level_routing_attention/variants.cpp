@@ -214,6 +214,15 @@ std::vector<AttentionPlan> PlansFor(Params const& params, Device const& device) 
 
 }  // namespace
 
+char const* NameOf(Variant variant) {
+    switch (variant) {
+        case Variant::kPlain: return "plain";
+        case Variant::kGather: return "gather";
+        case Variant::kResident: return "resident";
+    }
+    return nullptr;
+}
+
 std::vector<Variant> VariantsFor(Params const& params, Device const& device) {
     std::vector<Variant> variants;
     for (AttentionPlan const& plan : PlansFor(params, device)) {

@@ -16,6 +16,9 @@ enum class Variant : int32_t {
     kResident = 3,  // tensor cores; all keys of one head of an image in shared memory
 };
 
+// "plain", "gather", "resident"; null for a number that is none of them.
+char const* NameOf(Variant variant);
+
 // What the plan depends on.
 struct Device {
     int32_t compute_capability = 0;  // major * 10 + minor

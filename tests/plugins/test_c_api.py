@@ -173,7 +173,15 @@ PROBLEMS: list[tuple[str, dict[str, Any]]] = [
     ("lepe_kernel=4; it must be odd and at most 7", {"lepe_kernel": 4}),
     ("lepe_kernel=9", {"lepe_kernel": 9}),
     ("lepe_kernel=-1", {"lepe_kernel": -1}),
-    ("variant=4; for this problem on a GPU of compute capability 87", {"variant": 4}),
+    (
+        "variant=4; for this problem on a GPU of compute capability 87 it must be one of 2 (gather), 3 (resident), "
+        "1 (plain), or 0",
+        {"variant": 4},
+    ),
+    (
+        "variant=2 (gather); for this problem on a GPU of compute capability 87 it must be one of 1 (plain), or 0",
+        {"variant": 2, "input_type": 0, "output_type": 0},
+    ),
     ("variant=-1", {"variant": -1}),
     ("more than 2^31 - 1 blocks", {"batch": 2**31 - 1}),
     ("struct_size=68 in `problem`; it must be at least 72", {"struct_size": 68}),

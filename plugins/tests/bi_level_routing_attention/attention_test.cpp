@@ -19,15 +19,6 @@ constexpr Device kOrin{87, 163 * 1024, 16};
 
 constexpr Variant kTensorCoreVariants[] = {Variant::kGather, Variant::kResident};
 
-char const* Name(Variant variant) {
-    switch (variant) {
-        case Variant::kPlain: return "plain";
-        case Variant::kGather: return "gather";
-        case Variant::kResident: return "resident";
-    }
-    return "?";
-}
-
 // The plan of this very variant.
 std::optional<AttentionPlan> PlanOf(Params const& params, Variant variant, Device const& device = kOrin) {
     AttentionPlan const plan = PlanAttention(params, device, variant);
@@ -51,7 +42,7 @@ double LargestRelativeError(Params const& params) {
 
 void CheckPlan(Params const& params, std::vector<double> const& qkv, AttentionPlan const& plan,
                LepeValues const& lepe = {}) {
-    SCOPED_TRACE(Name(plan.variant));
+    SCOPED_TRACE(NameOf(plan.variant));
     Reference const reference = Compute(params, qkv, lepe);
     Outcome const outcome = RunKernels(params, qkv, lepe, plan);
     EXPECT_EQ(outcome.routing, reference.routing);
@@ -155,7 +146,7 @@ TEST(Attention, OtherHeadDimsArePlain) {
 template <class Check>
 void ForEveryVariant(Params const& params, std::vector<double> const& qkv, Check check, LepeValues const& lepe = {}) {
     for (Variant const variant : kTensorCoreVariants) {
-        SCOPED_TRACE(Name(variant));
+        SCOPED_TRACE(NameOf(variant));
         auto const plan = PlanOf(params, variant);
         ASSERT_TRUE(plan);
         check(RunKernels(params, qkv, lepe, plan));
@@ -380,7 +371,7 @@ TEST(Attention, ResultsDoNotDependOnTheSchedule) {
                     if (!plan) {
                         continue;
                     }
-                    SCOPED_TRACE(Describe(shape, types) + " " + Name(variant));
+                    SCOPED_TRACE(Describe(shape, types) + " " + NameOf(variant));
                     std::vector<double> const qkv = MakeInput(params, Random(28));
                     Outcome const forward = RunKernels(params, qkv, {}, plan);
                     for (emulation::Schedule const& schedule : kSchedules) {
