@@ -76,7 +76,7 @@ struct EdgeformerBiLevelRoutingAttentionWorkspace {
     uint32_t alignment;    /* that the start of the workspace needs */
     uint64_t bytes;        /* of the whole workspace */
     uint64_t means_offset; /* float32 [batch, regions * regions, 2 * qk_dim]: mean query and mean key of each region; */
-    uint64_t means_bytes;  /* without the steps of an INT8 input */
+    uint64_t means_bytes;  /* of an INT8 input the sums of the integers, by which routing is exact */
     uint64_t
         routing_offset; /* int32 [batch, regions * regions, topk]: the regions each region attends to, best first */
     uint64_t routing_bytes;

@@ -19,8 +19,9 @@ convolution of v over the whole image, zero padded at its border, plus a bias. T
 * ``lepe_bias``: ``[dim]``.
 
 Whatever the input type, region means, routing logits, softmax and all accumulations are FP32: near-ties between
-regions flip otherwise. Regions with equal routing logits are taken lowest index first, as ONNX TopK defines it. LePE of
-an INT8 input is that of the dequantized v.
+regions flip otherwise. Regions with equal routing logits are taken lowest index first, as ONNX TopK defines it. The
+reference and the kernels compare the logits without ``scale`` and quantization steps, which change no order: those of
+an INT8 input are then integers, and equal ones are equal. LePE of an INT8 input is that of the dequantized v.
 
 Three things stand here: the attributes with their rules (`Attributes`), the op as an ONNX function in standard ops
 (`function_proto`), which every runtime without the plugin executes, and the slow, obvious float64 reference
@@ -330,8 +331,10 @@ def reference_routing(qkv: npt.NDArray[Any], attributes: Attributes) -> npt.NDAr
     Raises:
         InputError: the shape does not fit the attributes.
     """
+    # Without the scale, the quantization steps and the number of tokens: positive factors change no order, but their
+    # rounding would part logits that are equal.
     query, key, _ = _regions(qkv, attributes)
-    logits = (query.mean(axis=2) * attributes.scale) @ key.mean(axis=2).transpose(0, 2, 1)
+    logits = query.sum(axis=2) @ key.sum(axis=2).transpose(0, 2, 1)
     # lexsort is stable and its last key comes first: NaN, then by descending logit, equal ones in index order.
     nan = np.isnan(logits)
     order = np.lexsort((np.where(nan, 0.0, -logits), ~nan), axis=-1)
@@ -358,7 +361,7 @@ def reference(
     Raises:
         InputError: a shape does not fit the attributes.
     """
-    query, key, value = _regions(qkv, attributes)
+    query, key, value = _dequantized(_regions(qkv, attributes), attributes)
     routing = reference_routing(qkv, attributes)
     batch, regions, tokens, dim = value.shape
     heads = attributes.num_heads
@@ -415,19 +418,21 @@ def _lepe(
 
 
 def _regions(qkv: npt.NDArray[Any], attributes: Attributes) -> tuple[npt.NDArray[np.float64], ...]:
-    """Queries, keys and values, each ``[N, regions ** 2, tokens, channels]`` in float64."""
+    """Queries, keys and values as they are, each ``[N, regions ** 2, tokens, channels]`` in float64."""
     attributes.check_shape(qkv.shape)
     batch, height, width, channels = qkv.shape
     side = attributes.regions
     tiles = qkv.astype(np.float64).reshape(batch, side, height // side, side, width // side, channels)
     tokens = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, side * side, -1, channels)
-    query, key, value = np.split(tokens, [attributes.qk_dim, 2 * attributes.qk_dim], axis=-1)
-    if attributes.quantized:
-        assert attributes.q_scale is not None
-        assert attributes.k_scale is not None
-        assert attributes.v_scale is not None
-        return query * attributes.q_scale, key * attributes.k_scale, value * attributes.v_scale
-    return query, key, value
+    return tuple(np.split(tokens, [attributes.qk_dim, 2 * attributes.qk_dim], axis=-1))
+
+
+def _dequantized(
+    parts: tuple[npt.NDArray[np.float64], ...], attributes: Attributes
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Queries, keys and values times their quantization steps; a float input has none."""
+    steps = (attributes.q_scale or 1.0, attributes.k_scale or 1.0, attributes.v_scale or 1.0)
+    return tuple(part * step for part, step in zip(parts, steps, strict=True))
 
 
 def _type_name(kind: int) -> str:

@@ -97,7 +97,7 @@ class WorkspaceLayout:
         bytes: size of the whole workspace.
         alignment: that its address needs, bytes.
         means_offset: where the mean query and mean key of each region start, bytes.
-        means_shape: ``[N, regions ** 2, 2 * qk_dim]``, float32, without the steps of an INT8 input.
+        means_shape: ``[N, regions ** 2, 2 * qk_dim]``, float32; of an INT8 input the sums of the integers.
         routing_offset: where the regions that each region attends to start, bytes.
         routing_shape: ``[N, regions ** 2, topk]``, int32, best first.
     """

@@ -17,7 +17,8 @@ enum class ElementType : int32_t { kFloat32, kFloat16, kBFloat16, kInt8 };
 struct Params {
     void const* qkv = nullptr;   // [batch, height, width, 2 * qk_dim + dim] of input_type
     void* output = nullptr;      // [batch, height, width, dim] of output_type
-    float* means = nullptr;      // workspace, [batch, regions^2, 2 * qk_dim]: mean query and mean key of every region
+    float* means = nullptr;      // workspace, [batch, regions^2, 2 * qk_dim]: mean query and mean key of every region;
+                                 // of an INT8 input the sums of the integers
     int32_t* routing = nullptr;  // workspace, [batch, regions^2, topk]: the regions each region attends to, best first
 
     ElementType input_type = ElementType::kFloat32;
@@ -64,7 +65,9 @@ int64_t LargestGrid(Params const& params);
 // Writes params.means.
 cudaError_t LaunchRegionMean(Params const& params, cudaStream_t stream);
 
-// Reads params.means, writes params.routing. Equal logits: lowest region first. NaN logits come before all others.
+// Reads params.means, writes params.routing. Equal logits: lowest region first. NaN logits come before all others. The
+// scale and the steps of INT8 are left out: positive, they change no order, but rounding would part logits that are
+// equal. Those of INT8 are integers, exact below 2^24.
 cudaError_t LaunchRouting(Params const& params, cudaStream_t stream);
 
 // Reads params.qkv and params.routing, writes params.output. The plan is PlanAttention's for these params and the

@@ -1,4 +1,4 @@
-// Mean query and mean key of every region, in FP32.
+// Mean query and mean key of every region, in FP32; of INT8 the sums.
 #include <algorithm>
 
 #include "bi_level_routing_attention/device.cuh"
@@ -27,8 +27,6 @@ struct MeanArguments {
     int32_t column_step;
     int64_t element_step;
     int64_t row_step;
-    float q_scale;
-    float k_scale;
 };
 
 // Integers are added as integers: exact for the 2^24 tokens that WhyUnsupported lets a region have.
@@ -37,6 +35,11 @@ template <class T>
 __device__ inline float Summand(T x) {
     return ToFloat(x);
 }
+
+// What routing multiplies: the mean, and of integers their sum. The quantization steps and the number of tokens are
+// positive, so the regions keep their order without them, and the products stay integers: equal logits stay equal.
+__device__ inline float RoutingTerm(int32_t sum, int32_t /*tokens*/) { return static_cast<float>(sum); }
+__device__ inline float RoutingTerm(float sum, int32_t tokens) { return sum / static_cast<float>(tokens); }
 
 // Thread (x, y, z) adds vector x of every blockDim.y-th token, from token y on, of the block's region z; then the block
 // adds up what its threads have. The order of the additions depends on the shape alone, so regions with equal contents
@@ -92,10 +95,7 @@ __global__ void __launch_bounds__(kThreads) RegionMeanKernel(MeanArguments a) {
         for (int32_t other = 1; other < tokens_at_once; ++other) {
             sum += partial[other * block_channels + i];
         }
-        int32_t const channel = first_channel + i;
-        float const step = channel < a.qk_dim ? a.q_scale : a.k_scale;
-        a.means[image_region * 2 * a.qk_dim + channel] =
-            static_cast<float>(sum) * step / static_cast<float>(a.grid.tokens());
+        a.means[image_region * 2 * a.qk_dim + first_channel + i] = RoutingTerm(sum, a.grid.tokens());
     }
 }
 
@@ -126,8 +126,6 @@ cudaError_t LaunchTyped(Params const& params, cudaStream_t stream) {
     arguments.element_step =
         (static_cast<int64_t>(tokens_at_once / grid.region_width) * params.width + arguments.column_step) * channels;
     arguments.row_step = static_cast<int64_t>(params.width - grid.region_width) * channels;
-    arguments.q_scale = params.q_scale;
-    arguments.k_scale = params.k_scale;
 
     int64_t const blocks = (image_regions + regions_per_block - 1) / regions_per_block * slabs;
     return Launch(RegionMeanKernel<T, kCount>, blocks, threads,

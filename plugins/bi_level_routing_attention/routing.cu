@@ -1,4 +1,5 @@
-// Routing logits between all regions of an image and the exact top-k of every row.
+// Routing logits between all regions of an image and the exact top-k of every row. The op's scale is positive: it would
+// not change the order, only round logits that are equal apart.
 #include "bi_level_routing_attention/device.cuh"
 #include "bi_level_routing_attention/elements.cuh"
 #include "bi_level_routing_attention/kernels.h"
@@ -21,7 +22,6 @@ struct RoutingArguments {
     int32_t row_tiles;   // blocks that share the rows of an image
     int32_t key_stride;  // of one row in shared memory; keys past the last region are 0, which comes after every other
     bool picks;
-    float scale;
 };
 
 // Unsigned numbers in the order of the floats they come from: -0, which a fused multiply-add can leave, equals +0; NaN
@@ -133,13 +133,6 @@ private:
                 keys[k] = LoadElements<kCount>(Mean(first + k) + a_.qk_dim + channel);
             }
 #pragma unroll
-            for (int32_t k = 0; k < kKeys; ++k) {
-#pragma unroll
-                for (int32_t i = 0; i < kCount; ++i) {
-                    keys[k].at[i] *= a_.scale;
-                }
-            }
-#pragma unroll
             for (int32_t row = 0; row < kRows; ++row) {
                 auto const query = LoadElements<kCount>(Mean(first_row_ + row) + channel);
 #pragma unroll
@@ -235,8 +228,9 @@ private:
     uint32_t* keys_;  // [kRows][key_stride], then if picking the indices [kRows][topk]
 };
 
+// One block is enough for a multiprocessor; where that is not said, the compiler makes room for two and spills.
 template <int32_t kRows, int32_t kCount>
-__global__ void __launch_bounds__(kWarps* kWarpSize) RoutingKernel(RoutingArguments arguments) {
+__global__ void __launch_bounds__(kWarps* kWarpSize, 1) RoutingKernel(RoutingArguments arguments) {
     WaitForPreviousKernel();
     LaunchNextKernel();
     BlockRouting<kRows, kCount>(arguments).Run();
@@ -279,7 +273,6 @@ cudaError_t LaunchRouting(Params const& params, cudaStream_t stream) {
     arguments.key_stride = CeilDivide(arguments.regions, kRankedAtOnce) * kRankedAtOnce;
     // Ranking takes regions^2 comparisons, and topk^2 after picking.
     arguments.picks = arguments.regions > kMostRanked && 2 * params.topk <= arguments.regions;
-    arguments.scale = params.scale;
     return IsAligned(params.means) && params.qk_dim % kCount == 0 ? LaunchTyped<kCount>(params, arguments, stream)
                                                                   : LaunchTyped<1>(params, arguments, stream);
 }

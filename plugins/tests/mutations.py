@@ -71,6 +71,13 @@ MUTATIONS = (
         "RegionMean",
     ),
     Mutation(
+        "region mean: INT8 sums divided, so that equal logits of integers no longer tie",
+        MEAN,
+        "return static_cast<float>(sum); }",
+        "return static_cast<float>(sum) / 3.F; }",
+        "RegionMean",
+    ),
+    Mutation(
         "region mean: no step from the end of a region's row to the next row",
         MEAN,
         "                elements += a.row_step;\n",

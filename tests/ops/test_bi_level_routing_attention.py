@@ -213,6 +213,22 @@ def test_ties_go_to_the_lowest_region() -> None:
     assert bra.reference_routing(qkv, attributes).tolist() == [[[5, 0, 1, 2]] * 9]
 
 
+@pytest.mark.parametrize(("size", "qk_dim"), [(16, 32), (48, 96)])
+def test_int8_regions_tie_where_their_integers_do(size: int, qk_dim: int) -> None:
+    """Steps and scale that are no powers of two, 1 and 9 tokens a region: rounded, they would part equal logits."""
+    attributes = bra.Attributes(
+        num_heads=1, regions=16, topk=32, qk_dim=qk_dim, scale=qk_dim**-0.5, q_scale=0.02, k_scale=0.03, v_scale=0.01,
+        output_type=TensorProto.FLOAT,
+    )  # fmt: skip
+    qkv = np.random.default_rng(5).integers(-3, 4, (1, size, size, 3 * qk_dim), np.int8)
+    sums = qkv.astype(np.int64).reshape(16, size // 16, 16, size // 16, -1).sum(axis=(1, 3)).reshape(256, -1)
+    logits = sums[:, :qk_dim] @ sums[:, qk_dim : 2 * qk_dim].T
+    order = np.argsort(-logits, axis=-1, kind="stable")[:, :32]
+    best = np.take_along_axis(logits, order, axis=-1)
+    assert (best[:, 1:] == best[:, :-1]).sum() > 100
+    np.testing.assert_array_equal(bra.reference_routing(qkv, attributes)[0], order)
+
+
 def test_nan_logits_are_picked_first() -> None:
     attributes = bra.Attributes(num_heads=1, regions=2, topk=2, qk_dim=1, scale=1.0)
     qkv = np.ones((1, 2, 2, 3), np.float32)

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -122,6 +123,71 @@ TEST(Kernels, PartialTiesKeepIndexOrder) {
     std::vector<int32_t> const expected{1, 3, 7, 2, 5, 0, 4};
     for (int32_t region = 0; region < 9; ++region) {
         EXPECT_TRUE(std::vector<int32_t>(routing.begin() + region * 7, routing.begin() + region * 7 + 7) == expected);
+    }
+}
+
+// The regions in the order of their integer logits, and how many of them tie with the one before.
+struct IntegerRouting {
+    std::vector<int32_t> routing;
+    int32_t ties = 0;
+};
+
+IntegerRouting RouteIntegers(Params const& params, std::vector<double> const& qkv) {
+    int32_t const side = params.regions;
+    int32_t const regions = side * side;
+    std::vector<std::vector<int64_t>> sums(regions, std::vector<int64_t>(2 * params.qk_dim));
+    for (int32_t pixel = 0; pixel < params.height * params.width; ++pixel) {
+        int32_t const row = pixel / params.width / (params.height / side);
+        int32_t const column = pixel % params.width / (params.width / side);
+        for (int32_t channel = 0; channel < 2 * params.qk_dim; ++channel) {
+            sums[row * side + column][channel] +=
+                static_cast<int64_t>(qkv[static_cast<size_t>(pixel) * Channels(params) + channel]);
+        }
+    }
+    IntegerRouting result;
+    for (std::vector<int64_t> const& query : sums) {
+        std::vector<std::pair<int64_t, int32_t>> order;  // logits, negative, so that sorting puts the largest first
+        for (int32_t region = 0; region < regions; ++region) {
+            auto const key = sums[region].begin() + params.qk_dim;
+            order.emplace_back(-std::inner_product(key, sums[region].end(), query.begin(), int64_t{0}), region);
+        }
+        std::sort(order.begin(), order.end());
+        for (int32_t place = 0; place < params.topk; ++place) {
+            result.routing.push_back(order[place].second);
+            result.ties += place > 0 && order[place].first == order[place - 1].first ? 1 : 0;
+        }
+    }
+    return result;
+}
+
+// Logits of integers are integers, exact in FP32 while they are below 2^24: with INT8 whatever the steps and the number
+// of tokens, else where that is a power of two. A factor (here 32^-0.5, 0.02 and 0.03) would part equal ones.
+TEST(Kernels, EqualIntegerLogitsTie) {
+    SKIP_UNDER_THREAD_SANITIZER();
+    std::pair<Shape, bool> const problems[] = {
+        {{1, 12, 12, 1, 12, 16, 32, 32}, true},  // t 1
+        {{1, 18, 18, 1, 9, 30, 32, 32}, true},   // t 4
+        {{1, 9, 27, 1, 9, 16, 32, 32}, false},   // t 3
+        {{1, 25, 35, 1, 5, 20, 32, 32}, false},  // t 35
+    };
+    for (Types const& types : kAllTypes) {
+        bool const integers = types.input == ElementType::kInt8;
+        for (auto const& [shape, exact_mean] : problems) {
+            if (!integers && !exact_mean) {
+                continue;
+            }
+            SCOPED_TRACE(Describe(shape, types));
+            Params const params = MakeParams(shape, types);
+            Fill const random = Random(8);
+            double const unit = integers ? 0.02 : 1.;  // MakeInput quantizes with this step
+            std::vector<double> const qkv = MakeInput(params, [&](int32_t n, int32_t y, int32_t x, int32_t channel) {
+                return unit * std::clamp(std::nearbyint(random(n, y, x, channel)), -1., 1.);
+            });
+            IntegerRouting const expected = RouteIntegers(params, qkv);
+            EXPECT_GT(expected.ties, 10);
+            EXPECT_EQ(RunKernels(params, qkv).routing, expected.routing);
+            EXPECT_EQ(Compute(params, qkv).routing, expected.routing);
+        }
     }
 }
 

@@ -50,8 +50,9 @@ private:
     double Key(size_t pixel, int32_t channel) const { return At(pixel, p_.qk_dim + channel) * p_.k_scale; }
     double Value(size_t pixel, int32_t channel) const { return At(pixel, 2 * p_.qk_dim + channel) * p_.v_scale; }
 
-    // Mean queries, then mean keys, of every region.
+    // Mean queries, then mean keys, of every region; of INT8 the sums of the integers.
     void ComputeMeans() {
+        double const divisor = p_.input_type == ElementType::kInt8 ? 1. : tokens_;
         for (int32_t image = 0; image < p_.batch; ++image) {
             for (int32_t region = 0; region < regions_; ++region) {
                 for (int32_t channel = 0; channel < 2 * p_.qk_dim; ++channel) {
@@ -59,18 +60,19 @@ private:
                     for (int32_t token = 0; token < tokens_; ++token) {
                         sum += At(Pixel(image, region, token), channel);
                     }
-                    result_.means.push_back(sum / tokens_ * (channel < p_.qk_dim ? p_.q_scale : p_.k_scale));
+                    result_.means.push_back(sum / divisor);
                 }
             }
         }
     }
 
+    // Without the scale: a positive factor changes no order, but its roundings would part logits that are equal.
     double RoutingLogit(int32_t image, int32_t row, int32_t column) const {
         double const* queries = result_.means.data() + (image * regions_ + row) * 2 * p_.qk_dim;
         double const* keys = result_.means.data() + (image * regions_ + column) * 2 * p_.qk_dim + p_.qk_dim;
         double logit = 0.;
         for (int32_t channel = 0; channel < p_.qk_dim; ++channel) {
-            logit += queries[channel] * p_.scale * keys[channel];
+            logit += queries[channel] * keys[channel];
         }
         return logit;
     }

@@ -10,7 +10,7 @@
 namespace edgeformer::bi_level_routing_attention {
 
 struct Reference {
-    std::vector<double> means;     // [batch, regions^2, 2 * qk_dim]
+    std::vector<double> means;     // [batch, regions^2, 2 * qk_dim]; of INT8 sums
     std::vector<int32_t> routing;  // [batch, regions^2, topk], best first
     std::vector<double> output;    // [batch, height, width, dim]
     double largest_logit = 0.;     // sum over channels of |scale * q * k|, the largest: what rounding errors scale with
