@@ -101,7 +101,7 @@ def _build_with_cmake(sm: int, folder: Path, nvcc: Path) -> Path:
         "EDGEFORMER_FETCH_TENSORRT_HEADERS": "OFF",
     }
     _run(("cmake", "-S", ROOT, "-B", folder, *(f"-D{name}={value}" for name, value in settings.items())))
-    _run(("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1), "--target", "edgeformer_plugins"))
+    _run(("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1), "--target", "edgeformer_library"))
     library = folder / LIBRARY_NAME
     if not library.is_file():
         raise EnvironmentFault(f"CMake ended without {library}: see its output with cmake -S {ROOT} -B {folder}")

@@ -1,12 +1,13 @@
-"""Does a TensorRT-RTX engine run on this GPU? It is made for GeForce RTX; a data-centre GPU may be refused.
+"""Do TensorRT-RTX engines run on this GPU, with the plugin in them? It is made for GeForce RTX; others may be refused.
 
-Asked in a process of its own, because TensorRT ends the process on some failures; whatever the answer, it is recorded.
+Asked in a process of its own (`kernel_lab.engines`), because TensorRT ends the process on some failures; whatever the
+answer, it is recorded. A machine that has no TensorRT-RTX and cannot fetch it gets it in parts:
+``python -m kernel_lab.tensorrt_rtx FOLDER 2`` makes them of an unpacked one.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import subprocess
 import sys
@@ -16,11 +17,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeformer.errors import InputError
+from edgeformer.machine.backends import find_backend
 from kernel_lab.build import ROOT
 
-__all__ = ["ask", "joined_wheel"]
+__all__ = ["ask", "joined_wheel", "parts_of"]
 
-_SIDE = 1024
+
+def parts_of(packages: Path, count: int) -> list[Path]:
+    """Pack a folder of packages as small as it gets and cut it, for transfers that take only so much at a time.
+
+    Args:
+        packages: the folder; the parts lie beside it.
+        count: of parts, all of them of one size.
+
+    Raises:
+        InputError: the folder holds no tensorrt_rtx.
+    """
+    if not any(packages.glob("tensorrt_rtx*/__init__.py")):
+        raise InputError(f"{packages} holds no package tensorrt_rtx or tensorrt_rtx_bindings: unpack its wheels there")
+    with tempfile.TemporaryFile() as whole:
+        # A wheel's own compression leaves the libraries half as large again.
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_LZMA) as archive:
+            for path in sorted(packages.rglob("*")):
+                if path.is_file() and "__pycache__" not in path.parts:
+                    archive.write(path, path.relative_to(packages))
+        size = -(-whole.tell() // count)
+        whole.seek(0)
+        parts = [packages.with_name(f"{packages.name}.part{number}") for number in range(count)]
+        for part in parts:
+            part.write_bytes(whole.read(size))
+    return parts
 
 
 def joined_wheel(parts: Sequence[Path], folder: Path) -> Path:
@@ -48,85 +74,57 @@ def joined_wheel(parts: Sequence[Path], folder: Path) -> Path:
     return packages
 
 
-def ask(parts: Sequence[Path], library: Path | None, seconds: float) -> list[str]:
+def ask(parts: Sequence[Path], library: Path | None, seconds: float, *words: str) -> list[str]:
     """The steps that were taken, the last of them the answer.
 
     Args:
         parts: of a wheel with ``tensorrt_rtx``; none: the installed one.
         library: the plugin library, if it was built with the plugin.
         seconds: to wait.
+        words: more of `kernel_lab.engines`' command line.
     """
     with tempfile.TemporaryDirectory() as temporary:
         path = [str(ROOT), str(ROOT / "scripts")]
         if parts:
             path.insert(0, str(joined_wheel(parts, Path(temporary))))
-        elif importlib.util.find_spec("tensorrt_rtx") is None:
+        elif find_backend("tensorrt_rtx") is None:
             return ["tensorrt_rtx is not installed and no --tensorrt-rtx-wheel-part was given: not asked"]
-        command = [sys.executable, "-m", "kernel_lab.tensorrt_rtx"]
+        command = [sys.executable, "-m", "kernel_lab.engines", *words]
         if library is not None:
             command += ["--library", str(library)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")])}
-        try:
-            result = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=max(seconds, 1.0), env=environment
-            )
-        except subprocess.TimeoutExpired:
-            return [f"no answer after {seconds:.0f} s"]
-    steps = [line for line in result.stdout.splitlines() if line.strip()]
-    if result.returncode:
-        tail = " | ".join(result.stderr.strip().splitlines()[-4:])
-        steps.append(f"the process ended with {result.returncode}: {tail}")
+        # Files, so that what was said before a process is stopped is not lost.
+        with (Path(temporary) / "output").open("w+") as output, (Path(temporary) / "errors").open("w+") as errors:
+            try:
+                code = subprocess.run(
+                    command, stdout=output, stderr=errors, check=False, timeout=max(seconds, 1.0), env=environment
+                ).returncode
+                end = f"the process ended with {code}" if code else ""
+            except subprocess.TimeoutExpired:
+                end = f"stopped after {seconds:.0f} s"
+            output.seek(0)
+            errors.seek(0)
+            steps = [line.strip() for line in output if line.strip()]
+            if end:
+                tail = " | ".join(line.strip() for line in errors.readlines()[-4:] if line.strip())
+                steps.append(f"{end}{f': {tail}' if tail else ''}")
     return steps
 
 
-def main() -> None:
-    """Build a small engine for this GPU, run it and compare; each step is a line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--library", type=Path)
+def main() -> int:
+    """Cut a folder of packages into parts."""
+    parser = argparse.ArgumentParser(description="Cut a folder of unpacked packages into parts that travel.")
+    parser.add_argument("packages", type=Path)
+    parser.add_argument("count", type=int)
     arguments = parser.parse_args()
-
-    import tensorrt_rtx as trt
-    import torch
-
-    print(f"tensorrt_rtx {trt.__version__} imported")
-    logger = trt.Logger(trt.Logger.WARNING)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    source = network.add_input("x", trt.float32, (_SIDE,))
-    layer = network.add_elementwise(source, source, trt.ElementWiseOperation.SUM)
-    activation = network.add_activation(layer.get_output(0), trt.ActivationType.RELU)
-    activation.get_output(0).name = "y"
-    network.mark_output(activation.get_output(0))
-    plan = builder.build_serialized_network(network, builder.create_builder_config())
-    if plan is None:
-        print("no engine: the builder refuses (its message is above, on standard error)")
-        return
-    print(f"engine of {plan.nbytes} bytes built")
-    runtime = trt.Runtime(logger)
-    if arguments.library is not None:
-        loaded = runtime.get_plugin_registry().load_library(str(arguments.library))
-        print("plugin library loaded" if loaded is not None else "plugin library refused by the registry")
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        print("the engine does not deserialize on this GPU")
-        return
-    context = engine.create_execution_context()
-    if context is None:
-        print("no execution context on this GPU")
-        return
-    x = torch.randn(_SIDE, device="cuda")
-    y = torch.full_like(x, float("nan"))
-    context.set_tensor_address("x", x.data_ptr())
-    context.set_tensor_address("y", y.data_ptr())
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    if not context.execute_async_v3(stream.cuda_stream):
-        print("the engine does not run on this GPU")
-        return
-    stream.synchronize()
-    right = torch.equal(y, (2 * x).relu())
-    print("the engine runs on this GPU" + (" and is right" if right else ", and its output is wrong"))
+    try:
+        for part in parts_of(arguments.packages, arguments.count):
+            print(f"{part}: {part.stat().st_size / 2**20:.1f} MiB")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,14 +7,13 @@ import json
 import re
 import shutil
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from kernel_lab import baselines, benchmark, build, correctness, reference, render, sanitizers, tensorrt_rtx
+from kernel_lab import baselines, benchmark, build, correctness, reference, render, sanitizers
 from kernel_lab.backend import RehearsalBackend
 from kernel_lab.budget import Budget
 from kernel_lab.journal import Journal, Units, load_journal
@@ -22,7 +21,7 @@ from kernel_lab.records import Ceilings, Machine, Phase, Report, Timing, load_re
 from kernel_lab.shapes import TABLE, TINY, Shape
 from kernel_lab.targets import floor_of, judge, needed_by_goals, share_of_roofline
 
-from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.errors import EnvironmentFault
 from edgeformer.ops import cuda
 from edgeformer.ops.bi_level_routing_attention import reference as op_reference
 from edgeformer.ops.bi_level_routing_attention import reference_routing
@@ -437,32 +436,3 @@ def test_sanitizer_is_asked_for_our_kernels_without_a_caching_allocator(tmp_path
     assert found is not None
     assert found[1] == str(tmp_path / "x.so")
     assert float(found[2]) == pytest.approx(before + 15.0, abs=4.0)
-
-
-# --- TensorRT-RTX ---
-
-
-def test_a_wheel_in_parts_is_joined(tmp_path: Path) -> None:
-    wheel = tmp_path / "x.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tensorrt_rtx/__init__.py", "raise ImportError('this is not TensorRT')\n")
-    content = wheel.read_bytes()
-    parts = [tmp_path / "x.0", tmp_path / "x.1"]
-    parts[0].write_bytes(content[:50])
-    parts[1].write_bytes(content[50:])
-    (tmp_path / "out").mkdir()
-    folder = tensorrt_rtx.joined_wheel(parts, tmp_path / "out")
-    assert (folder / "tensorrt_rtx" / "__init__.py").is_file()
-    answer = tensorrt_rtx.ask(parts, None, 60.0)
-    assert "the process ended with 1" in answer[-1]
-    assert "this is not TensorRT" in answer[-1]
-    with pytest.raises(InputError, match="joined are no wheel"):
-        tensorrt_rtx.joined_wheel(parts[::-1], tmp_path / "out")
-    with pytest.raises(InputError, match="give the parts of the wheel in their order"):
-        tensorrt_rtx.joined_wheel([tmp_path / "gone"], tmp_path / "out")
-
-
-def test_without_the_package_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (answer,) = tensorrt_rtx.ask([], None, 1.0)
-    assert "not asked" in answer

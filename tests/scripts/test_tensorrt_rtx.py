@@ -1,0 +1,209 @@
+"""Engines of one op node: what can be known of them without a GPU."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from kernel_lab import engines, tensorrt_rtx
+from kernel_lab.backend import RehearsalBackend, Sample
+from kernel_lab.correctness import STEP, TYPES
+from kernel_lab.shapes import TINY, Shape
+
+from edgeformer.errors import InputError
+from edgeformer.machine.backends import find_backend
+from edgeformer.ops.bi_level_routing_attention import is_op
+from edgeformer.ops.bi_level_routing_attention import reference as op_reference
+
+HALF, EIGHT = engines._HALF, engines._INT8
+needs_tensorrt_rtx = pytest.mark.skipif(find_backend("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
+
+
+def case(precision: object = HALF, *, timed: bool = True, shape: Shape = TINY[1]) -> engines.Case:
+    return engines.Case(shape, 2, precision, timed)  # type: ignore[arg-type]
+
+
+class Engine:
+    """Computes what an engine should, and then spoils it."""
+
+    activation_bytes = 3 << 20
+
+    def __init__(self, wanted: engines.Case, factor: float = 1.0) -> None:
+        self.wanted, self.factor = wanted, factor
+
+    def run(self, *, qkv: torch.Tensor, out: torch.Tensor) -> None:
+        precision = self.wanted.precision
+        step = None if precision.output is None else STEP
+        attributes = self.wanted.shape.attributes(step, precision.output)
+        out.copy_(self.factor * torch.from_numpy(op_reference(qkv.numpy(), attributes)))
+
+
+@pytest.mark.parametrize("one", engines.CASES, ids=lambda one: one.name)
+def test_models_hold_one_op_node_and_its_body(one: engines.Case) -> None:
+    model = engines.op_model(one)
+    onnx.checker.check_model(model)
+    (node,) = model.graph.node
+    assert is_op(node)
+    assert len(model.functions) == 1
+    kind = model.graph.input[0].type.tensor_type.elem_type
+    assert kind == (onnx.TensorProto.FLOAT16 if one.precision.torch_type == torch.float16 else onnx.TensorProto.INT8)
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+
+
+def test_cases_are_small_odd_and_timed_in_both_types() -> None:
+    assert {one.precision.torch_type for one in engines.CASES if one.timed} == {torch.float16, torch.int8}
+    small = {(one.shape.tokens, one.precision.torch_type) for one in engines.CASES if not one.timed}
+    assert small == {(tokens, kind) for tokens in (16, 77) for kind in (torch.float16, torch.int8)}
+
+
+@pytest.mark.parametrize("precision", [HALF, EIGHT], ids=["float16", "int8"])
+def test_a_right_engine_is_timed(precision: object) -> None:
+    one = case(precision)
+    outcome = engines.attempt(one, "plugin", lambda: Engine(one), RehearsalBackend())
+    assert outcome.fault == ""
+    assert outcome.relative_error == pytest.approx(2e-4, rel=0.5)  # FP16's rounding of the output
+    assert (outcome.median_us, outcome.graph) == (11.0, True)
+    assert outcome.activation_bytes == 3 << 20
+    untimed = engines.attempt(case(precision, timed=False), "plugin", lambda: Engine(one), RehearsalBackend())
+    assert untimed.median_us is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor", "fault"),
+    [
+        ("plugin", 1.001, "relative error 1.0e-03; at most 4e-04 is rounding"),
+        ("body", 1.001, ""),
+        ("body", 1.01, "relative error 1.0e-02; at most 5e-03 is rounding"),
+        ("plugin", float("nan"), "relative error inf; at most 4e-04 is rounding"),
+    ],
+)
+def test_a_wrong_engine_is_not_timed(kind: engines.Kind, factor: float, fault: str) -> None:
+    one = case()
+    outcome = engines.attempt(one, kind, lambda: Engine(one, factor), RehearsalBackend())
+    assert outcome.fault == fault
+    assert (outcome.median_us is None) == bool(fault)
+
+
+def test_an_engine_that_cannot_be_made_is_recorded() -> None:
+    def make() -> Engine:
+        raise engines.EngineFault("the builder refuses the network: no SM 90")
+
+    outcome = engines.attempt(case(), "body", make, RehearsalBackend())
+    assert engines.line_of(outcome) == "224 stage 2 batch 2 float16, body: the builder refuses the network: no SM 90"
+
+
+def test_without_a_graph_an_engine_is_timed_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    class NoGraphs(RehearsalBackend):
+        def time(self, calls: object, *, graph: bool, seconds: float) -> Sample:
+            if graph:
+                raise RuntimeError("operation not permitted\nwhen stream is capturing")
+            return Sample(42.0, 41.0, 43.0, 7)
+
+    one = case()
+    outcome = engines.attempt(one, "plugin", lambda: Engine(one), NoGraphs())
+    assert (outcome.median_us, outcome.graph, outcome.fault) == (42.0, False, "")
+    assert (
+        "not captured into a CUDA graph: RuntimeError: operation not permitted when stream" in capsys.readouterr().out
+    )
+    assert engines.line_of(outcome).endswith("3.00 MiB of activations, 42.0 us without a CUDA graph")
+
+
+def test_the_answer_counts_and_compares() -> None:
+    def outcome(kind: engines.Kind, median: float | None, fault: str = "", graph: bool = True) -> engines.Outcome:
+        return engines.Outcome(case(), kind, fault, median_us=median, graph=graph)
+
+    assert engines.answer([]) == "plugin: not tried; body: not tried"
+    right = [outcome("body", 100.0), outcome("plugin", 25.0)]
+    assert engines.answer(right) == (
+        "plugin: 1 of 1 engines are right; body: 1 of 1 engines are right; "
+        "the plugin is 4.0 to 4.0 times as fast as the body"
+    )
+    # A time with launches in it says nothing about one without.
+    mixed = [outcome("body", 100.0), outcome("plugin", 25.0, graph=False)]
+    assert "as fast" not in engines.answer(mixed)
+    wrong = [outcome("body", 100.0), outcome("plugin", None, "relative error 1.0e-02")]
+    assert engines.answer(wrong).startswith(
+        "plugin: 0 of 1 engines are right, first fault: 224 stage 2 batch 2 float16: relative error 1.0e-02; body: 1 of"
+    )
+
+
+@needs_tensorrt_rtx
+def test_every_engine_is_built_ahead_of_time(plugin_library: Path) -> None:
+    *steps, answer = tensorrt_rtx.ask([], plugin_library, 300.0, "--sm", "89")
+    assert answer == "20 of 20 engines built for SM 89; none was run"
+    assert "t=77, topk 4 batch 2 int8, plugin: " in "\n".join(steps)
+    assert len(steps) == 21
+    # A plugin is one small layer, the body many.
+    sizes = {kind: [int(line.split()[-2]) for line in steps if f", {kind}: " in line] for kind in ("body", "plugin")}
+    assert max(sizes["plugin"]) * 20 < min(sizes["body"])
+
+
+@needs_tensorrt_rtx
+def test_an_architecture_that_is_not_served_is_said() -> None:
+    steps = tensorrt_rtx.ask([], None, 300.0, "--sm", "90")
+    assert "this TensorRT-RTX does not build for SM 90" in steps[1]
+    assert steps[-1] == "0 of 10 engines built for SM 90; none was run"
+
+
+@needs_tensorrt_rtx
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_the_answer_is_tensorrt_s(plugin_library: Path) -> None:
+    first, answer = tensorrt_rtx.ask([], plugin_library, 300.0)
+    assert first.startswith("TensorRT-RTX 1.")
+    assert answer.startswith("no engine runs on this GPU: ")
+    assert "cudaError 35" in answer
+
+
+def packages(folder: Path, module: str) -> Path:
+    source = folder / "packages"
+    (source / "tensorrt_rtx").mkdir(parents=True)
+    (source / "tensorrt_rtx" / "__init__.py").write_text(f"__version__ = '1.7'\n{module}\n")
+    return source
+
+
+def test_packages_travel_in_parts(tmp_path: Path) -> None:
+    source = packages(tmp_path, "raise ImportError('this is not TensorRT')")
+    parts = tensorrt_rtx.parts_of(source, 2)
+    assert abs(parts[0].stat().st_size - parts[1].stat().st_size) <= 1
+    (tmp_path / "out").mkdir()
+    folder = tensorrt_rtx.joined_wheel(parts, tmp_path / "out")
+    assert (folder / "tensorrt_rtx" / "__init__.py").read_text() == (source / "tensorrt_rtx/__init__.py").read_text()
+    (answer,) = tensorrt_rtx.ask(parts, None, 60.0)
+    assert "cannot be imported" in answer
+    assert "this is not TensorRT" in answer
+    with pytest.raises(InputError, match="joined are no wheel"):
+        tensorrt_rtx.joined_wheel(parts[::-1], tmp_path / "out")
+    with pytest.raises(InputError, match="give the parts of the wheel in their order"):
+        tensorrt_rtx.joined_wheel([tmp_path / "gone"], tmp_path / "out")
+    with pytest.raises(InputError, match="holds no package tensorrt_rtx"):
+        tensorrt_rtx.parts_of(tmp_path / "out", 2)
+
+
+@pytest.mark.parametrize(
+    ("module", "seconds", "last"),
+    [
+        ("import os; print('one', flush=True); os.abort()", 60.0, "the process ended with -6"),
+        ("import time; print('one', flush=True); time.sleep(60)", 8.0, "stopped after 8 s"),
+    ],
+    ids=["abort", "hang"],
+)
+def test_what_was_said_before_the_end_is_kept(tmp_path: Path, module: str, seconds: float, last: str) -> None:
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(packages(tmp_path, module) / "tensorrt_rtx" / "__init__.py", "tensorrt_rtx/__init__.py")
+    assert tensorrt_rtx.ask([wheel], None, seconds) == ["one", last]
+
+
+def test_without_the_package_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (answer,) = tensorrt_rtx.ask([], None, 1.0)
+    assert "not asked" in answer
+
+
+def test_engines_are_judged_as_strictly_as_the_kernels() -> None:
+    for precision in (HALF, EIGHT):
+        assert precision in TYPES
+        assert engines._TOLERANCES["plugin"] == precision.tolerance
