@@ -113,7 +113,11 @@ def decide(
             found = None if isinstance(site, str) else site
             decision = _decision(node, override.quantize, f"recipe: {override.because}", found)
         decisions.append(decision)
-    faults += [f"override {overrides[i].name!r} ({overrides[i].op_type}) matches no layer" for i in sorted(unused)]
+    faults += [
+        f"override {overrides[i].name!r} ({overrides[i].op_type}) matches no layer"
+        + (": attention is quantized by quantize_attention" if overrides[i].op_type == bra.OP_TYPE else "")
+        for i in sorted(unused)
+    ]
     if quantize_attention:
         attention = [item for item in decisions if item.op_type == bra.OP_TYPE]
         # One function body serves all of them, so all are INT8 or none is.

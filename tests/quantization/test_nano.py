@@ -13,7 +13,7 @@ from edgeformer.data import Samples, open_samples
 from edgeformer.graph.fuse import fuse
 from edgeformer.graph.types import to_float_type
 from edgeformer.models import model_info
-from edgeformer.quantization import quantize
+from edgeformer.quantization import Override, load_recipe, quantize
 from tests.graph.precision_graphs import run, snr_db
 
 ROOT = Path(__file__).parents[2]
@@ -66,3 +66,22 @@ def test_int8_keeps_the_trained_model_accurate(fused: onnx.ModelProto) -> None:
     assert snr_db(reference, optimized) == pytest.approx(snr_db(reference, int8), abs=0.5)
     # Most of the network is INT8: 25 layers are eligible, and at most a quarter may return.
     assert sum(item.quantized for item in result.decisions) >= 19
+
+
+@pytest.mark.slow
+def test_int8_attention_costs_the_trained_model_little(fused: onnx.ModelProto) -> None:
+    recipe = load_recipe().model_copy(
+        update={
+            "quantize_attention": True,
+            "min_snr_db": None,
+            "overrides": (Override(quantize=False, because="attention alone"),),
+        }
+    )
+    evaluation = samples("evaluate")
+    reference, top1 = logits(fused, evaluation)
+    int8, int8_top1 = logits(
+        to_float_type(quantize(fused, samples("calibrate"), recipe=recipe).model, "float16"), evaluation
+    )
+    # Less than the INT8 layers cost (40 dB), and with FP16 in it.
+    assert snr_db(reference, int8) >= 48
+    assert top1 - int8_top1 <= 0.2

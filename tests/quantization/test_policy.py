@@ -148,6 +148,11 @@ class TestOverrides:
         with pytest.raises(InputError, match=r"'fc9\*'.*matches no layer; .*'neck'"):
             decide(transformer(), overrides)
 
+    def test_that_ask_for_attention_are_told_how(self) -> None:
+        override = Override(op_type="BiLevelRoutingAttention", quantize=True, because="x")
+        with pytest.raises(InputError, match=r"matches no layer: attention is quantized by quantize_attention"):
+            decide(transformer(), [override])
+
     def test_that_ask_for_the_impossible_are_refused(self) -> None:
         with pytest.raises(InputError, match=r"asks for 'node_routing', but it multiplies two activations"):
             decide(routing_graph(), [Override(name="routing", quantize=True, because="x")])

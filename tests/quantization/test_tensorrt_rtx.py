@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import onnx
 import pytest
 
+from edgeformer.engine.builder import BatchProfile, build_engine
+from edgeformer.engine.plugin_library import find_plugin_library
+from edgeformer.engine.targets import get_target
 from edgeformer.graph.types import FloatType, to_float_type
 from edgeformer.quantization import load_recipe, quantize
 from tests.graph.precision_graphs import transformer
@@ -50,6 +54,20 @@ def test_typed_graph_builds(
     low = "DataType.HALF" if float_type == "float16" else "DataType.BF16"
     assert low in kinds
     assert ("DataType.INT8" in kinds) == int8
+
+
+@pytest.mark.parametrize("float_type", ["float32", "float16", "bfloat16"])
+def test_int8_attention_is_a_plugin_layer(
+    make_samples: Callable[..., ArraySamples], float_type: Literal["float32"] | FloatType
+) -> None:
+    """Heads of 4 channels: which kernel runs is the plugin's affair. Of FLOAT, a Cast makes BF16."""
+    if find_plugin_library() is None:
+        pytest.skip("the plugin library is not built: cmake --preset default && cmake --build --preset default")
+    model = quantize(transformer(), make_samples(16), recipe=load_recipe(quantize_attention=True)).model
+    if float_type != "float32":
+        model = to_float_type(model, float_type)
+    report = build_engine(model, target=get_target("rtx-30"), batch=BatchProfile.parse("1:2:4")).report
+    assert (report.op_nodes, report.plugin.in_network, report.plugin.in_engine) == (1, 1, 1)
 
 
 def test_quantized_float32_graph_builds(make_samples: Callable[..., ArraySamples]) -> None:
