@@ -10,9 +10,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.graph.fuse import fuse
+from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.pointwise import linears_as_convolutions
-from edgeformer.graph.qdq import insert_qdq
+from edgeformer.graph.qdq import AttentionSite, attention_site, insert_qdq
 from edgeformer.graph.types import to_float_type
+from edgeformer.ops.bi_level_routing_attention import is_op
 from edgeformer.quantization.policy import decide
 from tests.graph.blocks import torchscript
 from tests.graph.graphs import difference, images, ops, run
@@ -184,6 +186,24 @@ def test_whole_models_compute_the_same(name: str, lepe: bool) -> None:
     assert difference(run(fused, feeds), run(result, feeds)) <= 1e-5
     half = to_float_type(result, "float16")
     onnx.checker.check_model(half, full_check=True)
+
+
+@pytest.mark.parametrize("lepe", [False, True])
+def test_int8_attention_reads_what_a_convolution_makes(lepe: bool) -> None:
+    module, example, blocks = build("nano")
+    fused = fuse(torchscript(module, example, dynamic={0: "batch"}), fuse_lepe=lepe).model
+    index = GraphIndex(fused)
+    found = [attention_site(index, node) for node in fused.graph.node if is_op(node)]
+    places = [place for place in found if isinstance(place, AttentionSite)]
+    assert len(places) == blocks
+    ranges = {part.name: 6.0 for place in places for part in place.parts}
+    quantized = insert_qdq(fused, [], ranges, attention=places)
+    result, count = linears_as_convolutions(quantized)
+    assert count == linears_as_convolutions(fused)[1]
+    feeds = images(fused, batch=2, size=tuple(example.shape[2:]))  # type: ignore[arg-type]
+    # A value on the border between two steps may fall to the other side of it.
+    assert difference(run(quantized, feeds), run(result, feeds)) <= 5e-3
+    onnx.checker.check_model(to_float_type(result, "float16"), full_check=True)
 
 
 def test_quantized_linears_stay() -> None:
