@@ -61,7 +61,7 @@ def measure_ceilings(backend: Backend, machine: Machine) -> Ceilings:
     product = torch.empty_like(a)
     half = backend.time([lambda: torch.mm(a, b, out=product)], graph=False, seconds=_SECONDS)
     if not rehearsal:
-        for _ in range(400):  # nearly a second of work, queued: the clock is read while it runs
+        for _ in range(1000):  # more than a second of work, queued: the clock is read while it runs
             torch.mm(a, b, out=product)
     clock = None if rehearsal else sm_clock_mhz()
     backend.synchronize()

@@ -27,7 +27,8 @@ def build_library(sm: int, *, route: str = "auto", folder: Path | None = None) -
     Args:
         sm: compute capability times ten.
         route: "cmake", "nvcc", or "auto": CMake where it and TensorRT's headers are at hand.
-        folder: where to build; None: ``build/gpu_check-<sm>``.
+        folder: where to build; None: ``build/gpu_check/<sm>``, where nobody looks for the library of
+            this installation.
 
     Returns:
         The library's path, and the route taken.
@@ -35,7 +36,7 @@ def build_library(sm: int, *, route: str = "auto", folder: Path | None = None) -
     Raises:
         EnvironmentFault: a tool is missing, or a source does not compile; the end of its output is in the message.
     """
-    folder = folder or ROOT / "build" / f"gpu_check-{sm}"
+    folder = folder or ROOT / "build" / "gpu_check" / str(sm)
     nvcc = find_nvcc()
     if route == "auto":
         headers = [*(PLUGINS.parent / "third_party").glob("tensorrt*/include/NvInferRuntime.h")]

@@ -258,6 +258,7 @@ class _Steps:
         seconds = min(_SANITIZER_SHARE * budget.seconds, budget.left - RESERVE)
 
         def watch() -> None:
+            self.where.free()  # three processes need memory of their own
             findings = sanitizers.run_tools(self.library.path, seconds, tool)
             phase.dropped += [f"{name} {problem}" for name, finding in findings.items() for problem in finding.dropped]
             faults = [f"{name}: {finding.fault}" for name, finding in findings.items() if finding.fault]
@@ -289,6 +290,7 @@ class _Steps:
             return
 
         def ask() -> None:
+            self.where.free()
             seconds = min(_TENSORRT, self.units.budget.left - RESERVE)
             answer = tensorrt_rtx.ask(self.options.wheel_parts, self.plugin, seconds)
             self.report.tensorrt_rtx = answer

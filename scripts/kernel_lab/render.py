@@ -19,14 +19,53 @@ Table = tuple[Row, list[Row]]
 _INTRODUCTION = """\
 # Measurements on GPUs
 
-Made by `scripts/gpu_check` (builds the kernels, compares them with float64 on the device, runs compute-sanitizer, then
-measures) and `scripts/bench_kernels` (measures alone). This page is generated from the JSON files beside it:
-`scripts/bench_kernels --render`. Times are medians of a call, replayed from CUDA graphs unless said otherwise, over
-rotating inputs larger than the second-level cache. The roofline uses the copy bandwidth and the matrix product rates
-measured in the same run: "bytes" counts every input read once and every output written once, "all" takes matrix
-products and exponentials into account as well.
+Made by `scripts/gpu_check` (builds the kernels, compares them with float64 on the device, measures, tries engines of
+TensorRT-RTX, runs compute-sanitizer) and `scripts/bench_kernels` (measures alone). This page is generated from the JSON
+files beside it: `scripts/bench_kernels --render`. Times are medians of a call, replayed from CUDA graphs unless said
+otherwise, over rotating inputs larger than the second-level cache. The roofline uses the copy bandwidth and the matrix
+product rates measured in the same run: "bytes" counts every input read once and every output written once, "all" takes
+matrix products and exponentials into account as well.
+
+## On a machine that can fetch nothing
+
+A call needs the working tree, a driver and a Python with a CUDA build of PyTorch, NumPy, onnx, ml_dtypes and Pillow;
+TensorRT-RTX needs onnxscript as well. Compile before, where TensorRT's headers are (`scripts/setup` fetches them); the
+library is 3 MB, and where it runs there need be neither nvcc nor CMake:
+
+```console
+$ cmake --preset default -B build/gpu_check/90 -DEDGEFORMER_CUDA_ARCHITECTURES=90-real -DEDGEFORMER_BUILD_TESTS=OFF
+$ cmake --build build/gpu_check/90 --parallel --target edgeformer_library
+```
+
+Take the two `.so` files of that folder along, which git ignores; TensorRT-RTX needs `libtensorrt_rtx.so` beside the
+library. There:
+
+```console
+$ python3 scripts/gpu_check --library build/gpu_check/90/libedgeformer_plugins.so --output results
+```
+
+Without `--library` the kernels are compiled there: with TensorRT's plugin if `third_party/tensorrt` (1 MB, ignored by
+git as well) was taken along and there is CMake, else with nvcc alone. The steps come in the order of what they tell:
+correctness, ceilings, what goals are set for, CUDA graphs and streams, TensorRT-RTX, compute-sanitizer, all other
+measurements. Each has its share of the time, runs in a process that is watched, and writes what it found: a kernel that
+hangs or ends its process costs its own figure. A second call with `--phase benchmark` takes the rest.
+
+TensorRT-RTX 1.7 builds for SM 7.5, 8.0, 8.6, 8.9, 12.0 and 12.1; on others it is asked, and the answer recorded. It
+travels in parts where transfers are limited; here for a machine with Python 3.12:
+
+```console
+$ pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \\
+    --dest build/wheels tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116
+$ for wheel in build/wheels/*.whl; do unzip -q -o "$wheel" -d build/rtx; done
+$ PYTHONPATH=.:scripts python3 -m kernel_lab.tensorrt_rtx build/rtx 2
+```
+
+makes `build/rtx.part0` and `build/rtx.part1`, about 33 MiB each. There, add `--tensorrt-rtx-wheel-part build/rtx.part0
+--tensorrt-rtx-wheel-part build/rtx.part1` to the call.
 """
 _NOTHING_YET = """
+## Results
+
 No GPU run yet; figures elsewhere are computed.
 """
 

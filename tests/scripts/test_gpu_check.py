@@ -132,6 +132,31 @@ def test_each_step_leaves_time_for_the_ones_behind_it(tmp_path: Path, emulated_k
     assert reserve("goals", "ceilings", "goals") == flow.RESERVE
 
 
+ABSENT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in NAMES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+NAMES = {"pydantic", "rich", "matplotlib", "polygraphy", "onnx_graphsurgeon", "mlxtend"}
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def test_a_machine_needs_little(tmp_path: Path, emulated_kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(ABSENT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    words = ["--library", str(emulated_kernels), "--shape", "224 stage 3", "--batch", "1"]
+    for phase in ("ceilings", "goals", "concurrency"):
+        words += ["--phase", phase]
+    code, output = rehearse(tmp_path / "out", *words)
+    assert code == 0, output
+    assert "no plot: No module named 'matplotlib'" in output
+    assert "### Goals" in output
+    (path,) = (tmp_path / "out").glob("*.json")
+    assert load_report(path).timings
+
+
 # Takes the steps as `kernel_lab.flow` does, on kernels that hang, crash, and spoil the device.
 BROKEN = """
 import os, signal, sys, time
