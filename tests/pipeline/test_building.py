@@ -99,11 +99,11 @@ def test_unchanged_stages_are_reused(fp16_bundle: BuildResult, nano_onnx: Path, 
     assert result.manifest.files == fp16_bundle.manifest.files
 
     other_batch = Recorder()
-    build(nano_onnx, output=output, target="rtx-40", batch="2", observer=other_batch)
+    build(nano_onnx, output=output, target="rtx-40", batch="1:2:8", observer=other_batch)
     assert other_batch.ran == ["engine", "plugin-comparison"]
 
     other_precision = Recorder()
-    build(nano_onnx, output=output, target="rtx-40", batch="2", precision="fp32", observer=other_precision)
+    build(nano_onnx, output=output, target="rtx-40", batch="1:2:8", precision="fp32", observer=other_precision)
     assert other_precision.ran == ["types", "parity", "engine", "plugin-comparison"]
     open_bundle(output)
 
