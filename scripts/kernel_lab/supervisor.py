@@ -27,6 +27,7 @@ __all__ = ["supervise"]
 _POLL = 0.2
 # A new process costs some seconds; a GPU on which nothing works should not cost the whole budget.
 _PROCESSES = 8
+_START = 90.0  # seconds for imports and the CUDA context
 _PROGRAM = (sys.executable, "-m", "kernel_lab.flow")
 
 
@@ -63,7 +64,7 @@ def supervise(options: Options, program: Sequence[str] = _PROGRAM) -> tuple[Repo
             if end - time.monotonic() < RESERVE or number == _PROCESSES - 1:
                 break
             print(f"going on behind {journal.phase}: {journal.unit}", flush=True)
-            journal.phase, journal.unit, journal.until = "start", "start", end
+            journal.phase, journal.unit, journal.until = "start", "start", min(end, time.monotonic() + _START)
             journal.save()
         journal.keep_report()
     assert journal.report is not None
