@@ -1,4 +1,4 @@
-// What the tests of the plugin class start from: fields, tensor descriptions and a call of enqueue.
+// What the tests of the plugin class start from: fields, tensor descriptions, a call of enqueue and a check of one.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "bi_level_routing_attention/harness.h"
 #include "bi_level_routing_attention/problem.h"
 #include "c_api.h"
 #include "recording_logger.h"
@@ -189,5 +190,41 @@ struct Call {
         return RuntimeOf(plugin).enqueue(descriptions.data(), &result, pointers, outputs, address(workspace), stream);
     }
 };
+
+inline DataType DataTypeOf(ElementType type) {
+    switch (type) {
+        case ElementType::kFloat32: return DataType::kFLOAT;
+        case ElementType::kFloat16: return DataType::kHALF;
+        case ElementType::kBFloat16: return DataType::kBF16;
+        case ElementType::kInt8: return DataType::kINT8;
+    }
+    return DataType::kINT64;
+}
+
+// Runs a node with these fields on random tensors, and compares its output with the reference. The params say the same
+// as the fields.
+inline void CheckEnqueue(Fields const& fields, Params const& params) {
+    bool const has_lepe = params.lepe_kernel > 0;
+    int64_t const side = params.lepe_kernel;
+    Params as_output = params;
+    as_output.input_type = params.output_type;
+    std::vector<double> const qkv = MakeInput(params, Random(11));
+    LepeValues const lepe = has_lepe ? MakeLepe(params, 13) : LepeValues{};
+    DataType const output = DataTypeOf(params.output_type);
+    Call call;
+    call.descriptions = {
+        Tensor({params.batch, params.height, params.width, Channels(params)}, DataTypeOf(params.input_type)),
+        Tensor({side, side, params.dim}, output), Tensor({params.dim}, output)};
+    call.result = Tensor({params.batch, params.height, params.width, params.dim}, output);
+    call.inputs = {OnDevice(EncodeInput(params, qkv)), OnDevice(EncodeInput(as_output, lepe.weight)),
+                   OnDevice(EncodeInput(as_output, lepe.bias))};
+    size_t const elements = static_cast<size_t>(params.batch) * params.height * params.width * params.dim;
+    call.output.assign(elements * (output == DataType::kFLOAT ? 4 : 2), 0xff);
+    call.workspace.assign(WorkspaceBytes(params), 0xff);
+    auto const plugin = fields.Create();
+    EXPECT_EQ(RuntimeOf(*plugin).onShapeChange(call.descriptions.data(), has_lepe ? 3 : 1, &call.result, 1), 0);
+    EXPECT_EQ(call.Enqueue(*plugin), 0);
+    CheckOutput(params, DecodeOutput(params, {call.output.begin(), call.output.end()}), Compute(params, qkv, lepe));
+}
 
 }  // namespace edgeformer::bi_level_routing_attention

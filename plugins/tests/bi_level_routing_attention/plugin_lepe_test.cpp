@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bi_level_routing_attention/harness.h"
@@ -88,39 +89,17 @@ TEST(PluginLepe, ConfigureChecksTheShapes) {
 }
 
 TEST(PluginLepe, EnqueueAddsIt) {
-    struct Row {
-        Fields fields;
-        Types types;
-        DataType input;
-        DataType output;
+    std::pair<Types, Fields> const rows[] = {
+        {kFloat32, Fields::Float()},
+        {kFloat16, Fields::Float()},
+        {kInt8Float16, Fields::Quantized()},
     };
-    std::vector<Row> const rows{
-        {Fields::Float(), kFloat32, DataType::kFLOAT, DataType::kFLOAT},
-        {Fields::Float(), kFloat16, DataType::kHALF, DataType::kHALF},
-        {Fields::Quantized(), kInt8Float16, DataType::kINT8, DataType::kHALF},
-    };
-    for (Row const& row : rows) {
-        SCOPED_TRACE(row.types.name);
-        Params params = MakeParams({2, 6, 9, 2, 3, 4, 32, 64}, row.types);
+    for (auto [types, fields] : rows) {
+        SCOPED_TRACE(types.name);
+        Params params = MakeParams({2, 6, 9, 2, 3, 4, 32, 64}, types);
         params.scale = 0.25F;
         params.lepe_kernel = 5;
-        Params as_output = params;
-        as_output.input_type = params.output_type;
-        std::vector<double> const qkv = MakeInput(params, Random(12));
-        LepeValues const lepe = MakeLepe(params, 13);
-        Call call;
-        call.descriptions = {Tensor({2, 6, 9, 128}, row.input), Tensor({5, 5, 64}, row.output),
-                             Tensor({64}, row.output)};
-        call.result = Tensor({2, 6, 9, 64}, row.output);
-        call.inputs = {OnDevice(EncodeInput(params, qkv)), OnDevice(EncodeInput(as_output, lepe.weight)),
-                       OnDevice(EncodeInput(as_output, lepe.bias))};
-        call.output.assign(2 * 54 * 64 * (row.output == DataType::kFLOAT ? 4 : 2), 0xff);
-        call.workspace.assign(WorkspaceBytes(params), 0xff);
-        Fields fields = row.fields;
-        auto const plugin = fields.Int("lepe_kernel", 5).Int("dim", 64).Create();
-        EXPECT_EQ(RuntimeOf(*plugin).onShapeChange(call.descriptions.data(), 3, &call.result, 1), 0);
-        EXPECT_EQ(call.Enqueue(*plugin), 0);
-        CheckOutput(params, DecodeOutput(params, {call.output.begin(), call.output.end()}), Compute(params, qkv, lepe));
+        CheckEnqueue(fields.Int("lepe_kernel", 5).Int("dim", 64), params);
     }
 }
 

@@ -8,11 +8,11 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "bi_level_routing_attention/harness.h"
 #include "bi_level_routing_attention/plugin_fixture.h"
-#include "bi_level_routing_attention/problem.h"
 #include "emulation/emulator.h"
 #include "expect_contains.h"
 
@@ -250,34 +250,18 @@ TEST(Plugin, WorkspaceHoldsMeansAndRoutingOfTheLargestShape) {
 // --- runtime ---
 
 TEST(Plugin, EnqueueRunsTheOp) {
-    struct Row {
-        Fields fields;
-        Types types;
-        DataType input;
-        DataType output;
+    std::pair<Types, Fields> const rows[] = {
+        {kFloat32, Fields::Float()},
+        {kFloat16, Fields::Float()},
+        {kBFloat16, Fields::Float()},
+        {kInt8Float16, Fields::Quantized()},
+        {kInt8Float32, Fields::Quantized().Int("output_type", 1)},
     };
-    std::vector<Row> const rows{
-        {Fields::Float(), kFloat32, DataType::kFLOAT, DataType::kFLOAT},
-        {Fields::Float(), kFloat16, DataType::kHALF, DataType::kHALF},
-        {Fields::Float(), kBFloat16, DataType::kBF16, DataType::kBF16},
-        {Fields::Quantized(), kInt8Float16, DataType::kINT8, DataType::kHALF},
-        {Fields::Quantized().Int("output_type", 1), kInt8Float32, DataType::kINT8, DataType::kFLOAT},
-    };
-    for (Row const& row : rows) {
-        SCOPED_TRACE(row.types.name);
-        Params params = MakeParams({2, 6, 9, 2, 3, 4, 32, 64}, row.types);
+    for (auto const& [types, fields] : rows) {
+        SCOPED_TRACE(types.name);
+        Params params = MakeParams({2, 6, 9, 2, 3, 4, 32, 64}, types);
         params.scale = 0.25F;
-        std::vector<double> const qkv = MakeInput(params, Random(11));
-        Call call;
-        call.qkv() = Tensor({2, 6, 9, 128}, row.input);
-        call.result = Tensor({2, 6, 9, 64}, row.output);
-        call.inputs[0] = OnDevice(EncodeInput(params, qkv));
-        call.output.assign(2 * 54 * 64 * (row.output == DataType::kFLOAT ? 4 : 2), 0xff);
-        call.workspace.assign(WorkspaceBytes(params), 0xff);
-        auto const plugin = row.fields.Create();
-        EXPECT_EQ(RuntimeOf(*plugin).onShapeChange(&call.qkv(), 1, &call.result, 1), 0);
-        EXPECT_EQ(call.Enqueue(*plugin), 0);
-        CheckOutput(params, DecodeOutput(params, {call.output.begin(), call.output.end()}), Compute(params, qkv));
+        CheckEnqueue(fields, params);
     }
 }
 
