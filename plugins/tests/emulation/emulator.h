@@ -33,7 +33,7 @@ struct Point {
     uint32_t z = 1;
 };
 
-// --- the machine ---
+// --- GPUs, and failures of CUDA's functions (devices.cpp) ---
 
 // What cudaDeviceGetAttribute tells.
 struct Device {
@@ -45,6 +45,16 @@ struct Device {
 // Makes this the current device. Each different one has an ordinal of its own, as in a machine with several GPUs.
 void SetDevice(Device const& device);
 Device const& CurrentDevice();
+
+// Lets this kernel ask for as many bytes of shared memory on the current device. Returns a CUDA status.
+int32_t AllowSharedBytes(void const* kernel, int64_t bytes);
+
+// The next call of this CUDA function, for example "cudaGetDevice", fails with `status`; once.
+void FailCall(char const* function, int32_t status);
+// For the stand-ins: the status FailCall asked for, or 0.
+int32_t TakeFailure(char const* function);
+
+// --- the schedule (scheduler.cpp) ---
 
 // In which order the threads of a block, and the blocks of a grid, take their turns. Shuffled lets random warps run
 // ahead of others.
@@ -60,19 +70,7 @@ struct Schedule {
 };
 void SetSchedule(Schedule const& schedule);
 
-// The launch after `successes` more launches fails with `status` and runs nothing; once.
-void FailLaunch(int32_t successes, int32_t status);
-// The next launch runs only its first `most` blocks.
-void LimitBlocks(uint64_t most);
-// The next call of this CUDA function, for example "cudaGetDevice", fails with `status`; once.
-void FailCall(char const* function, int32_t status);
-// For the stand-ins: the status FailCall asked for, or 0.
-int32_t TakeFailure(char const* function);
-
-// Launches since the program started.
-int64_t LaunchCount();
-
-// --- launches ---
+// --- launches (launch.cpp) ---
 
 struct LaunchShape {
     Point grid;
@@ -90,13 +88,17 @@ struct LaunchRecord {
 // The latest launch, refused ones included.
 LaunchRecord const& LastLaunch();
 
-// Lets this kernel ask for as many bytes of shared memory on the current device. Returns a CUDA status.
-int32_t AllowSharedBytes(void const* kernel, int64_t bytes);
+// The launch after `successes` more launches fails with `status` and runs nothing; once.
+void FailLaunch(int32_t successes, int32_t status);
+// The next launch runs only its first `most` blocks.
+void LimitBlocks(uint64_t most);
+// Launches since the program started.
+int64_t LaunchCount();
 
 // Runs `thread` once for every thread of the grid. Returns 0, or the status of a launch that CUDA would refuse.
 int32_t Run(LaunchShape const& shape, std::function<void()> const& thread);
 
-// --- for the running thread ---
+// --- for the running thread (thread.cpp) ---
 
 extern Point thread_index;
 extern Point block_index;
@@ -173,7 +175,7 @@ struct Copy {
     void const* global;
     bool present;
 
-    // Here, not in emulator.cpp, so that the sanitizers see it as the running thread's.
+    // Here, not in thread.cpp, so that the sanitizers see it as the running thread's.
     void Land() const {
         if (present) {
             std::memcpy(shared, global, kCopyBytes);
