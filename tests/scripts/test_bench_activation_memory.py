@@ -7,12 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_measures_every_form(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("precision", "option"), [("fp16", "--linears-as-convolutions"), ("int8", "--quantize-attention")]
+)
+def test_it_measures_every_form(tmp_path: Path, precision: str, option: str) -> None:
     path = tmp_path / "reports.json"
-    words = ["--models", "biformer_nano", "--precisions", "fp16", "--batches", "1:2:4", "--json", str(path)]
+    words = ["--models", "biformer_nano", "--precisions", precision, "--batches", "1:2:4", "--json", str(path)]
     printed = subprocess.run(
         [sys.executable, ROOT / "scripts" / "bench_activation_memory", *words],
         cwd=ROOT,
@@ -23,11 +28,16 @@ def test_it_measures_every_form(tmp_path: Path) -> None:
     assert printed.returncode == 0, printed.stderr
     (row,) = json.loads(path.read_text())
     reports = row["reports"]
-    assert list(reports) == ["exported", "body", "plugin", "lepe", "convolutions", "both"]
+    forms = ["exported graph", "op's body", "plugin", "`--fuse-lepe`", f"`{option}`", "both"]
+    assert list(reports) == forms
     assert [report["plugin"]["in_network"] for report in reports.values()] == [0, 0, 4, 4, 4, 4]
     assert [report["op_nodes"] for report in reports.values()] == [0, 4, 4, 4, 4, 4]
-    size = {what: report["activation_bytes"] for what, report in reports.items()}
-    assert size["both"] <= size["plugin"] <= size["body"]
-    line = next(line for line in printed.stdout.splitlines() if line.startswith("| biformer_nano | FP16 | 1:2:4 |"))
-    assert f"| {size['exported'] / 1e6:.2f} |" in line
-    assert f"{size['both'] / 1e6:.2f} ({size['both'] / size['exported']:.2f}x, " in line
+    exported, body, plugin, *_, both = (reports[form]["activation_bytes"] for form in forms)
+    assert both <= plugin
+    assert both < body
+    head, _, line = printed.stdout.splitlines()[:3]
+    assert head == "| model | type | batch | " + " | ".join(forms) + " |"
+    assert line.startswith(
+        f"| biformer_nano | {precision.upper()} | 1:2:4 | {exported / 1e6:.2f} | {body / 1e6:.2f} | "
+    )
+    assert line.endswith(f"{both / 1e6:.2f} ({both / exported:.2f}x, {both / body:.2f}x) |")
