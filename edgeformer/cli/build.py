@@ -46,7 +46,7 @@ from edgeformer.cli._progress import StageProgress
     "--linears-as-convolutions/--no-linears-as-convolutions",
     default=None,
     help="Write Linears as 1 x 1 convolutions, for less memory at free batch sizes.  "
-    "[default: where TensorRT-RTX builds for those]",
+    "[default: where TensorRT-RTX builds for those, INT8 apart]",
 )
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Limit of TensorRT's workspace, in MiB.")
 @click.option(

@@ -39,6 +39,7 @@ __all__ = [
     "EngineReport",
     "ShapeRange",
     "build_engine",
+    "check_limits",
     "count_op_nodes",
     "write_engine",
 ]
@@ -117,10 +118,7 @@ def build_engine(
     can_build(target, raise_error=True)
     backend = require_backend(target.flavour, target.tensorrt_minimum, target.tensorrt_below)
     library = require_plugin_library(target.sm) if use_plugin and op_nodes else None
-    if workspace_bytes is not None and workspace_bytes <= 0:
-        raise InputError(f"workspace limit {workspace_bytes}: it needs at least one byte; leave it out for no limit")
-    if max_aux_streams is not None and max_aux_streams < 0:
-        raise InputError(f"{max_aux_streams} auxiliary streams: 0 for none, or leave it out to let TensorRT choose")
+    check_limits(workspace_bytes, max_aux_streams)
     if op_nodes and not use_plugin:
         model = with_function(model)
     caching = timing_cache is not None and target.flavour == "tensorrt"
@@ -171,12 +169,26 @@ def build_engine(
             "op_nodes": op_nodes,
             "plugin_version": library.metadata.version if library else None,
             "plugin_embedded": embed_plugin and library is not None,
+            "workspace_bytes": workspace_bytes,
+            "max_aux_streams": max_aux_streams,
             "peak_host_bytes": peak,
             "profile": shapes,
             "warnings": tuple(warnings),
         }
     )
     return EngineBuild(serialized, report)
+
+
+def check_limits(workspace_bytes: int | None, max_aux_streams: int | None) -> None:
+    """Check what TensorRT would be limited to, before hours of work that end in it.
+
+    Raises:
+        InputError: a limit that is none.
+    """
+    if workspace_bytes is not None and workspace_bytes <= 0:
+        raise InputError(f"workspace limit {workspace_bytes}: it needs at least one byte; leave it out for no limit")
+    if max_aux_streams is not None and max_aux_streams < 0:
+        raise InputError(f"{max_aux_streams} auxiliary streams: 0 for none, or leave it out to let TensorRT choose")
 
 
 def write_engine(build: EngineBuild, path: str | os.PathLike[str]) -> None:

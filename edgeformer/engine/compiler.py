@@ -299,8 +299,8 @@ def _explain(headline: str, messages: MessageLog, job: BuildJob | None) -> str:
 
 def _lines(texts: list[str], messages: MessageLog) -> list[str]:
     """Each different line once, without what is ignored: a parser's errors have it in them, too."""
-    lines = dict.fromkeys(line.strip() for text in texts for line in text.splitlines() if line.strip())
-    return [line for line in lines if not (messages.ignores and messages.ignores.search(line))]
+    lines = (line.strip() for text in texts for line in messages.telling_lines(text))
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 def _plugin_words(job: BuildJob | None) -> list[str]:

@@ -108,6 +108,8 @@ class EngineReport(Compiled):
         plugin: plugin layers, and the evidence.
         plugin_version: version of the plugin library; ``None`` if no plugin was taken.
         plugin_embedded: the plugin library is in the engine, and need not be loaded before it.
+        workspace_bytes: limit of the workspace it was built with; ``None`` for none.
+        max_aux_streams: limit of auxiliary streams, likewise.
         activation_bytes: device memory for activations, as the builder's log gives it; ``None`` if it gave none.
         weight_bytes: device memory for weights, in the same way.
         build_seconds: wall-clock time of parsing and building.
@@ -125,5 +127,7 @@ class EngineReport(Compiled):
     op_nodes: int
     plugin_version: str | None
     plugin_embedded: bool = False
+    workspace_bytes: int | None = None
+    max_aux_streams: int | None = None
     peak_host_bytes: int
     profile: dict[str, ShapeRange]

@@ -2,9 +2,12 @@
 
 A quantized layer has a scale for each output channel of its weight. TensorRT-RTX 1.7 keeps those out of its INT8
 kernels: a convolution comes out in FP32 instead of FP16, and a product at a free batch size is written twice on its way
-through scale, bias and quantization. With one scale it does neither; a factor for each channel joins the bias and
-whatever is behind it in one kernel. `docs/activation_memory.md` has the figures. TensorRT itself has INT8 kernels with
-a scale for each channel, so graphs for it stay as they are.
+through scale, bias and quantization. With one scale for the whole tensor it does neither; a factor for each channel
+joins the bias and whatever is behind it in one kernel. `docs/activation_memory.md` has the figures. TensorRT itself has
+INT8 kernels with a scale for each channel, so graphs for it stay as they are.
+
+A product in front of its factor can be larger than behind it. Where 16 bits might not hold it, whatever the input, the
+layer keeps its scales.
 
 Nothing is quantized anew: ``x @ (q * s) = (x @ (q * c)) * (s / c)``, with the smallest power of two ``c`` that is not
 below any ``s``. Scales are 8-bit numbers (`qdq.representable_scale`) and stay so, exactly, in FP32, FP16 and BF16.
@@ -13,16 +16,21 @@ below any ``s``. Scales are 8-bit numbers (`qdq.representable_scale`) and stay s
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeformer.graph.graph_index import GraphIndex, UniqueNames, remove_unused, unique_names
+from edgeformer.graph.graph_index import GraphIndex, UniqueNames, attribute, remove_unused, scalar, unique_names
 
 __all__ = ["one_weight_scale"]
 
+# Output-channel axis of the weights.
+_CHANNELS = {"MatMul": 1, "Conv": 0}
+_LARGEST_INPUT = 128  # of INT8, by magnitude
+_LARGEST_PRODUCT = float(np.finfo(np.float16).max)
 # Scales are multiples of 2**-24 (`qdq.representable_scale`). What a power of two up to 1 makes of them FP16 holds.
 _LARGEST = 1.0
 
@@ -30,8 +38,8 @@ _LARGEST = 1.0
 def one_weight_scale(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     """A copy of ``model`` in which quantized Linears and convolutions have one weight scale, and how many changed.
 
-    Changed are MatMul and Conv nodes whose weight comes out of a DequantizeLinear with a scale for each output channel;
-    the bias of a Conv becomes an Add behind the new factor.
+    Changed are MatMul and Conv nodes that multiply INT8 with INT8, the weight with a scale for each output channel and
+    without zero points; the bias of a Conv becomes an Add behind the new factor.
 
     Args:
         model: a graph with Q/DQ pairs, before or after it was typed.
@@ -52,6 +60,23 @@ def one_weight_scale(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     return result, writer.count
 
 
+@dataclass(frozen=True)
+class _Weight:
+    """An INT8 weight with a scale for each output channel.
+
+    Attributes:
+        node: the DequantizeLinear.
+        values: int8.
+        scales: ``[output channels]``.
+        common: the one that takes their place.
+    """
+
+    node: onnx.NodeProto
+    values: npt.NDArray[np.int8]
+    scales: npt.NDArray[np.floating]
+    common: float
+
+
 class _Writer:
     """Writes one node after another, with what stands around it in the new graph."""
 
@@ -67,15 +92,14 @@ class _Writer:
         if weight is None:
             return [node]
         self.count += 1
-        restored, scales = weight
-        common = _common(scales)
         # [channels] along the last axis of a MatMul, along the second of a Conv.
-        shape = [-1] if node.op_type == "MatMul" else [-1] + [1] * (len(self._index.shape(node.input[1]) or ()) - 2)
-        output = node.output[0]
-        scale = self._constant(f"{restored.input[1]}_common", np.asarray(common, scales.dtype))
-        zero = self._constant(f"{restored.input[1]}_common_zero_point", np.asarray(0, np.int8))
-        factor = self._constant(f"{output}_weight_factor", (scales / scales.dtype.type(common)).reshape(shape))
-        dequantize = self._node("DequantizeLinear", [restored.input[0], scale, zero], f"{restored.output[0]}_common")
+        shape = [-1] if node.op_type == "MatMul" else [-1] + [1] * (weight.values.ndim - 2)
+        output, kind = node.output[0], weight.scales.dtype.type
+        values, scales = weight.node.input[:2]
+        scale = self._constant(f"{scales}_common", np.asarray(weight.common, kind))
+        zero = self._constant(f"{scales}_common_zero_point", np.asarray(0, np.int8))
+        factor = self._constant(f"{output}_weight_factor", (weight.scales / kind(weight.common)).reshape(shape))
+        dequantize = self._node("DequantizeLinear", [values, scale, zero], f"{weight.node.output[0]}_common")
         product = onnx.NodeProto()
         product.CopyFrom(node)
         product.input[1] = dequantize.output[0]
@@ -87,20 +111,27 @@ class _Writer:
             written.append(self._node("Add", [scaled, self._bias(bias, shape, output)], output))
         return written
 
-    def _weight(self, node: onnx.NodeProto) -> tuple[onnx.NodeProto, npt.NDArray[np.floating]] | None:
-        """The DequantizeLinear that makes the node's weight, and its scales; None where there is nothing to change."""
-        if node.op_type not in ("MatMul", "Conv"):
+    def _weight(self, node: onnx.NodeProto) -> _Weight | None:
+        """The node's weight; None where there is nothing to change, or no way to."""
+        axis = _CHANNELS.get(node.op_type)
+        if axis is None:
             return None
-        restored = self._index.producer.get(node.input[1])
-        if restored is None or restored.op_type != "DequantizeLinear":
+        activation, restored = (self._index.producer.get(name) for name in node.input[:2])
+        if activation is None or restored is None or {activation.op_type, restored.op_type} != {"DequantizeLinear"}:
             return None
-        scales = self._index.array(restored.input[1])
-        if scales is None or scales.ndim != 1 or self._index.array(restored.input[0]) is None:
+        values, scales, *zeros = (self._index.array(name) for name in restored.input)
+        step = scalar(self._index.array(activation.input[1]))
+        if values is None or scales is None or step is None or scales.ndim != 1:
+            return None
+        if attribute(restored, "axis", 1) != axis or any(zero is None or zero.any() for zero in zeros):
             return None
         # The bias has to be a constant to get the rank of the product.
         if len(node.input) > 2 and node.input[2] and self._index.array(node.input[2]) is None:
             return None
-        return restored, scales
+        common = _common(scales)
+        others = tuple(i for i in range(values.ndim) if i != axis)
+        largest = np.abs(values.astype(np.int64)).sum(axis=others).max() * _LARGEST_INPUT * step * common
+        return _Weight(restored, values, scales, common) if largest <= _LARGEST_PRODUCT else None
 
     def _bias(self, name: str, shape: list[int], output: str) -> str:
         bias = self._index.array(name)

@@ -16,7 +16,7 @@ class MessageLog:
 
     Attributes:
         keeps: which information and verbose messages go to ``notes``; ``None`` for none.
-        ignores: messages that tell nothing, of any severity, to leave out altogether; ``None`` for none.
+        ignores: lines that tell nothing, of any severity, to leave out altogether; ``None`` for none.
         warnings: each different warning once, in order.
         errors: every error, in order.
         notes: what `keeps` asked for, in order.
@@ -30,10 +30,14 @@ class MessageLog:
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def telling_lines(self, text: str) -> list[str]:
+        """The lines of a text without those that are ignored."""
+        return [line for line in text.splitlines() if not (self.ignores and self.ignores.search(line))]
+
     def add(self, severity: str, text: str) -> None:
         """Take one message; ``severity`` is the name of TensorRT's ILogger.Severity."""
-        text = text.strip()
-        if self.ignores is not None and self.ignores.search(text):
+        text = "\n".join(self.telling_lines(text)).strip()
+        if not text:
             return
         if severity in ("ERROR", "INTERNAL_ERROR"):
             self.errors.append(text)

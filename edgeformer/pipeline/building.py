@@ -83,7 +83,7 @@ def build(
         max_drop: points of top-1 accuracy that INT8 may lose; default: the gate's.
         fuse_lepe: fold LePE, the depthwise convolution beside the attention, into the op.
         linears_as_convolutions: write the Linears that stay in floating point as 1 x 1 convolutions; default: where
-            TensorRT-RTX builds for a range of batch sizes, which then takes less memory and fewer kernels.
+            TensorRT-RTX builds for a range of batch sizes, which then takes less memory, and all Linears do.
         use_plugin: put the fused plugin into the engine; otherwise TensorRT builds from the op's ONNX body.
         compare_plugin: build the other one of these two engines as well, and note what both take; default: where
             TensorRT-RTX builds, which takes seconds.
@@ -99,6 +99,7 @@ def build(
         GateMissed: a stage's figure missed its gate; nothing was published.
         EnvironmentFault: this machine lacks something the build needs.
     """
+    from edgeformer.engine.builder import check_limits
     from edgeformer.engine.plugin_library import require_plugin_library
     from edgeformer.engine.targets import can_build, get_target
     from edgeformer.quantization import load_recipe
@@ -119,6 +120,7 @@ def build(
         )
     if embed_plugin and not use_plugin:
         raise InputError("--embed-plugin with --no-plugin: there is no plugin to embed")
+    check_limits(workspace_bytes, max_aux_streams)
     quantization = None
     if precision == "int8":
         quantization = load_recipe(recipe or "default", quantize_attention=quantize_attention)
@@ -149,7 +151,9 @@ def build(
         max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
         fuse_lepe=fuse_lepe,
         linears_as_convolutions=(
-            rtx and profile.min < profile.max if linears_as_convolutions is None else linears_as_convolutions
+            rtx and precision != "int8" and profile.min < profile.max
+            if linears_as_convolutions is None
+            else linears_as_convolutions
         ),
         use_plugin=use_plugin,
         compare_plugin=rtx if compare_plugin is None else compare_plugin,

@@ -127,19 +127,15 @@ def compare_plugin(
     *,
     target: Target,
     batch: BatchProfile,
-    workspace_bytes: int | None = None,
-    max_aux_streams: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> PluginComparison:
     """Build the side that was not built: with the plugin if ``report`` is of an engine without it, or without it.
 
     Args:
         model: the typed graph that the engine was built from.
-        report: that build's report.
+        report: that build's report; the other side is built within the same limits.
         target: its target.
         batch: its batch sizes.
-        workspace_bytes: its limit of the workspace.
-        max_aux_streams: its limit of auxiliary streams.
         on_progress: as `edgeformer.engine.builder.build_engine` takes it.
 
     Raises:
@@ -157,8 +153,8 @@ def compare_plugin(
         target=target,
         batch=batch,
         use_plugin=not has_plugin,
-        workspace_bytes=workspace_bytes,
-        max_aux_streams=max_aux_streams,
+        workspace_bytes=report.workspace_bytes,
+        max_aux_streams=report.max_aux_streams,
         on_progress=on_progress,
     )
     sides = (EngineFigures.of(report), EngineFigures.of(other.report))

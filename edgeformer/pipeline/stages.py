@@ -330,7 +330,7 @@ class BuildJob:
         if not here:
             library = find_device_library(self.target.cpu, self.target.sm) if self.use_plugin else None
             self._add_library(library)
-            self._skip("engine", here.reason, left_to_do=_left_to_do(self.target, library, self.use_plugin))
+            self._skip("engine", here.reason, left_to_do=self._left_to_do(library))
             return
         library = find_plugin_library() if self.use_plugin else None
         beside = None if self.embed_plugin else library
@@ -348,12 +348,37 @@ class BuildJob:
             tensorrt=backend.version,
             plugin=None if library is None else sha256_of_file(library.path),
             embed_plugin=self.embed_plugin,
-            workspace=self.workspace_bytes,
-            aux_streams=self.max_aux_streams,
+            **self._limits,
         )
         self._engine_parity(None if beside is None else beside.path)
         if self.compare_plugin:
             self._comparison()
+
+    def _left_to_do(self, library: PluginLibrary | None) -> list[str]:
+        """What a device target's own machine still has to do."""
+        target = self.target
+        plugin = []
+        if library is not None:
+            plugin = [f"check that the {target.description} has CUDA {library.metadata.cuda}, for {library.path.name}"]
+        elif self.use_plugin:
+            plugin = [
+                f"on the {target.description}, build the plugin library for SM {target.sm} (docs/building.md; one "
+                "cross-compiled before comes with the bundle)"
+            ]
+        loaded = ", the plugin library loaded before parsing" if self.use_plugin else ""
+        limits = "".join(f", {name}={limit}" for name, limit in self._limits.items() if limit is not None)
+        return [
+            *plugin,
+            f"build the engine from {TYPED} with TensorRT {target.tensorrt_minimum} or newer, below "
+            f"{target.tensorrt_below}: a strongly typed network{loaded}{limits}",
+            f"compare the engine's outputs with those recorded in {PARITY}",
+            "measure its latency",
+        ]
+
+    @property
+    def _limits(self) -> dict[str, int | None]:
+        """What TensorRT is limited to, with or without the plugin."""
+        return {"workspace_bytes": self.workspace_bytes, "max_aux_streams": self.max_aux_streams}
 
     def _add_library(self, library: PluginLibrary | None) -> None:
         """Put the plugin library that the engine needs into the bundle."""
@@ -415,6 +440,7 @@ class BuildJob:
                 self._compare_plugin,
                 engine=self._sha256(ENGINE),
                 plugin=None if library is None else sha256_of_file(library.path),
+                **self._limits,
             )
         except EdgeformerError as fault:
             # The engine that was asked for is there, and right: only what is told about it is missing.
@@ -430,8 +456,6 @@ class BuildJob:
             report,
             target=self.target,
             batch=self.batch,
-            workspace_bytes=self.workspace_bytes,
-            max_aux_streams=self.max_aux_streams,
             on_progress=lambda phase, done, total: self.observer.progressed(COMPARISON, phase, done, total),
         )
         return _Judged(note=comparison.summary(), details=comparison.to_dict())
@@ -508,22 +532,3 @@ def _accuracy(parity: StageRecord, precision: Precision) -> dict[str, Any]:
     names = {"exported": "fp32", "fp16": "fp16", "typed": precision}
     stages = {stage["name"]: stage["accuracy"] for stage in parity.details["stages"]}
     return {names[name]: stages[name] for name in names if stages.get(name) is not None}
-
-
-def _left_to_do(target: Target, library: PluginLibrary | None, use_plugin: bool) -> list[str]:
-    plugin = []
-    if library is not None:
-        plugin = [f"check that the {target.description} has CUDA {library.metadata.cuda}, for {library.path.name}"]
-    elif use_plugin:
-        plugin = [
-            f"on the {target.description}, build the plugin library for SM {target.sm} (docs/building.md; one "
-            "cross-compiled before comes with the bundle)"
-        ]
-    loaded = ", the plugin library loaded before parsing" if use_plugin else ""
-    return [
-        *plugin,
-        f"build the engine from {TYPED} with TensorRT {target.tensorrt_minimum} or newer, below "
-        f"{target.tensorrt_below}: a strongly typed network{loaded}",
-        f"compare the engine's outputs with those recorded in {PARITY}",
-        "measure its latency",
-    ]

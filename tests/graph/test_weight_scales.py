@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.engine.builder import BatchProfile, build_engine
 from edgeformer.engine.targets import get_target
@@ -130,6 +130,40 @@ def test_channels_without_weights_and_large_weights() -> None:
     x = np.random.default_rng(0).normal(size=(1, 4, 6)).astype(np.float32)
     assert np.allclose(run(model, x)[0], run(result, x)[0], rtol=1e-6)
     assert np.all(run(to_float_type(result, "float16"), x)[0][..., 0] == 0)
+
+
+@pytest.mark.parametrize(("largest", "changed"), [(8.0, 1), (100.0, 0)])
+def test_a_product_that_16_bits_might_not_hold_keeps_its_scales(largest: float, changed: int) -> None:
+    """Ones beside one large channel: before the factor their product is up to ``largest`` times what it is behind."""
+    b = Builder((1, 4, 256))
+    weight = np.ones((256, 3), np.float32)
+    weight[:, 1] = largest
+    b.op("MatMul", "input", b.const(weight, "weight"), output="y")
+    model = all_quantized(b.model("y"))
+    result, count = one_weight_scale(model)
+    assert count == changed
+    x = np.full((1, 4, 256), 4.0, np.float32)  # as large as the activation's range allows
+    (got,) = run(to_float_type(result, "float16"), x)
+    assert np.allclose(got[..., [0, 2]], 1024, rtol=0.01)
+
+
+def with_weight_input(model: onnx.ModelProto, axis: int, zero: int) -> onnx.ModelProto:
+    """The axis and the zero points of the only weight replaced."""
+    ((layer, scales),) = weight_scales(model)
+    restored = GraphIndex(model).producer[layer.input[1]]
+    del restored.attribute[:]
+    restored.attribute.append(helper.make_attribute("axis", axis))
+    for tensor in model.graph.initializer:
+        if tensor.name == restored.input[2]:
+            tensor.CopyFrom(numpy_helper.from_array(np.full(scales.shape, zero, np.int8), tensor.name))
+    return model
+
+
+@pytest.mark.parametrize(("axis", "zero", "changed"), [(1, 0, 1), (0, 0, 0), (1, 3, 0)])
+def test_other_axes_and_zero_points_are_left_alone(axis: int, zero: int, changed: int) -> None:
+    b = Builder((1, 4, 6))
+    b.op("MatMul", "input", b.normal(6, 6, name="weight"), output="y")
+    assert one_weight_scale(with_weight_input(all_quantized(b.model("y")), axis, zero))[1] == changed
 
 
 def test_a_bias_that_is_computed_stays_where_it_is() -> None:

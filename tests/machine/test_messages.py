@@ -34,6 +34,8 @@ def test_what_is_ignored_is_neither_kept_nor_forwarded() -> None:
     for severity in ("INFO", "WARNING", "ERROR"):
         messages.add(severity, "this is no news")
         messages.add(severity, "this is")
+    messages.add("ERROR", "this is no news\nbut this is\n")
     assert messages.warnings == ["this is"]
-    assert messages.errors == ["this is"]
+    assert messages.errors == ["this is", "but this is"]
+    assert forwarded.pop() == ("ERROR", "but this is")
     assert forwarded == [("INFO", "this is"), ("WARNING", "this is"), ("ERROR", "this is")]

@@ -153,7 +153,7 @@ def test_a_device_target_ends_after_the_typed_graph(
     nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugin_library, "candidate_paths", lambda: ())
-    result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", batch="1:2:4")
+    result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", batch="1:2:4", max_aux_streams=0)
     assert not linears_as_convolutions(result)  # nobody has seen TensorRT itself gain by them
     assert set(result.manifest.files) == {"exported.onnx", "fused.onnx", "typed.onnx", "parity.npz"}
     engine = result.manifest.stage("engine")
@@ -163,7 +163,7 @@ def test_a_device_target_ends_after_the_typed_graph(
     assert "built on the device itself (SM 87, aarch64)" in engine.note
     steps = engine.details["left_to_do"]
     assert "build the plugin library for SM 87" in steps[0]
-    assert any("typed.onnx" in step for step in steps)
+    assert any("typed.onnx" in step and step.endswith(", max_aux_streams=0") for step in steps)
     assert result.manifest.stage("engine-parity") is None
 
 
@@ -200,14 +200,24 @@ def test_the_plugin_library_can_lie_in_the_engine(nano_onnx: Path, tmp_path: Pat
     library = find_plugin_library()
     assert library is not None
     bundle = tmp_path / "bundle"
-    result = build(nano_onnx, output=bundle, target="rtx-30", embed_plugin=True)
+    limits = {"max_aux_streams": 1, "workspace_bytes": 8 << 30}
+    result = build(nano_onnx, output=bundle, target="rtx-30", embed_plugin=True, **limits)
     assert library.path.read_bytes() in (bundle / "model.engine").read_bytes()
     assert not [name for name in result.manifest.files if name.startswith("lib")]
     engine = result.manifest.stage("engine")
     assert engine is not None
     assert engine.details["plugin_embedded"] is True
+    assert (engine.details["max_aux_streams"], engine.details["workspace_bytes"]) == (1, 8 << 30)
     with pytest.raises(InputError, match="--embed-plugin with --no-plugin"):
         build(nano_onnx, output=bundle, target="rtx-30", use_plugin=False, embed_plugin=True)
+
+
+def test_limits_are_checked_before_anything_is_done(nano_onnx: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    for limits, message in (({"max_aux_streams": -1}, "-1 auxiliary streams"), ({"workspace_bytes": 0}, "limit 0")):
+        with pytest.raises(InputError, match=message):
+            build(nano_onnx, output=tmp_path / "bundle", target="rtx-30", observer=recorder, **limits)  # type: ignore[arg-type]
+    assert recorder.ran == []
 
 
 def test_lepe_is_fused_where_it_is_asked_for(nano_onnx: Path, tmp_path: Path) -> None:
@@ -229,9 +239,15 @@ def test_lepe_is_fused_where_it_is_asked_for(nano_onnx: Path, tmp_path: Path) ->
 
 
 def linears_as_convolutions(result: BuildResult) -> bool:
+    """Whether the 20 Linears of feature maps are convolutions in the typed graph, and the stage says so."""
+    typed = load_model(result.path / "typed.onnx")
+    shapes = {tensor.name: list(tensor.dims) for tensor in typed.graph.initializer}
+    pointwise = [n for n in typed.graph.node if n.op_type == "Conv" and shapes[n.input[1]][2:] == [1, 1]]
+    assert len(pointwise) in (0, 20)
     types = result.manifest.stage("types")
     assert types is not None
-    return "20 Linears as 1 x 1 convolutions" in (types.note or "")
+    assert ("20 Linears as 1 x 1 convolutions" in (types.note or "")) == bool(pointwise)
+    return bool(pointwise)
 
 
 def test_linears_become_convolutions_at_free_batch_sizes(

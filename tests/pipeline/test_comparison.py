@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeformer.bundle import Manifest, read_manifest
-from edgeformer.engine.builder import BuildFailed
+from edgeformer.engine import builder
+from edgeformer.engine.builder import BuildFailed, EngineBuild
 from edgeformer.errors import InputError
 from edgeformer.pipeline import BuildResult, build, stages
 from edgeformer.pipeline.comparison import (
@@ -65,12 +67,26 @@ def test_a_build_records_both_sides(fp16_bundle: BuildResult) -> None:
     assert stage.note == both.summary()
 
 
-def test_a_build_can_leave_it_out_and_inspect_make_it_up(nano_onnx: Path, tmp_path: Path) -> None:
+def test_a_build_can_leave_it_out_and_inspect_make_it_up(
+    nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = tmp_path / "bundle"
-    result = build(nano_onnx, output=bundle, target="rtx-30", use_plugin=False, compare_plugin=False)
+    result = build(nano_onnx, output=bundle, target="rtx-30", use_plugin=False, compare_plugin=False, max_aux_streams=0)
     assert result.manifest.stage(COMPARISON) is None
     before = read_manifest(bundle)
-    both = compare_bundle(bundle, before)
+    asked = []
+
+    build_engine = builder.build_engine
+
+    def watched(*arguments: Any, **options: Any) -> EngineBuild:
+        asked.append(options)
+        return build_engine(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "build_engine", watched)
+        both = compare_bundle(bundle, before)
+    # Within the limits of the engine that is there.
+    assert [(options["max_aux_streams"], options["workspace_bytes"]) for options in asked] == [(0, None)]
     engine = result.manifest.stage("engine")
     assert engine is not None
     # This engine is the one without: the plugin is in the other.
