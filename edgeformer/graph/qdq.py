@@ -52,7 +52,6 @@ _MINIMUM_OPSET = 20
 QMAX = 127
 _SIGNIFICANT_BITS = 8  # BF16's
 _SMALLEST_STEP = 2.0**-24  # FP16's smallest subnormal: every scale is a multiple of it
-_SCALES = ("q_scale", "k_scale", "v_scale")  # the op's attributes
 
 
 @dataclass(frozen=True)
@@ -301,7 +300,7 @@ def with_float_attention(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     made = {name: node for node in result.graph.node for name in node.output}
-    added = {"output_type", *_SCALES}
+    added = {"output_type", *bra.QUANTIZATION_SCALES}
     for node in result.graph.node:
         if bra.is_op(node) and bra.Attributes.from_node(node).quantized:
             node.input[0] = made[node.input[0]].input[0]
@@ -401,7 +400,7 @@ class _Writer:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         copy.input[0] = self._quantized[site.parts]
-        values = dict(zip(_SCALES, site.scales(ranges), strict=True))
+        values = dict(zip(bra.QUANTIZATION_SCALES, site.scales(ranges), strict=True))
         copy.attribute.extend(helper.make_attribute(name, value) for name, value in values.items())
         copy.attribute.append(helper.make_attribute("output_type", TensorProto.FLOAT))
         return made, copy

@@ -47,6 +47,7 @@ __all__ = [
     "MAX_LEPE_KERNEL",
     "OP_TYPE",
     "OP_VERSION",
+    "QUANTIZATION_SCALES",
     "Attributes",
     "function_proto",
     "is_op",
@@ -63,8 +64,9 @@ OP_VERSION = 1
 FUNCTION_OPSET = 18
 # The largest side of LePE's convolution that the kernels take; released models have 5.
 MAX_LEPE_KERNEL = 7
+# Attributes that an INT8 input has and another has not.
+QUANTIZATION_SCALES = ("q_scale", "k_scale", "v_scale")
 
-_SCALES = ("q_scale", "k_scale", "v_scale")
 _OUTPUT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
@@ -116,11 +118,11 @@ class Attributes:
                 faults.append(f"qk_dim={self.qk_dim}; it must be a multiple of num_heads={self.num_heads}")
         if not (np.isfinite(self.scale) and self.scale > 0):
             faults.append(f"scale={self.scale}; it must be positive and finite")
-        steps = [getattr(self, name) for name in _SCALES]
+        steps = [getattr(self, name) for name in QUANTIZATION_SCALES]
         if any(step is not None for step in steps):
             faults += [
-                f"{name}={step}; an INT8 input needs all of {', '.join(_SCALES)}, positive and finite"
-                for name, step in zip(_SCALES, steps, strict=True)
+                f"{name}={step}; an INT8 input needs all of {', '.join(QUANTIZATION_SCALES)}, positive and finite"
+                for name, step in zip(QUANTIZATION_SCALES, steps, strict=True)
                 if step is None or not (np.isfinite(step) and step > 0)
             ]
             if self.output_type not in _OUTPUT_TYPES:
@@ -163,7 +165,7 @@ class Attributes:
             raise InputError(f"node {node.name!r} is {node.domain}::{node.op_type}, not {DOMAIN}::{OP_TYPE}")
         integers = ("num_heads", "regions", "topk", "qk_dim", "output_type", "lepe_kernel", "dim")
         kinds = dict.fromkeys(integers, onnx.AttributeProto.INT)
-        kinds |= dict.fromkeys(("scale", *_SCALES), onnx.AttributeProto.FLOAT)
+        kinds |= dict.fromkeys(("scale", *QUANTIZATION_SCALES), onnx.AttributeProto.FLOAT)
         values: dict[str, Any] = {}
         faults = []
         for attribute in node.attribute:

@@ -119,21 +119,24 @@ def decide(
         for i in sorted(unused)
     ]
     if quantize_attention:
-        attention = [item for item in decisions if item.op_type == bra.OP_TYPE]
-        # One function body serves all of them, so all are INT8 or none is.
-        faults += [
-            f"{item.node!r} is to take INT8, but {item.because}: leave quantize_attention out"
-            for item in attention
-            if not item.quantized
-        ]
-        if not attention:
-            faults.append(
-                f"quantize_attention asks for INT8 attention, and the graph has no {bra.DOMAIN}::{bra.OP_TYPE} node: "
-                "fuse it first (edgeformer fuse), or leave quantize_attention out"
-            )
+        faults += _attention_faults([item for item in decisions if item.op_type == bra.OP_TYPE])
     if faults:
         raise InputError("the recipe does not fit the model: " + "; ".join(faults))
     return tuple(decisions)
+
+
+def _attention_faults(attention: Sequence[Decision]) -> list[str]:
+    """Why the attention cannot be INT8: one function body serves all op nodes, so all of them are or none is."""
+    if not attention:
+        return [
+            f"quantize_attention asks for INT8 attention, and the graph has no {bra.DOMAIN}::{bra.OP_TYPE} node: "
+            "fuse it first (edgeformer fuse), or leave quantize_attention out"
+        ]
+    return [
+        f"{item.node!r} is to take INT8, but {item.because}: leave quantize_attention out"
+        for item in attention
+        if not item.quantized
+    ]
 
 
 def _decision(node: onnx.NodeProto, quantized: bool, because: str, site: LayerSite | None = None) -> Decision:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -148,6 +149,18 @@ def calibrate(
         return calibration
     images = spread_batches(samples, batch_size, max(len(sites), 1))
     switched = SwitchedModel(prepared, sites, seen.ranges, errors, images, attention)
+    return calibration.model_copy(update=_sensitivity(switched, sites, attention, recipe, progress))
+
+
+def _sensitivity(
+    switched: SwitchedModel,
+    sites: Sequence[LayerSite],
+    attention: Sequence[AttentionSite],
+    recipe: Recipe,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The layers that return to float and the SNRs, as fields of a `Calibration`; attention does not return."""
+    assert recipe.min_snr_db is not None
     layers = [site.output for site in sites]
     found = measure(
         switched,
@@ -156,17 +169,17 @@ def calibrate(
         max_float_share=recipe.max_float_share,
         progress=progress,
     )
-    figures = {"snr_db": found.snr_db, "snr_all_int8_db": found.snr_all_int8_db}
-    if attention:
-        attended = [place.output for place in attention]
-        returned = {layer.output for layer in found.returned}
-        kept = [layer for layer in layers if layer not in returned]
-        figures = {
-            "snr_db": snr_db(switched.noise([*kept, *attended])),
-            "snr_all_int8_db": snr_db(switched.noise([*layers, *attended])),
-            "snr_float_attention_db": found.snr_db,
-        }
-    return calibration.model_copy(update={**figures, "returned": found.returned})
+    if not attention:
+        return {"snr_db": found.snr_db, "snr_all_int8_db": found.snr_all_int8_db, "returned": found.returned}
+    attended = [place.output for place in attention]
+    returned = {layer.output for layer in found.returned}
+    kept = [layer for layer in layers if layer not in returned]
+    return {
+        "snr_db": snr_db(switched.noise([*kept, *attended])),
+        "snr_all_int8_db": snr_db(switched.noise([*layers, *attended])),
+        "snr_float_attention_db": found.snr_db,
+        "returned": found.returned,
+    }
 
 
 def _plan(
