@@ -186,7 +186,7 @@ def _phase(name: str, journal: Journal, budget: Budget) -> Iterator[Phase]:
     phase = found[0] if found else Phase(name, "passed", 0.0)
     if not found:
         journal.report.phases.append(phase)
-    start, earlier = budget.spent, phase.seconds
+    start, earlier, journal.since = budget.spent, phase.seconds, time.monotonic()
     print(f"{name} ... ({budget.left:.0f} s left)", flush=True)
     try:
         yield phase
@@ -195,8 +195,9 @@ def _phase(name: str, journal: Journal, budget: Budget) -> Iterator[Phase]:
     except Exception as error:
         phase.fail(f"{type(error).__name__}: {error}")
     finally:
-        phase.seconds = earlier + budget.spent - start
+        phase.seconds, journal.since = earlier + budget.spent - start, time.monotonic()
         journal.keep_report()
+        journal.save()
     journal.ended.add(name)
     journal.save()
     print(f"{name}: {phase.status} {phase.note} ({phase.seconds:.1f} s)", flush=True)

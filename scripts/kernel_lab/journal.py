@@ -43,6 +43,7 @@ class Journal:
         phase: the step that is under way.
         unit: what is under way in it.
         until: when that should have ended, on the monotonic clock.
+        since: up to when the step's seconds are counted, on the monotonic clock.
     """
 
     path: Path | None = None
@@ -57,6 +58,7 @@ class Journal:
     phase: str = "build"
     unit: str = "build"
     until: float = math.inf
+    since: float = field(default_factory=time.monotonic)
 
     def save(self) -> None:
         """Write it in one rename."""
@@ -76,6 +78,8 @@ class Journal:
         if self.report is not None:
             for phase in self.report.phases:
                 if phase.name == self.phase:
+                    now = time.monotonic()
+                    phase.seconds, self.since = phase.seconds + now - self.since, now
                     phase.fail(f"{self.unit}: {reason}" if self.unit != self.phase else reason)
         self.keep_report()
         self.save()

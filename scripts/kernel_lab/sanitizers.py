@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,15 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from kernel_lab.build import ROOT
+from kernel_lab import processes
 
 __all__ = ["TOOLS", "Finding", "find_sanitizer", "run_tools"]
 
 TOOLS = ("memcheck", "racecheck", "synccheck")
 # Not one that Python or torch ends with.
 _FOUND_ERRORS = 86
-# "ERROR SUMMARY: 0 errors" of memcheck and synccheck, "RACECHECK SUMMARY: 0 hazards displayed (...)".
 _DROPPED = "no time for: "
+# "ERROR SUMMARY: 0 errors" of memcheck and synccheck, "RACECHECK SUMMARY: 0 hazards displayed (...)".
 _CLEAN = re.compile(r"SUMMARY: 0 (errors|hazards)")
 _CHECKED = re.compile(r"^[1-9]\d* cases checked", re.MULTILINE)
 
@@ -59,11 +58,7 @@ def run_tools(library: Path, seconds: float, tool: str) -> dict[str, Finding]:
             still runs at the end is stopped, which is a fault.
         tool: compute-sanitizer's path.
     """
-    environment = {
-        **os.environ,
-        "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")]),
-    }
+    environment = {**processes.environment(), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     start = time.monotonic()
     program = [sys.executable, "-m", "kernel_lab.sanitizers", "--library", str(library)]
     # A moment, not a duration: under a sanitizer the import of torch alone takes long.
@@ -83,8 +78,8 @@ def run_tools(library: Path, seconds: float, tool: str) -> dict[str, Finding]:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,
             )
+            files.callback(processes.end, process)  # whatever ends the wait for it
             running[name] = (process, output)
         return {
             name: _verdict(process, output, max(start + seconds - time.monotonic(), 1.0))
@@ -97,10 +92,7 @@ def _verdict(process: subprocess.Popen[bytes], file: IO[str], seconds: float) ->
         process.wait(timeout=seconds)
         finished = True
     except subprocess.TimeoutExpired:
-        # The tool starts the program under test as a child, which would outlive it.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        processes.end(process)
         finished = False
     file.seek(0)
     output = file.read()

@@ -1,11 +1,12 @@
 """A run in a process of its own, watched: what hangs there, or ends the process, costs its own figure and not the rest.
 
-The process that watches never touches the GPU. It ends one that overstays the time which its journal names, writes down
-what was under way, and starts another behind it.
+The process that watches takes no step of the run itself. It ends one that overstays the time which its journal names,
+with all that it has started, writes down what was under way, and starts another behind it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -13,14 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from edgeformer.errors import EnvironmentFault
-from kernel_lab.build import ROOT
+from kernel_lab import processes
 from kernel_lab.flow import Options
 from kernel_lab.journal import BROKEN_DEVICE, RESERVE, Journal, load_journal
-from kernel_lab.records import Report
+from kernel_lab.records import Phase, Report
 
 __all__ = ["supervise"]
 
@@ -45,11 +47,12 @@ def supervise(options: Options, program: Sequence[str] = _PROGRAM) -> tuple[Repo
     Raises:
         EnvironmentFault: building took all the time.
     """
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, _ended_by_exceptions():
         path = Path(temporary) / "journal"
         end = time.monotonic() + options.budget_seconds
         journal = Journal(path=path, options=options, until=end)
         journal.save()
+        unreached = "no time left"
         for number in range(_PROCESSES):
             code = _watch([*program, str(path)], path)
             journal = load_journal(path)
@@ -61,21 +64,31 @@ def supervise(options: Options, program: Sequence[str] = _PROGRAM) -> tuple[Repo
                 raise EnvironmentFault(f"building the kernels {_reason(code)}")
             if code != BROKEN_DEVICE:
                 journal.give_up(_reason(code))
+            if journal.phase == "start":
+                unreached = f"starting a process for it {_reason(code)}"
+            elif number == _PROCESSES - 1:
+                unreached = f"{_PROCESSES} processes had been ended before it"
+            else:
+                unreached = "no time left"
             if end - time.monotonic() < RESERVE or number == _PROCESSES - 1:
                 break
             print(f"going on behind {journal.phase}: {journal.unit}", flush=True)
             journal.phase, journal.unit, journal.until = "start", "start", min(end, time.monotonic() + _START)
             journal.save()
+        assert journal.report is not None
+        assert journal.report_path is not None
+        reached = {phase.name for phase in journal.report.phases}
+        journal.report.phases += [
+            Phase(name, "skipped", 0.0, unreached) for name in options.phases if name not in reached
+        ]
         journal.keep_report()
-    assert journal.report is not None
-    assert journal.report_path is not None
     return journal.report, journal.report_path
 
 
 def _watch(command: list[str], path: Path) -> int | None:
     """Run a process until it ends (its exit code) or overstays (None)."""
-    source = [str(ROOT), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, source))})
+    # A group of its own, to be killed as one. The terminal's Ctrl-C reaches this process only, which then ends it.
+    process = subprocess.Popen(command, env=processes.environment(), start_new_session=True)
     seen, until = -1, math.inf
     try:
         while True:
@@ -88,12 +101,31 @@ def _watch(command: list[str], path: Path) -> int | None:
             if time.monotonic() > until:
                 return None
     finally:
-        if process.poll() is None:
-            process.kill()
-            try:
-                process.wait(timeout=10.0)
-            except subprocess.TimeoutExpired:  # in the driver, where no signal reaches it
-                print("a process that was stopped does not end", file=sys.stderr, flush=True)
+        # Also where it has ended: what it started may go on.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            process.wait(timeout=10.0)
+        except subprocess.TimeoutExpired:  # in the driver, where no signal reaches it
+            print("a process that was stopped does not end", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _ended_by_exceptions() -> Iterator[None]:
+    """The signals that ``timeout`` and a closed terminal send end the run as Ctrl-C does, with what it has started."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler == signal.SIG_DFL:  # nohup has them ignored
+            signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _reason(code: int | None) -> str:

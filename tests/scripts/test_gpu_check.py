@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,6 +217,7 @@ def test_a_run_goes_on_behind_what_hangs_or_dies(
     assert phases["goals"].note.endswith("did not end in time, and was stopped")
     assert {(timing.input_type, timing.graph) for timing in report.timings} == {("float16", True), ("float16", False)}
     assert phases["concurrency"].note == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert phases["goals"].seconds > 3.0  # with what was stopped
     output = capfd.readouterr().out
     assert output.count("going on behind") == 3
     assert "going on behind correctness: t=1, all of 16" in output
@@ -227,6 +231,127 @@ def test_a_process_that_dies_without_a_report_is_not_started_again(tmp_path: Pat
     short = options(tmp_path, emulated_kernels, budget_seconds=1.0)
     with pytest.raises(EnvironmentFault, match="building the kernels did not end in time"):
         supervisor.supervise(short, (sys.executable, "-c", "import time; time.sleep(60)"))
+
+
+# Has a child with a child, says so, and hangs; stands for a step that waits for a tool, which waits for its program.
+PARENT = """
+import subprocess, sys, time
+from pathlib import Path
+child = subprocess.Popen(["/bin/sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+Path(sys.argv[-1]).with_name("family.part").write_text(f"{child.pid} {child.stdout.readline()}")
+Path(sys.argv[-1]).with_name("family.part").rename(FAMILY)
+ENDING
+"""
+
+
+def parent(folder: Path, ending: str = "time.sleep(600)") -> tuple[list[str], Path]:
+    program, family = folder / "parent.py", folder / "family"
+    program.write_text(PARENT.replace("FAMILY", repr(str(family))).replace("ENDING", ending))
+    return [sys.executable, str(program)], family
+
+
+def gone(family: Path) -> bool:
+    """Whether all of them have ended, or do so within seconds; an ended one may wait to be reaped."""
+    pids = [int(word) for word in family.read_text().split()]
+    assert len(pids) == 2
+    for _ in range(100):
+        states = [Path(f"/proc/{pid}/stat") for pid in pids]
+        if not [state for state in states if state.exists() and ") Z " not in state.read_text()]:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def ends_with(ending: str, tmp_path: Path, library: Path, seconds: float) -> bool:
+    command, family = parent(tmp_path, ending)
+    try:
+        supervisor.supervise(options(tmp_path, library, budget_seconds=seconds), command)
+    except EnvironmentFault:
+        pass
+    return gone(family)
+
+
+@pytest.mark.parametrize(
+    ("ending", "seconds"),
+    [("time.sleep(600)", 3.0), ("import os; os.abort()", 60.0), ("sys.exit(4)", 60.0)],
+    ids=["hangs", "crashes", "ends"],
+)
+def test_what_a_process_has_started_ends_with_it(
+    tmp_path: Path, emulated_kernels: Path, ending: str, seconds: float
+) -> None:
+    assert ends_with(ending, tmp_path, emulated_kernels, seconds)
+
+
+WATCHER = """
+import sys
+from pathlib import Path
+from kernel_lab import flow, supervisor
+supervisor.supervise(flow.Options(output=Path(sys.argv[1]), command="test", rehearse=True), sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_all_processes(tmp_path: Path, number: signal.Signals) -> None:
+    command, family = parent(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", WATCHER, str(tmp_path), *command], env=environment, stderr=subprocess.PIPE
+    )
+    for _ in range(600):
+        if family.exists():
+            break
+        time.sleep(0.05)
+    watcher.send_signal(number)
+    watcher.communicate(timeout=30.0)
+    assert watcher.returncode == (-number if number == signal.SIGINT else 128 + number)
+    assert gone(family)
+
+
+# Begins a run as `kernel_lab.flow` does, and hangs in its first step; what is started behind it ends at once.
+NEVER_THERE = """
+import os, sys, time
+from pathlib import Path
+from kernel_lab import correctness, flow, journal
+
+state = journal.load_journal(Path(sys.argv[1]))
+if state.report is not None and MODE == "start":
+    sys.exit(9)
+def check(*_):
+    while MODE == "hang":
+        time.sleep(1.0)
+    os.abort()
+correctness.check = check
+flow._PROBLEM = 600.0
+sys.exit(flow.main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "seconds", "reason"),
+    [
+        ("hang", 25.0, "no time left"),
+        ("start", 60.0, "starting a process for it ended the process with exit code 9"),
+    ],
+)
+def test_steps_that_were_not_reached_are_named(
+    tmp_path: Path, emulated_kernels: Path, mode: str, seconds: float, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_PROCESSES", 3)
+    program = tmp_path / "broken.py"
+    program.write_text(f"MODE = {mode!r}\n{NEVER_THERE}")
+    steps = ("correctness", "goals", "benchmark")
+    chosen = options(tmp_path / "out", emulated_kernels, budget_seconds=seconds, phases=steps)
+    found = supervisor.supervise(chosen, (sys.executable, str(program)))
+    assert isinstance(found, tuple)
+    report, path = found
+    assert load_report(path) == report
+    assert [(phase.name, phase.status) for phase in report.phases] == [
+        ("build", "passed"),
+        ("correctness", "failed"),
+        ("goals", "skipped"),
+        ("benchmark", "skipped"),
+    ]
+    assert report.phases[2].note == report.phases[3].note == reason
 
 
 @without_gpu
