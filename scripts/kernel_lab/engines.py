@@ -1,14 +1,17 @@
 """The op in TensorRT-RTX engines: built, run, compared with float64, timed with the plugin and without it.
 
 A program of its own, because TensorRT ends its process on some failures. Every step is a line on standard output, the
-last one the answer; a failure is a line, too. With ``--sm`` engines are built ahead of time and not run, which needs no
-GPU.
+last one the answer; a failure is a line, too, and the exit code tells what it means. With ``--sm`` engines are built
+ahead of time and not run, which needs no GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +35,21 @@ from kernel_lab.backend import Backend, CudaBackend
 from kernel_lab.benchmark import input_sets
 from kernel_lab.correctness import STEP, TYPES, Precision
 from kernel_lab.shapes import TABLE, Shape
+from kernel_lab.tensorrt_rtx import DROPPED, PLAIN_ENGINE_RUNS, REFUSED, WRONG
 
-__all__ = ["CASES", "Builder", "Case", "Outcome", "answer", "attempt", "build", "line_of", "main", "op_model"]
+__all__ = [
+    "CASES",
+    "Builder",
+    "Case",
+    "Outcome",
+    "answer",
+    "attempt",
+    "build",
+    "exit_code",
+    "line_of",
+    "main",
+    "op_model",
+]
 
 Kind = Literal["body", "plugin"]
 _SECONDS = 0.1
@@ -78,6 +94,8 @@ class Outcome:
         case: its op node.
         kind: whether the plugin or the op's body is in it.
         fault: why it was not built or does not run, or what is wrong; empty if nothing is.
+        wrong: whether it was there, and its output is wrong or its run failed; not where it was refused or does not
+            fit into memory.
         activation_bytes: device memory for activations; None where it was not loaded.
         relative_error: ``|out - reference| / |reference|``; None where it did not run.
         median_us: of a run, microseconds; None where it was not timed.
@@ -87,6 +105,7 @@ class Outcome:
     case: Case
     kind: Kind
     fault: str = ""
+    wrong: bool = False
     activation_bytes: int | None = None
     relative_error: float | None = None
     median_us: float | None = None
@@ -144,7 +163,7 @@ class Builder:
         builder = trt.Builder(self.logger)
         if kind == "plugin":
             self.load_plugin(builder.get_plugin_registry())
-        # What looking for a plugin that is not loaded yet logs is no error of this build.
+        # What an engine before this one left is no error of this build.
         self.messages.errors.clear()
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, self.logger)
@@ -246,25 +265,33 @@ def attempt(case: Case, kind: Kind, make: Callable[[], Engine], backend: Backend
     outcome = Outcome(case, kind)
     try:
         engine = make()
+    except Exception as error:  # whatever it is, the other engines are tried
+        return dataclasses.replace(outcome, fault=_words(error), wrong=not _is_refusal(error))
+    try:
         outcome = dataclasses.replace(outcome, activation_bytes=engine.activation_bytes)
         inputs = input_sets(case.shape, case.batch, case.precision, backend)
         outputs = [x.new_full((*x.shape[:3], case.shape.dim), float("nan"), dtype=torch.float16) for x in inputs]
         with _stream_of_its_own(backend):
             engine.run(qkv=inputs[0], out=outputs[0])
             backend.synchronize()
-            error = error_of(outputs[0], _expected(case, inputs[0]))
-            outcome = dataclasses.replace(outcome, relative_error=error)
+            relative = error_of(outputs[0], _expected(case, inputs[0]))
+            outcome = dataclasses.replace(outcome, relative_error=relative)
             limit = _TOLERANCES[kind]
-            if not error <= limit:
+            if not relative <= limit:
                 return dataclasses.replace(
-                    outcome, fault=f"relative error {error:.1e}; at most {limit:.0e} is rounding"
+                    outcome, fault=f"relative error {relative:.1e}; at most {limit:.0e} is rounding", wrong=True
                 )
             if case.timed:
                 calls = [partial(engine.run, qkv=x, out=y) for x, y in zip(inputs, outputs, strict=True)]
                 return _timed(outcome, calls, backend)
-    except Exception as error:  # whatever it is, the other engines are tried
-        return dataclasses.replace(outcome, fault=_words(error))
+    except Exception as error:
+        too_large = isinstance(error, torch.OutOfMemoryError)
+        return dataclasses.replace(outcome, fault=_words(error), wrong=not too_large)
     return outcome
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, (EdgeformerError, torch.OutOfMemoryError))
 
 
 def _timed(outcome: Outcome, calls: Sequence[Callable[[], None]], backend: Backend) -> Outcome:
@@ -323,6 +350,13 @@ def answer(outcomes: Sequence[Outcome]) -> str:
     return "; ".join(parts)
 
 
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """What the engines mean for the whole."""
+    if any(outcome.wrong for outcome in outcomes):
+        return WRONG
+    return REFUSED if outcomes and all(outcome.fault for outcome in outcomes) else 0
+
+
 def _ratios(outcomes: Sequence[Outcome]) -> Iterator[float]:
     """How many times as fast the plugin is, where both were timed in the same way."""
     timed = {(one.case, one.kind): one for one in outcomes if one.median_us is not None}
@@ -353,31 +387,34 @@ def _kinds(builder: Builder) -> tuple[Kind, ...]:
     return ("body",) if builder.library is None else ("body", "plugin")
 
 
-def main() -> None:
+def main() -> int:
     """Build and run engines of every case."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--library", type=Path, help="the plugin library")
     parser.add_argument("--sm", type=int, help="build ahead of time for this compute capability times ten; run nothing")
+    parser.add_argument(
+        "--until", type=float, default=math.inf, help="moment of the monotonic clock; no engine is begun after it"
+    )
     arguments = parser.parse_args()
     try:
         trt = import_backend(require_backend("tensorrt_rtx"))
     except EdgeformerError as error:
         _say(str(error))
-        return
+        return REFUSED
     _say(f"TensorRT-RTX {trt.__version__} imported")
     builder = Builder(trt, arguments.library, arguments.sm)
     if arguments.sm is not None:
         outcomes = list(build(builder))
         built = sum(not outcome.fault for outcome in outcomes)
         _say(f"{built} of {len(outcomes)} engines built for SM {arguments.sm}; none was run")
-        return
+        return 0
     try:
         runtime = trt.Runtime(builder.logger)
         backend = _run_plain(builder, runtime)
     except Exception as error:
         _say(f"no engine runs on this GPU: {_words(error)}")
-        return
-    _say("a plain engine runs on this GPU and is right")
+        return REFUSED
+    _say(PLAIN_ENGINE_RUNS)
     try:
         builder.load_plugin(runtime.get_plugin_registry())
     except EdgeformerError as error:
@@ -386,6 +423,9 @@ def main() -> None:
     outcomes = []
     for case in CASES:
         for kind in _kinds(builder):
+            if time.monotonic() > arguments.until:
+                _say(f"{DROPPED}{case.name}, {kind}")
+                continue
 
             def make(case: Case = case, kind: Kind = kind) -> Runner:
                 return Runner(builder, runtime, builder.parsed(op_model(case), kind))
@@ -393,7 +433,8 @@ def main() -> None:
             outcomes.append(attempt(case, kind, make, backend))
             _say(line_of(outcomes[-1]))
     _say(answer(outcomes))
+    return exit_code(outcomes)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

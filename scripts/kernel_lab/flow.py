@@ -294,8 +294,14 @@ class _Steps:
             self.where.free()
             seconds = min(_TENSORRT, self.units.budget.left - RESERVE)
             answer = tensorrt_rtx.ask(self.options.wheel_parts, self.plugin, seconds)
-            self.report.tensorrt_rtx = answer
-            phase.say(answer[-1] if answer else "no answer")
+            self.report.tensorrt_rtx = answer.steps
+            phase.dropped += answer.dropped
+            if answer.verdict == "wrong":
+                phase.fail(answer.steps[-1])
+                return
+            if answer.verdict != "right":
+                phase.status = "skipped"
+            phase.say(answer.steps[-1] if answer.steps else "no answer")
 
         self.units.take(phase, phase.name, _TENSORRT + 60.0, ask, reserve=2 * RESERVE)
 

@@ -8,19 +8,52 @@ answer, it is recorded. A machine that has no TensorRT-RTX and cannot fetch it g
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Literal
 
 from edgeformer.errors import InputError
 from edgeformer.machine.backends import find_backend
-from kernel_lab.build import ROOT
+from kernel_lab import processes
 
-__all__ = ["ask", "joined_wheel", "parts_of"]
+__all__ = ["DROPPED", "PLAIN_ENGINE_RUNS", "REFUSED", "WRONG", "Answer", "ask", "joined_wheel", "parts_of"]
+
+# Exit codes of `kernel_lab.engines`; not ones that Python or torch ends with.
+WRONG = 80
+"""An engine ran, and is wrong or failed."""
+REFUSED = 81
+"""No engine of the op ran, because TensorRT-RTX does not serve this machine or refuses them."""
+PLAIN_ENGINE_RUNS = "a plain engine runs on this GPU and is right"
+"""Said once TensorRT-RTX has shown that it serves this GPU: what fails behind it has no such excuse."""
+DROPPED = "no time for: "
+"""Begins the line of an engine that was not tried."""
+Verdict = Literal["not asked", "refused", "wrong", "right"]
+_VERDICTS: dict[int | None, Verdict] = {0: "right", WRONG: "wrong", REFUSED: "refused"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of it.
+
+    Attributes:
+        verdict: "wrong" where an engine of the op ran and is wrong or failed, or where its process died or hung after a
+            plain engine had run; "refused" where no engine of the op could run for TensorRT-RTX's own reasons.
+        steps: lines, the last of them the answer.
+    """
+
+    verdict: Verdict
+    steps: list[str]
+
+    @property
+    def dropped(self) -> list[str]:
+        """Engines that there was no time for."""
+        return [step.removeprefix(DROPPED) for step in self.steps if step.startswith(DROPPED)]
 
 
 def parts_of(packages: Path, count: int) -> list[Path]:
@@ -74,41 +107,52 @@ def joined_wheel(parts: Sequence[Path], folder: Path) -> Path:
     return packages
 
 
-def ask(parts: Sequence[Path], library: Path | None, seconds: float, *words: str) -> list[str]:
-    """The steps that were taken, the last of them the answer.
+def ask(parts: Sequence[Path], library: Path | None, seconds: float, *words: str) -> Answer:
+    """Ask for engines of the op.
 
     Args:
         parts: of a wheel with ``tensorrt_rtx``; none: the installed one.
         library: the plugin library, if it was built with the plugin.
-        seconds: to wait.
+        seconds: to wait. No engine is begun after three quarters of them; what still runs at the end hangs.
         words: more of `kernel_lab.engines`' command line.
     """
+    start, seconds = time.monotonic(), max(seconds, 1.0)
     with tempfile.TemporaryDirectory() as temporary:
-        path = [str(ROOT), str(ROOT / "scripts")]
+        packages: list[Path] = []
         if parts:
-            path.insert(0, str(joined_wheel(parts, Path(temporary))))
+            packages.append(joined_wheel(parts, Path(temporary)))
         elif find_backend("tensorrt_rtx") is None:
-            return ["tensorrt_rtx is not installed and no --tensorrt-rtx-wheel-part was given: not asked"]
-        command = [sys.executable, "-m", "kernel_lab.engines", *words]
+            text = "tensorrt_rtx is not installed and no --tensorrt-rtx-wheel-part was given: not asked"
+            return Answer("not asked", [text])
+        command = [sys.executable, "-m", "kernel_lab.engines", "--until", f"{start + 0.75 * seconds:.1f}", *words]
         if library is not None:
             command += ["--library", str(library)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")])}
         # Files, so that what was said before a process is stopped is not lost.
         with (Path(temporary) / "output").open("w+") as output, (Path(temporary) / "errors").open("w+") as errors:
-            try:
-                code = subprocess.run(
-                    command, stdout=output, stderr=errors, check=False, timeout=max(seconds, 1.0), env=environment
-                ).returncode
-                end = f"the process ended with {code}" if code else ""
-            except subprocess.TimeoutExpired:
-                end = f"stopped after {seconds:.0f} s"
+            code = _run(command, processes.environment(packages), output, errors, seconds)
             output.seek(0)
             errors.seek(0)
             steps = [line.strip() for line in output if line.strip()]
-            if end:
-                tail = " | ".join(line.strip() for line in errors.readlines()[-4:] if line.strip())
-                steps.append(f"{end}{f': {tail}' if tail else ''}")
-    return steps
+            tail = " | ".join(line.strip() for line in errors.readlines()[-4:] if line.strip())
+    verdict = _VERDICTS.get(code)
+    if verdict is None:
+        verdict = "wrong" if PLAIN_ENGINE_RUNS in steps else "refused"
+        end = f"stopped after {seconds:.0f} s" if code is None else f"the process ended with {code}"
+        steps.append(f"{end}{f': {tail}' if tail else ''}")
+    return Answer(verdict, steps)
+
+
+def _run(
+    command: list[str], environment: dict[str, str], output: IO[str], errors: IO[str], seconds: float
+) -> int | None:
+    """The exit code of a process, or None where it was stopped."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment)
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        processes.end(process)
 
 
 def main() -> int:

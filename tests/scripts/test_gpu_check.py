@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -264,10 +265,8 @@ def gone(family: Path) -> bool:
 
 def ends_with(ending: str, tmp_path: Path, library: Path, seconds: float) -> bool:
     command, family = parent(tmp_path, ending)
-    try:
+    with contextlib.suppress(EnvironmentFault):
         supervisor.supervise(options(tmp_path, library, budget_seconds=seconds), command)
-    except EnvironmentFault:
-        pass
     return gone(family)
 
 

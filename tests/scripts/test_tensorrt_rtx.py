@@ -8,9 +8,13 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from kernel_lab import engines, tensorrt_rtx
+from kernel_lab import engines, flow, tensorrt_rtx
 from kernel_lab.backend import RehearsalBackend, Sample
+from kernel_lab.budget import Budget
 from kernel_lab.correctness import STEP, TYPES
+from kernel_lab.journal import Journal, Units
+from kernel_lab.machine import describe_rehearsal
+from kernel_lab.records import Phase, Report
 from kernel_lab.shapes import TINY, Shape
 
 from edgeformer.errors import InputError
@@ -83,7 +87,7 @@ def test_a_right_engine_is_timed(precision: object) -> None:
 def test_a_wrong_engine_is_not_timed(kind: engines.Kind, factor: float, fault: str) -> None:
     one = case()
     outcome = engines.attempt(one, kind, lambda: Engine(one, factor), RehearsalBackend())
-    assert outcome.fault == fault
+    assert (outcome.fault, outcome.wrong) == (fault, bool(fault))
     assert (outcome.median_us is None) == bool(fault)
 
 
@@ -92,7 +96,34 @@ def test_an_engine_that_cannot_be_made_is_recorded() -> None:
         raise engines.EngineFault("the builder refuses the network: no SM 90")
 
     outcome = engines.attempt(case(), "body", make, RehearsalBackend())
+    assert not outcome.wrong
     assert engines.line_of(outcome) == "224 stage 2 batch 2 float16, body: the builder refuses the network: no SM 90"
+
+
+@pytest.mark.parametrize(
+    ("error", "wrong"),
+    [
+        (engines.EngineFault("the engine does not run on this GPU"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (torch.OutOfMemoryError("no room"), False),
+    ],
+)
+def test_an_engine_that_fails_is_wrong_where_it_was_there(error: Exception, wrong: bool) -> None:
+    class Failing(Engine):
+        def run(self, *, qkv: torch.Tensor, out: torch.Tensor) -> None:
+            raise error
+
+    outcome = engines.attempt(case(), "plugin", lambda: Failing(case()), RehearsalBackend())
+    assert outcome.wrong == wrong
+    assert str(error) in outcome.fault
+
+
+def test_exit_codes_tell_wrong_from_refused() -> None:
+    right, refused = engines.Outcome(case(), "body"), engines.Outcome(case(), "plugin", "the builder refuses it")
+    wrong = engines.Outcome(case(), "plugin", "relative error 1.0e-02", wrong=True)
+    assert engines.exit_code([]) == engines.exit_code([right]) == engines.exit_code([right, refused]) == 0
+    assert engines.exit_code([refused, refused]) == tensorrt_rtx.REFUSED
+    assert engines.exit_code([right, refused, wrong]) == tensorrt_rtx.WRONG
 
 
 def test_without_a_graph_an_engine_is_timed_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +163,7 @@ def test_the_answer_counts_and_compares() -> None:
 
 @needs_tensorrt_rtx
 def test_every_engine_is_built_ahead_of_time(plugin_library: Path) -> None:
-    *steps, answer = tensorrt_rtx.ask([], plugin_library, 300.0, "--sm", "89")
+    *steps, answer = tensorrt_rtx.ask([], plugin_library, 300.0, "--sm", "89").steps
     assert answer == "20 of 20 engines built for SM 89; none was run"
     assert "t=77, topk 4 batch 2 int8, plugin: " in "\n".join(steps)
     assert len(steps) == 21
@@ -143,7 +174,7 @@ def test_every_engine_is_built_ahead_of_time(plugin_library: Path) -> None:
 
 @needs_tensorrt_rtx
 def test_an_architecture_that_is_not_served_is_said() -> None:
-    steps = tensorrt_rtx.ask([], None, 300.0, "--sm", "90")
+    steps = tensorrt_rtx.ask([], None, 300.0, "--sm", "90").steps
     assert "this TensorRT-RTX does not build for SM 90" in steps[1]
     assert steps[-1] == "0 of 10 engines built for SM 90; none was run"
 
@@ -151,7 +182,9 @@ def test_an_architecture_that_is_not_served_is_said() -> None:
 @needs_tensorrt_rtx
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_the_answer_is_tensorrt_s(plugin_library: Path) -> None:
-    first, answer = tensorrt_rtx.ask([], plugin_library, 300.0)
+    found = tensorrt_rtx.ask([], plugin_library, 300.0)
+    assert found.verdict == "refused"
+    first, answer = found.steps
     assert first.startswith("TensorRT-RTX 1.")
     assert answer.startswith("no engine runs on this GPU: ")
     assert "cudaError 35" in answer
@@ -171,7 +204,9 @@ def test_packages_travel_in_parts(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     folder = tensorrt_rtx.joined_wheel(parts, tmp_path / "out")
     assert (folder / "tensorrt_rtx" / "__init__.py").read_text() == (source / "tensorrt_rtx/__init__.py").read_text()
-    (answer,) = tensorrt_rtx.ask(parts, None, 60.0)
+    found = tensorrt_rtx.ask(parts, None, 60.0)
+    assert found.verdict == "refused"
+    (answer,) = found.steps
     assert "cannot be imported" in answer
     assert "this is not TensorRT" in answer
     with pytest.raises(InputError, match="joined are no wheel"):
@@ -180,6 +215,14 @@ def test_packages_travel_in_parts(tmp_path: Path) -> None:
         tensorrt_rtx.joined_wheel([tmp_path / "gone"], tmp_path / "out")
     with pytest.raises(InputError, match="holds no package tensorrt_rtx"):
         tensorrt_rtx.parts_of(tmp_path / "out", 2)
+
+
+def stand_in(folder: Path, module: str) -> Path:
+    """A wheel whose code comes before everything else that the process imports, which may take as long as it likes."""
+    wheel = folder / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("sitecustomize.py", module)
+    return wheel
 
 
 @pytest.mark.parametrize(
@@ -191,17 +234,60 @@ def test_packages_travel_in_parts(tmp_path: Path) -> None:
     ids=["abort", "hang"],
 )
 def test_what_was_said_before_the_end_is_kept(tmp_path: Path, module: str, seconds: float, last: str) -> None:
-    wheel = tmp_path / "x.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        # Before everything else that the process imports, which may take as long as it likes.
-        archive.writestr("sitecustomize.py", module)
-    assert tensorrt_rtx.ask([wheel], None, seconds) == ["one", last]
+    found = tensorrt_rtx.ask([stand_in(tmp_path, module)], None, seconds)
+    assert found == tensorrt_rtx.Answer("refused", ["one", last])
+
+
+PLAIN = f"import os, time; print({tensorrt_rtx.PLAIN_ENGINE_RUNS!r}, flush=True); "
+
+
+@pytest.mark.parametrize(
+    ("module", "verdict", "status"),
+    [
+        ("print('no engine runs'); os._exit(81)", "refused", "skipped"),
+        ("os.abort()", "wrong", "failed"),
+        ("time.sleep(60)", "wrong", "failed"),
+        ("os._exit(1)", "wrong", "failed"),
+        ("print('relative error', flush=True); os._exit(80)", "wrong", "failed"),
+        ("print('all are right', flush=True); os._exit(0)", "right", "passed"),
+    ],
+    ids=["refused", "died", "hung", "raised", "wrong", "right"],
+)
+def test_what_fails_behind_a_plain_engine_fails_the_run(
+    tmp_path: Path, module: str, verdict: str, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = stand_in(tmp_path, PLAIN + module)
+    monkeypatch.setattr(flow, "_TENSORRT", 3.0)
+    chosen = flow.Options(output=tmp_path, command="test", wheel_parts=(wheel,))
+    report = Report("measurement", "", "", 540.0, describe_rehearsal(tmp_path))
+    units = Units(Journal(), Budget(540.0), RehearsalBackend())
+    phase = Phase("tensorrt-rtx", "passed", 0.0)
+    report.phases.append(phase)
+    flow._Steps(report, RehearsalBackend(), None, None, chosen, units).tensorrt_rtx(phase)  # type: ignore[arg-type]
+    assert phase.status == status
+    assert phase.note == report.tensorrt_rtx[-1]
+    assert report.failed == (verdict == "wrong")
+    assert tensorrt_rtx.ask([wheel], None, 3.0).verdict == verdict
+
+
+def test_what_a_stopped_process_has_started_ends_with_it(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    module = f"import subprocess, time; open({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid)); "
+    assert tensorrt_rtx.ask([stand_in(tmp_path, module + "time.sleep(60)")], None, 2.0).steps == ["stopped after 2 s"]
+    status = Path(f"/proc/{pid.read_text()}/stat")
+    assert not status.exists() or ") Z " in status.read_text()
+
+
+def test_engines_that_there_was_no_time_for_are_dropped() -> None:
+    lines = [tensorrt_rtx.PLAIN_ENGINE_RUNS, f"{tensorrt_rtx.DROPPED}224 stage 1, body", "the answer"]
+    assert tensorrt_rtx.Answer("right", lines).dropped == ["224 stage 1, body"]
 
 
 def test_without_the_package_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (answer,) = tensorrt_rtx.ask([], None, 1.0)
-    assert "not asked" in answer
+    found = tensorrt_rtx.ask([], None, 1.0)
+    assert found.verdict == "not asked"
+    assert "not asked" in found.steps[0]
 
 
 def test_engines_are_judged_as_strictly_as_the_kernels() -> None:
