@@ -9,15 +9,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from onnx import TensorProto
 from torch import Tensor
 
 from edgeformer.ops import cuda
-from edgeformer.ops.bi_level_routing_attention import Attributes
 from edgeformer.ops.library import Library
 from kernel_lab import baselines
 from kernel_lab.backend import Backend
-from kernel_lab.correctness import STEP, TYPES, Precision
+from kernel_lab.correctness import FLOAT16, INT8, Precision
 from kernel_lab.machine import sm_clock_mhz
 from kernel_lab.records import Ceilings, Machine, Timing
 from kernel_lab.shapes import Shape
@@ -27,9 +25,8 @@ __all__ = ["Measurement", "input_sets", "measure_ceilings", "plan_measurements"]
 
 LEPE_KERNEL = 5
 _SECONDS = 0.1  # of timed rounds for one figure
+_LOAD_US = 1.5e6  # longer than nvidia-smi takes to answer
 _MAX_SETS = 192  # of inputs; more only lengthen the graph
-_FLOAT16 = next(precision for precision in TYPES if precision.name == "float16")
-_INT8 = next(precision for precision in TYPES if precision.output == TensorProto.FLOAT16)
 # Baselines compute in FP16 throughout, kernels in FP32 where it matters.
 _BASELINE_TOLERANCE = 2e-2
 _WRONG_TOKENS = 0.02  # whose region FP16 and FP32 route differently
@@ -60,11 +57,7 @@ def measure_ceilings(backend: Backend, machine: Machine) -> Ceilings:
     a, b = (torch.randn(side, side, device=backend.device, dtype=torch.float16) for _ in range(2))
     product = torch.empty_like(a)
     half = backend.time([lambda: torch.mm(a, b, out=product)], graph=False, seconds=_SECONDS)
-    if not rehearsal:
-        for _ in range(1000):  # more than a second of work, queued: the clock is read while it runs
-            torch.mm(a, b, out=product)
-    clock = None if rehearsal else sm_clock_mhz()
-    backend.synchronize()
+    clock = None if rehearsal else _loaded_clock(lambda: torch.mm(a, b, out=product), half.median_us, backend)
     int8_ops: float | None
     try:
         x, y = ((matrix * 16).to(torch.int8) for matrix in (a, b))
@@ -83,6 +76,17 @@ def measure_ceilings(backend: Backend, machine: Machine) -> Ceilings:
     )
 
 
+def _loaded_clock(product: Callable[[], object], us: float, backend: Backend) -> float | None:
+    """The clock while products run, each for so many microseconds; None, and none run, where the driver says none."""
+    if sm_clock_mhz() is None:
+        return None
+    for _ in range(math.ceil(_LOAD_US / us)):  # queued: the clock is read while they run
+        product()
+    clock = sm_clock_mhz()
+    backend.synchronize()
+    return clock
+
+
 def input_sets(shape: Shape, batch: int, precision: Precision, backend: Backend) -> list[Tensor]:
     """Enough inputs that a round over them, with their outputs, is at least twice the second-level cache."""
     one = math.prod(shape.qkv_shape(batch)) * precision.torch_type.itemsize
@@ -91,8 +95,10 @@ def input_sets(shape: Shape, batch: int, precision: Precision, backend: Backend)
     tensors = []
     for _ in range(sets):
         x = torch.randn(shape.qkv_shape(batch), generator=generator, device=backend.device)
-        quantized = precision.torch_type == torch.int8
-        tensors.append((x / STEP).round().clamp(-127, 127).to(torch.int8) if quantized else x.to(precision.torch_type))
+        if precision.step is None:
+            tensors.append(x.to(precision.torch_type))
+        else:
+            tensors.append((x / precision.step).round().clamp(-127, 127).to(precision.torch_type))
     return tensors
 
 
@@ -136,7 +142,7 @@ class _Calls:
         self, shape: Shape, batch: int, precision: Precision, backend: Backend, library: Library, lepe: bool
     ) -> None:
         self.shape, self.batch, self.precision, self.backend, self.library = shape, batch, precision, backend, library
-        self.attributes = _attributes(shape, precision, LEPE_KERNEL if lepe else None)
+        self.attributes = shape.attributes(precision.step, precision.output, LEPE_KERNEL if lepe else None)
         self.inputs = input_sets(shape, batch, precision, backend)
         device, out_type = backend.device, precision.output_type
         self.outputs = [torch.empty((*x.shape[:3], shape.dim), dtype=out_type, device=device) for x in self.inputs]
@@ -198,14 +204,17 @@ def _fused(
     shape: Shape, batch: int, backend: Backend, library: Library, *, plain: bool, machine: Machine
 ) -> Iterator[Measurement]:
     """The library's choice in FP16, INT8 and called from Python; or else its variants, LePE and programmatic launch."""
-    for precision in (_FLOAT16, _INT8):
-        half = precision is _FLOAT16
+    for precision in (FLOAT16, INT8):
+        half = precision is FLOAT16
         forms: list[dict[str, Any]] = []
         if plain:
             forms += [{"graph": True}, {"graph": False}][: 1 + half]
         else:
             plan = cuda.plan(
-                shape.qkv_shape(batch), precision.numpy_type, _attributes(shape, precision), library=library
+                shape.qkv_shape(batch),
+                precision.numpy_type,
+                shape.attributes(precision.step, precision.output),
+                library=library,
             )
             # Torch has no depthwise convolution of INT8 to set beside the fused one.
             forms += [{"graph": True, "lepe": "fused"}, {"graph": True, "lepe": "conv"}][: 1 + half]
@@ -220,11 +229,6 @@ def _fused(
                 return _time_fused(shape, batch, precision, backend, library, form)
 
             yield Measurement(" ".join(words), run, for_goals=plain)
-
-
-def _attributes(shape: Shape, precision: Precision, lepe_kernel: int | None = None) -> Attributes:
-    step = None if precision.output is None else STEP
-    return shape.attributes(step, precision.output, lepe_kernel)
 
 
 def _time_fused(
@@ -311,11 +315,11 @@ def _baseline(
 ) -> Measurement:
     def run() -> Timing:
         baseline = make()
-        inputs = input_sets(shape, batch, _FLOAT16, backend)
+        inputs = input_sets(shape, batch, FLOAT16, backend)
         with torch.no_grad():
             _require_same_function(name, baseline, inputs[0], shape, library)
             calls = [partial(baseline, x) for x in inputs]
-            return _timing(shape, batch, name, _FLOAT16, backend, calls, graph=graph)
+            return _timing(shape, batch, name, FLOAT16, backend, calls, graph=graph)
 
     return Measurement(f"{shape.name} batch {batch} {name} graph={graph}", run, for_goals)
 

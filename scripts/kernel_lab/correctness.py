@@ -22,7 +22,17 @@ from kernel_lab.backend import Backend
 from kernel_lab.records import Case
 from kernel_lab.shapes import Shape
 
-__all__ = ["STEP", "TYPES", "Call", "Precision", "Problem", "awkward_problems", "check", "table_problems"]
+__all__ = [
+    "FLOAT16",
+    "INT8",
+    "TYPES",
+    "Call",
+    "Precision",
+    "Problem",
+    "awkward_problems",
+    "check",
+    "table_problems",
+]
 
 Content = Literal["normal", "ties", "constant values", "large logits", "tiny logits", "nan", "infinity"]
 
@@ -46,6 +56,11 @@ class Precision:
     tolerance: float
 
     @property
+    def step(self) -> float | None:
+        """Quantization step of an INT8 input, else None."""
+        return None if self.output is None else _STEP
+
+    @property
     def output_type(self) -> torch.dtype:
         """Type of the output."""
         if self.output is None:
@@ -53,15 +68,17 @@ class Precision:
         return torch.float32 if self.output == TensorProto.FLOAT else torch.float16
 
 
+FLOAT16 = Precision("float16", torch.float16, np.dtype(np.float16), None, 4e-4)
+INT8 = Precision("int8", torch.int8, np.dtype(np.int8), TensorProto.FLOAT16, 4e-4)
 TYPES = (
-    Precision("float16", torch.float16, np.dtype(np.float16), None, 4e-4),
+    FLOAT16,
     Precision("bfloat16", torch.bfloat16, bfloat16, None, 3.2e-3),
     Precision("float32", torch.float32, np.dtype(np.float32), None, 2e-6),
-    Precision("int8", torch.int8, np.dtype(np.int8), TensorProto.FLOAT16, 4e-4),
+    INT8,
     Precision("int8", torch.int8, np.dtype(np.int8), TensorProto.FLOAT, 4e-4),
 )
-STEP = 1 / 32
-"""Quantization step of INT8 inputs: a normal distribution fits, nearly."""
+# Quantization step of INT8 inputs: a normal distribution fits, nearly.
+_STEP = 1 / 32
 # Single elements may be off by more than the norm: by this many times it, in units of the root mean square.
 _WORST = 24.0
 # Logits of some hundreds lose, in FP32, what their exponent makes of their last place.
@@ -116,7 +133,7 @@ class Problem:
     def attributes(self, precision: Precision, lepe_kernel: int = 0) -> Attributes:
         """Of the op, without LePE or with this side of its convolution. Exact contents have a power of two as scale."""
         scale = {"ties": 0.125, "large logits": 1.0}.get(self.content, self.qk_dim**-0.5)
-        step = None if precision.output is None else STEP
+        step = precision.step
         return Attributes(
             num_heads=self.num_heads,
             regions=self.regions,
@@ -146,7 +163,7 @@ class Problem:
         elif self.content == "tiny logits":
             x[..., : 2 * self.qk_dim] *= 2.0**-12
         if precision.torch_type == torch.int8:
-            step = 1.0 if self.content == "ties" else STEP
+            step = 1.0 if self.content == "ties" else _STEP
             return torch.from_numpy((x / step).round().clip(-127, 127).astype(np.int8)).to(device)
         if self.content == "nan":
             x[0, 0, 0, 3] = np.nan  # a query, and so a mean

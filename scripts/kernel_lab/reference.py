@@ -24,21 +24,21 @@ Array = npt.NDArray[Any]
 # FP32 rounding of a mean over t tokens and a dot product over the channels, relative to the sum of the products'
 # magnitudes: both are summed in trees and in vectors, so a few units in the last place, not their number.
 _FP32_ROUNDING = 2.0**-21
+# Integers up to here are exact in FP32, and so are sums and products of them that stay below.
+_EXACT_INTEGERS = 2.0**24
 
 
-def dequantized(qkv: Tensor, attributes: Attributes) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, each ``[N, P, t, channels]`` in float64."""
+def _parts(qkv: Tensor, attributes: Attributes) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values as they are, each ``[N, P, t, channels]`` in float64."""
     tokens = regions_from_image(qkv.double(), attributes.regions, attributes.regions)
     q, k, v = torch.split(tokens, [attributes.qk_dim] * 2 + [tokens.shape[-1] - 2 * attributes.qk_dim], dim=-1)
-    if attributes.quantized:
-        steps = (attributes.q_scale, attributes.k_scale, attributes.v_scale)
-        q, k, v = (part * (step or 1.0) for part, step in zip((q, k, v), steps, strict=True))
     return q, k, v
 
 
 def attention(qkv: Tensor, attributes: Attributes, indices: Tensor) -> Tensor:
     """``[N, H, W, dim]`` in float64, with the regions given as ``indices`` ``[N, P, topk]``."""
-    q, k, v = dequantized(qkv, attributes)
+    steps = (attributes.q_scale, attributes.k_scale, attributes.v_scale)
+    q, k, v = (part * (step or 1.0) for part, step in zip(_parts(qkv, attributes), steps, strict=True))
     n, p, t, _ = q.shape
     heads = attributes.num_heads
     out = torch.empty_like(v)
@@ -68,16 +68,22 @@ class Routing:
     Args:
         qkv: ``[N, H, W, 2 * qk_dim + dim]``.
         attributes: the op's attributes.
-        exact: whether every sum is exact in FP32, so that the choice must be the reference's even at ties.
+        exact: whether every sum is exact in FP32, so that the choice must be the reference's even at ties. Lists of an
+            INT8 input whose logits stay below 2^24 always are.
     """
 
     def __init__(self, qkv: Tensor, attributes: Attributes, *, exact: bool) -> None:
-        q, k, _ = dequantized(qkv, attributes)
-        logits = (attributes.scale * q.mean(dim=2)) @ k.mean(dim=2).transpose(1, 2)
-        products = q.abs().mean(dim=2) @ k.abs().mean(dim=2).transpose(1, 2)
-        self._logits: Array = logits.cpu().numpy()
-        self._slack: Array = (2 * _FP32_ROUNDING * attributes.scale * products).cpu().numpy()
-        self._exact = exact
+        q, k, _ = _parts(qkv, attributes)
+        # As the op's own reference: without scale, steps and number of tokens, which change no order.
+        q_sums, k_sums = q.sum(dim=2), k.sum(dim=2).transpose(1, 2)
+        self._logits: Array = (q_sums @ k_sums).cpu().numpy()
+        products = q.abs().sum(dim=2) @ k.abs().sum(dim=2).transpose(1, 2)
+        self._slack: Array = (2 * _FP32_ROUNDING * products).cpu().numpy()
+        # What the sum of a logit reaches on its way, in whatever order it is summed, and what rounded sums cost it.
+        self._reach: Array = (q_sums.abs() @ k_sums.abs()).cpu().numpy()
+        self._exact: Array = np.full(self._logits.shape[:2], exact)
+        if attributes.quantized:
+            self._exact |= (self._reach < _EXACT_INTEGERS).all(axis=-1)
         # As the op's own reference orders them: NaN first, then the best, equal ones lowest index first.
         nan = np.isnan(self._logits)
         order = np.lexsort((np.where(nan, 0.0, -self._logits), ~nan), axis=-1)
@@ -91,8 +97,8 @@ class Routing:
             return f"regions are numbered {found.min()} to {found.max()}; there are {regions}", lists, 0
         same = (found == self.expected).all(axis=-1)
         equal = int(same.sum())
-        if self._exact and equal != lists:
-            return f"{lists - equal} of {lists} lists of regions differ where every sum is exact", lists, equal
+        if differ := int((self._exact & ~same).sum()):
+            return f"{differ} of {lists} lists of regions differ where every sum is exact", lists, equal
         wrong = int((self._misplaced(found) & ~same).sum())
         fault = f"{wrong} of {lists} lists of regions are wrong by more than FP32 rounding" if wrong else ""
         return fault, lists, equal
@@ -113,3 +119,18 @@ class Routing:
                 best_left = np.where(left, logits - slack, -np.inf).max(axis=-1)
             wrong |= best_left > (chosen + room).min(axis=-1)
         return wrong
+
+    def settled(self, sum_rounding: float = 0.0) -> Array:
+        """Of which regions no rounding changes the set that they attend to, ``[N, P]``.
+
+        Args:
+            sum_rounding: relative, of a product of sums over tokens beyond FP32's own.
+        """
+        slack = self._slack + sum_rounding * self._reach
+        if self.expected.shape[-1] == self._logits.shape[-1]:
+            return np.ones(self._logits.shape[:2], bool)
+        chosen = np.zeros(self._logits.shape, bool)
+        np.put_along_axis(chosen, self.expected, True, axis=-1)
+        worst = np.where(chosen, self._logits - slack, np.inf).min(axis=-1)
+        settled: Array = worst > np.where(chosen, -np.inf, self._logits + slack).max(axis=-1)
+        return settled

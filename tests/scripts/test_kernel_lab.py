@@ -83,6 +83,31 @@ def test_wrong_routing_is_found() -> None:
     assert "lists of regions differ where every sum is exact" in exact.judge(later)[0]
 
 
+def test_int8_routing_must_be_exact() -> None:
+    qkv = torch.full((1, 4, 4, 96), 127, dtype=torch.int8)
+    qkv[:, 0, 0, 32] -= 1  # the keys of the first region are the least worse ones there can be
+    attributes = Shape("small", 4, 4, 32, 2, 1).attributes(1 / 32, correctness.INT8.output)
+    routing = reference.Routing(qkv, attributes, exact=False)
+    assert routing.expected[0, :, 0].tolist() == [1, 1, 1, 1]
+    assert routing.judge(torch.from_numpy(routing.expected)) == ("", 4, 4)
+    for region in (0, 2):  # 2 is a tie, and behind 1
+        wrong = torch.full((1, 4, 1), region)
+        assert routing.judge(wrong)[0] == "4 of 4 lists of regions differ where every sum is exact"
+
+
+def test_int8_logits_beyond_fp32_s_integers_may_be_rounded() -> None:
+    qkv = torch.full((1, 64, 64, 96), 127, dtype=torch.int8)
+    qkv[:, :32, :32, 32:64] = 126
+    attributes = Shape("large", 64, 64, 32, 2, 1).attributes(1 / 32, correctness.INT8.output)
+    routing = reference.Routing(qkv, attributes, exact=False)
+    assert routing._reach.min() > 2**24
+    tie = torch.full((1, 4, 1), 2)
+    assert routing.expected[0, :, 0].tolist() == [1, 1, 1, 1]
+    assert routing.judge(tie)[0] == ""
+    assert routing.judge(torch.zeros_like(tie))[0] == "4 of 4 lists of regions are wrong by more than FP32 rounding"
+    assert not routing.settled().any()
+
+
 def test_ties_are_ties_and_sums_exact() -> None:
     one = problem("ties, t=16")
     attributes, qkv = one.attributes(correctness.TYPES[0]), one.qkv(correctness.TYPES[0], torch.device("cpu"))
@@ -162,6 +187,17 @@ def test_a_baseline_that_computes_something_else_is_not_timed(emulated_kernels: 
     benchmark._require_same_function("sdpa", baselines.sdpa(shape), qkv, shape, library)
     with pytest.raises(RuntimeError, match=r"flex differs from the fused op in 100\.0 % of the tokens"):
         benchmark._require_same_function("flex", lambda x: 2 * baselines.sdpa(shape)(x), qkv, shape, library)
+
+
+def test_the_clock_is_read_under_a_load_of_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    products: list[int] = []
+    answers = iter([300.0, 1900.0])
+    monkeypatch.setattr(benchmark, "sm_clock_mhz", lambda: next(answers))
+    assert benchmark._loaded_clock(lambda: products.append(1), 70e3, RehearsalBackend()) == 1900.0
+    assert len(products) == 22  # of 70 ms
+    monkeypatch.setattr(benchmark, "sm_clock_mhz", lambda: None)
+    assert benchmark._loaded_clock(lambda: products.append(1), 70e3, RehearsalBackend()) is None
+    assert len(products) == 22
 
 
 # --- Budget, floors, goals ---

@@ -8,10 +8,10 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from kernel_lab import engines, flow, tensorrt_rtx
+from kernel_lab import benchmark, engines, flow, reference, tensorrt_rtx
 from kernel_lab.backend import RehearsalBackend, Sample
 from kernel_lab.budget import Budget
-from kernel_lab.correctness import STEP, TYPES
+from kernel_lab.correctness import FLOAT16, INT8
 from kernel_lab.journal import Journal, Units
 from kernel_lab.machine import describe_rehearsal
 from kernel_lab.records import Phase, Report
@@ -22,11 +22,10 @@ from edgeformer.machine.backends import find_backend
 from edgeformer.ops.bi_level_routing_attention import is_op
 from edgeformer.ops.bi_level_routing_attention import reference as op_reference
 
-HALF, EIGHT = engines._HALF, engines._INT8
 needs_tensorrt_rtx = pytest.mark.skipif(find_backend("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
 
 
-def case(precision: object = HALF, *, timed: bool = True, shape: Shape = TINY[1]) -> engines.Case:
+def case(precision: object = FLOAT16, *, timed: bool = True, shape: Shape = TINY[1]) -> engines.Case:
     return engines.Case(shape, 2, precision, timed)  # type: ignore[arg-type]
 
 
@@ -40,8 +39,7 @@ class Engine:
 
     def run(self, *, qkv: torch.Tensor, out: torch.Tensor) -> None:
         precision = self.wanted.precision
-        step = None if precision.output is None else STEP
-        attributes = self.wanted.shape.attributes(step, precision.output)
+        attributes = self.wanted.shape.attributes(precision.step, precision.output)
         out.copy_(self.factor * torch.from_numpy(op_reference(qkv.numpy(), attributes)))
 
 
@@ -63,7 +61,7 @@ def test_cases_are_small_odd_and_timed_in_both_types() -> None:
     assert small == {(tokens, kind) for tokens in (16, 77) for kind in (torch.float16, torch.int8)}
 
 
-@pytest.mark.parametrize("precision", [HALF, EIGHT], ids=["float16", "int8"])
+@pytest.mark.parametrize("precision", [FLOAT16, INT8], ids=["float16", "int8"])
 def test_a_right_engine_is_timed(precision: object) -> None:
     one = case(precision)
     outcome = engines.attempt(one, "plugin", lambda: Engine(one), RehearsalBackend())
@@ -291,6 +289,27 @@ def test_without_the_package_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_engines_are_judged_as_strictly_as_the_kernels() -> None:
-    for precision in (HALF, EIGHT):
-        assert precision in TYPES
+    for precision in (FLOAT16, INT8):
         assert engines._TOLERANCES["plugin"] == precision.tolerance
+
+
+@pytest.mark.parametrize("one", engines.CASES, ids=lambda one: one.name)
+def test_most_tokens_are_judged(one: engines.Case) -> None:
+    qkv = benchmark.input_sets(one.shape, one.batch, one.precision, RehearsalBackend())[0]
+    routing = reference.Routing(qkv, one.shape.attributes(one.precision.step, one.precision.output), exact=False)
+    assert routing.settled(engines._SUM_ROUNDING["plugin"]).mean() > 0.99
+    assert routing.settled(engines._SUM_ROUNDING["body"]).mean() > 0.5
+
+
+def test_an_engine_that_orders_a_near_tie_differently_is_right() -> None:
+    one = engines.Case(Shape("two regions to choose from", 4, 4, 32, 2, 1), 1, FLOAT16, False)
+    qkv = torch.randn(one.shape.qkv_shape(1), generator=torch.Generator().manual_seed(3)).half()
+    qkv[:, 2:, 2:, 32:64] = qkv[:, :2, :2, 32:64]  # the keys of the last region are those of the first
+    expected, settled = engines._expected(one, "plugin", qkv)
+    unclear = ~settled
+    assert 0.0 < unclear.double().mean() < 1.0
+    out = expected.clone()
+    out[unclear] += 1.0
+    assert engines.error_of(out, expected, settled) == 0.0
+    out[tuple(settled.nonzero()[0])] += 1.0
+    assert engines.error_of(out, expected, settled) > 0.01
