@@ -49,7 +49,7 @@ class Options:
     Attributes:
         output: folder of the JSON file and the plot.
         command: the command line, for the record.
-        phases: the steps to take, of `PHASES`.
+        phases: the steps to take, of `PHASES`, and in that order.
         budget_seconds: for all of it.
         rehearse: on the CPU, with made-up times.
         library: a compiled library; None: build one.
@@ -228,7 +228,7 @@ class _Steps:
 
     def _reserve(self, name: str) -> float:
         """What must be left of the budget for a step to go on."""
-        steps_behind = name in _SPENT and name != self.options.phases[-1]
+        steps_behind = name in _SPENT and name != max(self.options.phases, key=PHASES.index)
         return max((1 - _SPENT[name]) * self.options.budget_seconds, RESERVE) if steps_behind else RESERVE
 
     def correctness(self, phase: Phase) -> None:

@@ -48,7 +48,9 @@ Without `--library` the kernels are compiled there: with TensorRT's plugin if `t
 git as well) was taken along and there is CMake, else with nvcc alone. The steps come in the order of what they tell:
 correctness, ceilings, what goals are set for, CUDA graphs and streams, TensorRT-RTX, compute-sanitizer, all other
 measurements. Each has its share of the time, runs in a process that is watched, and writes what it found: a kernel that
-hangs or ends its process costs its own figure. A second call with `--phase benchmark` takes the rest.
+hangs or ends its process costs its own figure. What there was no time for is named; a second call with
+`--phase ceilings --phase benchmark` measures it, in a report of its own: what goals are set for is measured again, and
+floors need ceilings of the same run.
 
 TensorRT-RTX 1.7 builds for SM 7.5, 8.0, 8.6, 8.9, 12.0 and 12.1; on others it is asked, and the answer recorded. It
 travels in parts where transfers are limited; here for a machine with Python 3.12:

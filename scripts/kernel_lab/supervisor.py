@@ -20,7 +20,7 @@ from types import FrameType
 
 from edgeformer.errors import EnvironmentFault
 from kernel_lab import processes
-from kernel_lab.flow import Options
+from kernel_lab.flow import PHASES, Options
 from kernel_lab.journal import BROKEN_DEVICE, RESERVE, Journal, load_journal
 from kernel_lab.records import Phase, Report
 
@@ -79,7 +79,7 @@ def supervise(options: Options, program: Sequence[str] = _PROGRAM) -> tuple[Repo
         assert journal.report_path is not None
         reached = {phase.name for phase in journal.report.phases}
         journal.report.phases += [
-            Phase(name, "skipped", 0.0, unreached) for name in options.phases if name not in reached
+            Phase(name, "skipped", 0.0, unreached) for name in PHASES if name in options.phases and name not in reached
         ]
         journal.keep_report()
     return journal.report, journal.report_path

@@ -134,6 +134,9 @@ def test_each_step_leaves_time_for_the_ones_behind_it(tmp_path: Path, emulated_k
     assert reserve("goals", *flow.PHASES) == pytest.approx(150.0)
     assert reserve("benchmark", *flow.PHASES) == flow.RESERVE
     assert reserve("goals", "ceilings", "goals") == flow.RESERVE
+    # Typed in another order than they are taken in.
+    assert reserve("correctness", "goals", "correctness") == pytest.approx(325.0)
+    assert reserve("goals", "goals", "correctness") == flow.RESERVE
 
 
 ABSENT = """
@@ -338,7 +341,7 @@ def test_steps_that_were_not_reached_are_named(
     monkeypatch.setattr(supervisor, "_PROCESSES", 3)
     program = tmp_path / "broken.py"
     program.write_text(f"MODE = {mode!r}\n{NEVER_THERE}")
-    steps = ("correctness", "goals", "benchmark")
+    steps = ("benchmark", "correctness", "goals")
     chosen = options(tmp_path / "out", emulated_kernels, budget_seconds=seconds, phases=steps)
     found = supervisor.supervise(chosen, (sys.executable, str(program)))
     assert isinstance(found, tuple)

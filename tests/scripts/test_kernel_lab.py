@@ -238,10 +238,12 @@ def test_a_journal_survives_the_disk(tmp_path: Path) -> None:
     state = Journal(path=tmp_path / "journal", report=report(timings=[timing()]), report_path=tmp_path / "a.json")
     state.phase, state.unit = "goals", "x"
     state.report.phases.append(Phase("goals", "passed", 1.0))  # type: ignore[union-attr]
+    state.since -= 5.0
     state.give_up("hangs")
     assert load_journal(tmp_path / "journal") == state
     (phase,) = load_report(tmp_path / "a.json").phases
     assert (phase.status, phase.note) == ("failed", "x: hangs")
+    assert phase.seconds == pytest.approx(6.0, abs=0.5)
     assert state.done == {"goals: x"}
 
 
