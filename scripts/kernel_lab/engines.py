@@ -289,13 +289,13 @@ def attempt(case: Case, kind: Kind, make: Callable[[], Engine], backend: Backend
                 calls = [partial(engine.run, qkv=x, out=y) for x, y in zip(inputs, outputs, strict=True)]
                 return _timed(outcome, calls, backend)
     except Exception as error:
-        too_large = isinstance(error, torch.OutOfMemoryError)
+        too_large = isinstance(error, torch.cuda.OutOfMemoryError)
         return dataclasses.replace(outcome, fault=_words(error), wrong=not too_large)
     return outcome
 
 
 def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, (EdgeformerError, torch.OutOfMemoryError))
+    return isinstance(error, (EdgeformerError, torch.cuda.OutOfMemoryError))
 
 
 def _timed(outcome: Outcome, calls: Sequence[Callable[[], None]], backend: Backend) -> Outcome:

@@ -52,8 +52,9 @@ hangs or ends its process costs its own figure. What there was no time for is na
 `--phase ceilings --phase benchmark` measures it, in a report of its own: what goals are set for is measured again, and
 floors need ceilings of the same run.
 
-TensorRT-RTX 1.7 builds for SM 7.5, 8.0, 8.6, 8.9, 12.0 and 12.1; on others it is asked, and the answer recorded. It
-travels in parts where transfers are limited; here for a machine with Python 3.12:
+TensorRT-RTX 1.7 builds for SM 7.5, 8.0, 8.6, 8.9, 12.0 and 12.1; on others it is asked, and the answer recorded. Where
+it runs a plain engine, an engine of the op that is wrong, dies or hangs fails the check; one that it refuses does not.
+It travels in parts where transfers are limited; here for a machine with Python 3.12:
 
 ```console
 $ pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \\

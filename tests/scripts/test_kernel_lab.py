@@ -464,6 +464,14 @@ def test_sanitizer_findings(tmp_path: Path, body: str, fault: str) -> None:
     assert all(fault in finding.fault if fault else not finding.fault for finding in findings.values())
 
 
+def test_the_program_of_a_stopped_sanitizer_ends_with_it(tmp_path: Path) -> None:
+    tool = sanitizer(tmp_path, f'sleep 600 & echo $! > "{tmp_path}/$2.pid"; wait')
+    sanitizers.run_tools(tmp_path / "x.so", 2.0, tool)
+    for name in sanitizers.TOOLS:
+        status = Path(f"/proc/{(tmp_path / f'{name}.pid').read_text().strip()}/stat")
+        assert not status.exists() or ") Z " in status.read_text()
+
+
 def test_sanitizer_is_asked_for_our_kernels_without_a_caching_allocator(tmp_path: Path) -> None:
     body = 'echo "no time for: $PYTORCH_NO_CUDA_MEMORY_CACHING $*"; echo "9 cases checked SUMMARY: 0 errors"'
     before = time.monotonic()
