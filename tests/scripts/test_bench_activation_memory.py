@@ -13,9 +13,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("precision", "option"), [("fp16", "--linears-as-convolutions"), ("int8", "--quantize-attention")]
+    ("precision", "beside", "option", "plugins"),
+    [
+        ("fp16", "op's body, `--linears-as-convolutions`", "--linears-as-convolutions", [0, 0, 4, 0, 4, 4, 4]),
+        ("int8", "a weight scale for each channel", "--quantize-attention", [0, 0, 4, 4, 4, 4, 4]),
+    ],
 )
-def test_it_measures_every_form(tmp_path: Path, precision: str, option: str) -> None:
+def test_it_measures_every_form(tmp_path: Path, precision: str, beside: str, option: str, plugins: list[int]) -> None:
     path = tmp_path / "reports.json"
     words = ["--models", "biformer_nano", "--precisions", precision, "--batches", "1:2:4", "--json", str(path)]
     printed = subprocess.run(
@@ -28,10 +32,10 @@ def test_it_measures_every_form(tmp_path: Path, precision: str, option: str) -> 
     assert printed.returncode == 0, printed.stderr
     (row,) = json.loads(path.read_text())
     reports = row["reports"]
-    forms = ["exported graph", "op's body", "plugin", "`--fuse-lepe`", f"`{option}`", "both"]
+    forms = ["exported graph", "op's body", "plugin", beside, "`--fuse-lepe`", f"`{option}`", "both"]
     assert list(reports) == forms
-    assert [report["plugin"]["in_network"] for report in reports.values()] == [0, 0, 4, 4, 4, 4]
-    assert [report["op_nodes"] for report in reports.values()] == [0, 4, 4, 4, 4, 4]
+    assert [report["plugin"]["in_network"] for report in reports.values()] == plugins
+    assert [report["op_nodes"] for report in reports.values()] == [0, 4, 4, 4, 4, 4, 4]
     exported, body, plugin, *_, both = (reports[form]["activation_bytes"] for form in forms)
     assert both <= plugin
     assert both < body
