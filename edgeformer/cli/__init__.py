@@ -17,8 +17,8 @@ from typing import NoReturn
 
 import click
 
-from edgeformer import __version__
 from edgeformer.errors import EdgeformerError, EnvironmentFault, InputError
+from edgeformer.version import __version__
 
 __all__ = ["cli", "main"]
 

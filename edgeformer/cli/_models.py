@@ -30,7 +30,7 @@ def _overrides(_ctx: click.Context, _parameter: click.Parameter, values: tuple[s
 
 
 def model_options(function: F) -> F:
-    """Add MODEL and what belongs to it, named as `edgeformer.sources.model_source` takes them."""
+    """Add MODEL and what belongs to it, named as `edgeformer.pipeline.model_source.model_source` takes them."""
     options = [
         click.argument("model"),
         click.option("--checkpoint", type=existing_file, help="The named model's weights: .pth, .pt or .safetensors."),

@@ -59,8 +59,8 @@ def command(
     from edgeformer.errors import InputError
     from edgeformer.graph.onnx_files import save_model
     from edgeformer.graph.types import to_float_type
+    from edgeformer.pipeline.model_source import OnnxFile, model_source
     from edgeformer.quantization import load_recipe, quantize
-    from edgeformer.sources import OnnxFile, model_source
 
     if data is None:
         raise InputError("INT8 needs calibration images: give --data with a folder of images, an .npy or an .npz file")

@@ -22,12 +22,12 @@ import onnx
 from edgeformer.artifacts import sha256_of_bytes, write_bytes, write_text
 from edgeformer.engine.compiler import BuildFailed
 from edgeformer.engine.job import BuildJob, Compiled, EngineReport
-from edgeformer.engine.plugin_library import require_plugin_library
 from edgeformer.engine.profiles import BatchProfile, ShapeRange, shape_ranges
 from edgeformer.engine.targets import Target, can_build
 from edgeformer.engine.worker import JOB_FILE
 from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, InputError
 from edgeformer.machine.backends import require_backend
+from edgeformer.machine.plugin_library import require_plugin_library
 from edgeformer.ops.bi_level_routing_attention import is_op, with_function
 
 __all__ = [

@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from edgeformer.engine.plugin_library import BUILD_COMMAND, find_plugin_library, missing_plugin_library
 from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.backends import (
     BACKEND_RANGES,
@@ -21,6 +20,7 @@ from edgeformer.machine.backends import (
     missing_backend,
 )
 from edgeformer.machine.devices import GpuSurvey, find_gpus
+from edgeformer.machine.plugin_library import BUILD_COMMAND, find_plugin_library, missing_plugin_library
 
 __all__ = ["Fact", "diagnose"]
 

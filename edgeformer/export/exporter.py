@@ -14,10 +14,11 @@ import onnx
 from onnx import ModelProto
 
 from edgeformer.errors import InputError
-from edgeformer.export.torch_session import INPUT_NAME, TorchSession, channels_of, evaluating, name_outputs, run_model
 from edgeformer.runtime import OnnxSession
+from edgeformer.runtime.torch_session import INPUT_NAME, TorchSession, channels_of, evaluating, name_outputs, run_model
 from edgeformer.verify.compare import compare_models
 from edgeformer.verify.figures import Comparison
+from edgeformer.version import __version__
 
 if TYPE_CHECKING:
     from torch import nn
@@ -177,10 +178,8 @@ def _describe(proto: ModelProto, name: str) -> None:
     """Say who made the file of what, and drop the exporter's notes that differ from machine to machine."""
     import torch
 
-    import edgeformer
-
     proto.producer_name = PRODUCER
-    proto.producer_version = edgeformer.__version__
+    proto.producer_version = __version__
     graph = proto.graph
     graph.name = name
     del graph.metadata_props[:]

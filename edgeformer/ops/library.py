@@ -1,4 +1,4 @@
-"""The plugin library: where it is looked for, and its C interface (``plugins/c_api.h``), which needs no TensorRT."""
+"""The plugin library: where it is looked for, and its C interface (``c_api.h``), which needs no TensorRT."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from edgeformer.bundle import Manifest, staging
 from edgeformer.data import Preprocessing, Samples, open_samples
 from edgeformer.errors import InputError
+from edgeformer.pipeline.model_source import OnnxFile, Source, model_source
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.stages import PRECISIONS, BuildJob, Observer, Precision
-from edgeformer.sources import OnnxFile, Source, model_source
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
@@ -100,8 +100,8 @@ def build(
         EnvironmentFault: this machine lacks something the build needs.
     """
     from edgeformer.engine.builder import check_limits
-    from edgeformer.engine.plugin_library import require_plugin_library
     from edgeformer.engine.targets import can_build, get_target
+    from edgeformer.machine.plugin_library import require_plugin_library
     from edgeformer.quantization import load_recipe
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeformer.data import Preprocessing
 from edgeformer.errors import GateMissed, InputError
-from edgeformer.sources import PREPROCESSING_PROPERTY, NamedModel, model_source
+from edgeformer.pipeline.model_source import PREPROCESSING_PROPERTY, NamedModel, model_source
 
 if TYPE_CHECKING:
     import onnx

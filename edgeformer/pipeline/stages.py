@@ -19,23 +19,23 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from edgeformer import __version__
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
 from edgeformer.bundle import Manifest, ModelRecord, StageRecord, Staging, TargetRecord, TensorRecord, stage_key
 from edgeformer.data import Samples
+from edgeformer.engine.comparison import COMPARISON, compare_plugin
 from edgeformer.errors import EdgeformerError, GateMissed
-from edgeformer.pipeline.comparison import COMPARISON, compare_plugin
 from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
 from edgeformer.pipeline.exporting import describe_preprocessing, export_source
+from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source
 from edgeformer.pipeline.parity_inputs import ParityInputs
-from edgeformer.sources import NamedModel, OnnxFile, Source
+from edgeformer.version import __version__
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgeformer.engine.plugin_library import PluginLibrary
     from edgeformer.engine.profiles import BatchProfile
     from edgeformer.engine.targets import Target
+    from edgeformer.machine.plugin_library import PluginLibrary
     from edgeformer.quantization import Recipe
 
 __all__ = [
@@ -322,9 +322,9 @@ class BuildJob:
             np.savez_compressed(file, **arrays)
 
     def _engine(self) -> None:
-        from edgeformer.engine.plugin_library import find_device_library, find_plugin_library
         from edgeformer.engine.targets import can_build
         from edgeformer.machine.backends import find_backend
+        from edgeformer.machine.plugin_library import find_device_library, find_plugin_library
 
         here = can_build(self.target)
         if not here:
@@ -430,7 +430,7 @@ class BuildJob:
 
     def _comparison(self) -> None:
         """Build the engine without the plugin, too (or with it, where this one is without), and note what it takes."""
-        from edgeformer.engine.plugin_library import find_plugin_library
+        from edgeformer.machine.plugin_library import find_plugin_library
 
         library = find_plugin_library()
         try:

@@ -16,9 +16,9 @@ from edgeformer.bundle import Manifest, open_bundle
 from edgeformer.data import Preprocessing, open_samples
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
+from edgeformer.pipeline.model_source import NamedModel
 from edgeformer.pipeline.parity_inputs import BATCH
 from edgeformer.pipeline.stages import ENGINE, EXPORTED, FUSED, PARITY, TYPED
-from edgeformer.sources import NamedModel
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
@@ -50,7 +50,7 @@ def verify_bundle(
     Raises:
         InputError: no bundle, a damaged one, another checkpoint than the bundle was made from, or unusable data.
     """
-    from edgeformer.engine.plugin_library import LIBRARY_NAME
+    from edgeformer.machine.plugin_library import LIBRARY_NAME
     from edgeformer.verify import Stage, verify_stages
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
 

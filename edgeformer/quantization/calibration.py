@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 import onnx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgeformer import __version__
 from edgeformer.artifacts import sha256_of_bytes, write_text
 from edgeformer.errors import InputError
 from edgeformer.quantization.recipe import ObserverSettings, Recipe
 from edgeformer.quantization.streaming import SamplesLike
+from edgeformer.version import __version__
 
 __all__ = [
     "Calibration",

@@ -17,7 +17,7 @@ import onnx
 
 from edgeformer.graph.qdq import AttentionSite, LayerSite
 from edgeformer.quantization.calibration import ReturnedLayer
-from edgeformer.quantization.imitation import with_switches
+from edgeformer.quantization.fake_quantization import with_switches
 from edgeformer.quantization.streaming import Progress, SamplesLike, TensorStream
 
 __all__ = ["Sensitivity", "SwitchedModel", "measure", "snr_db", "spread_batches"]

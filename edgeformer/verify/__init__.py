@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from edgeformer.verify.accuracy import Accuracy, top1_accuracy
 from edgeformer.verify.compare import compare_models
 from edgeformer.verify.figures import Comparison, worst
+from edgeformer.verify.forms import ENGINE_NOT_RUN, Stage, verify_stages
 from edgeformer.verify.gates import DEFAULT_MAX_DROP, GATES, Gate, Verdict, check
+from edgeformer.verify.metrics.classification import Accuracy, top1_accuracy
 from edgeformer.verify.results import StageReport, VerifyReport, require
 from edgeformer.verify.routing import RoutingAgreement, compare_routing, expose_routing
-from edgeformer.verify.stages import ENGINE_NOT_RUN, Stage, verify_stages
 
 __all__ = [
     "DEFAULT_MAX_DROP",

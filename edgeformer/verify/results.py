@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeformer.errors import GateMissed
-from edgeformer.verify.accuracy import Accuracy
 from edgeformer.verify.figures import Comparison
 from edgeformer.verify.gates import Verdict
+from edgeformer.verify.metrics.classification import Accuracy
 from edgeformer.verify.routing import RoutingAgreement
 
 __all__ = ["StageReport", "VerifyReport", "require"]

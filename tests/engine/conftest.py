@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeformer.engine.plugin_library import PluginLibrary, find_plugin_library
 from edgeformer.engine.targets import Target, get_target
+from edgeformer.machine.plugin_library import PluginLibrary, find_plugin_library
 from edgeformer.ops.bi_level_routing_attention import Attributes, with_function
 
 # Small enough to build in a fraction of a second: two regions a side, one head.

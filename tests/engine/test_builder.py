@@ -27,9 +27,9 @@ from edgeformer.engine.builder import (
     count_op_nodes,
     write_engine,
 )
-from edgeformer.engine.plugin_library import ENVIRONMENT_VARIABLE, PluginLibrary
 from edgeformer.engine.targets import Target, get_target
 from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.machine.plugin_library import ENVIRONMENT_VARIABLE, PluginLibrary
 from edgeformer.ops.bi_level_routing_attention import without_function
 from tests.graph.precision_graphs import Builder
 

@@ -8,11 +8,10 @@ import pytest
 
 from edgeformer.engine import diagnosis
 from edgeformer.engine.diagnosis import Fact, diagnose
-from edgeformer.engine.plugin_library import ENVIRONMENT_VARIABLE
 from edgeformer.machine.backends import Backend, Flavour
 from edgeformer.machine.devices import Gpu, GpuSurvey
-
-from .test_plugin_library import METADATA, put
+from edgeformer.machine.plugin_library import ENVIRONMENT_VARIABLE
+from tests.machine.test_plugin_library import METADATA, put
 
 
 def facts() -> dict[str, Fact]:

@@ -16,13 +16,13 @@ from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import open_bundle
 from edgeformer.cli._summary import print_summary
 from edgeformer.data import Preprocessing
-from edgeformer.engine import plugin_library
-from edgeformer.engine.plugin_library import find_plugin_library
 from edgeformer.errors import EnvironmentFault, GateMissed, InputError
 from edgeformer.graph.onnx_files import load_model, save_model
 from edgeformer.graph.qdq import representable_scale
 from edgeformer.graph.types import to_float_type
+from edgeformer.machine import plugin_library
 from edgeformer.machine.devices import Gpu, GpuSurvey
+from edgeformer.machine.plugin_library import find_plugin_library
 from edgeformer.ops.bi_level_routing_attention import Attributes, is_op
 from edgeformer.pipeline import BuildResult, Observer, build, stages
 from edgeformer.pipeline.stages import FLOAT_ATTENTION

@@ -1,4 +1,4 @@
-"""plugins/c_api.h as it is, bad use included: what the tests of the library itself call it with."""
+"""``c_api.h`` of the op as it is, bad use included: what the tests of the library itself call it with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""plugins/c_api.h: the header in C, struct versions, and every bad use, over the emulated kernels; and that the real
+"""``c_api.h``: the header in C, struct versions, and every bad use, over the emulated kernels; and that the real
 library does the same as far as that needs no GPU."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PROBLEM: dict[str, Any] = {
 MEANS_BYTES = 2 * 9 * 64 * 4  # a multiple of 256, so the routing follows at once
 ROUTING_BYTES = 2 * 9 * 4 * 4
 CODE = r"""
-#include "c_api.h"
+#include "bi_level_routing_attention/c_api.h"
 #include <stdio.h>
 int main(void) {
     struct EdgeformerBiLevelRoutingAttentionProblem problem = {0};

@@ -40,7 +40,7 @@ def test_only_the_entry_points_are_exported(plugin_library: Path) -> None:
 
 
 def test_the_c_header_declares_what_is_exported() -> None:
-    header = (ROOT / "plugins" / "c_api.h").read_text()
+    header = (ROOT / "plugins" / "bi_level_routing_attention" / "c_api.h").read_text()
     assert sorted(re.findall(r"EDGEFORMER_API\s+\w+\s+(\w+)\(", header)) == sorted(C_FUNCTIONS)
 
 

@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 from edgeformer.engine.builder import BatchProfile, build_engine
-from edgeformer.engine.plugin_library import find_plugin_library
 from edgeformer.engine.targets import get_target
 from edgeformer.graph.types import FloatType, to_float_type
+from edgeformer.machine.plugin_library import find_plugin_library
 from edgeformer.quantization import load_recipe, quantize
 from tests.graph.precision_graphs import transformer
 from tests.quantization.conftest import ArraySamples

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from tests.export.conftest import tiny as tiny
+
 
 def make_model(
     nodes: Sequence[NodeProto],

@@ -3,7 +3,7 @@
 // library has beyond the real one is here.
 #include <cuda_runtime_api.h>
 
-#include "c_api.h"
+#include "bi_level_routing_attention/c_api.h"
 
 extern "C" {
 

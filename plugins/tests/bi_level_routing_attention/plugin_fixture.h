@@ -12,7 +12,7 @@
 
 #include "bi_level_routing_attention/harness.h"
 #include "bi_level_routing_attention/problem.h"
-#include "c_api.h"
+#include "bi_level_routing_attention/c_api.h"
 #include "recording_logger.h"
 
 extern "C" {

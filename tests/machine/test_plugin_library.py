@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgeformer.engine.plugin_library import (
+from edgeformer.errors import EnvironmentFault
+from edgeformer.machine.plugin_library import (
     ENVIRONMENT_VARIABLE,
     LIBRARY_NAME,
     find_device_library,
@@ -16,7 +17,6 @@ from edgeformer.engine.plugin_library import (
     read_plugin_library,
     require_plugin_library,
 )
-from edgeformer.errors import EnvironmentFault
 
 METADATA = {
     "version": "0.1.0",

@@ -24,9 +24,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from edgeformer.graph.bias import add_to_bias, bias_of, replace_constant
 from edgeformer.graph.graph_index import GraphIndex, UniqueNames, attribute, remove_unused, unique_names
 from edgeformer.graph.qdq import LayerSite
-from edgeformer.quantization.bias import add_to_bias, bias_of, replace_constant
 from edgeformer.quantization.calibration import ChannelRange
 
 __all__ = ["balance"]

@@ -6,9 +6,9 @@ import pytest
 
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import LayerSite, insert_qdq, layer_site
-from edgeformer.quantization.balance import balance
 from edgeformer.quantization.observation import Observation, observe
 from edgeformer.quantization.recipe import ObserverSettings
+from edgeformer.quantization.smoothquant import balance
 from tests.graph.precision_graphs import Builder, check, initializer, maker, run, snr_db
 from tests.quantization.conftest import ArraySamples
 

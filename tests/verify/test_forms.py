@@ -12,7 +12,7 @@ from polygraphy.comparator import Comparator
 from edgeformer.errors import GateMissed, InputError
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.runtime import OnnxSession
-from edgeformer.verify import Stage, require, stages, verify_stages
+from edgeformer.verify import Stage, forms, require, verify_stages
 from edgeformer.verify.routing import RoutingOutput
 from edgeformer.verify.runner import SessionRunner, make_runner
 from tests.verify.conftest import FunctionSession, Labelled, images, linear_model, routing_model
@@ -190,7 +190,7 @@ def test_stages_that_fix_different_batches():
 
 
 def test_an_engine_without_gpu_is_not_run_and_not_passed(monkeypatch, tmp_path):
-    monkeypatch.setattr(stages, "find_gpus", lambda: GpuSurvey((), None, None, "no NVIDIA driver (test)"))
+    monkeypatch.setattr(forms, "find_gpus", lambda: GpuSurvey((), None, None, "no NVIDIA driver (test)"))
     engine = Stage.from_engine("engine", tmp_path / "model.engine", "int8")
     report = verify_stages(chain(engine), [images(5)])
     stage = report.stages[2]
@@ -203,7 +203,7 @@ def test_an_engine_without_gpu_is_not_run_and_not_passed(monkeypatch, tmp_path):
 
 def test_an_engine_without_tensorrt_is_not_run(monkeypatch, tmp_path):
     survey = GpuSurvey((Gpu(0, "GPU", 86, 1 << 33),), "580.65", "13.0", "")
-    monkeypatch.setattr(stages, "find_gpus", lambda: survey)
+    monkeypatch.setattr(forms, "find_gpus", lambda: survey)
     monkeypatch.setattr("edgeformer.runtime.gpu.find_gpus", lambda: survey)
     monkeypatch.setattr("edgeformer.runtime.gpu.installed_flavours", lambda: ())
     engine = Stage.from_engine("engine", tmp_path / "model.engine", "int8", flavour="tensorrt_rtx")

@@ -1,4 +1,4 @@
-#include "c_api.h"
+#include "bi_level_routing_attention/c_api.h"
 
 #include <algorithm>
 #include <cstring>

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeformer.errors import InputError
-from edgeformer.verify.accuracy import correct_top1, top1_accuracy
+from edgeformer.verify.metrics.classification import correct_top1, top1_accuracy
 from tests.verify.conftest import FunctionSession, Labelled
 
 

@@ -25,11 +25,11 @@ from edgeformer.machine.devices import find_gpus
 from edgeformer.runtime import EngineSession, Flavour, OnnxSession, Session, can_run_engine, check_feeds, static_batch
 from edgeformer.runtime.polygraphy_support import quiet_polygraphy
 from edgeformer.runtime.session import Array
-from edgeformer.verify.accuracy import Accuracy, correct_top1
 from edgeformer.verify.batches import BatchLike, as_batch, input_name
 from edgeformer.verify.compare import OutputComparer
 from edgeformer.verify.figures import Comparison, worst
 from edgeformer.verify.gates import DEFAULT_MAX_DROP, check, judged_against
+from edgeformer.verify.metrics.classification import Accuracy, correct_top1
 from edgeformer.verify.results import StageReport, VerifyReport
 from edgeformer.verify.routing import RoutingAccumulator, RoutingAgreement, RoutingOutput, expose_routing
 from edgeformer.verify.runner import make_runner

@@ -1,0 +1,169 @@
+"""``manifest.json``: what a bundle is, what made it, and the hash of every file in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
+from edgeformer.errors import InputError
+
+__all__ = [
+    "MANIFEST",
+    "FileRecord",
+    "Manifest",
+    "ModelRecord",
+    "StageRecord",
+    "TargetRecord",
+    "TensorRecord",
+    "open_bundle",
+    "read_manifest",
+    "stage_key",
+]
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(_Record):
+    """One file of the bundle."""
+
+    sha256: str
+    size: int = Field(ge=0, description="bytes")
+
+
+class TensorRecord(_Record):
+    """A network input or output; symbolic dimensions are strings."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class StageRecord(_Record):
+    """What one stage of the build did.
+
+    ``key`` hashes everything the stage's result depends on; a later build with the same key reuses ``files``.
+    ``verdict`` is ``passed``, ``missed``, ``not judged`` (no gate applies; ``note`` says why) or ``not run``.
+    """
+
+    name: str
+    key: str
+    seconds: float = Field(ge=0, description="wall time of the run that made the files")
+    reused: bool = False
+    files: list[str] = Field(default_factory=list)
+    gate: str | None = None
+    verdict: Literal["passed", "missed", "not judged", "not run"] = "not judged"
+    note: str | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelRecord(_Record):
+    """Where the model came from: a registry name with a checkpoint, or an ONNX file."""
+
+    source: Literal["registry", "onnx"]
+    name: str
+    preprocessing: dict[str, Any]
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    weights: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+
+
+class TargetRecord(_Record):
+    """The machine the engine is for, as the targets table had it."""
+
+    name: str
+    description: str
+    sm: int
+    cpu: str
+    flavour: Literal["tensorrt", "tensorrt_rtx"]
+    tensorrt_minimum: str
+    tensorrt_below: str
+    memory_gb: float
+    built: str
+
+
+class Manifest(_Record):
+    """``manifest.json``: what the bundle is, what made it, and what was and was not verified."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    edgeformer: str
+    created: str = Field(description="UTC, ISO 8601")
+    libraries: dict[str, str]
+    model: ModelRecord
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    target: TargetRecord
+    batch: list[int] | None = Field(description="minimum, optimum, maximum; null for a static graph")
+    inputs: list[TensorRecord]
+    outputs: list[TensorRecord]
+    stages: list[StageRecord]
+    accuracy: dict[str, Any]
+    files: dict[str, FileRecord]
+
+    def stage(self, name: str) -> StageRecord | None:
+        """The record of the stage called ``name``, if the build had one."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+
+def stage_key(stage: str, **inputs: Any) -> str:
+    """SHA-256 over a stage's name and everything its result depends on, as canonical JSON.
+
+    Raises:
+        TypeError: a value has no JSON form; hash it first.
+    """
+    text = json.dumps({"stage": stage, **inputs}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256_of_bytes(text.encode())
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and validate a bundle's manifest without touching its other files.
+
+    Raises:
+        InputError: no such folder, no manifest in it, or one this version cannot read.
+    """
+    path = bundle / MANIFEST
+    if not bundle.is_dir():
+        raise InputError(f"{bundle}: no such bundle; `edgeformer build ... -o {bundle}` makes one")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{bundle}: not a bundle, it has no {MANIFEST}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise InputError(
+            f"{path}: not a manifest of schema version {SCHEMA_VERSION} ({where}: {first['msg']}); build it again"
+        ) from None
+
+
+def open_bundle(bundle: Path) -> Manifest:
+    """Read a bundle's manifest and check every file against its hash.
+
+    Raises:
+        InputError: as `read_manifest`, or files are missing, changed or lie outside the bundle; all are listed.
+    """
+    manifest = read_manifest(bundle)
+    faults = []
+    for name, record in manifest.files.items():
+        path = bundle / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            faults.append(f"{name}: lies outside the bundle")
+        elif not path.is_file():
+            faults.append(f"{name}: missing")
+        elif path.stat().st_size != record.size or sha256_of_file(path) != record.sha256:
+            faults.append(f"{name}: changed since the build (SHA-256 differs)")
+    if faults:
+        raise InputError(f"{bundle}: damaged bundle: " + "; ".join(faults) + "; build it again")
+    return manifest
