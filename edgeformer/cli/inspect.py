@@ -37,7 +37,7 @@ def command(path: Path, compare: bool, as_json: bool) -> None:
 def _bundle(path: Path, compare: bool, as_json: bool) -> None:
     from edgeformer.bundle import open_bundle
     from edgeformer.cli._summary import print_summary
-    from edgeformer.engine.comparison import compare_bundle, recorded_comparison
+    from edgeformer.pipeline.stages.plugin_comparison import compare_bundle, recorded_comparison
 
     manifest = open_bundle(path)
     comparison = compare_bundle(path, manifest) if compare else recorded_comparison(manifest)

@@ -21,7 +21,6 @@ import onnx
 
 from edgeformer.artifacts import sha256_of_bytes, write_bytes, write_text
 from edgeformer.engine.compiler import BuildFailed
-from edgeformer.engine.job import BuildJob, Compiled, EngineReport
 from edgeformer.engine.profiles import BatchProfile, ShapeRange, shape_ranges
 from edgeformer.engine.targets import Target, can_build
 from edgeformer.engine.worker import JOB_FILE
@@ -29,6 +28,7 @@ from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, Inp
 from edgeformer.machine.backends import require_backend
 from edgeformer.machine.plugin_library import require_plugin_library
 from edgeformer.ops.bi_level_routing_attention import is_op, with_function
+from edgeformer.records.engine import BuildJob, Compiled, EngineReport
 
 __all__ = [
     "SIDECAR_SUFFIX",

@@ -14,11 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgeformer.engine.job import BuildJob, Compiled, PluginEvidence, TensorInfo
 from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, InputError
 from edgeformer.machine.messages import MessageLog, make_logger
 from edgeformer.machine.plugin_library import take_plugin_errors
 from edgeformer.machine.plugin_registry import load_plugin_library
+from edgeformer.records.engine import BuildJob, Compiled, PluginEvidence, TensorInfo
 
 __all__ = ["BuildFailed", "check_plugin_layers", "compile_engine", "count_plugin_layers", "takes_override"]
 

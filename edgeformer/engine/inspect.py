@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgeformer.artifacts import sha256_of_bytes
 from edgeformer.engine.builder import SIDECAR_SUFFIX
-from edgeformer.engine.job import EngineReport
 from edgeformer.errors import InputError
 from edgeformer.machine.backends import Flavour
+from edgeformer.records.engine import EngineReport
 
 __all__ = ["EngineFacts", "inspect_engine"]
 

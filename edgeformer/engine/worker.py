@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.engine.compiler import compile_engine
-from edgeformer.engine.job import BuildJob
 from edgeformer.errors import EdgeformerError
 from edgeformer.machine.backends import import_backend, require_backend
 from edgeformer.machine.messages import MessageLog
+from edgeformer.records.engine import BuildJob
 
 __all__ = ["JOB_FILE", "main"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeformer.pipeline.building import CALIBRATION_IMAGES, BuildResult, build
 from edgeformer.pipeline.exporting import Exported, export_model
-from edgeformer.pipeline.stages import PRECISIONS, Observer, Precision
+from edgeformer.pipeline.runner import PRECISIONS, Observer, Precision
 from edgeformer.pipeline.verification import verify_bundle
 
 __all__ = [

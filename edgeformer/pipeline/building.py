@@ -14,7 +14,7 @@ from edgeformer.data import Preprocessing, Samples, open_samples
 from edgeformer.errors import InputError
 from edgeformer.pipeline.model_source import OnnxFile, Source, model_source
 from edgeformer.pipeline.parity_inputs import ParityInputs
-from edgeformer.pipeline.stages import PRECISIONS, BuildJob, Observer, Precision
+from edgeformer.pipeline.runner import PRECISIONS, BuildJob, Observer, Precision
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource

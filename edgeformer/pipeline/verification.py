@@ -18,7 +18,7 @@ from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
 from edgeformer.pipeline.model_source import NamedModel
 from edgeformer.pipeline.parity_inputs import BATCH
-from edgeformer.pipeline.stages import ENGINE, EXPORTED, FUSED, PARITY, TYPED
+from edgeformer.pipeline.runner import ENGINE, EXPORTED, FUSED, PARITY, TYPED
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource

@@ -9,12 +9,12 @@ import onnx
 import pytest
 
 from edgeformer.engine.compiler import check_plugin_layers, compile_engine, count_plugin_layers, takes_override
-from edgeformer.engine.job import BuildJob, Compiled, PluginEvidence
 from edgeformer.engine.profiles import BatchProfile, shape_ranges
 from edgeformer.errors import EnvironmentFault, GateMissed, InputError
 from edgeformer.machine.backends import Flavour, require_backend
 from edgeformer.machine.messages import MessageLog
 from edgeformer.machine.plugin_library import PluginLibrary
+from edgeformer.records.engine import BuildJob, Compiled, PluginEvidence
 
 from .conftest import attention_model, linear_model
 

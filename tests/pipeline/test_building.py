@@ -24,8 +24,9 @@ from edgeformer.machine import plugin_library
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.machine.plugin_library import find_plugin_library
 from edgeformer.ops.bi_level_routing_attention import Attributes, is_op
-from edgeformer.pipeline import BuildResult, Observer, build, stages
-from edgeformer.pipeline.stages import FLOAT_ATTENTION
+from edgeformer.pipeline import BuildResult, Observer, build
+from edgeformer.pipeline import runner as stages
+from edgeformer.pipeline.runner import FLOAT_ATTENTION
 from edgeformer.runtime import OnnxSession
 
 ROOT = Path(__file__).parents[2]

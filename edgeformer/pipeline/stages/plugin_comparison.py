@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import onnx
 
     from edgeformer.engine.builder import OnProgress
-    from edgeformer.engine.job import EngineReport
     from edgeformer.engine.profiles import BatchProfile
     from edgeformer.engine.targets import Target
+    from edgeformer.records.engine import EngineReport
 
 __all__ = ["COMPARISON", "EngineFigures", "PluginComparison", "compare_bundle", "compare_plugin", "recorded_comparison"]
 
@@ -179,10 +179,10 @@ def compare_bundle(bundle: Path, manifest: Manifest, *, on_progress: OnProgress 
     if recorded is not None:
         return recorded
     from edgeformer.engine.builder import BatchProfile
-    from edgeformer.engine.job import EngineReport
     from edgeformer.engine.targets import get_target
     from edgeformer.graph.onnx_files import load_model
-    from edgeformer.pipeline.stages import ENGINE, TYPED
+    from edgeformer.pipeline.runner import ENGINE, TYPED
+    from edgeformer.records.engine import EngineReport
 
     stage = manifest.stage("engine")
     if stage is None or ENGINE not in manifest.files or manifest.batch is None:

@@ -22,12 +22,12 @@ import numpy as np
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
 from edgeformer.bundle import Manifest, ModelRecord, StageRecord, Staging, TargetRecord, TensorRecord, stage_key
 from edgeformer.data import Samples
-from edgeformer.engine.comparison import COMPARISON, compare_plugin
 from edgeformer.errors import EdgeformerError, GateMissed
 from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
 from edgeformer.pipeline.exporting import describe_preprocessing, export_source
 from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source
 from edgeformer.pipeline.parity_inputs import ParityInputs
+from edgeformer.pipeline.stages.plugin_comparison import COMPARISON, compare_plugin
 from edgeformer.version import __version__
 
 if TYPE_CHECKING:
@@ -447,8 +447,8 @@ class BuildJob:
             self._skip(COMPARISON, f"the other engine was not built: {str(fault).splitlines()[0]}")
 
     def _compare_plugin(self) -> _Judged:
-        from edgeformer.engine.job import EngineReport
         from edgeformer.graph.onnx_files import load_model
+        from edgeformer.records.engine import EngineReport
 
         report = EngineReport.model_validate_json((self.work.path / f"{ENGINE}.json").read_text(encoding="utf-8"))
         comparison = compare_plugin(

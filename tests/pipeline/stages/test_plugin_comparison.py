@@ -13,15 +13,16 @@ import pytest
 from edgeformer.bundle import Manifest, read_manifest
 from edgeformer.engine import builder
 from edgeformer.engine.builder import BuildFailed, EngineBuild
-from edgeformer.engine.comparison import (
+from edgeformer.errors import InputError
+from edgeformer.pipeline import BuildResult, build
+from edgeformer.pipeline import runner as stages
+from edgeformer.pipeline.stages.plugin_comparison import (
     COMPARISON,
     EngineFigures,
     PluginComparison,
     compare_bundle,
     recorded_comparison,
 )
-from edgeformer.errors import InputError
-from edgeformer.pipeline import BuildResult, build, stages
 
 WITH = EngineFigures(100, 50, 5_000_000, 1_000_000, 2_000_000, 1.0, 300_000_000)
 WITHOUT = EngineFigures(400, 90, 10_000_000, 1_000_000, 3_000_000, 2.5, 400_000_000)
