@@ -28,7 +28,7 @@ def _snr_db(manifest: Manifest) -> dict[str, float]:
 
 def _attention(manifest: Manifest) -> str | None:
     """What INT8 attention costs, where a bundle has it: SNR and the routing agreement with it and without."""
-    from edgeformer.pipeline.runner import FLOAT_ATTENTION
+    from edgeformer.pipeline.stages.parity import FLOAT_ATTENTION
 
     parity = manifest.stage("parity")
     stages = {stage["name"]: stage for stage in parity.details["stages"]} if parity is not None else {}

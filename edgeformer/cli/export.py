@@ -7,22 +7,22 @@ from typing import Any
 
 import click
 
-from edgeformer.cli._common import common_options, console, output_file, print_json, status
-from edgeformer.cli._models import model_options
+from edgeformer.cli._common import common_options, console, print_json, status
+from edgeformer.cli._options import options_from, output_file
+from edgeformer.pipeline.request import ExportRequest
 
 
 @click.command("export")
-@model_options
-@click.option("--static-batch", type=click.IntRange(min=1), metavar="N", help="Fix the batch.  [default: left free]")
-@click.option("--opset", type=int, help="ONNX operator set, at least 18.  [default: 20]")
+@click.argument("model")
 @click.option("--output", "-o", type=output_file, required=True, help="The ONNX file.")
+@options_from(ExportRequest)
 @common_options
-def command(static_batch: int | None, opset: int | None, output: Path, as_json: bool, **options: Any) -> None:
+def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
     """Export MODEL, a name of 'edgeformer models', to ONNX and compare it with PyTorch in ONNX Runtime."""
     from edgeformer.pipeline import export_model
 
     with status.status("exporting"):
-        exported = export_model(output=output, static_batch=static_batch, opset=opset, **options)
+        exported = export_model(model, output=output, **options)
     nodes, size = len(exported.model.graph.node), output.stat().st_size
     if as_json:
         figures = {name: comparison.to_dict() for name, comparison in exported.figures.items()}

@@ -6,16 +6,9 @@ from pathlib import Path
 
 import click
 
-from edgeformer.cli._common import (
-    common_options,
-    console,
-    lepe_option,
-    output_file,
-    output_path,
-    print_json,
-    progress,
-    simple_table,
-)
+from edgeformer.cli._common import common_options, console, print_json, progress, simple_table
+from edgeformer.cli._options import options_from, output_file, output_path
+from edgeformer.pipeline.request import FusionOptions
 
 
 @click.command("fuse")
@@ -25,7 +18,7 @@ from edgeformer.cli._common import (
     "--draws", type=click.IntRange(min=1), default=3, show_default=True, help="Random inputs each block is proven on."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of those inputs.")
-@lepe_option
+@options_from(FusionOptions)
 @common_options
 def command(model: Path, output: Path, draws: int, seed: int, fuse_lepe: bool, as_json: bool) -> None:
     """Fuse the routing-attention blocks of the ONNX file MODEL.
@@ -44,7 +37,7 @@ def command(model: Path, output: Path, draws: int, seed: int, fuse_lepe: bool, a
             draws=draws,
             seed=seed,
             fuse_lepe=fuse_lepe,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda text, done, total: bar.update(task, description=text, completed=done, total=total),
         )
     save_model(result.model, output)
     if as_json:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from edgeformer.cli._common import common_options, console, output_path, print_json, simple_table
+from edgeformer.cli._common import common_options, console, print_json, simple_table
+from edgeformer.cli._options import output_path
 from edgeformer.errors import InputError
 
 
@@ -42,7 +43,9 @@ def _bundle(path: Path, compare: bool, as_json: bool) -> None:
     manifest = open_bundle(path)
     comparison = compare_bundle(path, manifest) if compare else recorded_comparison(manifest)
     if as_json:
-        both = None if comparison is None else comparison.to_dict()
+        both = None
+        if comparison is not None:
+            both = {**comparison.model_dump(mode="json"), "activation_ratio": comparison.ratio("activation_bytes")}
         print_json({"kind": "bundle", **manifest.model_dump(), "plugin_comparison": both})
         return
     model = manifest.model

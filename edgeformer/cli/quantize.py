@@ -7,25 +7,15 @@ from typing import Any
 
 import click
 
-from edgeformer.cli._common import (
-    SIZE,
-    calibration_options,
-    common_options,
-    console,
-    output_file,
-    output_path,
-    preprocessing_option,
-    print_json,
-    progress,
-    simple_table,
-)
+from edgeformer.cli._common import common_options, console, print_json, progress, simple_table
+from edgeformer.cli._options import options_from, output_file, output_path
+from edgeformer.pipeline.request import CalibrationOptions, ImageOptions
 
 
 @click.command("quantize")
 @click.argument("model", type=output_path)
-@calibration_options
-@click.option("--input-size", type=SIZE, help="Height and width of the images.  [default: the graph's]")
-@preprocessing_option
+@options_from(CalibrationOptions)
+@options_from(ImageOptions)
 @click.option(
     "--float-type",
     type=click.Choice(["float16", "bfloat16", "float32"]),
@@ -40,7 +30,7 @@ def command(
     model: Path,
     data: Path | None,
     calibration_images: int,
-    recipe: str,
+    recipe: str | None,
     quantize_attention: bool | None,
     input_size: tuple[int, int] | None,
     preprocessing: Any,
@@ -62,8 +52,11 @@ def command(
     from edgeformer.pipeline.model_source import OnnxFile, model_source
     from edgeformer.quantization import load_recipe, quantize
 
-    if data is None:
-        raise InputError("INT8 needs calibration images: give --data with a folder of images, an .npy or an .npz file")
+    asked = CalibrationOptions(
+        data=data, calibration_images=calibration_images, recipe=recipe, quantize_attention=quantize_attention
+    )
+    asked.check_calibration()
+    assert data is not None
     source = model_source(model, input_size=input_size, preprocessing=preprocessing)
     if not isinstance(source, OnnxFile):
         raise InputError(f"{model} is no .onnx file; 'edgeformer export' makes one of a named model")
@@ -72,7 +65,7 @@ def command(
         result = quantize(
             source.model,
             open_samples(data, source.preprocessing, limit=calibration_images),
-            recipe=load_recipe(recipe, quantize_attention=quantize_attention),
+            recipe=load_recipe(recipe or "default", quantize_attention=quantize_attention),
             calibration_cache=calibration,
             progress=lambda text, done, total: bar.update(task, description=text, completed=done, total=total),
         )

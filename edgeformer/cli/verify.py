@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeformer.cli._common import (
-    common_options,
-    console,
-    existing_file,
-    output_path,
-    print_json,
-    progress,
-    simple_table,
-)
+from edgeformer.cli._common import common_options, console, print_json, progress, simple_table
+from edgeformer.cli._options import existing_file, output_path
 from edgeformer.errors import GateMissed
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, Inp
 from edgeformer.machine.backends import require_backend
 from edgeformer.machine.plugin_library import require_plugin_library
 from edgeformer.ops.bi_level_routing_attention import is_op, with_function
+from edgeformer.progress import Progress
 from edgeformer.records.engine import BuildJob, Compiled, EngineReport
 
 __all__ = [
@@ -43,9 +44,6 @@ __all__ = [
     "count_op_nodes",
     "write_engine",
 ]
-
-# Called with (phase, steps done, steps in all); returning False cancels the build, anything else goes on.
-OnProgress = Callable[[str, int, int], object]
 
 SIDECAR_SUFFIX = ".json"
 _ERRORS: dict[str, type[EdgeformerError]] = {
@@ -83,7 +81,7 @@ def build_engine(
     workspace_bytes: int | None = None,
     max_aux_streams: int | None = None,
     timing_cache: Path | None = None,
-    on_progress: OnProgress | None = None,
+    progress: Progress | None = None,
     embed_plugin: bool = False,
 ) -> EngineBuild:
     """Build an engine; strongly typed, so every type is the graph's.
@@ -99,7 +97,7 @@ def build_engine(
             ``None`` leaves their number to TensorRT.
         timing_cache: file with TensorRT's kernel timings, read if there and written afterwards. TensorRT-RTX times
             nothing when it builds, so for it the file is neither read nor written, and the report warns.
-        on_progress: called with (phase, steps done, steps in all); returning ``False`` cancels the build.
+        progress: told of the builder's phases; returning ``False`` cancels the build.
         embed_plugin: put the plugin library into the engine, so that one file is enough to run it; otherwise the
             library has to be loaded before the engine is. The engine grows by the library's size.
 
@@ -109,7 +107,7 @@ def build_engine(
         EnvironmentFault: TensorRT, the plugin library, or the GPU that the target needs is missing.
         GateMissed: the engine has not one plugin layer for each op node.
         BuildFailed: TensorRT does not build the network, or ended its process.
-        BuildCancelled: ``on_progress`` returned ``False``.
+        BuildCancelled: ``progress`` returned ``False``.
     """
     shapes = shape_ranges(model, batch, input_shapes)
     op_nodes = count_op_nodes(model.graph)
@@ -143,7 +141,7 @@ def build_engine(
                 timing_cache_out=folder / "timing.cache" if caching else None,
             )
             (folder / JOB_FILE).write_text(job.model_dump_json(), encoding="utf-8")
-            compiled, peak = _run_worker(folder, backend.title, on_progress)
+            compiled, peak = _run_worker(folder, backend.title, progress)
             serialized = job.engine.read_bytes()
             if timing_cache is not None and job.timing_cache_out is not None and job.timing_cache_out.exists():
                 write_bytes(timing_cache, job.timing_cache_out.read_bytes())
@@ -217,7 +215,7 @@ def _write_model(model: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-def _run_worker(folder: Path, title: str, on_progress: OnProgress | None) -> tuple[Compiled, int]:
+def _run_worker(folder: Path, title: str, progress: Progress | None) -> tuple[Compiled, int]:
     """Run the job in ``folder``; what the child compiled, and its peak resident memory in bytes."""
     # The child looks for packages where this process does, in the same order, installed or not.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
@@ -236,7 +234,7 @@ def _run_worker(folder: Path, title: str, on_progress: OnProgress | None) -> tup
         )
     try:
         assert process.stdout is not None
-        result = _follow(process.stdout, on_progress)
+        result = _follow(process.stdout, progress)
         process.wait()
     finally:
         if process.poll() is None:
@@ -253,7 +251,7 @@ def _run_worker(folder: Path, title: str, on_progress: OnProgress | None) -> tup
     return Compiled.model_validate(result["compiled"]), int(result["peak_host_bytes"])
 
 
-def _follow(lines: Iterable[str], on_progress: OnProgress | None) -> dict[str, Any] | None:
+def _follow(lines: Iterable[str], progress: Progress | None) -> dict[str, Any] | None:
     """Pass on progress and messages until the child is done; its last word, ``None`` if it ended without one."""
     for line in lines:
         try:
@@ -265,7 +263,7 @@ def _follow(lines: Iterable[str], on_progress: OnProgress | None) -> dict[str, A
         if kind == "message":
             log.log(_LEVELS.get(event["severity"], logging.DEBUG), "%s", event["text"])
         elif kind == "progress":
-            if on_progress is not None and on_progress(event["phase"], event["done"], event["total"]) is False:
+            if progress is not None and progress(event["phase"], event["done"], event["total"]) is False:
                 raise BuildCancelled("the engine build was cancelled; nothing was written")
         else:
             return event

@@ -6,18 +6,15 @@ import re
 from collections.abc import Mapping
 
 import onnx
-from pydantic import BaseModel, ConfigDict, model_validator
 
 from edgeformer.errors import InputError
+from edgeformer.records.base import Record
+from edgeformer.records.engine import ShapeRange
 
 __all__ = ["BatchProfile", "ShapeRange", "shape_ranges"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BatchProfile(_Record):
+class BatchProfile(Record):
     """Smallest, most frequent and largest batch an engine serves, in images.
 
     Raises:
@@ -47,40 +44,6 @@ class BatchProfile(_Record):
 
     def __str__(self) -> str:
         return str(self.opt) if self.min == self.max else f"{self.min}:{self.opt}:{self.max}"
-
-
-class ShapeRange(_Record):
-    """Smallest, most frequent and largest shape of one input, batch axis included.
-
-    Raises:
-        ValueError: the three differ in rank, or a dimension is not 1 <= min <= opt <= max.
-    """
-
-    min: tuple[int, ...]
-    opt: tuple[int, ...]
-    max: tuple[int, ...]
-
-    @model_validator(mode="after")
-    def _is_ordered(self) -> ShapeRange:
-        if not len(self.min) == len(self.opt) == len(self.max):
-            raise ValueError(f"shapes of different rank: {self}")
-        if not all(1 <= low <= middle <= high for low, middle, high in zip(self.min, self.opt, self.max, strict=True)):
-            raise ValueError(f"every dimension needs 1 <= smallest <= most frequent <= largest: {self}")
-        return self
-
-    @classmethod
-    def fixed(cls, shape: tuple[int, ...]) -> ShapeRange:
-        """The range that holds one shape."""
-        return cls(min=shape, opt=shape, max=shape)
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether one shape is all there is."""
-        return self.min == self.max
-
-    def __str__(self) -> str:
-        shapes = ["x".join(map(str, shape)) for shape in (self.min, self.opt, self.max)]
-        return shapes[0] if self.is_fixed else " .. ".join(shapes)
 
 
 def shape_ranges(

@@ -9,7 +9,7 @@ to feed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -47,6 +47,7 @@ from edgeformer.ops.bi_level_routing_attention import (
     is_op,
     with_function,
 )
+from edgeformer.progress import Progress
 
 __all__ = ["BlockReport", "FuseResult", "LepeReport", "fuse"]
 
@@ -64,7 +65,7 @@ def fuse(
     draws: int = 3,
     seed: int = 0,
     fuse_lepe: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FuseResult:
     """Replace every provable block of bi-level routing attention by one op node.
 
@@ -79,7 +80,7 @@ def fuse(
         seed: seed of all random inputs: same model, draws and seed, same result.
         fuse_lepe: fold LePE, the depthwise convolution beside the attention, into the op nodes, those that the model
             already has included; into all of them or, where one cannot be proven, into none.
-        on_progress: called with (blocks done, blocks in all) before the first and after each one.
+        progress: told of each block that was tried.
 
     Returns:
         The new model, which carries the op's function, and a report per candidate. Where nothing was fused the model is
@@ -102,8 +103,8 @@ def fuse(
     wide = widened(with_function(raised) if has_op else raised)
     flow = Dataflow(wide)
     candidates = [Candidate.of(flow, anchors) for anchors in find_anchors(flow)]
-    if on_progress:
-        on_progress(0, len(candidates))
+    if progress:
+        progress("blocks proven", 0, len(candidates))
     shape_tensors = _shape_tensors(wide, flow)
     try:
         shapes = input_shapes(wide, lambda case: _fewest_tokens(wide, flow, candidates, case) >= _TOKENS)
@@ -118,8 +119,8 @@ def fuse(
     for number, candidate in enumerate(candidates):
         name = free_name(f"{OP_TYPE}_{number}")
         verdicts.append(prove(flow, wide.opset_import, candidate, observations, name, draws=draws, seed=(seed, number)))
-        if on_progress:
-            on_progress(number + 1, len(candidates))
+        if progress:
+            progress("blocks proven", number + 1, len(candidates))
     plans = [verdict.plan for verdict in verdicts if verdict.plan is not None]
     fused, lepe = raised, tuple[LepeReport, ...]()
     if plans:

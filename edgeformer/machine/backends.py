@@ -13,9 +13,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, get_args
 
 from edgeformer.errors import EnvironmentFault
+from edgeformer.records.base import FLAVOURS, Flavour
 
 __all__ = [
     "BACKEND_RANGES",
@@ -31,8 +31,6 @@ __all__ = [
     "version_tuple",
 ]
 
-Flavour = Literal["tensorrt", "tensorrt_rtx"]
-FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 # Lowest version that serves and the first that is not known to. 10.3 is JetPack 6.1's.
 BACKEND_RANGES: dict[Flavour, tuple[str, str]] = {"tensorrt": ("10.3", "12"), "tensorrt_rtx": ("1.2", "2")}
 # Where only the two inner wheels are installed, the module has another name.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from edgeformer.pipeline.building import CALIBRATION_IMAGES, BuildResult, build
+from edgeformer.pipeline.building import BuildResult, build
 from edgeformer.pipeline.exporting import Exported, export_model
-from edgeformer.pipeline.runner import PRECISIONS, Observer, Precision
+from edgeformer.pipeline.observer import Observer
+from edgeformer.pipeline.request import CALIBRATION_IMAGES, BuildRequest, ExportRequest
 from edgeformer.pipeline.verification import verify_bundle
+from edgeformer.records.base import PRECISIONS, Precision
 
 __all__ = [
     "CALIBRATION_IMAGES",
     "PRECISIONS",
+    "BuildRequest",
     "BuildResult",
+    "ExportRequest",
     "Exported",
     "Observer",
     "Precision",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeformer.data import Preprocessing
 from edgeformer.errors import GateMissed, InputError
-from edgeformer.pipeline.model_source import PREPROCESSING_PROPERTY, NamedModel, model_source
+from edgeformer.pipeline.model_source import PREPROCESSING_PROPERTY, NamedModel
+from edgeformer.pipeline.options import takes
+from edgeformer.pipeline.plan import source_of
+from edgeformer.pipeline.request import ExportRequest
 
 if TYPE_CHECKING:
     import onnx
@@ -36,30 +38,9 @@ class Exported:
     verdict: Verdict
 
 
-def export_model(
-    model: str | os.PathLike[str],
-    *,
-    output: str | os.PathLike[str],
-    checkpoint: str | os.PathLike[str] | None = None,
-    random_weights: bool = False,
-    overrides: Mapping[str, Any] | None = None,
-    input_size: tuple[int, int] | None = None,
-    preprocessing: Preprocessing | None = None,
-    static_batch: int | None = None,
-    opset: int | None = None,
-) -> Exported:
+@takes(ExportRequest)
+def export_model(request: ExportRequest) -> Exported:
     """Export a named model to an ONNX file and compare it with PyTorch in ONNX Runtime.
-
-    Args:
-        model: a name of `edgeformer.list_models`.
-        output: the ONNX file, replaced only by a whole new one that met its gate.
-        checkpoint: the model's weights.
-        random_weights: random weights instead.
-        overrides: configuration fields to replace, such as ``{"num_classes": 5}``.
-        input_size: height and width of the images in pixels; default: the model's.
-        preprocessing: how images are prepared, recorded in the file's metadata; default: the model's.
-        static_batch: fix the batch; default: left free.
-        opset: version of the ONNX standard operators, at least 18; default: the exporter's.
 
     Raises:
         InputError: an argument cannot be used.
@@ -68,20 +49,13 @@ def export_model(
     """
     from edgeformer.graph.onnx_files import save_model
 
-    source = model_source(
-        model,
-        checkpoint=checkpoint,
-        random_weights=random_weights,
-        overrides=overrides,
-        input_size=input_size,
-        preprocessing=preprocessing,
-    )
+    source = source_of(request, str(request.model))
     if not isinstance(source, NamedModel):
-        raise InputError(f"{model} is an ONNX file already; name a model of 'edgeformer models'")
-    exported = export_source(source, static_batch=static_batch, opset=opset)
+        raise InputError(f"{request.model} is an ONNX file already; name a model of 'edgeformer models'")
+    exported = export_source(source, static_batch=request.static_batch, opset=request.opset)
     if not exported.verdict.passed:
         raise GateMissed(f"the export differs from PyTorch: {exported.verdict.text}; nothing was written")
-    save_model(exported.model, Path(output))
+    save_model(exported.model, Path(request.output))
     return exported
 
 

@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import Manifest, open_bundle
+from edgeformer.bundle.files import ENGINE, EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.data import Preprocessing, open_samples
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
 from edgeformer.pipeline.model_source import NamedModel
 from edgeformer.pipeline.parity_inputs import BATCH
-from edgeformer.pipeline.runner import ENGINE, EXPORTED, FUSED, PARITY, TYPED
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource

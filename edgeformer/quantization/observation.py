@@ -14,11 +14,12 @@ from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import raise_opset
 from edgeformer.graph.qdq import ChannelSlice, LayerSite
+from edgeformer.progress import Progress
 from edgeformer.quantization.calibration import ChannelRange
 from edgeformer.quantization.fake_quantization import with_error_means
 from edgeformer.quantization.observers import ChannelObserver, RangeObserver
 from edgeformer.quantization.recipe import ObserverSettings
-from edgeformer.quantization.streaming import Progress, SamplesLike, TensorStream
+from edgeformer.quantization.streaming import SamplesLike, TensorStream
 
 __all__ = ["Observation", "mean_errors", "observe"]
 

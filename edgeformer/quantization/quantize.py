@@ -18,13 +18,14 @@ from edgeformer.graph.graph_index import GraphIndex, unique_names
 from edgeformer.graph.opset import raise_opset
 from edgeformer.graph.qdq import AttentionSite, LayerSite, attention_site, insert_qdq, layer_site
 from edgeformer.ops import bi_level_routing_attention as bra
+from edgeformer.progress import Progress
 from edgeformer.quantization.calibration import Calibration, CalibrationKey, calibration_key, load_calibration
 from edgeformer.quantization.observation import mean_errors, observe
 from edgeformer.quantization.policy import Decision, decide
 from edgeformer.quantization.recipe import ObserverSettings, Recipe, load_recipe
 from edgeformer.quantization.sensitivity import SwitchedModel, measure, snr_db, spread_batches
 from edgeformer.quantization.smoothquant import balance
-from edgeformer.quantization.streaming import Progress, SamplesLike
+from edgeformer.quantization.streaming import SamplesLike
 
 __all__ = ["QuantizeResult", "calibrate", "quantize"]
 

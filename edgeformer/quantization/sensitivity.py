@@ -16,9 +16,10 @@ import numpy.typing as npt
 import onnx
 
 from edgeformer.graph.qdq import AttentionSite, LayerSite
+from edgeformer.progress import Progress
 from edgeformer.quantization.calibration import ReturnedLayer
 from edgeformer.quantization.fake_quantization import with_switches
-from edgeformer.quantization.streaming import Progress, SamplesLike, TensorStream
+from edgeformer.quantization.streaming import SamplesLike, TensorStream
 
 __all__ = ["Sensitivity", "SwitchedModel", "measure", "snr_db", "spread_batches"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,10 +12,10 @@ import onnxruntime
 from onnx import helper
 
 from edgeformer.errors import InputError
+from edgeformer.progress import Progress
 
-__all__ = ["BatchLike", "Progress", "SamplesLike", "TensorStream"]
+__all__ = ["BatchLike", "SamplesLike", "TensorStream"]
 
-Progress = Callable[[str, int, "int | None"], None]
 """Called with what is going on, how many images are done, and how many there are, where that is known."""
 
 

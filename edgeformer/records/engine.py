@@ -1,23 +1,62 @@
-"""What passes between `edgeformer.engine.builder` and its child process: the job, and the report on it."""
+"""The build of an engine: the job for the child process that does it, the report on it, and two builds side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import model_validator
 
-from edgeformer.engine.profiles import ShapeRange
-from edgeformer.machine.backends import Flavour
+from edgeformer.records.base import Flavour, Record
 
-__all__ = ["BuildJob", "Compiled", "EngineReport", "PluginEvidence", "TensorInfo"]
+__all__ = [
+    "BuildJob",
+    "Compiled",
+    "EngineFigures",
+    "EngineReport",
+    "PluginComparison",
+    "PluginEvidence",
+    "ShapeRange",
+    "TensorInfo",
+]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ShapeRange(Record):
+    """Smallest, most frequent and largest shape of one input, batch axis included.
+
+    Raises:
+        ValueError: the three differ in rank, or a dimension is not 1 <= min <= opt <= max.
+    """
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> ShapeRange:
+        if not len(self.min) == len(self.opt) == len(self.max):
+            raise ValueError(f"shapes of different rank: {self}")
+        if not all(1 <= low <= middle <= high for low, middle, high in zip(self.min, self.opt, self.max, strict=True)):
+            raise ValueError(f"every dimension needs 1 <= smallest <= most frequent <= largest: {self}")
+        return self
+
+    @classmethod
+    def fixed(cls, shape: tuple[int, ...]) -> ShapeRange:
+        """The range that holds one shape."""
+        return cls(min=shape, opt=shape, max=shape)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether one shape is all there is."""
+        return self.min == self.max
+
+    def __str__(self) -> str:
+        shapes = ["x".join(map(str, shape)) for shape in (self.min, self.opt, self.max)]
+        return shapes[0] if self.is_fixed else " .. ".join(shapes)
 
 
-class BuildJob(_Record):
+class BuildJob(Record):
     """One build, as the child reads it.
 
     Attributes:
@@ -55,7 +94,7 @@ class BuildJob(_Record):
     timing_cache_out: Path | None
 
 
-class TensorInfo(_Record):
+class TensorInfo(Record):
     """An input or output of the engine; ``-1`` in ``shape`` is a dynamic axis."""
 
     name: str
@@ -64,7 +103,7 @@ class TensorInfo(_Record):
     shape: tuple[int, ...]
 
 
-class PluginEvidence(_Record):
+class PluginEvidence(Record):
     """How many plugin layers there are, and how each count was taken.
 
     Attributes:
@@ -78,7 +117,7 @@ class PluginEvidence(_Record):
     source: str
 
 
-class Compiled(_Record):
+class Compiled(Record):
     """What the child sends back besides the engine file; `EngineReport` explains the fields."""
 
     tensorrt_version: str
@@ -131,3 +170,89 @@ class EngineReport(Compiled):
     max_aux_streams: int | None = None
     peak_host_bytes: int
     profile: dict[str, ShapeRange]
+
+
+class EngineFigures(Record):
+    """What an engine and its build take.
+
+    Attributes:
+        parsed_layers: layers of the network that TensorRT parsed.
+        engine_layers: layers of the finished engine; None where the builder lists none.
+        activation_bytes: device memory for activations; None where the builder does not say.
+        weight_bytes: device memory for weights, likewise.
+        engine_bytes: size of the engine file.
+        build_seconds: wall-clock time of parsing and building.
+        peak_host_bytes: largest resident memory of the build process.
+    """
+
+    parsed_layers: int
+    engine_layers: int | None
+    activation_bytes: int | None
+    weight_bytes: int | None
+    engine_bytes: int
+    build_seconds: float
+    peak_host_bytes: int
+
+    @classmethod
+    def of(cls, report: EngineReport) -> EngineFigures:
+        """Those of one build."""
+        return cls(**{name: getattr(report, name) for name in cls.model_fields})
+
+
+class PluginComparison(Record):
+    """The same graph for the same target and batch sizes, built with the plugin and from the op's ONNX body."""
+
+    with_plugin: EngineFigures
+    without_plugin: EngineFigures
+
+    def ratio(self, figure: str) -> float | None:
+        """A figure with the plugin, as a fraction of the one without; None where either is not known or zero."""
+        above, below = getattr(self.with_plugin, figure), getattr(self.without_plugin, figure)
+        return above / below if above is not None and below else None
+
+    def summary(self) -> str:
+        """The figures that matter most, in a line."""
+        parts = [
+            f"{word} {text(getattr(self.with_plugin, figure))} instead of {text(getattr(self.without_plugin, figure))}"
+            for figure, word, text in _SUMMARY
+        ]
+        ratio = self.ratio("activation_bytes")
+        return parts[0] + ("" if ratio is None else f" ({ratio:.2f}x)") + ", " + ", ".join(parts[1:])
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """For a table: what, with the plugin, without it, and the ratio of the two."""
+        made = []
+        for figure, word, text in _ROWS:
+            ratio = self.ratio(figure)
+            above, below = (text(getattr(side, figure)) for side in (self.with_plugin, self.without_plugin))
+            made.append((word, above, below, "" if ratio is None else f"{ratio:.2f}x"))
+        return made
+
+
+def _megabytes(size: int | None) -> str:
+    return "not said" if size is None else f"{size / 1e6:.2f} MB"
+
+
+def _count(number: int | None) -> str:
+    return "not said" if number is None else str(number)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s"
+
+
+_Row = tuple[str, str, Callable[[Any], str]]
+_ROWS: tuple[_Row, ...] = (
+    ("parsed_layers", "parsed layers", _count),
+    ("engine_layers", "engine layers", _count),
+    ("activation_bytes", "activation memory", _megabytes),
+    ("weight_bytes", "weight memory", _megabytes),
+    ("engine_bytes", "engine file", _megabytes),
+    ("build_seconds", "build", _seconds),
+    ("peak_host_bytes", "host memory", _megabytes),
+)
+_SUMMARY: tuple[_Row, ...] = (
+    ("activation_bytes", "activations", _megabytes),
+    ("parsed_layers", "parsed layers", _count),
+    ("build_seconds", "built in", _seconds),
+)

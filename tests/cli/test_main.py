@@ -61,7 +61,7 @@ def test_help_names_every_command_and_nothing_else() -> None:
         ),
         (
             ["build", "biformer_nano", "--random-weights", "--target", "rtx-40", "--precision", "int8", "-o", "out"],
-            "int8 needs calibration images: give --data",
+            "INT8 needs calibration images: give --data",
         ),
         (
             ["build", "biformer_nano", "--random-weights", "--target", "rtx-40", "--batch", "8:4:2", "-o", "out"],
@@ -73,11 +73,11 @@ def test_help_names_every_command_and_nothing_else() -> None:
         ),
         (
             ["build", "biformer_nano", "--random-weights", "--target", "rtx-40", "--input-size", "0x3", "-o", "out"],
-            "'0x3' is no size",
+            "'0x3' is not a size",
         ),
         (
             ["build", "biformer_nano", "--random-weights", "--set", "num_classes", "--target", "rtx-40", "-o", "out"],
-            "'num_classes' is no NAME=VALUE",
+            "'num_classes' is not NAME=VALUE",
         ),
         (
             ["build", "biformer_nano", "--random-weights", "--set", "colour=1", "--target", "rtx-40", "-o", "out"],

@@ -228,7 +228,7 @@ def test_timing_cache_is_not_ignored_in_silence(rtx30: Target, tmp_path: Path) -
 
 def test_progress_runs_up_to_the_end_of_every_phase(rtx30: Target) -> None:
     events: list[tuple[str, int, int]] = []
-    build_engine(linear_model(), target=rtx30, batch=ONE, on_progress=lambda *event: events.append(event))
+    build_engine(linear_model(), target=rtx30, batch=ONE, progress=lambda *event: events.append(event))
     running: dict[str, tuple[int, int]] = {}
     finished = []
     for phase, done, total in events:
@@ -255,7 +255,7 @@ def test_callback_that_returns_false_cancels(rtx30: Target, no_leftovers: Callab
         return phase != "Building engine"
 
     with pytest.raises(BuildCancelled, match="nothing was written"):
-        build_engine(linear_model(), target=rtx30, batch=ONE, on_progress=stop)
+        build_engine(linear_model(), target=rtx30, batch=ONE, progress=stop)
     assert seen[-1] == "Building engine"
     no_leftovers()
 
@@ -266,7 +266,7 @@ def test_ctrl_c_ends_the_child(rtx30: Target, no_leftovers: Callable[[], None]) 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(linear_model(), target=rtx30, batch=ONE, on_progress=interrupt)
+        build_engine(linear_model(), target=rtx30, batch=ONE, progress=interrupt)
     no_leftovers()
 
 
@@ -281,7 +281,7 @@ def test_cancelling_does_not_wait_for_a_child_that_is_busy(
     python.chmod(0o755)
     monkeypatch.setattr(builder.sys, "executable", str(python))  # type: ignore[attr-defined]
     with pytest.raises(BuildCancelled):
-        build_engine(linear_model(), target=rtx30, batch=ONE, on_progress=lambda phase, done, total: False)
+        build_engine(linear_model(), target=rtx30, batch=ONE, progress=lambda phase, done, total: False)
     assert not late.exists()
     no_leftovers()
 
@@ -294,7 +294,7 @@ def test_error_in_the_callback_is_the_callers(
         raise error
 
     with pytest.raises(type(error), match=str(error)):
-        build_engine(linear_model(), target=rtx30, batch=ONE, on_progress=fail)
+        build_engine(linear_model(), target=rtx30, batch=ONE, progress=fail)
     no_leftovers()
 
 
@@ -310,7 +310,7 @@ def wait(phase, done, total):
     print("building", flush=True)
     time.sleep(600)
 build_engine(onnx.load({str(tmp_path / "model.onnx")!r}), target=get_target("rtx-30"),
-             batch=BatchProfile.parse("1"), on_progress=wait)
+             batch=BatchProfile.parse("1"), progress=wait)
 """
     parent = subprocess.Popen(
         [sys.executable, "-c", code],

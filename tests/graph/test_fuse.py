@@ -154,7 +154,7 @@ def test_progress_is_reported_block_by_block() -> None:
     fuse(
         reference_graph("biformer_stl_224.dynamo20"),
         draws=1,
-        on_progress=lambda done, total: seen.append((done, total)),
+        progress=lambda text, done, total: seen.append((done, total)),
     )
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
 

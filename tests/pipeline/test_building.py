@@ -24,9 +24,8 @@ from edgeformer.machine import plugin_library
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.machine.plugin_library import find_plugin_library
 from edgeformer.ops.bi_level_routing_attention import Attributes, is_op
-from edgeformer.pipeline import BuildResult, Observer, build
-from edgeformer.pipeline import runner as stages
-from edgeformer.pipeline.runner import FLOAT_ATTENTION
+from edgeformer.pipeline import BuildResult, Observer, build, runner
+from edgeformer.pipeline.stages.parity import FLOAT_ATTENTION
 from edgeformer.runtime import OnnxSession
 
 ROOT = Path(__file__).parents[2]
@@ -314,13 +313,13 @@ def test_a_graph_of_fixed_batch(nano_onnx: Path, tmp_path: Path) -> None:
 
 def test_any_change_of_the_code_makes_stages_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "edgeformer"
-    shutil.copytree(Path(stages.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(stages, "__file__", str(package / "pipeline" / "stages.py"))
-    seen = {stages._code_sha256.__wrapped__()}
+    shutil.copytree(Path(runner.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(runner, "__file__", str(package / "pipeline" / "runner.py"))
+    seen = {runner._code_sha256.__wrapped__()}
     for changed in ("quantization/quantize.py", "graph/fuse.py", "engine/targets.json", "pipeline/stages.py"):
         with (package / changed).open("a") as file:
             file.write("\n")
-        seen.add(stages._code_sha256.__wrapped__())
+        seen.add(runner._code_sha256.__wrapped__())
     assert len(seen) == 5
 
 

@@ -15,17 +15,33 @@ from edgeformer.engine import builder
 from edgeformer.engine.builder import BuildFailed, EngineBuild
 from edgeformer.errors import InputError
 from edgeformer.pipeline import BuildResult, build
-from edgeformer.pipeline import runner as stages
+from edgeformer.pipeline.stages import plugin_comparison
 from edgeformer.pipeline.stages.plugin_comparison import (
-    COMPARISON,
     EngineFigures,
     PluginComparison,
     compare_bundle,
     recorded_comparison,
 )
 
-WITH = EngineFigures(100, 50, 5_000_000, 1_000_000, 2_000_000, 1.0, 300_000_000)
-WITHOUT = EngineFigures(400, 90, 10_000_000, 1_000_000, 3_000_000, 2.5, 400_000_000)
+NAME = "plugin-comparison"
+WITH = EngineFigures(
+    parsed_layers=100,
+    engine_layers=50,
+    activation_bytes=5_000_000,
+    weight_bytes=1_000_000,
+    engine_bytes=2_000_000,
+    build_seconds=1.0,
+    peak_host_bytes=300_000_000,
+)
+WITHOUT = EngineFigures(
+    parsed_layers=400,
+    engine_layers=90,
+    activation_bytes=10_000_000,
+    weight_bytes=1_000_000,
+    engine_bytes=3_000_000,
+    build_seconds=2.5,
+    peak_host_bytes=400_000_000,
+)
 
 
 def comparison_of(manifest: Manifest) -> PluginComparison:
@@ -35,27 +51,27 @@ def comparison_of(manifest: Manifest) -> PluginComparison:
 
 
 def test_figures_side_by_side() -> None:
-    both = PluginComparison(WITH, WITHOUT)
+    both = PluginComparison(with_plugin=WITH, without_plugin=WITHOUT)
     assert both.summary() == (
         "activations 5.00 MB instead of 10.00 MB (0.50x), parsed layers 100 instead of 400, "
         "built in 1.0 s instead of 2.5 s"
     )
     assert both.rows()[0] == ("parsed layers", "100", "400", "0.25x")
     assert both.rows()[2] == ("activation memory", "5.00 MB", "10.00 MB", "0.50x")
-    assert PluginComparison.from_dict(json.loads(json.dumps(both.to_dict()))) == both
+    assert PluginComparison.model_validate_json(both.model_dump_json()) == both
 
 
 def test_what_the_builder_does_not_say_is_no_figure() -> None:
-    silent = EngineFigures(100, None, None, 0, 2_000_000, 1.0, 300_000_000)
-    both = PluginComparison(silent, WITHOUT)
+    silent = WITH.model_copy(update={"engine_layers": None, "activation_bytes": None})
+    both = PluginComparison(with_plugin=silent, without_plugin=WITHOUT)
     assert both.summary().startswith("activations not said instead of 10.00 MB, parsed layers")
     assert both.rows()[1] == ("engine layers", "not said", "90", "")
-    assert both.to_dict()["activation_ratio"] is None
+    assert both.ratio("activation_bytes") is None
 
 
 def test_a_build_records_both_sides(fp16_bundle: BuildResult) -> None:
     both = comparison_of(fp16_bundle.manifest)
-    engine, stage = fp16_bundle.manifest.stage("engine"), fp16_bundle.manifest.stage(COMPARISON)
+    engine, stage = fp16_bundle.manifest.stage("engine"), fp16_bundle.manifest.stage(NAME)
     assert engine is not None
     assert stage is not None
     assert both.with_plugin.activation_bytes == engine.details["activation_bytes"]
@@ -73,7 +89,7 @@ def test_a_build_can_leave_it_out_and_inspect_make_it_up(
 ) -> None:
     bundle = tmp_path / "bundle"
     result = build(nano_onnx, output=bundle, target="rtx-30", use_plugin=False, compare_plugin=False, max_aux_streams=0)
-    assert result.manifest.stage(COMPARISON) is None
+    assert result.manifest.stage(NAME) is None
     before = read_manifest(bundle)
     asked = []
 
@@ -102,9 +118,9 @@ def test_the_other_sides_failure_is_no_fault_of_the_build(
     def fail(*_: object, **__: object) -> None:
         raise BuildFailed("no tactic\n  and more")
 
-    monkeypatch.setattr(stages, "compare_plugin", fail)
+    monkeypatch.setattr(plugin_comparison, "compare_plugin", fail)
     result = build(nano_onnx, output=tmp_path / "bundle", target="rtx-30")
-    stage = result.manifest.stage(COMPARISON)
+    stage = result.manifest.stage(NAME)
     assert stage is not None
     assert (stage.verdict, stage.note) == ("not run", "the other engine was not built: no tactic")
     assert recorded_comparison(result.manifest) is None
@@ -114,7 +130,7 @@ def test_the_other_sides_failure_is_no_fault_of_the_build(
 def test_a_bundle_without_an_engine_has_nothing_to_compare(nano_onnx: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     result = build(nano_onnx, output=bundle, target="jetson-agx-orin")
-    assert result.manifest.stage(COMPARISON) is None
+    assert result.manifest.stage(NAME) is None
     with pytest.raises(InputError, match="holds no engine, so there is nothing to compare"):
         compare_bundle(bundle, result.manifest)
 
@@ -135,7 +151,9 @@ def test_inspect_prints_both_sides(fp16_bundle: BuildResult) -> None:
     assert f"{(both.without_plugin.activation_bytes or 0) / 1e6:.2f}" in lines["activation memory"]
 
     document = json.loads(inspect(str(fp16_bundle.path), "--json").stdout)
-    assert document["plugin_comparison"] == both.to_dict()
+    ratio = document["plugin_comparison"].pop("activation_ratio")
+    assert ratio == both.ratio("activation_bytes")
+    assert document["plugin_comparison"] == both.model_dump(mode="json")
 
 
 def test_comparing_takes_a_bundle(fp16_bundle: BuildResult) -> None:

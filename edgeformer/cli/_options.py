@@ -1,0 +1,122 @@
+"""Options of the command line made from the fields of requests (`edgeformer.pipeline.request`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edgeformer.pipeline.options import Field, Option, fields_of
+
+__all__ = ["existing_file", "options_from", "output_file", "output_path"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# A path that a command reads or makes; whether it fits is for the command to say.
+output_path = click.Path(path_type=Path)
+output_file = click.Path(dir_okay=False, path_type=Path)
+existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Size(click.ParamType[tuple[int, int]]):
+    """An input size: ``224`` for a square, ``512x640`` for height x width, in pixels."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
+        if not match or int(match[1]) < 1 or (match[2] is not None and int(match[2]) < 1):
+            self.fail(f"{value!r} is not a size: write 224 for a square, or 512x640 for height x width, in pixels")
+        return int(match[1]), int(match[2] or match[1])
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "H[xW]"
+
+
+def _preprocessing(_ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Any:
+    if path is None:
+        return None
+    from edgeformer.data import Preprocessing
+
+    try:
+        return Preprocessing.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise click.BadParameter(f"{path} is not a JSON object with the fields of a preprocessing: {error}") from None
+
+
+def _overrides(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE, such as num_classes=5")
+        try:
+            parsed = json.loads(text)
+        except json.JSONDecodeError:
+            parsed = text
+        found[name] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return found
+
+
+def _mebibytes(_ctx: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
+    return None if value is None else value << 20
+
+
+# Keyword arguments of `click.option` for each kind of option that is not a flag or a switch.
+_KINDS: dict[str, dict[str, Any]] = {
+    "text": {"type": str},
+    "path": {"type": output_path, "metavar": "PATH"},
+    "file": {"type": existing_file},
+    "integer": {"type": int},
+    "number": {"type": float},
+    "mebibytes": {"type": int, "callback": _mebibytes},
+    "size": {"type": _Size()},
+    "fields": {"multiple": True, "callback": _overrides},
+    "json": {"type": existing_file, "callback": _preprocessing},
+}
+
+
+def options_from(request: type, *, leave_out: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Add an option for each field of ``request`` that is one; the command gets them under the fields' names.
+
+    Args:
+        request: a request, or a part of one.
+        leave_out: fields that the command spells itself.
+    """
+
+    def decorate(function: F) -> F:
+        for field in reversed(list(fields_of(request))):
+            if isinstance(field.about, Option) and field.name not in leave_out:
+                function = _click_option(field, field.about)(function)
+        return function
+
+    return decorate
+
+
+def _click_option(field: Field, about: Option) -> Callable[[F], F]:
+    name = about.name or field.name.replace("_", "-")
+    default = about.default
+    spelling = f"--{name}"
+    words: dict[str, Any] = {"default": field.default, "metavar": about.metavar}
+    if about.kind == "switch":
+        spelling = f"--{name}/--no-{name}"
+        if not default:
+            default = name if field.default else f"no-{name}"
+    elif about.kind == "flag":
+        words |= {"is_flag": True, "default": False}
+    elif about.kind == "choice":
+        words |= {"type": click.Choice(about.choices)}
+    else:
+        words |= {key: value for key, value in _KINDS[about.kind].items() if key != "metavar" or not about.metavar}
+    if about.kind == "fields":
+        del words["default"]
+    if not default and field.default is not None and about.kind != "flag":
+        default = str(field.default)
+    text = f"{about.help}  [default: {default}]" if default else about.help
+    return click.option(spelling, field.name, help=text, **words)

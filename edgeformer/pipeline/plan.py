@@ -1,0 +1,201 @@
+"""What a build will do, worked out from the request before any stage runs: files opened, defaults filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeformer.data import Preprocessing, Samples, open_samples
+from edgeformer.errors import InputError
+from edgeformer.pipeline.model_source import OnnxFile, Source, model_source
+from edgeformer.pipeline.parity_inputs import ParityInputs
+from edgeformer.pipeline.request import BuildRequest, ModelOptions
+from edgeformer.records.base import Precision
+
+if TYPE_CHECKING:
+    from edgeformer.data.sources import Source as DataSource
+    from edgeformer.engine.profiles import BatchProfile
+    from edgeformer.engine.targets import Target
+    from edgeformer.quantization import Recipe
+
+__all__ = ["BuildPlan", "EnginePlan", "Quantization", "TypedForm", "make_plan", "source_of"]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What the INT8 ranges come from, and what becomes INT8."""
+
+    data: Samples
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class TypedForm:
+    """How the typed graph is written.
+
+    Attributes:
+        precision: type of weights and activations.
+        linears_as_convolutions: Linears that stay in floating point are 1 x 1 convolutions.
+        one_weight_scale: quantized layers have one weight scale: TensorRT has kernels for a scale for each channel,
+            TensorRT-RTX has none.
+    """
+
+    precision: Precision
+    linears_as_convolutions: bool
+    one_weight_scale: bool
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """What an engine is built for, and within which limits.
+
+    Attributes:
+        target: the machine.
+        precision: names the gate of the finished engine.
+        batch: batch sizes it serves.
+        use_plugin: take the fused plugin for the op; otherwise its ONNX body.
+        embed_plugin: put the plugin library into the engine file.
+        workspace_bytes: limit of TensorRT's workspace; ``None`` for none.
+        max_aux_streams: limit of auxiliary streams; ``None`` leaves it to TensorRT.
+    """
+
+    target: Target
+    precision: Precision
+    batch: BatchProfile
+    use_plugin: bool
+    embed_plugin: bool
+    workspace_bytes: int | None
+    max_aux_streams: int | None
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """What TensorRT is limited to, with or without the plugin."""
+        return {"workspace_bytes": self.workspace_bytes, "max_aux_streams": self.max_aux_streams}
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """All that the stages of a build need to know.
+
+    Attributes:
+        source: the model.
+        fuse_lepe: fuse LePE into the op.
+        quantization: for INT8, else ``None``.
+        form: of the typed graph.
+        parity_inputs: what the forms of the model are compared on.
+        max_drop: points of accuracy that INT8 may lose.
+        engine: what the engine is built for.
+        compare_plugin: build the engine without the plugin as well.
+    """
+
+    source: Source
+    fuse_lepe: bool
+    quantization: Quantization | None
+    form: TypedForm
+    parity_inputs: ParityInputs
+    max_drop: float
+    engine: EnginePlan
+    compare_plugin: bool
+
+
+def source_of(request: ModelOptions, model: str) -> Source:
+    """The model that a request means."""
+    return model_source(
+        model,
+        checkpoint=request.checkpoint,
+        random_weights=request.random_weights,
+        overrides=request.overrides,
+        input_size=request.input_size,
+        preprocessing=request.preprocessing,
+    )
+
+
+def make_plan(request: BuildRequest) -> BuildPlan:
+    """Open what the request names and fill in what it leaves open.
+
+    Raises:
+        InputError: the model, the data, the recipe, the target or the batch cannot be used, or they do not fit.
+        EnvironmentFault: this machine lacks something that could be installed.
+    """
+    from edgeformer.engine.targets import can_build, get_target
+    from edgeformer.machine.plugin_library import require_plugin_library
+    from edgeformer.quantization import load_recipe
+    from edgeformer.verify.gates import DEFAULT_MAX_DROP
+
+    recipe = None
+    if request.precision == "int8":
+        recipe = load_recipe(request.recipe or "default", quantize_attention=request.quantize_attention)
+    source = source_of(request, str(request.model))
+    _check_types(source, request.precision)
+    target = get_target(request.target)
+    # What is built anywhere needs only software, which can be installed; what is built on the device can wait for it.
+    if can_build(target, raise_error=target.built == "anywhere") and request.use_plugin:
+        require_plugin_library(target.sm)
+    data = None
+    if request.data is not None:
+        data = open_samples(request.data, source.preprocessing, limit=request.calibration_images)
+    batch = _batch_profile(source, request.batch)
+    rtx = target.flavour == "tensorrt_rtx"
+    convolutions = request.linears_as_convolutions
+    if convolutions is None:
+        convolutions = rtx and request.precision != "int8" and batch.min < batch.max
+    return BuildPlan(
+        source=source,
+        fuse_lepe=request.fuse_lepe,
+        quantization=None if recipe is None or data is None else Quantization(data, recipe),
+        form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
+        parity_inputs=ParityInputs(_labelled(request.eval_data, source.preprocessing), data, source.preprocessing),
+        max_drop=DEFAULT_MAX_DROP if request.max_drop is None else request.max_drop,
+        engine=EnginePlan(
+            target,
+            request.precision,
+            batch,
+            request.use_plugin,
+            request.embed_plugin,
+            request.workspace_bytes,
+            request.max_aux_streams,
+        ),
+        compare_plugin=rtx if request.compare_plugin is None else request.compare_plugin,
+    )
+
+
+def _check_types(source: Source, precision: Precision) -> None:
+    """Refuse a graph that is typed or quantized already in another way than asked for: a build starts from FP32."""
+    if not isinstance(source, OnnxFile):
+        return
+    from onnx import TensorProto
+
+    graph = source.model.graph
+    quantized = sum(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node)
+    if quantized:
+        raise InputError(f"{source.path} is quantized already ({quantized} Q/DQ nodes): build from the float model")
+    halves = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+    found = {halves[tensor.data_type] for tensor in graph.initializer if tensor.data_type in halves}
+    if found and found != {precision}:
+        raise InputError(
+            f"{source.path} has {' and '.join(sorted(found)).upper()} weights and cannot become {precision.upper()}: "
+            "build from the FP32 model"
+        )
+
+
+def _batch_profile(source: Source, batch: str | None) -> BatchProfile:
+    from edgeformer.engine.profiles import BatchProfile
+
+    fixed = source.batch if isinstance(source, OnnxFile) else None
+    wanted = BatchProfile.parse(batch if batch is not None else str(fixed or 1))
+    if fixed is not None and (wanted.min, wanted.max) != (fixed, fixed):
+        raise InputError(
+            f"the graph fixes the batch at {fixed}, --batch asks for {wanted}: export it with a free batch"
+        )
+    return wanted
+
+
+def _labelled(source: DataSource | None, preprocessing: Preprocessing) -> Samples | None:
+    if source is None:
+        return None
+    samples = open_samples(source, preprocessing)
+    if not samples.labelled:
+        raise InputError(
+            f"{samples.name}: --eval-data needs labels: a folder with one sub-folder a class, or an .npz with 'labels'"
+        )
+    return samples

@@ -1,0 +1,229 @@
+"""What a user can ask for: each option of `build`, `export_model` and their commands, with its default and check."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from edgeformer.data import Preprocessing
+from edgeformer.data.sources import Source as DataSource
+from edgeformer.errors import InputError
+from edgeformer.pipeline.observer import Observer
+from edgeformer.pipeline.options import Argument, Option
+from edgeformer.records.base import PRECISIONS, Precision
+
+__all__ = [
+    "CALIBRATION_IMAGES",
+    "BuildRequest",
+    "CalibrationOptions",
+    "ExportRequest",
+    "FusionOptions",
+    "ImageOptions",
+    "ModelOptions",
+]
+
+# Ranges and bias errors settle within a few hundred images; more cost time and change little.
+CALIBRATION_IMAGES = 256
+
+AnyPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """How images become inputs."""
+
+    input_size: Annotated[
+        tuple[int, int] | None, Option("Height and width of the images in pixels.", "size", default="the model's")
+    ] = None
+    preprocessing: Annotated[
+        Preprocessing | None,
+        Option("How images are prepared: a JSON file.", "json", metavar="FILE", default="the model's"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(ImageOptions):
+    """Which model is meant."""
+
+    checkpoint: Annotated[AnyPath | None, Option("Weights of the named model: .pth, .pt or .safetensors.", "file")] = (
+        None
+    )
+    random_weights: Annotated[bool, Option("Take random weights instead, to see what a build costs.", "flag")] = False
+    overrides: Annotated[
+        Mapping[str, Any] | None,
+        Option(
+            "Replace a field of the named model's configuration, such as num_classes=5; repeatable.",
+            "fields",
+            name="set",
+            metavar="NAME=VALUE",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """What becomes INT8, and the images that decide its ranges."""
+
+    data: Annotated[DataSource | None, Option("Calibration images: a folder, an .npy or an .npz file.", "path")] = None
+    calibration_images: Annotated[int, Option("Calibrate on at most this many images.", "integer", metavar="N")] = (
+        CALIBRATION_IMAGES
+    )
+    recipe: Annotated[
+        AnyPath | None,
+        Option("What becomes INT8 and how: a recipe's name, or a JSON file.", metavar="NAME|FILE", default="default"),
+    ] = None
+    quantize_attention: Annotated[
+        bool | None,
+        Option(
+            "Quantize the queries, keys and values of the fused attention as well.",
+            "switch",
+            default="what the recipe says; 'default' says no",
+        ),
+    ] = None
+
+    def check_calibration(self) -> None:
+        """Check what calibration needs.
+
+        Raises:
+            InputError: there is nothing to calibrate on.
+        """
+        if self.calibration_images < 1:
+            raise InputError(f"calibration_images {self.calibration_images}: calibration needs at least 1 image")
+        if self.data is None:
+            raise InputError(
+                "INT8 needs calibration images: give --data with a folder of images, an .npy or an .npz file"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionOptions:
+    """What is fused into the op besides the attention."""
+
+    fuse_lepe: Annotated[
+        bool, Option("Fuse LePE, the depthwise convolution beside the attention, into the op.", "switch")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest(ModelOptions):
+    """All that `export_model` can be asked for.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+
+    model: Annotated[AnyPath, Argument("Name of a model, as `edgeformer.list_models` has it.")] = field(kw_only=False)
+    output: Annotated[AnyPath, Argument("The ONNX file; replaced only by a whole new one that met its gate.")]
+    static_batch: Annotated[int | None, Option("Fix the batch size.", "integer", metavar="N", default="left free")] = (
+        None
+    )
+    opset: Annotated[
+        int | None, Option("Version of the ONNX operator set, at least 18.", "integer", metavar="N", default="20")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.static_batch is not None and self.static_batch < 1:
+            raise InputError(f"static_batch {self.static_batch}: a batch has at least 1 image")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
+    """All that `build` can be asked for.
+
+    Raises:
+        InputError: an option is out of range, or needs or excludes another.
+    """
+
+    model: Annotated[AnyPath, Argument("Name of a model, as `edgeformer.list_models` has it, or an .onnx file.")] = (
+        field(kw_only=False)
+    )
+    output: Annotated[AnyPath, Argument("Folder of the bundle; an older one is replaced when the new one is whole.")]
+    target: Annotated[str, Argument("Name of the machine the engine is for, as `edgeformer.list_targets` has it.")]
+    observer: Annotated[Observer | None, Argument("Follows the progress of the stages.")] = field(
+        default=None, repr=False
+    )
+    precision: Annotated[
+        Precision, Option("Type of the engine's weights and activations.", "choice", choices=PRECISIONS)
+    ] = "fp16"
+    batch: Annotated[
+        str | None,
+        Option(
+            "Batch sizes the engine serves: one, or the smallest, the most frequent and the largest.",
+            metavar="N|MIN:OPT:MAX",
+            default="1, or the graph's",
+        ),
+    ] = None
+    eval_data: Annotated[
+        DataSource | None,
+        Option("Labelled images to measure accuracy on: a sub-folder for each class, or an .npz file.", "path"),
+    ] = None
+    max_drop: Annotated[
+        float | None,
+        Option("Points of top-1 accuracy that INT8 may lose.", "number", metavar="POINTS", default="1"),
+    ] = None
+    linears_as_convolutions: Annotated[
+        bool | None,
+        Option(
+            "Write float Linears as 1 x 1 convolutions, which takes less memory at free batch sizes.",
+            "switch",
+            default="where TensorRT-RTX builds for those, INT8 apart",
+        ),
+    ] = None
+    use_plugin: Annotated[
+        bool,
+        Option(
+            "Put the fused plugin into the engine; otherwise TensorRT builds from the op's ONNX body.",
+            "switch",
+            name="plugin",
+        ),
+    ] = True
+    embed_plugin: Annotated[
+        bool, Option("Put the plugin library into the engine file, so that this one file is enough.", "flag")
+    ] = False
+    compare_plugin: Annotated[
+        bool | None,
+        Option(
+            "Build the engine without the plugin as well, and report what the plugin saves.",
+            "switch",
+            default="where TensorRT-RTX builds",
+        ),
+    ] = None
+    workspace_bytes: Annotated[
+        int | None,
+        Option("Limit of TensorRT's workspace.", "mebibytes", name="workspace", metavar="MIB", default="no limit"),
+    ] = None
+    max_aux_streams: Annotated[
+        int | None,
+        Option(
+            "Streams for branches beside the main one; 0 takes the least memory.",
+            "integer",
+            name="aux-streams",
+            metavar="N",
+            default="TensorRT's choice",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        from edgeformer.engine.builder import check_limits
+
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision {self.precision!r}: it must be one of {', '.join(PRECISIONS)}")
+        if self.max_drop is not None and not self.max_drop >= 0:
+            raise InputError(f"max_drop {self.max_drop}: points of accuracy that INT8 may lose, at least 0")
+        if self.precision == "int8":
+            self.check_calibration()
+        else:
+            self._check_float()
+        if self.embed_plugin and not self.use_plugin:
+            raise InputError("--embed-plugin with --no-plugin: there is no plugin to embed")
+        check_limits(self.workspace_bytes, self.max_aux_streams)
+
+    def _check_float(self) -> None:
+        if self.recipe is not None:
+            raise InputError(f"a recipe says what to quantize; precision {self.precision} quantizes nothing")
+        if self.quantize_attention:
+            raise InputError(
+                f"--quantize-attention with precision {self.precision}, which quantizes nothing: give --precision int8"
+            )

@@ -1,0 +1,141 @@
+"""``engine`` and ``engine-parity``: the typed graph as a TensorRT engine, run beside the exported graph on a GPU."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from edgeformer.artifacts import sha256_of_file
+from edgeformer.bundle.files import ENGINE, ENGINE_REPORT, EXPORTED, PARITY, TYPED
+from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
+from edgeformer.pipeline.parity_inputs import ParityInputs
+from edgeformer.pipeline.plan import EnginePlan
+from edgeformer.pipeline.runner import Judged, Runner
+
+if TYPE_CHECKING:
+    from edgeformer.machine.plugin_library import PluginLibrary
+
+__all__ = ["run", "run_parity"]
+
+_NAME = "engine"
+_PARITY = "engine-parity"
+
+
+def run(runner: Runner, plan: EnginePlan) -> bool:
+    """Build the engine, or say what is left to do where only the target itself can build it.
+
+    Returns:
+        Whether the bundle has an engine now.
+    """
+    from edgeformer.engine.targets import can_build
+    from edgeformer.machine.backends import find_backend
+    from edgeformer.machine.plugin_library import find_device_library, find_plugin_library
+
+    target = plan.target
+    here = can_build(target)
+    if not here:
+        library = find_device_library(target.cpu, target.sm) if plan.use_plugin else None
+        _add_library(runner, library)
+        runner.skip(_NAME, here.reason, {"left_to_do": _left_to_do(plan, library)})
+        return False
+    library = find_plugin_library() if plan.use_plugin else None
+    if not plan.embed_plugin:
+        _add_library(runner, library)
+    backend = find_backend(target.flavour)
+    assert backend is not None  # can_build saw it
+    runner.run(
+        _NAME,
+        [ENGINE, ENGINE_REPORT],
+        lambda: _build(runner, plan),
+        {
+            "typed": runner.sha256(TYPED),
+            "target": target.model_dump(mode="json"),
+            "batch": str(plan.batch),
+            "tensorrt": backend.version,
+            "plugin": None if library is None else sha256_of_file(library.path),
+            "embed_plugin": plan.embed_plugin,
+            **plan.limits,
+        },
+    )
+    return True
+
+
+def run_parity(runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_drop: float) -> None:
+    """Run the engine on this machine's GPU against the exported graph, or record why it does not run."""
+    from edgeformer.machine.plugin_library import LIBRARY_NAME
+    from edgeformer.verify import Stage, verify_stages
+
+    plugin = runner.path(LIBRARY_NAME)
+    engine = engine_stage(
+        runner.path(ENGINE),
+        plan.precision,
+        sm=plan.target.sm,
+        flavour=plan.target.flavour,
+        plugin=plugin if plugin.is_file() else None,
+    )
+    if engine.session is None:
+        runner.skip(_PARITY, engine.reason or "")
+        return
+
+    def compare() -> Judged:
+        forms = [Stage.from_onnx("exported", runner.path(EXPORTED)), engine]
+        report = verify_stages(forms, inputs.batches(), max_drop=max_drop)
+        return Judged("passed" if report.passed else "missed", report.stages[-1].text, None, report.to_dict())
+
+    with closing_engine(engine):
+        # What a GPU computes is never taken from an older bundle.
+        runner.run(_PARITY, [], compare, {"engine": runner.sha256(ENGINE)}, always=True)
+
+
+def _build(runner: Runner, plan: EnginePlan) -> Judged:
+    from edgeformer.engine.builder import build_engine, write_engine
+    from edgeformer.graph.onnx_files import load_model
+
+    built = build_engine(
+        load_model(runner.path(TYPED)),
+        target=plan.target,
+        batch=plan.batch,
+        use_plugin=plan.use_plugin,
+        embed_plugin=plan.embed_plugin,
+        workspace_bytes=plan.workspace_bytes,
+        max_aux_streams=plan.max_aux_streams,
+        progress=runner.progress(_NAME),
+    )
+    write_engine(built, runner.path(ENGINE))
+    report = built.report
+    details = report.model_dump(mode="json")
+    if not plan.use_plugin:
+        return Judged(note="built from the op's ONNX body, without the plugin", details=details)
+    gate = f"{report.plugin.in_network} plugin layers for {report.op_nodes} op nodes"
+    return Judged("passed", gate, details=details)
+
+
+def _add_library(runner: Runner, library: PluginLibrary | None) -> None:
+    """Put the plugin library that the engine needs into the bundle."""
+    if library is None:
+        return
+    for file in (library.path, library.path.with_suffix(".json"), library.aux_path):
+        if file is not None:
+            shutil.copyfile(file, runner.path(file.name))
+
+
+def _left_to_do(plan: EnginePlan, library: PluginLibrary | None) -> list[str]:
+    """What a device target's own machine still has to do."""
+    target = plan.target
+    plugin = []
+    if library is not None:
+        plugin = [f"check that the {target.description} has CUDA {library.metadata.cuda}, for {library.path.name}"]
+    elif plan.use_plugin:
+        plugin = [
+            f"on the {target.description}, build the plugin library for SM {target.sm} (docs/building.md; one "
+            "cross-compiled before comes with the bundle)"
+        ]
+    loaded = ", the plugin library loaded before parsing" if plan.use_plugin else ""
+    limits = "".join(f", {name}={limit}" for name, limit in plan.limits.items() if limit is not None)
+    return [
+        *plugin,
+        f"build the engine from {TYPED} with TensorRT {target.tensorrt_minimum} or newer, below "
+        f"{target.tensorrt_below}: a strongly typed network{loaded}{limits}",
+        f"compare the engine's outputs with those recorded in {PARITY}",
+        "measure its latency",
+    ]

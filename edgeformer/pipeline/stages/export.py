@@ -1,0 +1,39 @@
+"""``export`` or ``import``: the model as an FP32 ONNX graph, compared with PyTorch where it comes from there."""
+
+from __future__ import annotations
+
+from edgeformer.bundle.files import EXPORTED
+from edgeformer.pipeline.exporting import describe_preprocessing, export_source
+from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source
+from edgeformer.pipeline.runner import Judged, Runner
+
+__all__ = ["run"]
+
+
+def run(runner: Runner, source: Source) -> None:
+    """Export a named model, or take an ONNX file as it is."""
+    described = source.describe()
+    for name in ("checkpoint", "path"):  # where the file lies does not matter, only its hash
+        described.pop(name, None)
+    if isinstance(source, NamedModel):
+        runner.run("export", [EXPORTED], lambda: _export(runner, source), {"source": described})
+    else:
+        runner.run("import", [EXPORTED], lambda: _import(runner, source), {"source": described})
+
+
+def _export(runner: Runner, source: NamedModel) -> Judged:
+    from edgeformer.graph.onnx_files import save_model
+
+    exported = export_source(source)
+    save_model(exported.model, runner.path(EXPORTED))
+    figures = {name: comparison.to_dict() for name, comparison in exported.figures.items()}
+    verdict = exported.verdict
+    return Judged("passed" if verdict.passed else "missed", verdict.text, details={"figures": figures})
+
+
+def _import(runner: Runner, source: OnnxFile) -> Judged:
+    from edgeformer.graph.onnx_files import save_model
+
+    describe_preprocessing(source.model, source.preprocessing)
+    save_model(source.model, runner.path(EXPORTED))
+    return Judged(note="an ONNX file is the reference itself: there is nothing to compare it with")

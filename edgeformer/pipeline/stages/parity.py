@@ -1,0 +1,102 @@
+"""``parity``: the forms of the model against each other on the same images, and outputs recorded for the device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeformer.bundle.files import EXPORTED, FUSED, PARITY, TYPED
+from edgeformer.pipeline.parity_inputs import ParityInputs
+from edgeformer.pipeline.plan import Quantization
+from edgeformer.pipeline.runner import Judged, Runner
+from edgeformer.records.base import Precision
+
+if TYPE_CHECKING:
+    from edgeformer.verify import Stage
+
+__all__ = ["FLOAT_ATTENTION", "run"]
+
+_NAME = "parity"
+# The form of an INT8 model that runs beside it where its attention is INT8, too.
+FLOAT_ATTENTION = "float-attention"
+# Images whose outputs the bundle records, for the device to compare with.
+_RECORDED_IMAGES = 8
+
+
+def run(
+    runner: Runner,
+    inputs: ParityInputs,
+    *,
+    precision: Precision,
+    quantization: Quantization | None,
+    max_drop: float,
+) -> None:
+    """Judge the fused and the typed graph, and record inputs with the FP32 outputs."""
+
+    def compare() -> Judged:
+        _record_outputs(runner, inputs)
+        return _compare(runner, inputs, _forms(runner, precision, quantization), max_drop)
+
+    runner.run(
+        _NAME,
+        [PARITY],
+        compare,
+        {
+            "exported": runner.sha256(EXPORTED),
+            "fused": runner.sha256(FUSED),
+            "typed": runner.sha256(TYPED),
+            "inputs": inputs.key(),
+            "max_drop": max_drop,
+        },
+    )
+
+
+def _forms(runner: Runner, precision: Precision, quantization: Quantization | None) -> list[Stage]:
+    from edgeformer.graph.onnx_files import load_model
+    from edgeformer.graph.qdq import with_float_attention
+    from edgeformer.graph.types import to_float_type
+    from edgeformer.verify import Stage
+
+    forms = [
+        Stage.from_onnx("exported", runner.path(EXPORTED)),
+        Stage.from_onnx("fused", runner.path(FUSED), "fuse"),
+    ]
+    if quantization is not None:
+        # Not shipped and not judged: what FP16 alone would cost, so that INT8's share can be told.
+        forms.append(Stage.from_onnx("fp16", to_float_type(load_model(runner.path(FUSED)), "float16")))
+        if quantization.recipe.quantize_attention:
+            # Likewise: what INT8 costs without that of the attention.
+            forms.append(Stage.from_onnx(FLOAT_ATTENTION, with_float_attention(load_model(runner.path(TYPED)))))
+    return [*forms, Stage.from_onnx("typed", runner.path(TYPED), precision)]
+
+
+def _compare(runner: Runner, inputs: ParityInputs, forms: list[Stage], max_drop: float) -> Judged:
+    from edgeformer.verify import verify_stages
+
+    progress = runner.progress(_NAME)
+    seen = 0
+
+    def count(samples: int) -> None:
+        nonlocal seen
+        seen += samples
+        progress("images", seen, inputs.count)
+
+    report = verify_stages(forms, inputs.batches(), max_drop=max_drop, progress=count)
+    missed = [f"{form.name}: {form.text}" for form in report.stages if form.status == "missed"]
+    described = inputs.describe()
+    details = {"inputs": described, "max_drop": max_drop, **report.to_dict()}
+    gate = "; ".join(missed) or report.stages[-1].text
+    return Judged("missed" if missed else "passed", gate, f"judged on {described}", details)
+
+
+def _record_outputs(runner: Runner, inputs: ParityInputs) -> None:
+    from edgeformer.runtime import OnnxSession, run_in_chunks, static_batch
+
+    session = OnnxSession(runner.path(EXPORTED))
+    (name,) = session.inputs
+    images = inputs.images(_RECORDED_IMAGES)
+    outputs = run_in_chunks(session, {name: images}, static_batch(session) or len(images))
+    arrays: dict[str, Any] = {f"input:{name}": images, **{f"output:{key}": outputs[key] for key in outputs}}
+    with runner.path(PARITY).open("wb") as file:
+        np.savez_compressed(file, **arrays)

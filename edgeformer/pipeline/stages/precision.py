@@ -1,0 +1,81 @@
+"""``types`` or ``quantize``: the fused graph with every type explicit, INT8 as Q/DQ; engines are built from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeformer.bundle.files import CALIBRATION, FUSED, TYPED
+from edgeformer.pipeline.plan import Quantization, TypedForm
+from edgeformer.pipeline.runner import Judged, Runner
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["run"]
+
+
+def run(runner: Runner, form: TypedForm, quantization: Quantization | None) -> None:
+    """Set the types of the fused graph, and quantize it for INT8."""
+    inputs: dict[str, Any] = {
+        "model": runner.sha256(FUSED),
+        "convolutions": form.linears_as_convolutions,
+        "one_weight_scale": form.one_weight_scale,
+    }
+    if quantization is None:
+        runner.run("types", [TYPED], lambda: _set_types(runner, form), inputs | {"precision": form.precision})
+        return
+    inputs |= {"data": quantization.data.sha256(), "recipe": quantization.recipe.model_dump(mode="json")}
+    runner.run("quantize", [CALIBRATION, TYPED], lambda: _quantize(runner, form, quantization), inputs)
+
+
+def _set_types(runner: Runner, form: TypedForm) -> Judged:
+    from edgeformer.graph.onnx_files import load_model, save_model
+    from edgeformer.graph.types import to_float_type
+
+    model, note = _formed(load_model(runner.path(FUSED)), form)
+    if form.precision != "fp32":
+        model = to_float_type(model, "float16" if form.precision == "fp16" else "bfloat16")
+    save_model(model, runner.path(TYPED))
+    return Judged(note=f"{note}weights and activations {form.precision.upper()}; judged by the parity stage")
+
+
+def _quantize(runner: Runner, form: TypedForm, quantization: Quantization) -> Judged:
+    from edgeformer.graph.onnx_files import load_model, save_model
+    from edgeformer.graph.types import to_float_type
+    from edgeformer.ops.bi_level_routing_attention import OP_TYPE
+    from edgeformer.quantization import quantize
+
+    result = quantize(
+        load_model(runner.path(FUSED)),
+        quantization.data,
+        recipe=quantization.recipe,
+        progress=runner.progress("quantize"),
+    )
+    result.calibration.save(runner.path(CALIBRATION))
+    model, note = _formed(result.model, form)
+    save_model(to_float_type(model, "float16"), runner.path(TYPED))
+    layers = sum(decision.quantized for decision in result.decisions if decision.op_type != OP_TYPE)
+    attention = sum(decision.quantized for decision in result.decisions if decision.op_type == OP_TYPE)
+    note += f"{layers} layers INT8"
+    if attention:
+        note += f", attention of {attention} blocks INT8"
+    note += f", {len(result.calibration.returned)} returned to FP16 by sensitivity, rest FP16"
+    details = {
+        "attention": "int8" if attention else "float16",
+        "layers": [decision.to_dict() for decision in result.decisions],
+    }
+    return Judged(note=note, details=details)
+
+
+def _formed(model: onnx.ModelProto, form: TypedForm) -> tuple[onnx.ModelProto, str]:
+    """The graph in the form that the target's TensorRT makes most of, and what to note of it."""
+    from edgeformer.graph.pointwise import linears_as_convolutions
+    from edgeformer.graph.weight_scales import one_weight_scale
+
+    note = ""
+    if form.linears_as_convolutions:
+        model, count = linears_as_convolutions(model)
+        note = f"{count} Linears as 1 x 1 convolutions; " if count else ""
+    if form.one_weight_scale:
+        model, _ = one_weight_scale(model)
+    return model, note
