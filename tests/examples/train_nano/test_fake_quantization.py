@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeformer.models import create_model
-from edgeformer.models.fake_quantization import fake_quantized, input_ranges, quantized_layers, signal_to_noise
+from examples.train_nano.fake_quantization import fake_quantized, input_ranges, quantized_layers, signal_to_noise
 
 
 class _Net(nn.Module):

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from edgeformer.artifacts import replacing, sha256_of_file, write_text
 from edgeformer.data import Samples, open_samples
-from edgeformer.data.digits import Digits, DigitsSplit
 from edgeformer.errors import InputError
 from edgeformer.models import create_model, load_checkpoint, model_info
-from edgeformer.models.fake_quantization import fake_quantized, input_ranges, signal_to_noise
-from edgeformer.models.training import EpochRecord, TrainingData, TrainingPlan, settle, train
+from examples.train_nano.digits import Digits, DigitsSplit
+from examples.train_nano.fake_quantization import fake_quantized, input_ranges, signal_to_noise
+from examples.train_nano.training import EpochRecord, TrainingData, TrainingPlan, settle, train
 
 __all__ = [
     "Measurement",
@@ -67,7 +67,7 @@ def digit_samples(digits: Digits) -> Samples:
 
 
 def training_data(digits: Digits) -> TrainingData:
-    """Digits for :mod:`edgeformer.models.training`, which resizes and normalises as deployment does."""
+    """Digits for :mod:`examples.train_nano.training`, which resizes and normalises as deployment does."""
     preprocessing = model_info(MODEL).preprocessing
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (preprocessing.mean, preprocessing.std))
     images = torch.from_numpy(digits.images)[:, None].float() / 255
@@ -250,7 +250,7 @@ of the test images. Preprocessing: RGB, bilinear to 112x112, ImageNet mean and d
 
 ## Measured
 On the {test["images"]} images of the test split, which training never saw (its accuracy was printed after each epoch
-and chose nothing). `scripts/train_nano --evaluate` measures again.
+and chose nothing). `examples/train_nano/train.py --evaluate` measures again.
 
 | | top-1 |
 |---|---|

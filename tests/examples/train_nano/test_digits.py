@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from edgeformer.artifacts import sha256_of_bytes
-from edgeformer.data.digits import Digits, load_digits, write_image_folder
 from edgeformer.errors import EnvironmentFault, InputError
+from examples.train_nano.digits import Digits, load_digits, write_image_folder
 
 SOME = Digits(
     np.random.default_rng(0).integers(0, 256, (30, 28, 28), np.uint8), np.tile(np.arange(10, dtype=np.int64), 3)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeformer.models.fake_quantization import fake_quantized
+from examples.train_nano.fake_quantization import fake_quantized
 
 __all__ = ["EpochRecord", "OnEpoch", "TrainingData", "TrainingPlan", "augment", "settle", "train"]
 

@@ -12,17 +12,21 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "checkpoints" / "biformer_nano_digits"
 IMAGES = ROOT / "calibration" / "digits"
 VENV = ROOT / ".venv"
 if Path(sys.prefix) != VENV and (VENV / "bin" / "python").exists():
     os.execv(VENV / "bin" / "python", [str(VENV / "bin" / "python"), *sys.argv])
 
+# The example is used from the sources: it is not installed, and its modules' names would hide others.
+sys.path[0] = str(ROOT)
+
 from edgeformer.errors import EdgeformerError  # noqa: E402  only now is the interpreter the right one
 
 
 def main() -> None:
+    """Train, or measure what was trained."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluate", action="store_true", help="measure the committed checkpoint; train nothing")
     parser.add_argument(
@@ -33,27 +37,28 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # before torch is imported
 
     from edgeformer.data import open_samples
-    from edgeformer.data.digits import load_digits, write_image_folder
-    from edgeformer.models import model_info, nano_digits
-    from edgeformer.models.training import TrainingPlan
+    from edgeformer.models import model_info
+    from examples.train_nano import checkpoint
+    from examples.train_nano.digits import load_digits, write_image_folder
+    from examples.train_nano.training import TrainingPlan
 
     split = load_digits()
     for name, digits, per_class in (("calibrate", split.train, 20), ("evaluate", split.test, 50)):
         if not arguments.evaluate and not (IMAGES / name).exists():
             write_image_folder(IMAGES / name, digits, per_class)
-    calibration = open_samples(IMAGES / "calibrate", model_info(nano_digits.MODEL).preprocessing)
+    calibration = open_samples(IMAGES / "calibrate", model_info(checkpoint.MODEL).preprocessing)
     if arguments.evaluate:
-        model = nano_digits.load_nano(CHECKPOINT / nano_digits.WEIGHTS)
-        result = nano_digits.measure(model, calibration, nano_digits.digit_samples(split.test))
+        model = checkpoint.load_nano(CHECKPOINT / checkpoint.WEIGHTS)
+        result = checkpoint.measure(model, calibration, checkpoint.digit_samples(split.test))
     else:
-        result = nano_digits.make_checkpoint(
+        result = checkpoint.make_checkpoint(
             split,
             TrainingPlan(),
             calibration=calibration,
             work=ROOT / "build" / "train_nano",
             folder=CHECKPOINT,
             settle_only=arguments.settle_only,
-            command=f"scripts/train_nano --threads {arguments.threads}",
+            command=f"examples/train_nano/train.py --threads {arguments.threads}",
             report=functools.partial(print, flush=True),
         )
     print(

@@ -14,13 +14,14 @@ import torch
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.data import open_samples
-from edgeformer.data.digits import Digits, DigitsSplit
 from edgeformer.errors import InputError
-from edgeformer.models import model_info, nano_digits
-from edgeformer.models.nano_digits import Measurement, digit_samples, load_nano, make_checkpoint, measure
-from edgeformer.models.training import TrainingPlan
+from edgeformer.models import model_info
+from examples.train_nano import checkpoint
+from examples.train_nano.checkpoint import Measurement, digit_samples, load_nano, make_checkpoint, measure
+from examples.train_nano.digits import Digits, DigitsSplit
+from examples.train_nano.training import TrainingPlan
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHECKPOINT = ROOT / "checkpoints" / "biformer_nano_digits"
 IMAGES = ROOT / "calibration" / "digits"
 PREPROCESSING = model_info("biformer_nano").preprocessing
@@ -32,7 +33,7 @@ def test_the_log_is_of_the_shipped_weights() -> None:
     assert log["test"]["images"] == 1000
     assert log["test"]["top1"] >= 97.0
     card = (CHECKPOINT / "MODEL_CARD.md").read_text()
-    assert card == nano_digits.card(log)
+    assert card == checkpoint.card(log)
     assert f"| FP32 | {log['test']['top1']:.2f} % |" in card
     assert log["sha256"] in card
 
@@ -87,7 +88,7 @@ def _make(tmp_path: Path, lines: list[str], plan: TrainingPlan = PLAN, settle_on
         work=tmp_path / "work",
         folder=tmp_path / "out",
         settle_only=settle_only,
-        command="scripts/train_nano --threads 1",
+        command="examples/train_nano/train.py --threads 1",
         report=lines.append,
     )
 
@@ -100,7 +101,7 @@ def test_making_a_checkpoint(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "out")) == ["MODEL_CARD.md", "model.safetensors", "training.json"]
     log = json.loads((tmp_path / "out" / "training.json").read_text())
     assert [(epoch["epoch"], epoch["phase"]) for epoch in log["epochs"]] == [(1, "train"), (2, "train"), (1, "settle")]
-    assert log["command"] == "scripts/train_nano --threads 1"
+    assert log["command"] == "examples/train_nano/train.py --threads 1"
     assert log["test"]["images"] == result.images == 10
     again = measure(
         load_nano(tmp_path / "out" / "model.safetensors"), digit_samples(SPLIT.train), digit_samples(SPLIT.test)
@@ -120,7 +121,7 @@ def test_settling_needs_a_trained_network(tmp_path: Path) -> None:
 
 
 def test_the_script_says_what_it_can_do() -> None:
-    script = ROOT / "scripts" / "train_nano"
+    script = ROOT / "examples" / "train_nano" / "train.py"
     result = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)
     for option in ("--evaluate", "--settle-only", "--threads"):
         assert option in result.stdout
@@ -128,7 +129,7 @@ def test_the_script_says_what_it_can_do() -> None:
 
 def test_training_sees_the_same_pixels_as_deployment() -> None:
     """Bilinear to 112x112 by torch and by Pillow, which rounds to whole grey values after rows and after columns."""
-    data = nano_digits.training_data(SPLIT.train)
+    data = checkpoint.training_data(SPLIT.train)
     resized = torch.nn.functional.interpolate(data.images, (112, 112), mode="bilinear", align_corners=False)
     deployed = torch.from_numpy(next(digit_samples(SPLIT.train).batches(20)).images)
     one_grey_value = 1 / 255 / min(PREPROCESSING.std)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgeformer.models.training import EpochRecord, TrainingData, TrainingPlan, augment, settle, train
+from examples.train_nano.training import EpochRecord, TrainingData, TrainingPlan, augment, settle, train
 
 PLAN = TrainingPlan(epochs=12, settle_epochs=3, batch_size=16, learning_rate=0.02, average=0.9)
 
