@@ -302,12 +302,12 @@ def run_tool(option: str, library: Path) -> Iterator[str]:
 def require_tool(name: str, package: str) -> str:
     """Path of a program, from a Python package where it is installed, else from PATH."""
     try:
-        distribution = importlib.metadata.distribution(package)
+        files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
-        distribution = None
-    for file in (distribution and distribution.files) or []:
+        files = []
+    for file in files:
         if file.name == name:
-            return str(distribution.locate_file(file))
+            return str(file.locate())
     found = shutil.which(name)
     if found is None:
         raise ToolError(

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.kernel_lab import cli, correctness, flow, render, supervisor
+from benchmarks.kernel_lab import cli, concurrency, correctness, flow, render, supervisor
+from benchmarks.kernel_lab.journal import RESERVE
 from benchmarks.kernel_lab.records import Report, load_report
 from edgeformer.errors import EnvironmentFault
+from edgeformer.ops.library import ENVIRONMENT_VARIABLE
 
-from .conftest import ROOT
+from .conftest import ROOT, ended
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -106,7 +108,7 @@ def options(folder: Path, library: Path, **fields: Any) -> flow.Options:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """`flow.run` without what would change this process."""
-    monkeypatch.setenv(flow.ENVIRONMENT_VARIABLE, "")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "")
 
 
 @pytest.mark.usefixtures("in_process")
@@ -132,11 +134,11 @@ def test_each_step_leaves_time_for_the_ones_behind_it(tmp_path: Path, emulated_k
 
     assert reserve("correctness", *flow.PHASES) == pytest.approx(325.0)
     assert reserve("goals", *flow.PHASES) == pytest.approx(150.0)
-    assert reserve("benchmark", *flow.PHASES) == flow.RESERVE
-    assert reserve("goals", "ceilings", "goals") == flow.RESERVE
+    assert reserve("benchmark", *flow.PHASES) == RESERVE
+    assert reserve("goals", "ceilings", "goals") == RESERVE
     # Typed in another order than they are taken in.
     assert reserve("correctness", "goals", "correctness") == pytest.approx(325.0)
-    assert reserve("goals", "goals", "correctness") == flow.RESERVE
+    assert reserve("goals", "goals", "correctness") == RESERVE
 
 
 ABSENT = """
@@ -255,15 +257,9 @@ def parent(folder: Path, ending: str = "time.sleep(600)") -> tuple[list[str], Pa
 
 
 def gone(family: Path) -> bool:
-    """Whether all of them have ended, or do so within seconds; an ended one may wait to be reaped."""
     pids = [int(word) for word in family.read_text().split()]
     assert len(pids) == 2
-    for _ in range(100):
-        states = [Path(f"/proc/{pid}/stat") for pid in pids]
-        if not [state for state in states if state.exists() and ") Z " not in state.read_text()]:
-            return True
-        time.sleep(0.05)
-    return False
+    return ended(pids)
 
 
 def ends_with(ending: str, tmp_path: Path, library: Path, seconds: float) -> bool:
@@ -394,7 +390,7 @@ def test_a_step_that_fails_is_kept_and_the_next_ones_run(
     def broken(*_: Any) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(flow.concurrency, "check", broken)
+    monkeypatch.setattr(concurrency, "check", broken)
     report, path = flow.run(options(tmp_path, emulated_kernels, phases=("concurrency", "sanitizers")))
     assert report.failed
     _, *steps = load_report(path).phases

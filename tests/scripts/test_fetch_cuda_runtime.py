@@ -9,8 +9,12 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from wheels import Wheel
 
 RUNTIME = {
     "13.0": {
@@ -59,7 +63,7 @@ def downloads(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     wheels: dict[str, Path] = {}
     releases = {}
 
-    def pin(wheel: object, members: dict[str, bytes]) -> object:
+    def pin(wheel: Wheel, members: dict[str, bytes]) -> Wheel:
         path = tmp_path / f"wheel{len(wheels)}.whl"
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in members.items():
@@ -73,7 +77,7 @@ def downloads(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(script, "RELEASES", releases)
     asked: list[str] = []
 
-    def download(wheel: object, folder: Path) -> Path:
+    def download(wheel: Wheel, folder: Path) -> Path:
         asked.append(wheel.requirement)
         return wheels[wheel.requirement]
 
