@@ -4,7 +4,7 @@ Finds TensorRT.
 Looked at, in this order:
   1. TensorRT_ROOT / TENSORRT_ROOT (CMake or environment variable): an unpacked TensorRT, with include/ and lib/;
   2. the system: a TensorRT that a package manager installed (Jetson, Debian packages), /usr/local/tensorrt, /opt/tensorrt;
-  3. third_party/tensorrt, where scripts/fetch_tensorrt_headers puts the headers from the package registry.
+  3. third_party/tensorrt, where scripts/fetch_tensorrt_headers.py puts the headers from the package registry.
 
 Plugins need the headers alone: TensorRT loads them, they do not link it. So the library may be absent.
 
@@ -80,7 +80,7 @@ find_package_handle_standard_args(
   REQUIRED_VARS TensorRT_INCLUDE_DIR
   VERSION_VAR TensorRT_VERSION
   REASON_FAILURE_MESSAGE "NvInferRuntime.h was searched for in\n    ${_trt_searched}\n  Set TENSORRT_ROOT, or run \
-scripts/fetch_tensorrt_headers")
+scripts/fetch_tensorrt_headers.py")
 mark_as_advanced(TensorRT_INCLUDE_DIR TensorRT_LIBRARY)
 
 if(TensorRT_FOUND AND NOT TARGET TensorRT::headers)

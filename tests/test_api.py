@@ -27,5 +27,5 @@ def test_no_name_is_shadowed_by_a_room() -> None:
 
 def test_unknown_names_are_refused_and_known_ones_listed() -> None:
     with pytest.raises(AttributeError, match="module 'edgeformer' has no attribute 'verfy'"):
-        _ = edgeformer.verfy  # type: ignore[attr-defined]
+        _ = edgeformer.verfy
     assert {"build", "verify_bundle", "__version__"} <= set(dir(edgeformer))

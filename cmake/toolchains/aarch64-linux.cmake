@@ -1,7 +1,7 @@
 # Compiles the plugin library for Jetson on an x86-64 machine: Debian's cross compiler, and nvcc with a CUDA runtime for
 # aarch64.
 #
-# EDGEFORMER_CUDA_RELEASE (13.0, 12.6) picks one of the toolkits that scripts/fetch_cuda_runtime assembles. A CUDA toolkit
+# EDGEFORMER_CUDA_RELEASE (13.0, 12.6) picks one of the toolkits that scripts/fetch_cuda_runtime.py assembles. A CUDA toolkit
 # of your own that has targets/aarch64-linux is taken instead where CMAKE_CUDA_COMPILER or CUDACXX names its nvcc.
 
 set(CMAKE_SYSTEM_NAME Linux)
@@ -26,7 +26,7 @@ if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   get_filename_component(toolkit "${CMAKE_CURRENT_LIST_DIR}/../../third_party/cuda/${EDGEFORMER_CUDA_RELEASE}" ABSOLUTE)
   if(NOT EXISTS "${toolkit}/bin/nvcc")
     message(FATAL_ERROR "No CUDA ${EDGEFORMER_CUDA_RELEASE} for aarch64 in ${toolkit}: "
-                        "run scripts/fetch_cuda_runtime ${EDGEFORMER_CUDA_RELEASE}")
+                        "run scripts/fetch_cuda_runtime.py ${EDGEFORMER_CUDA_RELEASE}")
   endif()
   set(CMAKE_CUDA_COMPILER "${toolkit}/bin/nvcc")
   set(CUDAToolkit_ROOT "${toolkit}")

@@ -149,7 +149,7 @@ def _lepe_of_one_token(qkv: np.ndarray, dim: int, lepe: Sequence[np.ndarray], n:
     """LePE at one token straight from the definition: what lies outside the image counts as zero."""
     weight, bias = (given.astype(np.float64) for given in lepe)
     margin = len(weight) // 2
-    total = bias.copy()
+    total: np.ndarray = bias.copy()
     for row in range(y - margin, y + margin + 1):
         for column in range(x - margin, x + margin + 1):
             if 0 <= row < qkv.shape[1] and 0 <= column < qkv.shape[2]:
@@ -176,7 +176,9 @@ def test_reference_adds_lepe_by_its_definition(name: str, kernel: int) -> None:
 
 @pytest.mark.parametrize(("name", "kernel"), LEPE_CASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-6), (np.float16, 4e-3)])
-def test_body_with_lepe_matches_the_reference(name: str, kernel: int, dtype: type, tolerance: float) -> None:
+def test_body_with_lepe_matches_the_reference(
+    name: str, kernel: int, dtype: type[np.floating[Any]], tolerance: float
+) -> None:
     attributes, qkv, lepe = _with_lepe(name, kernel)
     weight, bias = (given.astype(dtype) for given in lepe)
     element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -191,7 +193,7 @@ def test_int8_body_takes_lepe_of_the_dequantized_values(output_type: int) -> Non
     attributes, qkv, lepe = _with_lepe("narrow_queries", 5)
     attributes = dataclasses.replace(attributes, q_scale=0.02, k_scale=0.03, v_scale=0.05, output_type=output_type)
     dtype = helper.tensor_dtype_to_np_dtype(output_type)
-    weight, bias = (given.astype(dtype) for given in lepe)
+    weight, bias = lepe[0].astype(dtype), lepe[1].astype(dtype)
     levels = np.clip(np.rint(qkv / 0.03), -128, 127).astype(np.int8)
     expected = bra.reference(levels, attributes, weight, bias)
     at_zero = bra.reference(levels, dataclasses.replace(attributes, lepe_kernel=None, dim=None))[0, 0, 0]

@@ -18,6 +18,7 @@ from edgeformer.ops import cuda
 from edgeformer.ops import library as library_module
 from edgeformer.ops.bi_level_routing_attention import Attributes, reference, reference_routing
 from edgeformer.ops.library import ENVIRONMENT_VARIABLE, Library, Variant, default_library, load_library
+from edgeformer.ops.memory import memory_of
 
 ATTRIBUTES = Attributes(num_heads=2, regions=3, topk=4, qk_dim=32, scale=32**-0.5)
 SHAPE = (2, 6, 9, 96)
@@ -215,7 +216,7 @@ def test_streams_of_several_libraries() -> None:
 def test_host_memory_is_refused_by_the_gpu_library() -> None:
     library: Any = SimpleNamespace(takes_device_memory=True, path="x.so")
     with pytest.raises(InputError, match=r"qkv is in host memory; the kernels need the memory of a CUDA device"):
-        cuda._check_memory([cuda.memory_of(QKV, "qkv")], library, 256)
+        cuda._check_memory([memory_of(QKV, "qkv")], library, 256)
 
 
 def test_library_of_the_environment(emulated_kernels: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import platform
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -33,26 +29,6 @@ def _require(pattern: str) -> Path:
     if path is None:
         pytest.skip(f"build/{pattern} is not built: {BUILD_COMMAND}")
     return path
-
-
-@pytest.fixture
-def load_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Imports a Python script of scripts/, which has no suffix."""
-
-    # As when they run: what they share is a module beside them.
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-
-    def load(name: str) -> ModuleType:
-        loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "scripts" / name))
-        spec = importlib.util.spec_from_loader(name, loader)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.fixture(scope="session")

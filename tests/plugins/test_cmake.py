@@ -79,7 +79,7 @@ class TestFindTensorRT:
         for path in (tmp_path / "nowhere" / "include", Path("/usr/local/tensorrt/include"), Path("/opt/tensorrt")):
             assert str(path) in output
         assert "third_party/tensorrt/include" in output
-        assert "scripts/fetch_tensorrt_headers" in output
+        assert "scripts/fetch_tensorrt_headers.py" in output
 
 
 def test_without_nvcc_configuring_says_what_is_lost(run_cmake: Cmake, tmp_path: Path) -> None:

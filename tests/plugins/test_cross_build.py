@@ -54,7 +54,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if shutil.which("nvcc") is None and "CUDACXX" not in os.environ:
         pytest.skip("no nvcc")
     fetch = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "fetch_cuda_runtime"), jetson.cuda], capture_output=True, text=True
+        [sys.executable, str(ROOT / "scripts" / "fetch_cuda_runtime.py"), jetson.cuda], capture_output=True, text=True
     )
     if fetch.returncode != 0 and os.environ.get("CI") != "true":
         pytest.skip(f"the CUDA runtime for aarch64 is not to be had: {fetch.stderr}")

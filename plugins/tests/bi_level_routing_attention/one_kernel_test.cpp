@@ -1,5 +1,5 @@
 // One kernel at a time, on the smallest problems that reach its branches: quick enough for ThreadSanitizer, and for the
-// many times that scripts/mutate_kernels runs them.
+// many times that scripts/mutate_kernels.py runs them.
 #include <gtest/gtest.h>
 
 #include <cmath>

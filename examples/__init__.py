@@ -1,0 +1,1 @@
+"""Examples of what is done with edgeformer; none of them is in the wheel."""

@@ -1,0 +1,1 @@
+"""How the checkpoint that ships with the repository was trained: `biformer_nano` on handwritten digits."""
