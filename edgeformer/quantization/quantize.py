@@ -13,8 +13,9 @@ import onnx
 
 from edgeformer.errors import InputError
 from edgeformer.graph.bias import add_to_bias
+from edgeformer.graph.editing import unique_names
 from edgeformer.graph.fold_batch_norm import fold_batch_norm
-from edgeformer.graph.graph_index import GraphIndex, unique_names
+from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import raise_opset
 from edgeformer.graph.qdq import AttentionSite, LayerSite, attention_site, insert_qdq, layer_site
 from edgeformer.ops import bi_level_routing_attention as bra
