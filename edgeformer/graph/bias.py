@@ -9,7 +9,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeformer.graph.graph_index import GraphIndex, UniqueNames, attribute
+from edgeformer.graph.editing import UniqueNames
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.protos import attribute
 
 __all__ = ["add_to_bias", "bias_of", "replace_constant"]
 

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 
 import onnx
 
-from edgeformer.graph.graph_index import GraphIndex, scalar
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.protos import scalar
 
 __all__ = ["float32_nodes", "routing_nodes"]
 

@@ -17,7 +17,9 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from edgeformer.graph.graph_index import GraphIndex, UniqueNames, attribute, remove_unused, unique_names
+from edgeformer.graph.editing import UniqueNames, remove_unused, unique_names
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.protos import attribute
 
 __all__ = ["fold_batch_norm"]
 

@@ -18,9 +18,10 @@ import onnx.shape_inference
 from onnx import TensorProto
 
 from edgeformer.errors import InputError
+from edgeformer.graph.editing import unique_names
 from edgeformer.graph.fusion.anchors import Anchors, find_anchors
 from edgeformer.graph.fusion.candidate import Candidate
-from edgeformer.graph.fusion.dataflow import Dataflow, is_standard, label
+from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.fusion.execution import (
     Array,
     ExecutionError,
@@ -36,9 +37,9 @@ from edgeformer.graph.fusion.lepe import fold_lepe
 from edgeformer.graph.fusion.proof import TOLERANCE, Verdict, prove
 from edgeformer.graph.fusion.report import BlockReport, FuseResult, LepeReport
 from edgeformer.graph.fusion.rewrite import rewrite
-from edgeformer.graph.graph_index import unique_names
 from edgeformer.graph.node_order import in_topological_order
 from edgeformer.graph.opset import raise_opset
+from edgeformer.graph.protos import is_standard, label
 from edgeformer.ops.bi_level_routing_attention import (
     DOMAIN,
     FUNCTION_OPSET,

@@ -5,7 +5,6 @@ The passes that change types, insert Q/DQ or fold weights ask the same few quest
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,42 +13,13 @@ import onnx
 from onnx import AttributeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
+from edgeformer.graph.protos import FLOAT_TYPES, STANDARD_DOMAINS, attribute, describe
 from edgeformer.ops import bi_level_routing_attention as bra
 
-__all__ = [
-    "FLOAT_TYPES",
-    "GraphIndex",
-    "UniqueNames",
-    "attribute",
-    "describe",
-    "remove_unused",
-    "scalar",
-    "sort_nodes",
-    "unique_names",
-]
+__all__ = ["GraphIndex"]
 
-FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
-_DEFAULT_DOMAINS = ("", "ai.onnx")
 # Nodes through which a constant stays readable as a constant.
 _CONSTANT_OPS = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """The value of a node's attribute, or ``default`` where it is absent."""
-    for item in node.attribute:
-        if item.name == name:
-            return helper.get_attribute_value(item)
-    return default
-
-
-def describe(node: onnx.NodeProto) -> str:
-    """How a message names a node: its type and its name, or its first output where it has no name."""
-    return f"{node.op_type} {node.name or node.output[0]!r}"
-
-
-def scalar(array: npt.NDArray[Any] | None) -> float | None:
-    """The value of an array with one element, or None."""
-    return float(array.reshape(())) if array is not None and array.size == 1 else None
 
 
 class GraphIndex:
@@ -88,7 +58,7 @@ class GraphIndex:
         self._constant_nodes = {
             node.output[0]: node
             for node in graph.node
-            if node.op_type == "Constant" and node.domain in _DEFAULT_DOMAINS
+            if node.op_type == "Constant" and node.domain in STANDARD_DOMAINS
         }
         self.constants = set(self._tensors) | set(self._constant_nodes)
         self._arrays: dict[str, npt.NDArray[Any] | None] = {}
@@ -157,7 +127,7 @@ class GraphIndex:
         if name in self._tensors:
             return np.asarray(numpy_helper.to_array(self._tensors[name]))
         node = self.producer.get(name)
-        if node is None or node.domain not in _DEFAULT_DOMAINS:
+        if node is None or node.domain not in STANDARD_DOMAINS:
             return None
         if node.op_type == "Constant":
             return _constant_value(node)
@@ -197,84 +167,3 @@ def _inferred_values(model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
         model = bra.with_function(model)
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
-
-
-def remove_unused(model: onnx.ModelProto) -> None:
-    """Drop, in place, nodes and initializers whose results nobody reads."""
-    graph = model.graph
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(list(graph.node)):
-        if any(name in needed for name in node.output):
-            kept.append(node)
-            needed.update(node.input)
-    if len(kept) != len(graph.node):
-        nodes = list(reversed(kept))
-        del graph.node[:]
-        graph.node.extend(nodes)
-    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
-    if len(initializers) != len(graph.initializer):
-        del graph.initializer[:]
-        graph.initializer.extend(initializers)
-    made = {name for node in graph.node for name in node.output}
-    infos = [value for value in graph.value_info if value.name in made]
-    if len(infos) != len(graph.value_info):
-        del graph.value_info[:]
-        graph.value_info.extend(infos)
-
-
-def sort_nodes(model: onnx.ModelProto) -> None:
-    """Put the nodes, in place, in an order in which every tensor is made before it is read; else as they were.
-
-    Raises:
-        InputError: the graph has a cycle.
-    """
-    waiting = list(model.graph.node)
-    made = {name for node in waiting for name in node.output if name}
-    ready: list[onnx.NodeProto] = []
-    while waiting:
-        late = []
-        for node in waiting:
-            if any(name in made for name in node.input):
-                late.append(node)
-            else:
-                ready.append(node)
-                made.difference_update(node.output)
-        if len(late) == len(waiting):
-            raise InputError(f"the graph has a cycle through {describe(late[0])}")
-        waiting = late
-    del model.graph.node[:]
-    model.graph.node.extend(ready)
-
-
-def unique_names(model: onnx.ModelProto) -> UniqueNames:
-    """A source of tensor and node names that the model does not use yet."""
-    graph = model.graph
-    taken = {tensor.name for tensor in graph.initializer}
-    taken.update(value.name for value in (*graph.input, *graph.output))
-    for node in graph.node:
-        taken.update((node.name, *node.input, *node.output))
-    return UniqueNames(taken)
-
-
-class UniqueNames:
-    """Gives each wanted name once, with a number behind it where it is taken."""
-
-    def __init__(self, taken: set[str]) -> None:
-        self._taken = taken
-
-    def __call__(self, wanted: str) -> str:
-        """``wanted``, or the first of ``wanted_2``, ``wanted_3``, ... that is free."""
-        for name in self._candidates(wanted):
-            if name not in self._taken:
-                self._taken.add(name)
-                return name
-        raise AssertionError("unreachable: the candidates are endless")
-
-    @staticmethod
-    def _candidates(wanted: str) -> Iterator[str]:
-        yield wanted
-        number = 2
-        while True:
-            yield f"{wanted}_{number}"
-            number += 1

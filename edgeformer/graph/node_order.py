@@ -7,8 +7,9 @@ import heapq
 import onnx
 
 from edgeformer.errors import InputError
+from edgeformer.graph.protos import describe
 
-__all__ = ["in_topological_order"]
+__all__ = ["in_topological_order", "sort_nodes"]
 
 
 def in_topological_order(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -49,6 +50,30 @@ def in_topological_order(model: onnx.ModelProto) -> onnx.ModelProto:
     del result.graph.node[:]
     result.graph.node.extend(nodes[index] for index in order)
     return result
+
+
+def sort_nodes(model: onnx.ModelProto) -> None:
+    """Put the nodes, in place, in an order in which every tensor is made before it is read; else as they were.
+
+    Raises:
+        InputError: the graph has a cycle.
+    """
+    waiting = list(model.graph.node)
+    made = {name for node in waiting for name in node.output if name}
+    ready: list[onnx.NodeProto] = []
+    while waiting:
+        late = []
+        for node in waiting:
+            if any(name in made for name in node.input):
+                late.append(node)
+            else:
+                ready.append(node)
+                made.difference_update(node.output)
+        if len(late) == len(waiting):
+            raise InputError(f"the graph has a cycle through {describe(late[0])}")
+        waiting = late
+    del model.graph.node[:]
+    model.graph.node.extend(ready)
 
 
 def _reads(node: onnx.NodeProto) -> list[str]:

@@ -18,7 +18,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeformer.graph.graph_index import GraphIndex, attribute, remove_unused, unique_names
+from edgeformer.graph.editing import remove_unused, unique_names
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.protos import attribute
 
 __all__ = ["linears_as_convolutions"]
 

@@ -27,8 +27,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
-from edgeformer.graph.graph_index import GraphIndex, UniqueNames, attribute, describe, remove_unused, unique_names
+from edgeformer.graph.editing import UniqueNames, remove_unused, unique_names
+from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import raise_opset
+from edgeformer.graph.protos import attribute, describe
 from edgeformer.ops import bi_level_routing_attention as bra
 
 __all__ = [

@@ -28,9 +28,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
+from edgeformer.graph.editing import remove_unused, unique_names
 from edgeformer.graph.float_rules import float32_nodes
-from edgeformer.graph.graph_index import FLOAT_TYPES, GraphIndex, attribute, remove_unused, unique_names
+from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import model_opset, raise_opset
+from edgeformer.graph.protos import FLOAT_TYPES, attribute
 from edgeformer.ops import bi_level_routing_attention as bra
 
 __all__ = ["FloatType", "to_float_type"]

@@ -23,7 +23,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeformer.graph.graph_index import GraphIndex, UniqueNames, attribute, remove_unused, scalar, unique_names
+from edgeformer.graph.editing import UniqueNames, remove_unused, unique_names
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.protos import attribute, scalar
 
 __all__ = ["one_weight_scale"]
 

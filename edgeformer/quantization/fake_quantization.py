@@ -14,7 +14,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeformer.graph.graph_index import GraphIndex, sort_nodes, unique_names
+from edgeformer.graph.editing import unique_names
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.node_order import sort_nodes
 from edgeformer.graph.qdq import QMAX, AttentionSite, LayerSite, dequantize, min_max_weight, representable_scale
 
 __all__ = ["with_error_means", "with_switches"]

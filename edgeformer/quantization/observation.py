@@ -1,8 +1,8 @@
-"""Two of calibration's passes over the data: the ranges of activations, and the mean errors that INT8 makes."""
+"""Calibration's passes over the data that look at the ranges of activations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,19 +12,14 @@ import onnx
 
 from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.graph.opset import raise_opset
 from edgeformer.graph.qdq import ChannelSlice, LayerSite
 from edgeformer.progress import Progress
 from edgeformer.quantization.calibration import ChannelRange
-from edgeformer.quantization.fake_quantization import with_error_means
 from edgeformer.quantization.observers import ChannelObserver, RangeObserver
 from edgeformer.quantization.recipe import ObserverSettings
 from edgeformer.quantization.streaming import SamplesLike, TensorStream
 
-__all__ = ["Observation", "mean_errors", "observe"]
-
-# ReduceMean takes its axes as an input from here on.
-_IMITATION_OPSET = 18
+__all__ = ["Observation", "observe", "short"]
 
 
 @dataclass(frozen=True)
@@ -89,36 +84,6 @@ def observe(
             for name, seen in channels.items()
         },
     )
-
-
-def mean_errors(
-    model: onnx.ModelProto,
-    samples: SamplesLike,
-    sites: Sequence[LayerSite],
-    ranges: Mapping[str, float],
-    *,
-    batch_size: int,
-    progress: Progress | None = None,
-    what: str = "measuring bias errors",
-) -> dict[str, tuple[float, ...]]:
-    """Mean error that INT8 makes in each output channel of each layer, the layer's input being exact.
-
-    Rounding is no pure noise: a background of one value is always rounded the same way, and a weight's rounding error
-    times a mean activation is a constant. Both move a layer's output by an amount that its bias can take back (bias
-    correction: Nagel et al., arXiv 1906.04721, section 4.2).
-
-    Returns:
-        Layer output -> ``[channels]`` errors, to be subtracted from its bias.
-    """
-    imitated, means = with_error_means(raise_opset(model, _IMITATION_OPSET), sites, ranges)
-    stream = TensorStream(imitated, list(means.values()))
-    totals: dict[str, npt.NDArray[Any]] = {}
-    images = 0
-    for count, values in stream.over(samples, batch_size, what, progress):
-        images += count
-        for output, tensor in means.items():
-            totals[output] = totals.get(output, 0.0) + values[tensor].astype(np.float64) * count
-    return {output: short(total / images) for output, total in totals.items()}
 
 
 def short(array: npt.NDArray[Any] | None) -> tuple[float, ...]:

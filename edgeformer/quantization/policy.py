@@ -16,7 +16,8 @@ import onnx
 
 from edgeformer.errors import InputError
 from edgeformer.graph.float_rules import routing_nodes
-from edgeformer.graph.graph_index import GraphIndex, attribute
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.protos import attribute
 from edgeformer.graph.qdq import LayerSite, attention_site, layer_site
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.quantization.recipe import Override

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from edgeformer.errors import InputError
-from edgeformer.graph.bias import add_to_bias
 from edgeformer.graph.fold_batch_norm import fold_batch_norm
-from edgeformer.graph.graph_index import GraphIndex, unique_names
+from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import raise_opset
 from edgeformer.graph.qdq import AttentionSite, LayerSite, attention_site, insert_qdq, layer_site
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.progress import Progress
+from edgeformer.quantization.bias_correction import correct_biases, mean_errors
 from edgeformer.quantization.calibration import Calibration, CalibrationKey, calibration_key, load_calibration
-from edgeformer.quantization.observation import mean_errors, observe
+from edgeformer.quantization.observation import observe
 from edgeformer.quantization.policy import Decision, decide
 from edgeformer.quantization.recipe import ObserverSettings, Recipe, load_recipe
 from edgeformer.quantization.sensitivity import SwitchedModel, measure, snr_db, spread_batches
@@ -228,7 +227,7 @@ def _apply(
     returned = {layer.output: layer for layer in calibration.returned}
     sites = [site for site in _sites(model, decisions) if site.output not in returned]
     quantized = insert_qdq(model, sites, calibration.ranges, attention=_attention(model, decisions))
-    result = _correct(quantized, sites, calibration.bias_errors)
+    result = correct_biases(quantized, sites, calibration.bias_errors)
     final = []
     for decision in decisions:
         layer = returned.get(decision.output)
@@ -240,16 +239,3 @@ def _apply(
             decision = replace(decision, because=f"{because}{calibration.snr_float_attention_db:.1f} dB")
         final.append(decision)
     return QuantizeResult(result, calibration, tuple(final), reused)
-
-
-def _correct(
-    model: onnx.ModelProto, sites: Sequence[LayerSite], errors: Mapping[str, Sequence[float]]
-) -> onnx.ModelProto:
-    """Take the mean error of each layer back in its bias. ``model`` is edited and given back."""
-    index = GraphIndex(model)
-    name = unique_names(model)
-    for site in sites:
-        if site.output in errors:
-            error = np.asarray(errors[site.output], dtype=np.float64)
-            add_to_bias(model, index, index.producer[site.output], -error, name)
-    return model

@@ -25,7 +25,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgeformer.graph.bias import add_to_bias, bias_of, replace_constant
-from edgeformer.graph.graph_index import GraphIndex, UniqueNames, attribute, remove_unused, unique_names
+from edgeformer.graph.editing import UniqueNames, remove_unused, unique_names
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.protos import attribute
 from edgeformer.graph.qdq import LayerSite
 from edgeformer.quantization.calibration import ChannelRange
 

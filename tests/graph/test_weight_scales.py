@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.engine.builder import BatchProfile, build_engine
 from edgeformer.engine.targets import get_target
-from edgeformer.graph.graph_index import GraphIndex, scalar
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.protos import scalar
 from edgeformer.graph.qdq import LayerSite, insert_qdq, layer_site
 from edgeformer.graph.types import to_float_type
 from edgeformer.graph.weight_scales import one_weight_scale

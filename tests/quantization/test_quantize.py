@@ -13,7 +13,7 @@ from edgeformer.graph.qdq import representable_scale, with_float_attention
 from edgeformer.graph.types import to_float_type
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.quantization import ObserverSettings, Override, Recipe, calibrate, load_recipe, quantize
-from edgeformer.quantization.observation import mean_errors, observe
+from edgeformer.quantization.observation import observe
 from edgeformer.quantization.policy import decide
 from edgeformer.quantization.quantize import _attention, _prepare, _sites
 from edgeformer.quantization.sensitivity import SwitchedModel
@@ -116,54 +116,6 @@ def test_batch_norm_is_folded_before_weights_are_quantized(make_samples: MakeSam
     result = quantize(model, samples, recipe=PLAIN)
     assert {node.op_type for node in result.model.graph.node} == {"QuantizeLinear", "DequantizeLinear", "Conv", "Relu"}
     assert snr_db(run(model, images(samples))[0], run(result.model, images(samples))[0]) > 30
-
-
-def test_bias_correction_takes_the_mean_error_away(make_samples: MakeSamples) -> None:
-    b = Builder(("batch", 3, 12, 12))
-    x = b.op("Relu", b.op("Add", "input", b.const(np.float32(3.0))), output="x")
-    x = b.conv(x, 3, 8, 1, "conv")
-    x = b.op("MatMul", b.op("Transpose", x, perm=[0, 2, 3, 1]), b.normal(8, 8), output="no_bias")
-    b.op("Relu", x, output="y")
-    model = b.model("y")
-    samples = make_samples(32, 12)
-
-    def mean_error(recipe: Recipe, tensor: str) -> float:
-        result = quantize(model, samples, recipe=recipe).model
-        if tensor == "no_bias" and recipe.correct_bias:
-            tensor = "no_bias_biased"
-        axes = (0, 2, 3) if tensor == "conv" else (0, 1, 2)
-        original = "no_bias" if tensor.startswith("no_bias") else tensor
-        difference = run(result, images(samples), tensor)[0] - run(model, images(samples), original)[0]
-        return float(np.abs(difference.mean(axis=axes)).max())
-
-    corrected = PLAIN.model_copy(update={"correct_bias": True})
-    assert mean_error(corrected, "conv") < 0.05 * mean_error(PLAIN, "conv")
-    # What is left behind the second layer is what the first one's noise, seen through rounding, adds.
-    assert mean_error(corrected, "no_bias") < 0.3 * mean_error(PLAIN, "no_bias")
-
-
-def test_bias_errors_are_those_of_the_layer(make_samples: MakeSamples) -> None:
-    model = _prepare(transformer())
-    samples = make_samples(10)
-    sites = _sites(model, decide(model))
-    ranges = observe(model, samples, sites, observer=PLAIN.observer, batch_size=4).ranges
-    errors = mean_errors(model, samples, sites, ranges, batch_size=4)
-    assert set(errors) == set(LAYERS)
-    only_stem = quantize(
-        transformer(),
-        samples,
-        recipe=PLAIN.model_copy(
-            update={
-                "overrides": (
-                    Override(quantize=False, because="test"),
-                    Override(name="stem", quantize=True, because="test"),
-                )
-            }
-        ),
-    )
-    x = images(samples)
-    expected = (run(only_stem.model, x, "stem")[0] - run(model, x, "stem")[0]).mean(axis=(0, 2, 3))
-    np.testing.assert_allclose(errors["stem"], expected, atol=1e-5)
 
 
 def test_switches_are_exactly_the_layers(make_samples: MakeSamples) -> None:

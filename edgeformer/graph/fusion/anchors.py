@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeformer.graph.fusion.dataflow import Dataflow, is_standard
+from edgeformer.graph.fusion.dataflow import Dataflow
+from edgeformer.graph.protos import is_standard
 
 __all__ = ["Anchors", "find_anchors"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgeformer.graph.fusion.anchors import Anchors
-from edgeformer.graph.fusion.dataflow import Dataflow, is_standard
+from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.fusion.escapes import find_escapes
 from edgeformer.graph.fusion.projection import Route, find_routes
+from edgeformer.graph.protos import is_standard
 
 __all__ = ["Candidate"]
 

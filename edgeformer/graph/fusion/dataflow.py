@@ -8,12 +8,13 @@ looks through all of it by looking at data only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import onnx
-from onnx import AttributeProto, TensorProto, helper
 
-__all__ = ["VIEW_OPS", "Dataflow", "captured_names", "is_float_cast", "is_standard", "label"]
+from edgeformer.graph.protos import captured_names, is_float_cast, is_standard
+
+__all__ = ["VIEW_OPS", "Dataflow"]
 
 # Ops that move the elements of their first input and change no value. The other inputs are static.
 VIEW_OPS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -23,33 +24,6 @@ _RANDOM_OPS = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
 _ROOT = ""
-
-
-def is_standard(node: onnx.NodeProto, *op_types: str) -> bool:
-    """Whether ``node`` is one of these ops of the standard domain."""
-    return node.domain in ("", "ai.onnx") and node.op_type in op_types
-
-
-def label(node: onnx.NodeProto) -> str:
-    """The node's name, or its first output's where it has none."""
-    return str(node.name or node.output[0])
-
-
-def is_float_cast(node: onnx.NodeProto) -> bool:
-    """Whether ``node`` is a Cast to FLOAT."""
-    return is_standard(node, "Cast") and helper.get_node_attr_value(node, "to") == TensorProto.FLOAT
-
-
-def captured_names(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that the node's sub-graphs (If, Loop, Scan) read from the graph around them."""
-    for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
-        for graph in graphs:
-            own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-            own.update(name for inner in graph.node for name in inner.output)
-            for inner in graph.node:
-                yield from (name for name in (*inner.input, *captured_names(inner)) if name and name not in own)
-            yield from (value.name for value in graph.output if value.name not in own)
 
 
 class Dataflow:

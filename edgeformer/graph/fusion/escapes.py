@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edgeformer.graph.fusion.dataflow import Dataflow, is_standard
+from edgeformer.graph.fusion.dataflow import Dataflow
+from edgeformer.graph.protos import is_standard
 
 __all__ = ["Chain", "Escape", "find_escapes"]
 

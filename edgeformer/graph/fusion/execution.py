@@ -17,7 +17,8 @@ import onnx
 import onnxruntime
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from edgeformer.graph.fusion.dataflow import Dataflow, is_standard
+from edgeformer.graph.fusion.dataflow import Dataflow
+from edgeformer.graph.protos import is_standard
 
 __all__ = [
     "Array",

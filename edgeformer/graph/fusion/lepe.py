@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeformer.graph.fusion.dataflow import Dataflow, is_standard, label
+from edgeformer.graph.editing import remove_unused, unique_names
+from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.fusion.draws import draw_block_input
 from edgeformer.graph.fusion.execution import (
     Array,
@@ -32,7 +33,7 @@ from edgeformer.graph.fusion.geometry import PERM, RejectedError
 from edgeformer.graph.fusion.projection import Layout
 from edgeformer.graph.fusion.proof import TOLERANCE
 from edgeformer.graph.fusion.report import LepeReport
-from edgeformer.graph.graph_index import remove_unused, unique_names
+from edgeformer.graph.protos import is_standard, label
 from edgeformer.ops.bi_level_routing_attention import MAX_LEPE_KERNEL, Attributes, is_op, with_function
 
 __all__ = ["fold_lepe"]

@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from edgeformer.graph.fusion.dataflow import Dataflow, is_float_cast, is_standard
+from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.fusion.execution import Array
+from edgeformer.graph.protos import is_float_cast, is_standard
 
 __all__ = ["Layout", "Link", "Route", "find_routes", "orient", "output_channels", "projection_nodes"]
 

@@ -16,12 +16,13 @@ import onnx
 
 from edgeformer.graph.fusion.anchors import Anchors
 from edgeformer.graph.fusion.candidate import Candidate
-from edgeformer.graph.fusion.dataflow import VIEW_OPS, Dataflow, is_standard, label
+from edgeformer.graph.fusion.dataflow import VIEW_OPS, Dataflow
 from edgeformer.graph.fusion.escapes import Chain, Escape, find_escapes
 from edgeformer.graph.fusion.execution import Array, ExecutionError, Observation, Session, extract
 from edgeformer.graph.fusion.geometry import LAYOUTS, PERM, Guess, RejectedError, geometry_of, measured_scale
 from edgeformer.graph.fusion.replacement import Part, Plan
 from edgeformer.graph.fusion.trial import Trial
+from edgeformer.graph.protos import is_standard, label
 
 __all__ = ["TOLERANCE", "Verdict", "prove"]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgeformer.graph.fusion.dataflow import Dataflow, captured_names, label
+from edgeformer.graph.fusion.dataflow import Dataflow
 
 
 def flow_of(*lines: str, outputs: tuple[str, ...] = ("out",)) -> Dataflow:
@@ -75,20 +74,3 @@ def test_view_source(line: str, source: str | None) -> None:
 def test_a_reshape_to_a_computed_size_is_no_view() -> None:
     flow = flow_of("Relu x -> a", "Neg x -> s", "Reshape a s -> out")
     assert flow.view_source(2) is None
-
-
-def test_what_subgraphs_read_counts() -> None:
-    branch = helper.make_graph(
-        [helper.make_node("Add", ["a", "inner"], ["sum"])],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, None)],
-        [helper.make_tensor("inner", TensorProto.FLOAT, [1], [1.0])],
-    )
-    node = helper.make_node("If", ["c"], ["out"], then_branch=branch, else_branch=branch)
-    assert set(captured_names(node)) == {"a"}
-
-
-def test_labels() -> None:
-    assert label(helper.make_node("Relu", ["x"], ["y"], name="relu")) == "relu"
-    assert label(onnx.helper.make_node("Relu", ["x"], ["y"])) == "y"

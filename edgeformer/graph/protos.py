@@ -1,0 +1,71 @@
+"""What the protobuf messages of an ONNX model say: attributes, names, domains, types and sub-graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+from onnx import AttributeProto, TensorProto, helper
+
+__all__ = [
+    "FLOAT_TYPES",
+    "STANDARD_DOMAINS",
+    "attribute",
+    "captured_names",
+    "describe",
+    "is_float_cast",
+    "is_standard",
+    "label",
+    "scalar",
+]
+
+FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+# Two names of the standard operator set.
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """The value of a node's attribute, or ``default`` where it is absent."""
+    for item in node.attribute:
+        if item.name == name:
+            return helper.get_attribute_value(item)
+    return default
+
+
+def describe(node: onnx.NodeProto) -> str:
+    """How a message names a node: its type and its name, or its first output where it has no name."""
+    return f"{node.op_type} {node.name or node.output[0]!r}"
+
+
+def scalar(array: npt.NDArray[Any] | None) -> float | None:
+    """The value of an array with one element, or None."""
+    return float(array.reshape(())) if array is not None and array.size == 1 else None
+
+
+def is_standard(node: onnx.NodeProto, *op_types: str) -> bool:
+    """Whether ``node`` is one of these ops of the standard domain."""
+    return node.domain in ("", "ai.onnx") and node.op_type in op_types
+
+
+def label(node: onnx.NodeProto) -> str:
+    """The node's name, or its first output's where it has none."""
+    return str(node.name or node.output[0])
+
+
+def is_float_cast(node: onnx.NodeProto) -> bool:
+    """Whether ``node`` is a Cast to FLOAT."""
+    return is_standard(node, "Cast") and helper.get_node_attr_value(node, "to") == TensorProto.FLOAT
+
+
+def captured_names(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that the node's sub-graphs (If, Loop, Scan) read from the graph around them."""
+    for attribute in node.attribute:
+        graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
+        for graph in graphs:
+            own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+            own.update(name for inner in graph.node for name in inner.output)
+            for inner in graph.node:
+                yield from (name for name in (*inner.input, *captured_names(inner)) if name and name not in own)
+            yield from (value.name for value in graph.output if value.name not in own)
