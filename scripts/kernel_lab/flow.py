@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeformer.errors import EdgeformerError, EnvironmentFault, InputError
-from edgeformer.ops.library import ENVIRONMENT_VARIABLE, Library, load_library
+from edgeformer.ops.library import Library, load_library
+from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
 from kernel_lab import (
     backend,
     benchmark,
