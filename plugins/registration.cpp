@@ -1,6 +1,6 @@
-// The library's entry points for TensorRT; those for everybody else are in c_api.h. TensorRT's plugin registry looks
-// them up by name when it loads the library (IPluginRegistry::loadLibrary); there is no static registration, so loading
-// twice or from several TensorRT flavours in one process registers nothing by itself.
+// The library's entry points for TensorRT; those for everybody else are in the ops' c_api.h. TensorRT's plugin registry
+// looks them up by name when it loads the library (IPluginRegistry::loadLibrary); there is no static registration, so
+// loading twice or from several TensorRT flavours in one process registers nothing by itself.
 #include <NvInferRuntime.h>
 
 #include "bi_level_routing_attention/plugin.h"

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from edgeformer.errors import EnvironmentFault
-from edgeformer.ops.library import LIBRARY_NAME
+from edgeformer.ops.library_files import LIBRARY_NAME
 
 __all__ = ["ROOT", "build_library", "find_nvcc", "sources_without_tensorrt"]
 

@@ -147,8 +147,7 @@ class Builder:
     def load_plugin(self, registry: Any) -> None:
         """Make the plugin known to a registry."""
         if self.library is not None:
-            aux = self.library.with_name("libtensorrt_rtx.so")
-            load_plugin_library(registry, self.library, flavour="tensorrt_rtx", aux=aux)
+            load_plugin_library(registry, self.library, flavour="tensorrt_rtx")
 
     def fault(self, text: str) -> EngineFault:
         """What TensorRT has said since the last one."""

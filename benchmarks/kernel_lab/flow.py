@@ -28,7 +28,8 @@ from benchmarks.kernel_lab.journal import RESERVE, Journal, Units, load_journal
 from benchmarks.kernel_lab.records import Phase, Report
 from benchmarks.kernel_lab.shapes import BATCHES, TABLE, TINY, Shape
 from edgeformer.errors import EdgeformerError, EnvironmentFault, InputError
-from edgeformer.ops.library import ENVIRONMENT_VARIABLE, Library, load_library
+from edgeformer.ops.library import Library, load_library
+from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
 
 __all__ = ["PHASES", "Options", "check_options", "main", "run", "summary"]
 

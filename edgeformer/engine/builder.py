@@ -133,7 +133,6 @@ def build_engine(
                 op_nodes=op_nodes,
                 use_plugin=use_plugin,
                 plugin_library=library.path if library else None,
-                plugin_aux=library.aux_path if library else None,
                 embed_plugin=embed_plugin,
                 workspace_bytes=workspace_bytes,
                 max_aux_streams=max_aux_streams,

@@ -75,7 +75,7 @@ def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progres
     messages.ignores = _ignored(job)
     if job.plugin_library is not None:
         registry = builder.get_plugin_registry()
-        load_plugin_library(registry, job.plugin_library, flavour=job.flavour, aux=job.plugin_aux)
+        load_plugin_library(registry, job.plugin_library, flavour=job.flavour)
     # TensorRT 11 and TensorRT-RTX ignore the flag: their networks are always strongly typed.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     progress(_PARSE_PHASE, 0, 1)

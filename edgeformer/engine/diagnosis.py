@@ -20,7 +20,8 @@ from edgeformer.machine.backends import (
     missing_backend,
 )
 from edgeformer.machine.devices import GpuSurvey, find_gpus
-from edgeformer.machine.plugin_library import BUILD_COMMAND, find_plugin_library, missing_plugin_library
+from edgeformer.machine.plugin_library import find_plugin_library, missing_plugin_library
+from edgeformer.ops.library_files import BUILD_COMMAND
 
 __all__ = ["Fact", "diagnose"]
 

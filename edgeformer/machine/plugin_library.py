@@ -1,4 +1,4 @@
-"""The plugin library ``libedgeformer_plugins.so``: what it was built for, how TensorRT gets it."""
+"""The plugin library: which of those on this machine serves, and what it was built for."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.backends import version_tuple
-from edgeformer.ops.library import BUILD_COMMAND, ENVIRONMENT_VARIABLE, LIBRARY_NAME, candidate_paths
+from edgeformer.ops.library_files import (
+    BUILD_COMMAND,
+    ENVIRONMENT_VARIABLE,
+    LIBRARY_NAME,
+    candidate_paths,
+    metadata_of,
+    searched_places,
+)
 
 __all__ = [
-    "BUILD_COMMAND",
-    "ENVIRONMENT_VARIABLE",
-    "LIBRARY_NAME",
     "PluginLibrary",
     "PluginMetadata",
+    "find_device_library",
     "find_plugin_library",
     "missing_plugin_library",
     "read_plugin_library",
@@ -100,6 +105,12 @@ class PluginLibrary:
         """The library to load before TensorRT-RTX parses a plugin node, where there is one."""
         return self.path.with_name(self.metadata.aux) if self.metadata.aux else None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that has to lie in one folder for the library to serve: itself, its metadata, TensorRT-RTX's helper."""
+        aux = self.aux_path
+        return (self.path, metadata_of(self.path), *(() if aux is None else (aux,)))
+
     def require_sm(self, sm: int) -> None:
         """Check that the library holds kernels for compute capability ``sm`` (times ten).
 
@@ -120,7 +131,7 @@ def read_plugin_library(path: Path) -> PluginLibrary:
     Raises:
         EnvironmentFault: the library or its JSON file is missing or damaged.
     """
-    metadata = path.with_suffix(".json")
+    metadata = metadata_of(path)
     rebuild = f"build it again: {BUILD_COMMAND}"
     if not path.is_file():
         raise EnvironmentFault(f"the plugin library {path} does not exist: {rebuild}")
@@ -171,16 +182,14 @@ def find_device_library(cpu: str, sm: int) -> PluginLibrary | None:
 
 
 def _libraries(cpu: str) -> list[PluginLibrary]:
-    chosen = os.environ.get(ENVIRONMENT_VARIABLE)
-    found = [read_plugin_library(path) for path in candidate_paths() if chosen or path.is_file()]
+    found = map(read_plugin_library, candidate_paths())
     return [library for library in found if library.metadata.cpu == cpu]
 
 
 def missing_plugin_library() -> str:
     """The sentence for an installation without the plugin library."""
-    searched = ", ".join(map(str, candidate_paths()))
     return (
-        f"the plugin library {LIBRARY_NAME} is not installed (looked for: {searched}). Build it where nvcc is: "
+        f"the plugin library {LIBRARY_NAME} is not installed ({searched_places()}). Build it where nvcc is: "
         f"{BUILD_COMMAND}; or name one in ${ENVIRONMENT_VARIABLE}; "
         "or build without it, from the op's ONNX body: --no-plugin"
     )

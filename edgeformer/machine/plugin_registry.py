@@ -9,27 +9,26 @@ from typing import Any
 from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.backends import Flavour
 from edgeformer.ops.bi_level_routing_attention import OP_TYPE, OP_VERSION
+from edgeformer.ops.library_files import RTX_ALIAS_NAME, rtx_alias_of
 
 __all__ = ["load_plugin_library"]
 
-_RTX_LIBRARY = "libtensorrt_rtx.so"
 
-
-def load_plugin_library(registry: Any, library: Path, *, flavour: Flavour, aux: Path | None = None) -> None:
+def load_plugin_library(registry: Any, library: Path, *, flavour: Flavour) -> None:
     """Make the plugin known to a plugin registry; afterwards TensorRT finds the op by its name.
 
     Args:
         registry: ``get_plugin_registry()`` of a builder, of a runtime or of the module. One that knows the op's plugin
             is left as it is.
-        library: the plugin library.
+        library: the plugin library. TensorRT-RTX's helper library is taken from beside it; where there is none, from
+            where the dynamic linker finds it.
         flavour: whose registry it is.
-        aux: the library with the SONAME ``libtensorrt_rtx.so``; ``None`` where it is found without a path.
 
     Raises:
         EnvironmentFault: a library cannot be loaded, or has no plugin for the op; the loader's own words are kept.
     """
     if flavour == "tensorrt_rtx":
-        _load_rtx_alias(aux)
+        _load_rtx_alias(rtx_alias_of(library))
     if _knows_op(registry):
         return
     try:
@@ -49,14 +48,14 @@ def _knows_op(registry: Any) -> bool:
     return (OP_TYPE, str(OP_VERSION), "") in known
 
 
-def _load_rtx_alias(aux: Path | None) -> None:
-    # On a plugin node the parser of TensorRT-RTX opens "libtensorrt_rtx.so", a name that its wheel does not ship,
-    # and ends the process when that fails. A library already loaded under that SONAME answers it.
-    name = str(aux) if aux is not None and aux.is_file() else _RTX_LIBRARY
+def _load_rtx_alias(alias: Path) -> None:
+    # On a plugin node the parser of TensorRT-RTX opens a library by a name that its wheel does not ship, and ends the
+    # process when that fails. A library already loaded under that SONAME answers it.
+    name = str(alias) if alias.is_file() else RTX_ALIAS_NAME
     try:
         ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise EnvironmentFault(
-            f"TensorRT-RTX needs a library named {_RTX_LIBRARY} for plugins, and {name} cannot be loaded: {error}. "
+            f"TensorRT-RTX needs a library named {RTX_ALIAS_NAME} for plugins, and {name} cannot be loaded: {error}. "
             "Build the plugin library again, which makes it"
         ) from error

@@ -1,4 +1,4 @@
-"""The plugin library: where it is looked for, and its C interface (``c_api.h``), which needs no TensorRT."""
+"""The plugin library's C interface (``c_api.h``), which needs no TensorRT."""
 
 from __future__ import annotations
 
@@ -11,36 +11,24 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgeformer.errors import EdgeformerError, EnvironmentFault, InputError
+from edgeformer.ops.library_files import (
+    BUILD_COMMAND,
+    ENVIRONMENT_VARIABLE,
+    LIBRARY_NAME,
+    candidate_paths,
+    searched_places,
+)
 
 __all__ = [
-    "BUILD_COMMAND",
-    "ENVIRONMENT_VARIABLE",
-    "LIBRARY_NAME",
     "Device",
     "Library",
     "Plan",
     "Problem",
     "Variant",
     "Workspace",
-    "candidate_paths",
     "default_library",
     "load_library",
 ]
-
-ENVIRONMENT_VARIABLE = "EDGEFORMER_PLUGIN_LIBRARY"
-LIBRARY_NAME = "libedgeformer_plugins.so"
-BUILD_COMMAND = "cmake --preset default && cmake --build --preset default"
-_PACKAGE = Path(__file__).resolve().parent.parent
-
-
-def candidate_paths() -> tuple[Path, ...]:
-    """Where the library is looked for, best first; of several development builds the newest comes first."""
-    if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
-        return (Path(chosen).absolute(),)
-    builds = sorted(
-        (_PACKAGE.parent / "build").glob(f"*/{LIBRARY_NAME}"), key=lambda path: path.stat().st_mtime, reverse=True
-    )
-    return (_PACKAGE / "_plugins" / LIBRARY_NAME, *builds)
 
 
 class Variant(IntEnum):
@@ -208,18 +196,14 @@ def _default(chosen: str | None) -> Library:
     """The library; ``chosen`` is what the environment says, so that a change of it is noticed."""
     refused = []
     for path in candidate_paths():
-        if chosen:
+        try:
             return load_library(path)
-        if path.is_file():
-            try:
-                return load_library(path)
-            except EnvironmentFault as fault:  # cross-compiled for another processor, or of another version
-                refused.append(fault)
+        except EnvironmentFault as fault:  # cross-compiled for another processor, or of another version
+            refused.append(fault)
     if refused:
         raise refused[0]
-    searched = ", ".join(map(str, candidate_paths()))
     raise EnvironmentFault(
-        f"the fused kernels need {LIBRARY_NAME}, which is not installed (looked for: {searched}). Build it where nvcc "
+        f"the fused kernels need {LIBRARY_NAME}, which is not installed ({searched_places()}). Build it where nvcc "
         f"is: {BUILD_COMMAND}; or name one in ${ENVIRONMENT_VARIABLE}"
     )
 

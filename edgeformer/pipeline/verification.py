@@ -50,7 +50,7 @@ def verify_bundle(
     Raises:
         InputError: no bundle, a damaged one, another checkpoint than the bundle was made from, or unusable data.
     """
-    from edgeformer.machine.plugin_library import LIBRARY_NAME
+    from edgeformer.ops.library_files import LIBRARY_NAME
     from edgeformer.verify import Stage, verify_stages
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
 

@@ -69,7 +69,6 @@ class BuildJob(Record):
         op_nodes: op nodes in the graph.
         use_plugin: take the plugin for them; otherwise their ONNX body.
         plugin_library: the library to load, if any.
-        plugin_aux: the library to load before it, if any.
         embed_plugin: put the plugin library into the engine, so that one file is enough to run it.
         workspace_bytes: limit of the workspace pool; ``None`` leaves TensorRT's own, all of the GPU's memory.
         max_aux_streams: streams that branches may run on beside the caller's; ``None`` leaves it to TensorRT.
@@ -86,7 +85,6 @@ class BuildJob(Record):
     op_nodes: int
     use_plugin: bool
     plugin_library: Path | None
-    plugin_aux: Path | None
     embed_plugin: bool
     workspace_bytes: int | None
     max_aux_streams: int | None

@@ -148,9 +148,7 @@ def _make_runner(path: Path, plugin_library: str | os.PathLike[str] | None, flav
     logger = make_logger(trt, messages)
     if plugin_library is not None:
         trt.init_libnvinfer_plugins(logger, "")
-        library = Path(plugin_library)
-        aux = library.with_name("libtensorrt_rtx.so")
-        load_plugin_library(trt.get_plugin_registry(), library, flavour=flavour, aux=aux)
+        load_plugin_library(trt.get_plugin_registry(), Path(plugin_library), flavour=flavour)
     runner = TrtRunner(EngineFromBytes(path.read_bytes(), runtime=trt.Runtime(logger)))
     try:
         with quiet_polygraphy():

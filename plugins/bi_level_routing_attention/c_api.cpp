@@ -1,10 +1,7 @@
 #include "bi_level_routing_attention/c_api.h"
 
 #include <algorithm>
-#include <cstring>
-#include <exception>
 #include <limits>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -14,7 +11,7 @@
 #include "bi_level_routing_attention/problem.h"
 #include "bi_level_routing_attention/run.h"
 #include "bi_level_routing_attention/variants.h"
-#include "common/errors.h"
+#include "common/c_structs.h"
 #include "common/text.h"
 
 namespace edgeformer::bi_level_routing_attention {
@@ -31,81 +28,6 @@ static_assert(static_cast<int32_t>(ElementType::kInt8) == EDGEFORMER_INT8);
 static_assert(static_cast<int32_t>(Variant::kPlain) == EDGEFORMER_PLAIN);
 static_assert(static_cast<int32_t>(Variant::kGather) == EDGEFORMER_GATHER);
 static_assert(static_cast<int32_t>(Variant::kResident) == EDGEFORMER_RESIDENT);
-
-// What the caller got wrong.
-class Rejected : public std::runtime_error {
-public:
-    Rejected(EdgeformerStatus status, std::string const& message) : std::runtime_error(message), status_(status) {}
-    EdgeformerStatus status() const { return status_; }
-
-private:
-    EdgeformerStatus status_;
-};
-
-// Runs body(); nothing that it throws reaches the caller, which may be C.
-template <class Body>
-int32_t Call(char const* function, Body&& body) noexcept {
-    auto const failed = [function](int32_t status, char const* message) noexcept {
-        try {
-            KeepError(Text(function, ": ", message));
-        } catch (...) {
-            // Out of memory: the status has to do.
-        }
-        return status;
-    };
-    try {
-        body();
-        return EDGEFORMER_SUCCESS;
-    } catch (Rejected const& error) {
-        return failed(error.status(), error.what());
-    } catch (CudaError const& error) {
-        return failed(EDGEFORMER_CUDA_ERROR, error.what());
-    } catch (std::exception const& error) {
-        return failed(EDGEFORMER_INTERNAL_ERROR, error.what());
-    } catch (...) {
-        return failed(EDGEFORMER_INTERNAL_ERROR, "unknown exception");
-    }
-}
-
-// The size of a struct in the first version of the interface. A struct that grows keeps it in a specialization.
-template <class Struct>
-constexpr size_t kFirstSize = sizeof(Struct);
-
-template <class Struct>
-size_t CheckedSize(Struct const* given, char const* name) {
-    if (given == nullptr) {
-        throw Rejected(EDGEFORMER_INVALID_BUFFER, Text("got a null pointer for `", name, "`"));
-    }
-    if (given->struct_size < kFirstSize<Struct>) {
-        throw Rejected(EDGEFORMER_UNSUPPORTED_PROBLEM, Text("got struct_size=", given->struct_size, " in `", name,
-                                                            "`; it must be at least ", kFirstSize<Struct>));
-    }
-    return given->struct_size;
-}
-
-// A copy of a caller's struct, of whatever version.
-template <class Struct>
-Struct Read(Struct const* given, char const* name) {
-    size_t const size = CheckedSize(given, name);
-    Struct known{};
-    std::memcpy(&known, given, std::min(size, sizeof(Struct)));
-    auto const* bytes = reinterpret_cast<unsigned char const*>(given);
-    if (size > sizeof(Struct) &&
-        std::any_of(bytes + sizeof(Struct), bytes + size, [](unsigned char byte) { return byte != 0; })) {
-        throw Rejected(EDGEFORMER_UNSUPPORTED_PROBLEM,
-                       Text("`", name, "` sets fields that this version of the library does not know"));
-    }
-    return known;
-}
-
-// Fills a caller's struct, of whatever version.
-template <class Struct>
-void Write(Struct result, Struct* given, char const* name) {
-    size_t const size = CheckedSize(given, name);
-    result.struct_size = static_cast<uint32_t>(size);
-    std::memset(given, 0, size);
-    std::memcpy(given, &result, std::min(size, sizeof(Struct)));
-}
 
 ElementType TypeFrom(int32_t type, char const* name) {
     if (type < EDGEFORMER_FLOAT32 || type > EDGEFORMER_INT8) {
@@ -252,8 +174,8 @@ extern "C" {
 int32_t edgeformerBiLevelRoutingAttention(EdgeformerBiLevelRoutingAttentionProblem const* problem, void const* qkv,
                                           void const* lepe_weight, void const* lepe_bias, void* output, void* workspace,
                                           size_t workspace_bytes, void* stream) {
-    return bra::Call(__func__, [&] {
-        bra::Problem const known = bra::Read(problem, "problem");
+    return edgeformer::Call(__func__, [&] {
+        bra::Problem const known = edgeformer::Read(problem, "problem");
         bra::Params params = bra::ParamsFrom(known);
         params.qkv = qkv;
         params.lepe_weight = lepe_weight;
@@ -265,33 +187,20 @@ int32_t edgeformerBiLevelRoutingAttention(EdgeformerBiLevelRoutingAttentionProbl
 
 int32_t edgeformerBiLevelRoutingAttentionWorkspace(EdgeformerBiLevelRoutingAttentionProblem const* problem,
                                                    EdgeformerBiLevelRoutingAttentionWorkspace* layout) {
-    return bra::Call(
-        __func__, [&] { bra::Write(bra::LayoutOf(bra::ParamsFrom(bra::Read(problem, "problem"))), layout, "layout"); });
+    return edgeformer::Call(__func__, [&] {
+        edgeformer::Write(bra::LayoutOf(bra::ParamsFrom(edgeformer::Read(problem, "problem"))), layout, "layout");
+    });
 }
 
 int32_t edgeformerBiLevelRoutingAttentionPlan(EdgeformerBiLevelRoutingAttentionProblem const* problem,
                                               EdgeformerDevice const* device,
                                               EdgeformerBiLevelRoutingAttentionPlan* plan) {
-    return bra::Call(__func__, [&] {
-        bra::Problem const known = bra::Read(problem, "problem");
+    return edgeformer::Call(__func__, [&] {
+        bra::Problem const known = edgeformer::Read(problem, "problem");
         bra::Params const params = bra::ParamsFrom(known);
         bra::Device const where = bra::DeviceFrom(device);
-        bra::Write(bra::Describe(bra::PlanFor(known, params, where), bra::VariantsFor(params, where)), plan, "plan");
+        edgeformer::Write(bra::Describe(bra::PlanFor(known, params, where), bra::VariantsFor(params, where)), plan,
+                          "plan");
     });
-}
-
-size_t edgeformerTakeErrors(char* buffer, size_t capacity) {
-    try {
-        std::string const text = edgeformer::TakeErrors();
-        if (buffer != nullptr && capacity > 0) {
-            size_t const length = std::min(text.size(), capacity - 1);
-            std::memcpy(buffer, text.data(), length);
-            buffer[length] = '\0';
-        }
-        return text.size();
-    } catch (...) {
-        // Out of memory for the joined text.
-        return 0;
-    }
 }
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <stdexcept>
 
 #include "bi_level_routing_attention/problem.h"
 #include "common/text.h"
@@ -14,7 +15,7 @@ void Require(cudaError_t status, char const* action) {
     if (status != cudaSuccess) {
         // The host program's next check of its own launches should not find our error.
         cudaGetLastError();
-        throw CudaError(action, status);
+        throw CudaError(Text(action, " failed: ", cudaGetErrorName(status), ": ", cudaGetErrorString(status)));
     }
 }
 
@@ -47,9 +48,6 @@ Device QueryDevice(int ordinal) {
 }
 
 }  // namespace
-
-CudaError::CudaError(char const* action, cudaError_t status)
-    : std::runtime_error(Text(action, " failed: ", cudaGetErrorName(status), ": ", cudaGetErrorString(status))) {}
 
 Device CurrentDevice() {
     static std::mutex mutex;

@@ -3,18 +3,11 @@
 
 #include <cuda_runtime_api.h>
 
-#include <stdexcept>
-
 #include "bi_level_routing_attention/kernels.h"
 #include "bi_level_routing_attention/variants.h"
+#include "common/errors.h"
 
 namespace edgeformer::bi_level_routing_attention {
-
-// What CUDA has refused, with its own words.
-class CudaError : public std::runtime_error {
-public:
-    CudaError(char const* action, cudaError_t status);
-};
 
 // The calling thread's current CUDA device. CUDA is asked once per device and process, without synchronizing; from any
 // thread. Throws CudaError where there is no device.

@@ -19,7 +19,7 @@ from benchmarks.kernel_lab import cli, concurrency, correctness, flow, render, s
 from benchmarks.kernel_lab.journal import RESERVE
 from benchmarks.kernel_lab.records import Report, load_report
 from edgeformer.errors import EnvironmentFault
-from edgeformer.ops.library import ENVIRONMENT_VARIABLE
+from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
 
 from .conftest import ROOT, ended
 

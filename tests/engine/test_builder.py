@@ -29,8 +29,9 @@ from edgeformer.engine.builder import (
 )
 from edgeformer.engine.targets import Target, get_target
 from edgeformer.errors import EnvironmentFault, InputError
-from edgeformer.machine.plugin_library import ENVIRONMENT_VARIABLE, PluginLibrary
+from edgeformer.machine.plugin_library import PluginLibrary
 from edgeformer.ops.bi_level_routing_attention import without_function
+from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
 from tests.graph.precision_graphs import Builder
 
 from .conftest import attention_model, linear_model, processes_naming
@@ -201,7 +202,7 @@ def test_op_on_a_map_that_its_regions_do_not_divide(rtx30: Target, plugin_librar
 
 def test_missing_plugin_library(rtx30: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr("edgeformer.ops.library._PACKAGE", tmp_path / "edgeformer")
+    monkeypatch.setattr("edgeformer.ops.library_files._PACKAGE", tmp_path / "edgeformer")
     with pytest.raises(EnvironmentFault, match=r"is not installed.*cmake --build.*--no-plugin"):
         build_engine(attention_model(1), target=rtx30, batch=ONE)
     # A graph without the op needs none.

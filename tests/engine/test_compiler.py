@@ -31,7 +31,6 @@ def make_job(folder: Path, model: onnx.ModelProto, *, library: PluginLibrary | N
         "op_nodes": 0,
         "use_plugin": library is not None,
         "plugin_library": library.path if library else None,
-        "plugin_aux": library.aux_path if library else None,
         "embed_plugin": False,
         "workspace_bytes": None,
         "max_aux_streams": None,

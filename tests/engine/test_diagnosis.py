@@ -10,7 +10,7 @@ from edgeformer.engine import diagnosis
 from edgeformer.engine.diagnosis import Fact, diagnose
 from edgeformer.machine.backends import Backend, Flavour
 from edgeformer.machine.devices import Gpu, GpuSurvey
-from edgeformer.machine.plugin_library import ENVIRONMENT_VARIABLE
+from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
 from tests.machine.test_plugin_library import METADATA, put
 
 
@@ -22,7 +22,7 @@ def facts() -> dict[str, Fact]:
 def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine with nothing on it."""
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr("edgeformer.ops.library._PACKAGE", tmp_path / "edgeformer")
+    monkeypatch.setattr("edgeformer.ops.library_files._PACKAGE", tmp_path / "edgeformer")
     monkeypatch.setattr(diagnosis, "find_backend", lambda flavour: None)
     monkeypatch.setattr(diagnosis, "find_gpus", lambda: GpuSurvey((), None, None, "no NVIDIA driver"))
     monkeypatch.setattr(diagnosis, "_NVCC_FALLBACK", tmp_path / "nvcc")

@@ -10,13 +10,12 @@ import pytest
 
 from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.plugin_library import (
-    ENVIRONMENT_VARIABLE,
-    LIBRARY_NAME,
     find_device_library,
     find_plugin_library,
     read_plugin_library,
     require_plugin_library,
 )
+from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE, LIBRARY_NAME
 
 METADATA = {
     "version": "0.1.0",
@@ -38,17 +37,24 @@ def put(folder: Path, metadata: Any = METADATA) -> Path:
     return folder / LIBRARY_NAME
 
 
+def put_build(folder: Path, metadata: Any = METADATA) -> Path:
+    """The same where CMake would have built it."""
+    library = put(folder, metadata)
+    (folder / "CMakeCache.txt").write_text("CMAKE_PROJECT_NAME:STATIC=edgeformer\n")
+    return library
+
+
 @pytest.fixture
 def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository without any plugin library."""
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr("edgeformer.ops.library._PACKAGE", tmp_path / "edgeformer")
+    monkeypatch.setattr("edgeformer.ops.library_files._PACKAGE", tmp_path / "edgeformer")
     return tmp_path
 
 
 def test_search_order(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_plugin_library() is None
-    older, newer = put(installation / "build" / "a"), put(installation / "build" / "b")
+    older, newer = put_build(installation / "build" / "a"), put_build(installation / "build" / "b")
     os.utime(older, (1000, 1000))
     assert _found() == newer
     os.utime(newer, (500, 500))
@@ -80,6 +86,14 @@ def test_metadata_is_read(installation: Path) -> None:
     assert library.metadata.architectures == (75, 86)
     assert library.metadata.tensorrt_headers == "10.14.1"
     assert library.aux_path == installation / "libtensorrt_rtx.so"
+    assert [path.name for path in library.files] == [
+        "libedgeformer_plugins.so",
+        "libedgeformer_plugins.json",
+        "libtensorrt_rtx.so",
+    ]
+    alone = read_plugin_library(put(installation, {**METADATA, "aux": None}))
+    assert alone.aux_path is None
+    assert len(alone.files) == 2
 
 
 def test_architectures_as_cmake_writes_them(installation: Path) -> None:
@@ -106,12 +120,12 @@ def test_ptx_serves_its_own_and_later_gpus(installation: Path, sm: int, served: 
 def test_a_library_for_another_processor_is_for_that_one_alone(
     installation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    foreign = put(installation / "build" / "jetson", {**METADATA, "cpu": "vax"})
+    foreign = put_build(installation / "build" / "jetson", {**METADATA, "cpu": "vax"})
     assert find_plugin_library() is None
     assert _for_device("vax", 86) == foreign
     assert _for_device("vax", 87) is None
     assert _for_device("pdp", 86) is None
-    own = put(installation / "build" / "default")
+    own = put_build(installation / "build" / "default")
     assert _found() == own
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(foreign))
     assert _for_device("vax", 86) == foreign
@@ -119,11 +133,22 @@ def test_a_library_for_another_processor_is_for_that_one_alone(
         find_plugin_library()
 
 
+def test_a_bundles_library_serves_neither_this_machine_nor_a_device(installation: Path) -> None:
+    put(installation / "build" / "demo")
+    put(installation / "build" / "for-the-vax", {**METADATA, "cpu": "vax"})
+    assert find_plugin_library() is None
+    assert _for_device("vax", 86) is None
+    own = put_build(installation / "build" / "default")
+    foreign = put_build(installation / "build" / "jetson", {**METADATA, "cpu": "vax"})
+    assert _found() == own
+    assert _for_device("vax", 86) == foreign
+
+
 def test_a_device_gets_the_library_of_the_oldest_cuda(installation: Path) -> None:
-    put(installation / "build" / "a", {**METADATA, "cpu": "vax", "cuda": "13.0"})
-    older = put(installation / "build" / "b", {**METADATA, "cpu": "vax", "cuda": "12.6"})
-    put(installation / "build" / "c", {**METADATA, "cpu": "vax", "cuda": "12.10"})
-    put(installation / "build" / "d", {**METADATA, "cpu": "vax", "cuda": "11.8", "architectures": ["75"]})
+    put_build(installation / "build" / "a", {**METADATA, "cpu": "vax", "cuda": "13.0"})
+    older = put_build(installation / "build" / "b", {**METADATA, "cpu": "vax", "cuda": "12.6"})
+    put_build(installation / "build" / "c", {**METADATA, "cpu": "vax", "cuda": "12.10"})
+    put_build(installation / "build" / "d", {**METADATA, "cpu": "vax", "cuda": "11.8", "architectures": ["75"]})
     assert _for_device("vax", 86) == older
 
 
@@ -158,6 +183,7 @@ def test_missing_library_says_what_to_do(installation: Path) -> None:
         require_plugin_library(86)
     message = str(caught.value)
     assert str(installation / "edgeformer" / "_plugins" / LIBRARY_NAME) in message
+    assert str(installation / "build" / "*" / LIBRARY_NAME) in message
     assert "cmake --build" in message
     assert "--no-plugin" in message
 

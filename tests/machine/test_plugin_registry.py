@@ -55,9 +55,8 @@ def test_a_library_that_cannot_be_loaded_keeps_the_loaders_words(tmp_path: Path)
 @pytest.mark.parametrize("known", [False, True])
 def test_rtx_without_its_alias_library_stops_before_the_parser(tmp_path: Path, known: bool) -> None:
     """Also where the plugin is known already: it is the parser that opens the alias."""
-    aux = tmp_path / "libtensorrt_rtx.so"
-    aux.write_bytes(b"not ELF")
+    (tmp_path / "libtensorrt_rtx.so").write_bytes(b"not ELF")
     registry = Registry(known=known)
     with pytest.raises(EnvironmentFault, match=r"needs a library named libtensorrt_rtx\.so for plugins"):
-        load_plugin_library(registry, LIBRARY, flavour="tensorrt_rtx", aux=aux)
+        load_plugin_library(registry, tmp_path / "plugins.so", flavour="tensorrt_rtx")
     assert registry.loaded == []

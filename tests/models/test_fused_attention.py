@@ -13,7 +13,7 @@ from edgeformer.models import create_model, from_reference, use_attention
 from edgeformer.models.attention import BiLevelRoutingAttention, BiLevelRoutingAttentionNCHW
 from edgeformer.models.attention import bi_level_routing_attention as reference_attention
 from edgeformer.models.fused_attention import fused_bi_level_routing_attention
-from edgeformer.ops.library import ENVIRONMENT_VARIABLE
+from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
 from tests.plugins.conftest import emulated_kernels as emulated_kernels
 
 ARGUMENTS: dict[str, Any] = {"num_heads": 2, "regions": 3, "topk": 4, "qk_dim": 32, "scale": 32**-0.5}

@@ -17,7 +17,8 @@ from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.ops import cuda
 from edgeformer.ops import library as library_module
 from edgeformer.ops.bi_level_routing_attention import Attributes, reference, reference_routing
-from edgeformer.ops.library import ENVIRONMENT_VARIABLE, Library, Variant, default_library, load_library
+from edgeformer.ops.library import Library, Variant, default_library, load_library
+from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
 from edgeformer.ops.memory import memory_of
 
 ATTRIBUTES = Attributes(num_heads=2, regions=3, topk=4, qk_dim=32, scale=32**-0.5)
@@ -229,12 +230,16 @@ def test_library_of_the_environment(emulated_kernels: Path, monkeypatch: pytest.
 
 def test_no_library_says_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr("edgeformer.ops.library._PACKAGE", tmp_path / "edgeformer")
+    monkeypatch.setattr("edgeformer.ops.library_files._PACKAGE", tmp_path / "edgeformer")
     monkeypatch.setattr(library_module, "_default", library_module._default.__wrapped__)
     with pytest.raises(EnvironmentFault, match=r"not installed \(looked for: .*_plugins.*Build it where nvcc is"):
         default_library()
-    (tmp_path / "build" / "x").mkdir(parents=True)
-    (tmp_path / "build" / "x" / "libedgeformer_plugins.so").write_bytes(b"not ELF")
+    build = tmp_path / "build" / "x"
+    build.mkdir(parents=True)
+    (build / "libedgeformer_plugins.so").write_bytes(b"not ELF")
+    with pytest.raises(EnvironmentFault, match=r"passed over: .*x/libedgeformer_plugins\.so \(no CMakeCache\.txt"):
+        default_library()
+    (build / "CMakeCache.txt").write_text("CMAKE_PROJECT_NAME:STATIC=edgeformer\n")
     with pytest.raises(EnvironmentFault, match=r"x/libedgeformer_plugins\.so cannot be loaded"):
         default_library()
 

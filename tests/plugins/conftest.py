@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 from collections.abc import Callable
@@ -8,39 +7,29 @@ from pathlib import Path
 
 import pytest
 
+from edgeformer.machine.plugin_library import read_plugin_library
+from edgeformer.ops.library_files import BUILD_COMMAND, development_builds, searched_places
+
 ROOT = Path(__file__).resolve().parents[2]
-BUILD_COMMAND = "cmake --preset default && cmake --build --preset default"
-
-
-def _newest(pattern: str) -> Path | None:
-    found = sorted((ROOT / "build").glob(pattern), key=lambda path: path.stat().st_mtime)
-    here = [path for path in found if _built_for(path) in (None, platform.machine())]
-    return here[-1] if here else None
-
-
-def _built_for(path: Path) -> str | None:
-    """The processor that a plugin library's metadata names: build/ may hold cross-compiled ones."""
-    metadata = path.with_suffix(".json")
-    return json.loads(metadata.read_text()).get("cpu") if metadata.exists() else None
-
-
-def _require(pattern: str) -> Path:
-    path = _newest(pattern)
-    if path is None:
-        pytest.skip(f"build/{pattern} is not built: {BUILD_COMMAND}")
-    return path
 
 
 @pytest.fixture(scope="session")
 def plugin_library() -> Path:
-    """The plugin library of the newest build tree."""
-    return _require("*/libedgeformer_plugins.so")
+    """The plugin library of the newest build tree for this processor."""
+    for path in development_builds():
+        if read_plugin_library(path).metadata.cpu == platform.machine():
+            return path
+    pytest.skip(f"no build tree has the plugin library ({searched_places()}): {BUILD_COMMAND}")
 
 
 @pytest.fixture(scope="session")
 def emulated_kernels() -> Path:
     """The kernels compiled for the CPU."""
-    return _require("*/plugins/tests/libedgeformer_emulated_kernels.so")
+    pattern = "*/plugins/tests/libedgeformer_emulated_kernels.so"
+    newest = max((ROOT / "build").glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        pytest.skip(f"build/{pattern} is not built: {BUILD_COMMAND}")
+    return newest
 
 
 @pytest.fixture

@@ -39,9 +39,10 @@ def test_only_the_entry_points_are_exported(plugin_library: Path) -> None:
     assert exported_symbols(plugin_library) == sorted([*C_FUNCTIONS, *for_tensorrt])
 
 
-def test_the_c_header_declares_what_is_exported() -> None:
-    header = (ROOT / "plugins" / "bi_level_routing_attention" / "c_api.h").read_text()
-    assert sorted(re.findall(r"EDGEFORMER_API\s+\w+\s+(\w+)\(", header)) == sorted(C_FUNCTIONS)
+def test_the_c_headers_declare_what_is_exported() -> None:
+    headers = ("bi_level_routing_attention/c_api.h", "common/c_status.h")
+    text = "".join((ROOT / "plugins" / header).read_text() for header in headers)
+    assert sorted(re.findall(r"EDGEFORMER_API\s+\w+\s+(\w+)\(", text)) == sorted(C_FUNCTIONS)
 
 
 def test_nothing_but_the_c_and_cpp_libraries_is_needed(plugin_library: Path) -> None:

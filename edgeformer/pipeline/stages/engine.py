@@ -62,7 +62,7 @@ def run(runner: Runner, plan: EnginePlan) -> bool:
 
 def run_parity(runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_drop: float) -> None:
     """Run the engine on this machine's GPU against the exported graph, or record why it does not run."""
-    from edgeformer.machine.plugin_library import LIBRARY_NAME
+    from edgeformer.ops.library_files import LIBRARY_NAME
     from edgeformer.verify import Stage, verify_stages
 
     plugin = runner.path(LIBRARY_NAME)

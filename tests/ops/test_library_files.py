@@ -1,0 +1,151 @@
+"""Where the plugin library is looked for: a bundle's copy is never taken for the compiler's, wherever it lies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import edgeformer
+from edgeformer.bundle import MANIFEST
+from edgeformer.ops import library_files
+from edgeformer.ops.library_files import (
+    ENVIRONMENT_VARIABLE,
+    LIBRARY_NAME,
+    RTX_ALIAS_NAME,
+    candidate_paths,
+    development_builds,
+    metadata_of,
+    rtx_alias_of,
+    searched_places,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = "CMAKE_PROJECT_NAME:STATIC=edgeformer"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A source tree without any plugin library."""
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(library_files, "_PACKAGE", tmp_path / "edgeformer")
+    return tmp_path
+
+
+def put(folder: Path, modified: float, **files: str) -> Path:
+    """A library of that age, and further files with their text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LIBRARY_NAME).touch()
+    os.utime(folder / LIBRARY_NAME, (modified, modified))
+    for name, text in files.items():
+        (folder / name.replace("_", ".")).write_text(text)
+    return folder / LIBRARY_NAME
+
+
+def put_build(folder: Path, modified: float, cache: str = PROJECT) -> Path:
+    return put(folder, modified, CMakeCache_txt=f"# a comment\n{cache}\nCMAKE_PROJECT_VERSION:STATIC=0.1.0\n")
+
+
+def put_bundle(folder: Path, modified: float) -> Path:
+    return put(folder, modified, manifest_json="{}")
+
+
+def test_nothing_is_found_where_nothing_is(tree: Path) -> None:
+    assert candidate_paths() == ()
+    packaged, built = tree / "edgeformer" / "_plugins" / LIBRARY_NAME, tree / "build" / "*" / LIBRARY_NAME
+    assert searched_places() == f"looked for: {packaged}, {built}"
+
+
+def test_the_wheels_comes_first_then_the_newest_build(tree: Path) -> None:
+    older, newer = put_build(tree / "build" / "default", 1000), put_build(tree / "build" / "jetson", 2000)
+    assert candidate_paths() == development_builds() == (newer, older)
+    os.utime(older, (3000, 3000))
+    assert candidate_paths() == (older, newer)
+    packaged = put(tree / "edgeformer" / "_plugins", 500)
+    assert candidate_paths() == (packaged, older, newer)
+    assert development_builds() == (older, newer)
+
+
+@pytest.mark.parametrize("modified", [1000, 3000], ids=["older", "newer"])
+def test_the_demos_bundle_is_no_build(tree: Path, modified: float) -> None:
+    bundle = put_bundle(tree / "build" / "demo", modified)
+    assert candidate_paths() == ()
+    assert searched_places().endswith(f"; passed over: {bundle} (a bundle's copy)")
+    built = put_build(tree / "build" / "default", 2000)
+    assert candidate_paths() == (built,)
+
+
+def test_a_bundle_is_none_wherever_its_files_lie(tree: Path) -> None:
+    bundle = put_bundle(tree / "build" / "demo", 1000).parent
+    shutil.copytree(bundle, tree / "build" / "copied")
+    overwritten = put_build(tree / "build" / "default", 2000)
+    shutil.copytree(bundle, overwritten.parent, dirs_exist_ok=True)
+    assert candidate_paths() == ()
+    assert searched_places().count("(a bundle's copy)") == 3
+
+
+def test_a_library_that_was_only_put_there_is_no_build(tree: Path) -> None:
+    put(tree / "build" / "download", 1000)
+    put_build(tree / "build" / "other", 1000, "CMAKE_PROJECT_NAME:STATIC=edgeformer_app")
+    put_build(tree / "build" / "another", 1000, "OLD_CMAKE_PROJECT_NAME:STATIC=edgeformer")
+    assert candidate_paths() == ()
+    places = searched_places()
+    assert f"download/{LIBRARY_NAME} (no CMakeCache.txt beside it" in places
+    assert places.count("built by another project") == 2
+
+
+def test_a_moved_source_tree_keeps_its_build(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_build(tree / "build" / "default", 1000, f"CMAKE_HOME_DIRECTORY:INTERNAL={tree}\n{PROJECT}")
+    shutil.copytree(tree, tree / "moved")
+    monkeypatch.setattr(library_files, "_PACKAGE", tree / "moved" / "edgeformer")
+    assert candidate_paths() == (tree / "moved" / "build" / "default" / LIBRARY_NAME,)
+
+
+def test_the_environment_names_any_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_build(tree / "build" / "default", 1000)
+    bundle = put_bundle(tree / "build" / "demo", 1000)
+    for chosen in (bundle, tree / "gone.so"):
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(chosen))
+        assert candidate_paths() == (chosen,)
+        assert searched_places() == f"looked for: {chosen}, named in $EDGEFORMER_PLUGIN_LIBRARY"
+    monkeypatch.chdir(tree / "build" / "demo")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, LIBRARY_NAME)
+    assert candidate_paths() == (bundle,)
+
+
+def test_what_lies_beside_a_library(tmp_path: Path) -> None:
+    library = tmp_path / LIBRARY_NAME
+    assert metadata_of(library) == tmp_path / "libedgeformer_plugins.json"
+    assert rtx_alias_of(library) == tmp_path / "libtensorrt_rtx.so"
+
+
+def test_this_build_tree_is_known_by_what_cmake_has_written() -> None:
+    """The mark that is looked for is CMake's own: a build tree of this repository has it."""
+    caches = [path for path in (ROOT / "build").glob("*/CMakeCache.txt") if path.with_name(LIBRARY_NAME).is_file()]
+    if not caches:
+        pytest.skip("no build tree has the plugin library: cmake --preset default && cmake --build --preset default")
+    assert {path.parent for path in development_builds()} == {path.parent for path in caches}
+
+
+def test_a_bundle_is_known_by_its_manifest() -> None:
+    assert library_files._BUNDLE_MARK == MANIFEST
+
+
+@pytest.mark.parametrize("name", ["libedgeformer_plugins", "libtensorrt_rtx.so", '"_plugins'])
+def test_the_package_says_each_name_once(name: str) -> None:
+    package = Path(edgeformer.__file__).parent
+    holders = [path.relative_to(package) for path in package.rglob("*.py") for _ in range(path.read_text().count(name))]
+    assert holders == [Path("ops/library_files.py")]
+
+
+def test_cmake_builds_and_installs_under_these_names() -> None:
+    library = (ROOT / "plugins" / "library.cmake").read_text()
+    target = LIBRARY_NAME.removeprefix("lib").removesuffix(".so")
+    assert f"add_library({target} SHARED" in library
+    assert f'"${{PROJECT_BINARY_DIR}}/{metadata_of(Path(LIBRARY_NAME))}"' in library
+    assert f"edgeformer/{library_files._WHEEL_FOLDER}" in library
+    alias = (ROOT / "cmake" / "TensorRtRtxAlias.cmake").read_text()
+    assert f"OUTPUT_NAME {RTX_ALIAS_NAME.removeprefix('lib').removesuffix('.so')}\n" in alias
+    assert f'"aux": "{RTX_ALIAS_NAME}"' in (ROOT / "plugins" / "libedgeformer_plugins.json.in").read_text()
