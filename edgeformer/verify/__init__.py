@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from edgeformer.verify.compare import compare_models
+from edgeformer.verify.decisions import expose_routing
 from edgeformer.verify.figures import Comparison, worst
 from edgeformer.verify.forms import ENGINE_NOT_RUN, Form, verify_forms
 from edgeformer.verify.gates import DEFAULT_MAX_DROP, GATES, Gate, Verdict, check
 from edgeformer.verify.metrics.classification import Accuracy, top1_accuracy
 from edgeformer.verify.results import FormReport, VerifyReport, require
-from edgeformer.verify.routing import RoutingAgreement, compare_routing, expose_routing
+from edgeformer.verify.routing import RoutingAgreement, compare_routing
 
 __all__ = [
     "DEFAULT_MAX_DROP",

@@ -27,11 +27,12 @@ from edgeformer.runtime.polygraphy_support import quiet_polygraphy
 from edgeformer.runtime.session import Array
 from edgeformer.verify.batches import BatchLike, as_batch, input_name
 from edgeformer.verify.compare import OutputComparer
+from edgeformer.verify.decisions import RoutingOutput, expose_routing
 from edgeformer.verify.figures import Comparison, worst
 from edgeformer.verify.gates import DEFAULT_MAX_DROP, check, judged_against
 from edgeformer.verify.metrics.classification import Accuracy, correct_top1
 from edgeformer.verify.results import FormReport, VerifyReport
-from edgeformer.verify.routing import RoutingAccumulator, RoutingAgreement, RoutingOutput, expose_routing
+from edgeformer.verify.routing import RoutingAccumulator, RoutingAgreement
 from edgeformer.verify.runner import make_runner
 
 __all__ = ["ENGINE_NOT_RUN", "Form", "verify_forms"]
