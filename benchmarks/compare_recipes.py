@@ -16,7 +16,7 @@ from edgeformer.models import model_info
 from edgeformer.ops.bi_level_routing_attention import OP_TYPE
 from edgeformer.quantization import ObserverSettings, Override, QuantizeResult, Recipe, load_recipe
 from edgeformer.runtime import OnnxSession
-from edgeformer.verify import Stage, top1_accuracy, verify_stages, worst
+from edgeformer.verify import Form, top1_accuracy, verify_forms, worst
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "calibration" / "digits"
@@ -31,8 +31,8 @@ def main() -> None:
     evaluation = ef.open_samples(DIGITS / "evaluate", info.preprocessing)
 
     def row(name: str, model: onnx.ModelProto, layers: str) -> None:
-        stages = [Stage.from_onnx("reference", fused), Stage.from_onnx(name, model)]
-        found = verify_stages(stages, evaluation.batches(50)).stages[-1]
+        forms = [Form.from_onnx("reference", fused), Form.from_onnx(name, model)]
+        found = verify_forms(forms, evaluation.batches(50)).forms[-1]
         assert found.first is not None
         assert found.accuracy is not None
         assert found.routing_first is not None

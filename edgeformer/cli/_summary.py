@@ -17,7 +17,7 @@ _COLOURS = {"passed": "green", "missed": "red", "not run": "yellow", "not judged
 def _snr_db(manifest: Manifest) -> dict[str, float]:
     """SNR of the worst output against the exported model, in dB, by precision."""
     parity = manifest.stage("parity")
-    stages = parity.details["stages"] if parity is not None else []
+    stages = parity.details["forms"] if parity is not None else []
     names = {"fp16": "fp16", "typed": manifest.precision}
     return {
         names[stage["name"]]: min(float(figures["snr_db"]) for figures in stage["first"].values())
@@ -31,7 +31,7 @@ def _attention(manifest: Manifest) -> str | None:
     from edgeformer.pipeline.stages.parity import FLOAT_ATTENTION
 
     parity = manifest.stage("parity")
-    stages = {stage["name"]: stage for stage in parity.details["stages"]} if parity is not None else {}
+    stages = {stage["name"]: stage for stage in parity.details["forms"]} if parity is not None else {}
     if FLOAT_ATTENTION not in stages:
         return None
 

@@ -54,24 +54,24 @@ def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: 
 def _print(report: VerifyReport) -> None:
     from edgeformer.verify import worst
 
-    table = simple_table("stage", "verdict", "SNR", "max |diff|", "top-1", "routing", "accuracy")
-    for stage in report.stages:
-        cells = [stage.name, stage.status, "", "", "", "", ""]
-        if stage.first is not None:
-            figures = worst(stage.first)
+    table = simple_table("form", "verdict", "SNR", "max |diff|", "top-1", "routing", "accuracy")
+    for form in report.forms:
+        cells = [form.name, form.status, "", "", "", "", ""]
+        if form.first is not None:
+            figures = worst(form.first)
             cells[2] = f"{figures.snr_db:.1f} dB"
             cells[3] = f"{figures.max_abs:.1e}"
             cells[4] = "" if figures.top1_agreement is None else f"{100 * figures.top1_agreement:.2f} %"
-        if stage.routing_first is not None:
-            cells[5] = f"{100 * stage.routing_first.agreement:.2f} %"
-        if stage.accuracy is not None:
-            cells[6] = f"{stage.accuracy.points:.2f} %"
+        if form.routing_first is not None:
+            cells[5] = f"{100 * form.routing_first.agreement:.2f} %"
+        if form.accuracy is not None:
+            cells[6] = f"{form.accuracy.points:.2f} %"
         table.add_row(*cells)
     console.print(table)
     console.print(
-        f"{report.samples} images; figures against {report.stages[0].name}; top-1 and routing: how much agrees",
+        f"{report.samples} images; figures against {report.forms[0].name}; top-1 and routing: how much agrees",
         highlight=False,
     )
-    for stage in report.stages:
-        if stage.text:
-            console.print(stage.text if stage.status == "not run" else f"{stage.name}: {stage.text}", highlight=False)
+    for form in report.forms:
+        if form.text:
+            console.print(form.text if form.status == "not run" else f"{form.name}: {form.text}", highlight=False)

@@ -104,5 +104,5 @@ def _accuracy(records: list[StageRecord], precision: Precision) -> dict[str, Any
     """Task accuracy of each form of the model, by precision; empty where no labelled images were given."""
     judged = next(record for record in records if record.name == "parity")
     names = {"exported": "fp32", "fp16": "fp16", "typed": precision}
-    stages = {stage["name"]: stage["accuracy"] for stage in judged.details["stages"]}
+    stages = {stage["name"]: stage["accuracy"] for stage in judged.details["forms"]}
     return {names[name]: stages[name] for name in names if stages.get(name) is not None}

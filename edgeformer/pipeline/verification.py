@@ -22,7 +22,7 @@ from edgeformer.pipeline.parity_inputs import BATCH
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
-    from edgeformer.verify import Stage, VerifyReport
+    from edgeformer.verify import Form, VerifyReport
 
 __all__ = ["verify_bundle"]
 
@@ -51,7 +51,7 @@ def verify_bundle(
         InputError: no bundle, a damaged one, another checkpoint than the bundle was made from, or unusable data.
     """
     from edgeformer.ops.library_files import LIBRARY_NAME
-    from edgeformer.verify import Stage, verify_stages
+    from edgeformer.verify import Form, verify_forms
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
 
     folder = Path(bundle)
@@ -59,9 +59,9 @@ def verify_bundle(
     preprocessing = Preprocessing.from_dict(manifest.model.preprocessing)
     pytorch = _pytorch_stage(manifest, preprocessing, checkpoint)
     stages = [] if pytorch.session is None else [pytorch]
-    stages.append(Stage.from_onnx("exported", folder / EXPORTED, "export" if stages else None))
-    stages.append(Stage.from_onnx("fused", folder / FUSED, "fuse"))
-    stages.append(Stage.from_onnx("typed", folder / TYPED, manifest.precision))
+    stages.append(Form.from_onnx("exported", folder / EXPORTED, "export" if stages else None))
+    stages.append(Form.from_onnx("fused", folder / FUSED, "fuse"))
+    stages.append(Form.from_onnx("typed", folder / TYPED, manifest.precision))
     if ENGINE in manifest.files:
         library = folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None
         target = manifest.target
@@ -76,7 +76,7 @@ def verify_bundle(
     with contextlib.ExitStack() as engines:
         for stage in stages:
             engines.enter_context(closing_engine(stage))
-        return verify_stages(stages, batches, max_drop=max_drop, progress=progress)
+        return verify_forms(stages, batches, max_drop=max_drop, progress=progress)
 
 
 def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
@@ -88,15 +88,13 @@ def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
     return images
 
 
-def _pytorch_stage(
-    manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None
-) -> Stage:
+def _pytorch_stage(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None) -> Form:
     """The PyTorch model as a stage, or a stage that says why it does not run."""
     from edgeformer.export import TorchSession
-    from edgeformer.verify import Stage
+    from edgeformer.verify import Form
 
-    def not_run(reason: str) -> Stage:
-        return Stage("pytorch", None, reason=f"pytorch not run: {reason}")
+    def not_run(reason: str) -> Form:
+        return Form("pytorch", None, reason=f"pytorch not run: {reason}")
 
     made_from = manifest.model
     if made_from.source != "registry":
@@ -120,4 +118,4 @@ def _pytorch_stage(
     except EnvironmentFault as fault:
         return not_run(str(fault))
     session = TorchSession(network, input_size=(preprocessing.height, preprocessing.width))
-    return Stage.from_session("pytorch", session)
+    return Form.from_session("pytorch", session)

@@ -1,14 +1,15 @@
-"""Is each stage as good as the one before? Figures, gates, routing agreement, task accuracy."""
+"""Is each form of the model as good as the one before? Figures, gates, routing agreement, task accuracy."""
 
 from __future__ import annotations
 
 from edgeformer.verify.compare import compare_models
+from edgeformer.verify.decisions import expose_routing
 from edgeformer.verify.figures import Comparison, worst
-from edgeformer.verify.forms import ENGINE_NOT_RUN, Stage, verify_stages
+from edgeformer.verify.forms import ENGINE_NOT_RUN, Form, verify_forms
 from edgeformer.verify.gates import DEFAULT_MAX_DROP, GATES, Gate, Verdict, check
 from edgeformer.verify.metrics.classification import Accuracy, top1_accuracy
-from edgeformer.verify.results import StageReport, VerifyReport, require
-from edgeformer.verify.routing import RoutingAgreement, compare_routing, expose_routing
+from edgeformer.verify.results import FormReport, VerifyReport, require
+from edgeformer.verify.routing import RoutingAgreement, compare_routing
 
 __all__ = [
     "DEFAULT_MAX_DROP",
@@ -16,10 +17,10 @@ __all__ = [
     "GATES",
     "Accuracy",
     "Comparison",
+    "Form",
+    "FormReport",
     "Gate",
     "RoutingAgreement",
-    "Stage",
-    "StageReport",
     "Verdict",
     "VerifyReport",
     "check",
@@ -28,6 +29,6 @@ __all__ = [
     "expose_routing",
     "require",
     "top1_accuracy",
-    "verify_stages",
+    "verify_forms",
     "worst",
 ]

@@ -1,7 +1,7 @@
-"""Run the stages of a build side by side and judge each: PyTorch, exported, fused, typed, engine.
+"""Run the forms of a model side by side and judge each: PyTorch, exported, fused, typed, engine.
 
 Polygraphy runs them (its streaming Comparator, so that one batch is in memory at a time) and calls for the comparison
-of each stage with the one before and with the first.
+of each form with the one before and with the first.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ from edgeformer.runtime.polygraphy_support import quiet_polygraphy
 from edgeformer.runtime.session import Array
 from edgeformer.verify.batches import BatchLike, as_batch, input_name
 from edgeformer.verify.compare import OutputComparer
+from edgeformer.verify.decisions import RoutingOutput, expose_routing
 from edgeformer.verify.figures import Comparison, worst
 from edgeformer.verify.gates import DEFAULT_MAX_DROP, check, judged_against
 from edgeformer.verify.metrics.classification import Accuracy, correct_top1
-from edgeformer.verify.results import StageReport, VerifyReport
-from edgeformer.verify.routing import RoutingAccumulator, RoutingAgreement, RoutingOutput, expose_routing
+from edgeformer.verify.results import FormReport, VerifyReport
+from edgeformer.verify.routing import RoutingAccumulator, RoutingAgreement
 from edgeformer.verify.runner import make_runner
 
-__all__ = ["ENGINE_NOT_RUN", "Stage", "verify_stages"]
+__all__ = ["ENGINE_NOT_RUN", "Form", "verify_forms"]
 
 ENGINE_NOT_RUN = "engine not run: no GPU"
 
 
 @dataclass(frozen=True)
-class Stage:
+class Form:
     """One form of the model. Use the ``from_`` constructors.
 
     Attributes:
-        name: its name in the report; every stage has another.
+        name: its name in the report; every form has another.
         session: what runs it; None where it cannot be run here.
-        gate: the name of its gate (see `gates`), or None where nothing is judged, as in the first stage.
+        gate: the name of its gate (see `gates`), or None where nothing is judged, as in the first form.
         routing: the outputs of ``session`` that show routing decisions; they are compared as sets, not as figures.
         reason: why it cannot be run, where ``session`` is None.
     """
@@ -58,8 +59,8 @@ class Stage:
     reason: str | None = None
 
     @classmethod
-    def from_session(cls, name: str, session: Session, gate: str | None = None) -> Stage:
-        """A stage that runs in any session, such as the PyTorch model's."""
+    def from_session(cls, name: str, session: Session, gate: str | None = None) -> Form:
+        """A form that runs in any session, such as the PyTorch model's."""
         return cls(name, session, gate)
 
     @classmethod
@@ -70,7 +71,7 @@ class Stage:
         gate: str | None = None,
         *,
         threads: int | None = None,
-    ) -> Stage:
+    ) -> Form:
         """An ONNX model or file in ONNX Runtime, made to show its routing decisions as well.
 
         Raises:
@@ -88,8 +89,8 @@ class Stage:
         *,
         plugin_library: str | os.PathLike[str] | None = None,
         flavour: Flavour | None = None,
-    ) -> Stage:
-        """An engine file on this machine's GPU; where there is no GPU, a stage that reports that it did not run.
+    ) -> Form:
+        """An engine file on this machine's GPU; where there is no GPU, a form that reports that it did not run.
 
         Raises:
             InputError: as for `EngineSession`.
@@ -128,9 +129,9 @@ class _Feeder:
 
 
 class _Pair:
-    """Compares one stage with another while they run."""
+    """Compares one form with another while they run."""
 
-    def __init__(self, reference: Stage, candidate: Stage, names: tuple[str, ...]) -> None:
+    def __init__(self, reference: Form, candidate: Form, names: tuple[str, ...]) -> None:
         self.comparer = OutputComparer(names)
         # Only the samples that both route to the same regions, where both show their routing.
         self.alike = OutputComparer(names)
@@ -149,39 +150,39 @@ class _Pair:
                 self.alike_samples += int(same.sum())
 
 
-def _fixed_batch(stages: list[Stage]) -> int | None:
-    sizes = {stage.name: static_batch(stage.session) for stage in stages if stage.session is not None}
+def _fixed_batch(forms: list[Form]) -> int | None:
+    sizes = {form.name: static_batch(form.session) for form in forms if form.session is not None}
     fixed = {size for size in sizes.values() if size is not None}
     if len(fixed) > 1:
         listed = ", ".join(f"{name}: {size}" for name, size in sizes.items() if size is not None)
-        raise InputError(f"the stages fix different batch sizes ({listed}) and cannot run side by side")
+        raise InputError(f"the forms fix different batch sizes ({listed}) and cannot run side by side")
     return fixed.pop() if fixed else None
 
 
 class _Run:
-    """One pass of all runnable stages over the data."""
+    """One pass of all runnable forms over the data."""
 
-    def __init__(self, stages: list[Stage], sessions: list[Session]) -> None:
-        self.stages = stages
+    def __init__(self, forms: list[Form], sessions: list[Session]) -> None:
+        self.forms = forms
         self.sessions = sessions
-        shown = {output.name for output in stages[0].routing}
+        shown = {output.name for output in forms[0].routing}
         self.names = tuple(name for name in sessions[0].outputs if name not in shown)
         # Each with the first and with the one before; with the second of them these are one and the same.
-        wanted = {(0, later) for later in range(1, len(stages))} | {(k - 1, k) for k in range(1, len(stages))}
-        routed = [index for index, stage in enumerate(stages) if stage.routing]
+        wanted = {(0, later) for later in range(1, len(forms))} | {(k - 1, k) for k in range(1, len(forms))}
+        routed = [index for index, form in enumerate(forms) if form.routing]
         wanted |= {(routed[0], later) for later in routed[1:]} | set(itertools.pairwise(routed))
-        self.pairs = {pair: _Pair(stages[pair[0]], stages[pair[1]], self.names) for pair in sorted(wanted)}
+        self.pairs = {pair: _Pair(forms[pair[0]], forms[pair[1]], self.names) for pair in sorted(wanted)}
         self.routed = routed
-        self.index = {stage.name: index for index, stage in enumerate(stages)}
-        self.seconds = [0.0] * len(stages)
-        self.correct = [0] * len(stages)
+        self.index = {form.name: index for index, form in enumerate(forms)}
+        self.seconds = [0.0] * len(forms)
+        self.correct = [0] * len(forms)
         self.samples = 0
         # Accuracy is that of a classifier: one output, [samples, classes].
         self.labelled = len(self.names) == 1 and len(sessions[0].outputs[self.names[0]].shape) == 2
 
     def run(self, batches: Iterable[BatchLike], progress: Callable[[int], None] | None) -> None:
-        feeder = _Feeder(batches, input_name(self.sessions[0]), _fixed_batch(self.stages))
-        runners = [make_runner(session, stage.name) for stage, session in zip(self.stages, self.sessions, strict=True)]
+        feeder = _Feeder(batches, input_name(self.sessions[0]), _fixed_batch(self.forms))
+        runners = [make_runner(session, form.name) for form, session in zip(self.forms, self.sessions, strict=True)]
 
         def checked() -> Iterator[dict[str, Array]]:
             for feeds in feeder:
@@ -231,17 +232,17 @@ class _Run:
         return None if routing is None else routing.result()
 
 
-def _report(run: _Run, index: int, max_drop: float) -> StageReport:
-    stage, accuracy = run.stages[index], run.accuracy(index)
+def _report(run: _Run, index: int, max_drop: float) -> FormReport:
+    form, accuracy = run.forms[index], run.accuracy(index)
     if index == 0:
-        return StageReport(stage.name, "reference", accuracy=accuracy, seconds=run.seconds[0])
+        return FormReport(form.name, "reference", accuracy=accuracy, seconds=run.seconds[0])
     first, previous = run.figures(0, index), run.figures(index - 1, index)
     status, text, verdict, against = "not judged", "", None, None
-    if stage.gate is not None:
-        reference = 0 if judged_against(stage.gate) == "first" else index - 1
-        against = run.stages[reference].name
+    if form.gate is not None:
+        reference = 0 if judged_against(form.gate) == "first" else index - 1
+        against = run.forms[reference].name
         figures: dict[str, float | None]
-        if stage.gate == "fuse":
+        if form.gate == "fuse":
             alike = worst(run.alike(reference, index))
             routing = run.routing(reference, index)
             figures = {**vars(alike), "routing_agreement": None if routing is None else routing.agreement}
@@ -251,14 +252,14 @@ def _report(run: _Run, index: int, max_drop: float) -> StageReport:
             figures = dict(vars(worst(first if reference == 0 else previous)))
         if run.labelled:
             figures["accuracy_drop"] = 100.0 * (run.correct[0] - run.correct[index]) / run.samples
-        verdict = check(stage.gate, figures, max_drop=max_drop)
+        verdict = check(form.gate, figures, max_drop=max_drop)
         status, text = "passed" if verdict.passed else "missed", verdict.text + text
     routing_first = routing_previous = None
     earlier = [other for other in run.routed if other < index]
-    if stage.routing and earlier:
+    if form.routing and earlier:
         routing_first, routing_previous = run.routing(earlier[0], index), run.routing(earlier[-1], index)
-    return StageReport(
-        stage.name,
+    return FormReport(
+        form.name,
         status,
         text,
         verdict,
@@ -272,17 +273,17 @@ def _report(run: _Run, index: int, max_drop: float) -> StageReport:
     )
 
 
-def verify_stages(
-    stages: Iterable[Stage],
+def verify_forms(
+    forms: Iterable[Form],
     batches: Iterable[BatchLike],
     *,
     max_drop: float = DEFAULT_MAX_DROP,
     progress: Callable[[int], None] | None = None,
 ) -> VerifyReport:
-    """Run all stages on the same batches, once, and judge each by its gate.
+    """Run all forms on the same batches, once, and judge each by its gate.
 
     Args:
-        stages: in the order of the build; the first is the reference and has to run. Names are unique.
+        forms: in the order in which a build makes them; the first is the reference and has to run. Names are unique.
         batches: images, bare or as batches; with labels in all of them, the accuracy of a classifier is taken too.
         max_drop: points of accuracy that INT8 may cost.
         progress: called after each batch with its number of samples.
@@ -291,25 +292,25 @@ def verify_stages(
         The report. It raises nothing for a missed gate: see `require`.
 
     Raises:
-        InputError: no stage or no sample; names that are not unique; stages that cannot run, or do not fit each other
+        InputError: no form or no sample; names that are not unique; forms that cannot run, or do not fit each other
             or the batches.
     """
-    wanted = list(stages)
-    names = [stage.name for stage in wanted]
+    wanted = list(forms)
+    names = [form.name for form in wanted]
     if not wanted or len(set(names)) != len(names) or wanted[0].session is None:
-        raise InputError(f"expected stages with different names and a first one that runs, got {names}")
-    runnable = [stage for stage in wanted if stage.session is not None]
-    run = _Run(runnable, [stage.session for stage in runnable if stage.session is not None])
+        raise InputError(f"expected forms with different names and a first one that runs, got {names}")
+    runnable = [form for form in wanted if form.session is not None]
+    run = _Run(runnable, [form.session for form in runnable if form.session is not None])
     try:
         run.run(batches, progress)
     except PolygraphyException as error:
-        raise InputError(f"the stages {', '.join(run.index)} cannot run side by side: {error}") from error
+        raise InputError(f"the forms {', '.join(run.index)} cannot run side by side: {error}") from error
     if run.samples == 0:
         raise InputError("there is no sample to verify with")
     reports = tuple(
-        StageReport(stage.name, "not run", stage.reason or "")
-        if stage.session is None
-        else _report(run, run.index[stage.name], max_drop)
-        for stage in wanted
+        FormReport(form.name, "not run", form.reason or "")
+        if form.session is None
+        else _report(run, run.index[form.name], max_drop)
+        for form in wanted
     )
     return VerifyReport(reports, run.samples, run.labelled)

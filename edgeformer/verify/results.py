@@ -1,4 +1,4 @@
-"""What verification found, stage by stage."""
+"""What verification found, form by form."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from edgeformer.verify.gates import Verdict
 from edgeformer.verify.metrics.classification import Accuracy
 from edgeformer.verify.routing import RoutingAgreement
 
-__all__ = ["StageReport", "VerifyReport", "require"]
+__all__ = ["FormReport", "VerifyReport", "require"]
 
 
 @dataclass(frozen=True)
-class StageReport:
-    """What was found of one stage.
+class FormReport:
+    """What was found of one form.
 
     Attributes:
-        name: the stage's name.
+        name: the form's name.
         status: ``reference`` (the first), ``passed``, ``missed``, ``not judged`` (it has no gate) or ``not run``.
         text: the verdict's line, or why it did not run.
         verdict: the gate's verdict.
-        against: the stage that the gate's figures compare with.
-        previous: figures per output against the stage before.
-        first: figures per output against the first stage.
-        routing_previous: routing agreement with the nearest stage before that shows its routing.
-        routing_first: routing agreement with the first stage that shows its routing.
+        against: the form that the gate's figures compare with.
+        previous: figures per output against the form before.
+        first: figures per output against the first form.
+        routing_previous: routing agreement with the nearest form before that shows its routing.
+        routing_first: routing agreement with the first form that shows its routing.
         accuracy: task accuracy on labelled data.
-        seconds: time spent in the stage's runs.
+        seconds: time spent in the form's runs.
     """
 
     name: str
@@ -67,27 +67,27 @@ class StageReport:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was found of all stages.
+    """What was found of all forms.
 
     Attributes:
-        stages: one report per stage, in the order given.
+        forms: one report per form, in the order given.
         samples: number of samples that were run.
         labelled: whether all of them had labels.
     """
 
-    stages: tuple[StageReport, ...]
+    forms: tuple[FormReport, ...]
     samples: int
     labelled: bool
 
     @property
     def passed(self) -> bool:
-        """No stage missed its gate. A stage that did not run is not counted: see ``not_run``."""
-        return all(stage.status != "missed" for stage in self.stages)
+        """No form missed its gate. A form that did not run is not counted: see ``not_run``."""
+        return all(form.status != "missed" for form in self.forms)
 
     @property
     def not_run(self) -> tuple[str, ...]:
-        """The names of the stages that did not run."""
-        return tuple(stage.name for stage in self.stages if stage.status == "not run")
+        """The names of the forms that did not run."""
+        return tuple(form.name for form in self.forms if form.status == "not run")
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON holds it."""
@@ -96,16 +96,16 @@ class VerifyReport:
             "not_run": list(self.not_run),
             "samples": self.samples,
             "labelled": self.labelled,
-            "stages": [stage.to_dict() for stage in self.stages],
+            "forms": [form.to_dict() for form in self.forms],
         }
 
 
 def require(report: VerifyReport) -> None:
-    """Raise where a stage missed its gate.
+    """Raise where a form missed its gate.
 
     Raises:
-        GateMissed: names each such stage, its figures and their limits.
+        GateMissed: names each such form, its figures and their limits.
     """
-    missed = [stage for stage in report.stages if stage.status == "missed"]
+    missed = [form for form in report.forms if form.status == "missed"]
     if missed:
-        raise GateMissed("; ".join(f"stage {stage.name!r} against {stage.against!r}: {stage.text}" for stage in missed))
+        raise GateMissed("; ".join(f"form {form.name!r} against {form.against!r}: {form.text}" for form in missed))

@@ -6,99 +6,25 @@ chosen region sets themselves are compared, block by block.
 
 from __future__ import annotations
 
-import re
-from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, TensorProto
-from onnx.helper import make_empty_tensor_value_info
+from onnx import ModelProto
 
 from edgeformer.errors import InputError
 from edgeformer.runtime import OnnxSession
-from edgeformer.runtime.inlining import inline_functions
 from edgeformer.runtime.session import Array
+from edgeformer.verify.decisions import RoutingOutput, expose_routing
 
 __all__ = [
     "BlockAgreement",
     "RoutingAccumulator",
     "RoutingAgreement",
-    "RoutingOutput",
     "compare_routing",
-    "expose_routing",
 ]
-
-# A block's weights, as PyTorch names them; the Swin-like layout has `.blocks` in between.
-_BLOCK = re.compile(r"stages\.(\d+)\.(?:blocks\.)?(\d+)\.")
-
-
-@dataclass(frozen=True)
-class RoutingOutput:
-    """A routing decision that a graph was made to show.
-
-    Attributes:
-        name: the output's name: int64 indices, [samples, regions, topk].
-        stage: number of the stage, from 0, or None where the graph's weights have no such names.
-        block: number of the block in its stage, or of the decision in the graph where ``stage`` is None.
-    """
-
-    name: str
-    stage: int | None
-    block: int
-
-
-def _places(model: ModelProto, starts: list[str]) -> list[tuple[int | None, int]]:
-    """Stage and block of each routing decision, given the value that feeds it: those of the nearest weight upstream.
-
-    Exporters let equal weights (those of a model fresh from its initialisation are) share one name, so only a weight
-    with one consumer is believed, and if the places found are not in ascending order none is.
-    """
-    graph = model.graph
-    producers = {name: node for node in graph.node for name in node.output if name}
-    uses = Counter(name for node in graph.node for name in node.input)
-    weights = {tensor.name for tensor in graph.initializer if uses[tensor.name] == 1}
-    found: list[tuple[int, int]] = []
-    for start in starts:
-        queue, seen = deque([start]), {start}
-        while queue:
-            name = queue.popleft()
-            match = _BLOCK.search(name) if name in weights else None
-            if match:
-                found.append((int(match[1]), int(match[2])))
-                break
-            for source in producers[name].input if name in producers else ():
-                if source and source not in seen:
-                    seen.add(source)
-                    queue.append(source)
-    if len(found) == len(starts) and all(first < second for first, second in pairwise(found)):
-        return list(found)
-    return [(None, index) for index in range(len(starts))]
-
-
-def expose_routing(model: ModelProto) -> tuple[ModelProto, tuple[RoutingOutput, ...]]:
-    """A copy of the model that also gives the regions that each block picks.
-
-    Functions are inlined first, so that fused and unfused graphs alike show the TopK in which a block decides; the
-    decisions come in the order of the graph.
-
-    Returns:
-        The copy, and its added outputs.
-    """
-    result = inline_functions(model)
-    graph = result.graph
-    deciding = [node for node in graph.node if node.op_type == "TopK" and node.domain in ("", "ai.onnx")]
-    shown = {value.name for value in graph.output}
-    for node in deciding:
-        if node.output[1] not in shown:
-            value = graph.output.add()
-            value.CopyFrom(make_empty_tensor_value_info(node.output[1]))
-            value.type.tensor_type.elem_type = TensorProto.INT64
-    places = _places(result, [node.input[0] for node in deciding])
-    return result, tuple(RoutingOutput(node.output[1], *place) for node, place in zip(deciding, places, strict=True))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import nn
 from edgeformer.errors import InputError
 from edgeformer.export import TorchSession, check_export, export_onnx
 from edgeformer.models import create_model
-from edgeformer.verify import Stage, check, require, verify_stages, worst
+from edgeformer.verify import Form, check, require, verify_forms, worst
 
 
 def make(name: str, **overrides):
@@ -43,11 +43,11 @@ def test_nano_from_pytorch_to_onnx():
     assert figures["logits"].samples == 4
     assert check("export", vars(worst(figures))).passed
     images = np.random.default_rng(1).standard_normal((3, 3, 112, 112)).astype(np.float32)
-    pytorch = Stage.from_session("pytorch", TorchSession(model, input_size=(112, 112)))
-    report = verify_stages([pytorch, Stage.from_onnx("exported", proto, "export")], [images[:2], images[2:]])
+    pytorch = Form.from_session("pytorch", TorchSession(model, input_size=(112, 112)))
+    report = verify_forms([pytorch, Form.from_onnx("exported", proto, "export")], [images[:2], images[2:]])
     require(report)
-    assert report.stages[1].first["logits"].snr_db > 100
-    places = [(output.stage, output.block) for output in Stage.from_onnx("exported", proto).routing]
+    assert report.forms[1].first["logits"].snr_db > 100
+    places = [(output.stage, output.block) for output in Form.from_onnx("exported", proto).routing]
     assert places == [(0, 0), (1, 0), (2, 0), (2, 1)]
 
 

@@ -458,7 +458,7 @@ def test_int8_attention_is_built_and_its_cost_told(
     parts = [value for name, value in ranges.items() if "[..., " in name]
     scales = [scale for node in nodes for scale in (node.q_scale, node.k_scale, node.v_scale)]
     assert sorted(scales) == sorted(representable_scale(np.array(parts) / 127))
-    stages = {stage["name"]: stage for stage in parity.details["stages"]}
+    stages = {stage["name"]: stage for stage in parity.details["forms"]}
     assert list(stages) == ["exported", "fused", "fp16", FLOAT_ATTENTION, "typed"]
     assert stages[FLOAT_ATTENTION]["status"] == "not judged"
     summary = Console(width=200)
@@ -498,7 +498,7 @@ def test_the_main_job_on_the_trained_checkpoint(tmp_path: Path) -> None:
     assert top1["fp32"] - top1["int8"] <= 0.005
     parity = manifest.stage("parity")
     assert parity is not None
-    typed = next(stage for stage in parity.details["stages"] if stage["name"] == "typed")
+    typed = next(stage for stage in parity.details["forms"] if stage["name"] == "typed")
     assert typed["first"]["logits"]["snr_db"] >= 40
     engine = manifest.stage("engine")
     assert engine is not None

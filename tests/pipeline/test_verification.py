@@ -23,7 +23,7 @@ CHECKPOINT = ROOT / "checkpoints" / "biformer_nano_digits" / "model.safetensors"
 
 def test_every_form_is_judged_and_the_engine_is_not_run(fp16_bundle: BuildResult) -> None:
     report = verify_bundle(fp16_bundle.path)
-    statuses = {stage.name: (stage.status, stage.text) for stage in report.stages}
+    statuses = {form.name: (form.status, form.text) for form in report.forms}
     assert statuses["exported"][0] == "reference"
     assert statuses["fused"][0] == "passed"
     assert statuses["typed"][0] == "passed"
@@ -31,7 +31,7 @@ def test_every_form_is_judged_and_the_engine_is_not_run(fp16_bundle: BuildResult
     assert statuses["engine"] == ("not run", "engine not run: no GPU")
     assert set(report.not_run) == {"pytorch", "engine"}
     assert report.samples == 8
-    typed = next(stage for stage in report.stages if stage.name == "typed")
+    typed = next(form for form in report.forms if form.name == "typed")
     assert typed.first is not None
     assert 45 < typed.first["logits"].snr_db < 110  # FP16 rounds, and does no more than that
     assert typed.routing_first is not None
@@ -44,7 +44,7 @@ def test_other_data(fp16_bundle: BuildResult, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(5))
     report = verify_bundle(fp16_bundle.path, data=tmp_path / "data.npz")
     assert (report.samples, report.labelled) == (5, True)
-    accuracies = [stage.accuracy for stage in report.stages if stage.status != "not run"]
+    accuracies = [form.accuracy for form in report.forms if form.status != "not run"]
     assert all(accuracy is not None and accuracy.total == 5 for accuracy in accuracies)
 
 
@@ -75,12 +75,12 @@ def test_a_missed_gate_is_one_json_document_and_exit_code_3(fp16_bundle: BuildRe
     assert result.returncode == 3
     document = json.loads(result.stdout)
     assert document["error"]["kind"] == "GateMissed"
-    assert "stage 'typed' against 'exported': cosine -" in document["error"]["message"]
-    assert [stage["name"] for stage in document["stages"] if stage["status"] == "missed"] == ["typed"]
+    assert "form 'typed' against 'exported': cosine -" in document["error"]["message"]
+    assert [form["name"] for form in document["forms"] if form["status"] == "missed"] == ["typed"]
     result = subprocess.run(words, capture_output=True, text=True)
     assert result.returncode == 3
     assert "missed" in result.stdout
-    assert "stage 'typed' against 'exported'" in result.stderr
+    assert "form 'typed' against 'exported'" in result.stderr
 
 
 def test_an_onnx_bundle_has_no_checkpoint(fp16_bundle: BuildResult) -> None:
@@ -94,7 +94,7 @@ def test_pytorch_runs_where_the_checkpoint_is(tmp_path: Path) -> None:
     shutil.copyfile(CHECKPOINT, moved)
     result = build("biformer_nano", checkpoint=moved, output=tmp_path / "bundle", target="jetson-agx-orin")
     report = verify_bundle(result.path)
-    assert [(stage.name, stage.status) for stage in report.stages] == [
+    assert [(form.name, form.status) for form in report.forms] == [
         ("pytorch", "reference"),
         ("exported", "passed"),
         ("fused", "passed"),
@@ -102,10 +102,10 @@ def test_pytorch_runs_where_the_checkpoint_is(tmp_path: Path) -> None:
     ]
     moved.unlink()
     report = verify_bundle(result.path)
-    assert report.stages[0].name == "exported"
-    assert report.stages[-1].status == "not run"
-    assert "is not there; name it with --checkpoint" in report.stages[-1].text
-    assert verify_bundle(result.path, checkpoint=CHECKPOINT).stages[0].name == "pytorch"
+    assert report.forms[0].name == "exported"
+    assert report.forms[-1].status == "not run"
+    assert "is not there; name it with --checkpoint" in report.forms[-1].text
+    assert verify_bundle(result.path, checkpoint=CHECKPOINT).forms[0].name == "pytorch"
     with pytest.raises(InputError, match="no such checkpoint file"):
         verify_bundle(result.path, checkpoint=moved)
     moved.write_bytes(b"other")

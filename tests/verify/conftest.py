@@ -102,3 +102,52 @@ def routing_model(gains: Sequence[float] = (1.0, 1.0), shift: float = 0.0, named
         ],
     )
     return with_function(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+
+
+def gather_attention(how: str) -> ModelProto:
+    """x [n, 4, 3] attends to the two of its rows that answer best; ``how`` says in which way, or what is missing."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["xt"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["x", "xt"], ["scores"]),
+        helper.make_node("TopK", ["scores", "two"], ["best", "picked"]),
+        helper.make_node("Unsqueeze", ["picked", "last"], ["where"]),
+    ]
+    fetched = helper.make_node("GatherND", ["x", "where"], ["keys"], batch_dims=1)
+    product = [
+        helper.make_node("Transpose", ["keys"], ["kt"], perm=[0, 1, 3, 2]),
+        helper.make_node("Unsqueeze", ["x", "two"], ["q"]),
+        helper.make_node("MatMul", ["q", "kt"], ["logits"]),
+    ]
+    softmax = helper.make_node("Softmax", ["logits"], ["y"])
+    reduced = [
+        helper.make_node("Unsqueeze", ["x", "two"], ["q"]),
+        helper.make_node("Mul", ["q", "keys"], ["products"]),
+        helper.make_node("ReduceSum", ["products", "last"], ["logits"], keepdims=0),
+    ]
+    weights = [helper.make_node("MatMul", ["keys", "weight"], ["logits"])]
+    attention = [
+        helper.make_node("Unsqueeze", ["x", "two"], ["q"]),
+        helper.make_node("Attention", ["q", "keys", "keys"], ["y"]),
+    ]
+    elsewhere = helper.make_node("GatherND", ["x", "other"], ["keys"], batch_dims=1)
+    values = [
+        helper.make_node("Softmax", ["best"], ["p"]),
+        helper.make_node("Unsqueeze", ["p", "two"], ["weights"]),
+        helper.make_node("MatMul", ["weights", "keys"], ["y"]),
+    ]
+    nodes += {
+        "one": [fetched, *product, softmax],
+        "reduced": [fetched, *reduced, softmax],
+        "attention": [fetched, *attention],
+        "no_softmax": [fetched, *product, helper.make_node("Relu", ["logits"], ["y"])],
+        "weights": [fetched, *weights, softmax],
+        "gathered_by_others": [elsewhere, *product, softmax],
+        "values_only": [fetched, *values],
+    }[how]
+    inputs = [("x", TensorProto.FLOAT, ["n", 4, 3])]
+    if how == "gathered_by_others":
+        inputs.append(("other", TensorProto.INT64, ["n", 4, 2, 1]))
+    constants = {"two": np.array([2]), "last": np.array([-1]), "weight": np.eye(3, dtype=np.float32)}
+    shape = ["n", 4, "rows"] if how == "reduced" else ["n", "?", "??", "???"]
+    opset = 23 if how == "attention" else 20
+    return make_model(nodes, inputs, [("y", TensorProto.FLOAT, shape)], constants, opset)

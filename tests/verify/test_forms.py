@@ -12,7 +12,7 @@ from polygraphy.comparator import Comparator
 from edgeformer.errors import GateMissed, InputError
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.runtime import OnnxSession
-from edgeformer.verify import Stage, forms, require, verify_stages
+from edgeformer.verify import Form, forms, require, verify_forms
 from edgeformer.verify.routing import RoutingOutput
 from edgeformer.verify.runner import SessionRunner, make_runner
 from tests.verify.conftest import FunctionSession, Labelled, images, linear_model, routing_model
@@ -28,19 +28,19 @@ def scaled(factor: float):
     return linear_model(WEIGHT * factor)
 
 
-def chain(*tail: Stage) -> list[Stage]:
+def chain(*tail: Form) -> list[Form]:
     return [
-        Stage.from_session("pytorch", classifier()),
-        Stage.from_onnx("exported", linear_model(WEIGHT), "export"),
+        Form.from_session("pytorch", classifier()),
+        Form.from_onnx("exported", linear_model(WEIGHT), "export"),
         *tail,
     ]
 
 
-def test_stages_that_meet_their_gates():
-    fused = Stage.from_onnx("fused", scaled(1 + 5e-6), "fuse")
-    typed = Stage.from_onnx("typed", scaled(1.01), "fp16")
-    report = verify_stages(chain(fused, typed), [images(5), images(4, seed=1)])
-    assert [(s.name, s.status, s.against) for s in report.stages] == [
+def test_forms_that_meet_their_gates():
+    fused = Form.from_onnx("fused", scaled(1 + 5e-6), "fuse")
+    typed = Form.from_onnx("typed", scaled(1.01), "fp16")
+    report = verify_forms(chain(fused, typed), [images(5), images(4, seed=1)])
+    assert [(s.name, s.status, s.against) for s in report.forms] == [
         ("pytorch", "reference", None),
         ("exported", "passed", "pytorch"),
         ("fused", "passed", "exported"),
@@ -48,38 +48,38 @@ def test_stages_that_meet_their_gates():
     ]
     assert (report.passed, report.samples, report.labelled, report.not_run) == (True, 9, False, ())
     require(report)
-    typed_report = report.stages[3]
+    typed_report = report.forms[3]
     assert typed_report.previous["logits"].max_abs_relative == pytest.approx(0.01, rel=1e-2)
     assert typed_report.first["logits"].snr_db == pytest.approx(40.0, abs=0.01)
     assert typed_report.previous["logits"].samples == 9
-    assert all(stage.seconds > 0 for stage in report.stages)
+    assert all(form.seconds > 0 for form in report.forms)
 
 
-def test_each_stage_is_compared_with_the_one_before_and_with_the_first():
-    report = verify_stages(chain(Stage.from_onnx("a", scaled(1.01)), Stage.from_onnx("b", scaled(1.03))), [images(6)])
-    last = report.stages[3]
+def test_each_form_is_compared_with_the_one_before_and_with_the_first():
+    report = verify_forms(chain(Form.from_onnx("a", scaled(1.01)), Form.from_onnx("b", scaled(1.03))), [images(6)])
+    last = report.forms[3]
     assert last.status == "not judged"
     assert last.first["logits"].max_abs_relative == pytest.approx(0.03, rel=1e-4)
     assert last.previous["logits"].max_abs_relative == pytest.approx(0.02 / 1.01, rel=1e-4)
 
 
-def test_a_missed_gate_names_stage_figure_and_limit():
-    report = verify_stages(chain(Stage.from_onnx("fused", scaled(1.001), "fuse")), [images(5)])
-    assert [stage.status for stage in report.stages] == ["reference", "passed", "missed"]
+def test_a_missed_gate_names_form_figure_and_limit():
+    report = verify_forms(chain(Form.from_onnx("fused", scaled(1.001), "fuse")), [images(5)])
+    assert [form.status for form in report.forms] == ["reference", "passed", "missed"]
     assert not report.passed
     with pytest.raises(GateMissed) as caught:
         require(report)
-    verdict = report.stages[2].verdict
+    verdict = report.forms[2].verdict
     assert verdict.value == pytest.approx(1e-3, rel=1e-3)
     assert str(caught.value) == (
-        f"stage 'fused' against 'exported': max |diff| / max |ref| {verdict.value:.6g} MISSES <= 1e-05"
+        f"form 'fused' against 'exported': max |diff| / max |ref| {verdict.value:.6g} MISSES <= 1e-05"
     )
 
 
 def test_every_missed_gate_is_named():
-    tail = [Stage.from_onnx("fused", scaled(1.1), "fuse"), Stage.from_onnx("typed", linear_model(-WEIGHT), "fp16")]
-    with pytest.raises(GateMissed, match=r"stage 'fused'.*stage 'typed' against 'pytorch': cosine -1 MISSES"):
-        require(verify_stages(chain(*tail), [images(5)]))
+    tail = [Form.from_onnx("fused", scaled(1.1), "fuse"), Form.from_onnx("typed", linear_model(-WEIGHT), "fp16")]
+    with pytest.raises(GateMissed, match=r"form 'fused'.*form 'typed' against 'pytorch': cosine -1 MISSES"):
+        require(verify_forms(chain(*tail), [images(5)]))
 
 
 def test_nan_in_one_batch_misses_the_gate():
@@ -87,11 +87,11 @@ def test_nan_in_one_batch_misses_the_gate():
         y = x @ WEIGHT.astype(np.float32)
         return np.where(len(x) == 2, np.nan, y).astype(np.float32)
 
-    typed = Stage.from_session("typed", FunctionSession(broken), "fp16")
-    report = verify_stages(chain(typed), [images(5), images(2, seed=1), images(5, seed=2)])
-    assert report.stages[2].status == "missed"
-    assert math.isnan(report.stages[2].verdict.value)
-    assert report.stages[2].first["logits"].nonfinite == 8
+    typed = Form.from_session("typed", FunctionSession(broken), "fp16")
+    report = verify_forms(chain(typed), [images(5), images(2, seed=1), images(5, seed=2)])
+    assert report.forms[2].status == "missed"
+    assert math.isnan(report.forms[2].verdict.value)
+    assert report.forms[2].first["logits"].nonfinite == 8
 
 
 def labelled(count: int, wrong: int = 0) -> Labelled:
@@ -117,28 +117,28 @@ def wrong_for_the_first(count: int):
 )
 def test_int8_with_labels_is_judged_by_the_accuracy_drop(changed, max_drop, status):
     batch = labelled(100)
-    report = verify_stages(
-        chain(Stage.from_session("typed", wrong_for_the_first(changed), "int8")), [batch], max_drop=max_drop
+    report = verify_forms(
+        chain(Form.from_session("typed", wrong_for_the_first(changed), "int8")), [batch], max_drop=max_drop
     )
-    stage = report.stages[2]
+    form = report.forms[2]
     assert report.labelled
-    assert (stage.status, stage.verdict.metric, stage.verdict.value) == (status, "accuracy_drop", float(changed))
-    assert stage.accuracy.correct == 100 - changed
-    assert report.stages[0].accuracy.correct == 100
+    assert (form.status, form.verdict.metric, form.verdict.value) == (status, "accuracy_drop", float(changed))
+    assert form.accuracy.correct == 100 - changed
+    assert report.forms[0].accuracy.correct == 100
 
 
 def test_int8_without_labels_is_judged_by_agreement():
     batch = labelled(100)
-    report = verify_stages(chain(Stage.from_session("typed", wrong_for_the_first(2), "int8")), [batch.images])
-    stage = report.stages[2]
-    assert (stage.status, stage.verdict.metric, stage.verdict.value) == ("missed", "top1_agreement", 0.98)
-    assert stage.accuracy is None
+    report = verify_forms(chain(Form.from_session("typed", wrong_for_the_first(2), "int8")), [batch.images])
+    form = report.forms[2]
+    assert (form.status, form.verdict.metric, form.verdict.value) == ("missed", "top1_agreement", 0.98)
+    assert form.accuracy is None
 
 
 def test_labels_in_some_batches_only_are_not_used():
-    report = verify_stages(chain(), [labelled(4), images(4)])
+    report = verify_forms(chain(), [labelled(4), images(4)])
     assert not report.labelled
-    assert report.stages[0].accuracy is None
+    assert report.forms[0].accuracy is None
 
 
 def test_dense_outputs_the_worst_decides():
@@ -147,55 +147,55 @@ def test_dense_outputs_the_worst_decides():
 
     first = FunctionSession(dense(0.0), outputs=("stage0", "stage1"), rank=3)
     second = FunctionSession(dense(1e-3), outputs=("stage0", "stage1"), rank=3)
-    report = verify_stages(
-        [Stage.from_session("pytorch", first), Stage.from_session("exported", second, "export")], [labelled(5)]
+    report = verify_forms(
+        [Form.from_session("pytorch", first), Form.from_session("exported", second, "export")], [labelled(5)]
     )
-    stage = report.stages[1]
-    assert stage.first["stage0"].max_abs == 0.0
-    assert stage.status == "missed"
-    assert stage.verdict.value == stage.first["stage1"].max_abs_relative
-    assert stage.accuracy is None
+    form = report.forms[1]
+    assert form.first["stage0"].max_abs == 0.0
+    assert form.status == "missed"
+    assert form.verdict.value == form.first["stage1"].max_abs_relative
+    assert form.accuracy is None
 
 
 @pytest.mark.parametrize("fixed", [4, 3])
 def test_a_fixed_batch_is_filled_up_and_the_copies_are_dropped(fixed):
     pytorch = classifier()
-    report = verify_stages(
+    report = verify_forms(
         [
-            Stage.from_session("pytorch", pytorch),
-            Stage.from_onnx("exported", linear_model(WEIGHT, batch=fixed), "export"),
+            Form.from_session("pytorch", pytorch),
+            Form.from_onnx("exported", linear_model(WEIGHT, batch=fixed), "export"),
         ],
         [labelled(7), labelled(4)],
     )
     assert pytorch.sizes == {4: [4, 4, 4], 3: [3, 3, 3, 3, 3]}[fixed]
     assert report.samples == 11
-    assert report.stages[1].first["logits"].samples == 11
-    assert report.stages[1].accuracy.total == 11
+    assert report.forms[1].first["logits"].samples == 11
+    assert report.forms[1].accuracy.total == 11
 
 
 def test_onnx_files(tmp_path):
     onnx.save_model(linear_model(WEIGHT), tmp_path / "exported.onnx")
-    stage = Stage.from_onnx("exported", tmp_path / "exported.onnx", "export", threads=1)
-    report = verify_stages([Stage.from_session("pytorch", classifier()), stage], [images(3)])
-    assert report.stages[1].status == "passed"
+    form = Form.from_onnx("exported", tmp_path / "exported.onnx", "export", threads=1)
+    report = verify_forms([Form.from_session("pytorch", classifier()), form], [images(3)])
+    assert report.forms[1].status == "passed"
     with pytest.raises(InputError, match=r"gone\.onnx"):
-        Stage.from_onnx("exported", tmp_path / "gone.onnx")
+        Form.from_onnx("exported", tmp_path / "gone.onnx")
 
 
-def test_stages_that_fix_different_batches():
-    tail = Stage.from_onnx("fused", linear_model(WEIGHT, batch=2))
-    first = Stage.from_onnx("exported", linear_model(WEIGHT, batch=3))
+def test_forms_that_fix_different_batches():
+    tail = Form.from_onnx("fused", linear_model(WEIGHT, batch=2))
+    first = Form.from_onnx("exported", linear_model(WEIGHT, batch=3))
     with pytest.raises(InputError, match=r"different batch sizes \(exported: 3, fused: 2\)"):
-        verify_stages([first, tail], [images(6)])
+        verify_forms([first, tail], [images(6)])
 
 
 def test_an_engine_without_gpu_is_not_run_and_not_passed(monkeypatch, tmp_path):
     monkeypatch.setattr(forms, "find_gpus", lambda: GpuSurvey((), None, None, "no NVIDIA driver (test)"))
-    engine = Stage.from_engine("engine", tmp_path / "model.engine", "int8")
-    report = verify_stages(chain(engine), [images(5)])
-    stage = report.stages[2]
-    assert (stage.name, stage.status, stage.text) == ("engine", "not run", "engine not run: no GPU")
-    assert stage.verdict is None
+    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8")
+    report = verify_forms(chain(engine), [images(5)])
+    form = report.forms[2]
+    assert (form.name, form.status, form.text) == ("engine", "not run", "engine not run: no GPU")
+    assert form.verdict is None
     assert report.not_run == ("engine",)
     assert report.to_dict()["not_run"] == ["engine"]
     require(report)
@@ -206,7 +206,7 @@ def test_an_engine_without_tensorrt_is_not_run(monkeypatch, tmp_path):
     monkeypatch.setattr(forms, "find_gpus", lambda: survey)
     monkeypatch.setattr("edgeformer.runtime.gpu.find_gpus", lambda: survey)
     monkeypatch.setattr("edgeformer.runtime.gpu.installed_flavours", lambda: ())
-    engine = Stage.from_engine("engine", tmp_path / "model.engine", "int8", flavour="tensorrt_rtx")
+    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8", flavour="tensorrt_rtx")
     assert engine.session is None
     assert (
         engine.reason == "engine not run: the Python module 'tensorrt_rtx' is not installed: pip install tensorrt-rtx"
@@ -216,10 +216,10 @@ def test_an_engine_without_tensorrt_is_not_run(monkeypatch, tmp_path):
 def routed_chain(**changes):
     reference = OnnxSession(routing_model())
     return [
-        Stage.from_session("pytorch", reference),
-        Stage.from_onnx("exported", routing_model(), "export"),
-        Stage.from_onnx("fused", routing_model(**changes), "fuse"),
-        Stage.from_onnx("typed", routing_model(), "fp16"),
+        Form.from_session("pytorch", reference),
+        Form.from_onnx("exported", routing_model(), "export"),
+        Form.from_onnx("fused", routing_model(**changes), "fuse"),
+        Form.from_onnx("typed", routing_model(), "fp16"),
     ]
 
 
@@ -228,8 +228,8 @@ def routed_images(count: int) -> np.ndarray:
 
 
 def test_routing_agreement_is_reported_against_the_first_and_the_one_before():
-    report = verify_stages(routed_chain(shift=0.75), [routed_images(4)])
-    pytorch, exported, fused, typed = report.stages
+    report = verify_forms(routed_chain(shift=0.75), [routed_images(4)])
+    pytorch, exported, fused, typed = report.forms
     assert pytorch.routing_first is exported.routing_first is None, "nothing before it shows its routing"
     assert fused.routing_first == fused.routing_previous
     assert 0.0 < fused.routing_first.blocks[0].agreement < 1.0
@@ -267,11 +267,11 @@ def test_a_near_tie_that_fusing_turns_around_is_no_fault(flipped, moved, status,
         lambda values: {"logits": values, "routing": np.tile(np.array([1, 0]), (len(values), 40, 1))},
         outputs=("logits", "routing"),
     )
-    stages = [
-        Stage("exported", exported, routing=routing),
-        Stage("fused", _routes(flipped, moved), "fuse", routing=routing),
+    forms = [
+        Form("exported", exported, routing=routing),
+        Form("fused", _routes(flipped, moved), "fuse", routing=routing),
     ]
-    fused = verify_stages(stages, [images(100)]).stages[1]
+    fused = verify_forms(forms, [images(100)]).forms[1]
     assert fused.status == status
     assert text in fused.text
     assert fused.first["logits"].max_abs == pytest.approx(1e-2, rel=1e-3), "the figures are those of all samples"
@@ -279,18 +279,18 @@ def test_a_near_tie_that_fusing_turns_around_is_no_fault(flipped, moved, status,
 
 def test_the_report_is_json():
     tail = [
-        Stage.from_onnx("fused", linear_model(WEIGHT), "fuse"),
-        Stage("engine", None, "fp16", reason="engine not run: no GPU"),
+        Form.from_onnx("fused", linear_model(WEIGHT), "fuse"),
+        Form("engine", None, "fp16", reason="engine not run: no GPU"),
     ]
-    report = verify_stages(chain(*tail), [labelled(6)])
+    report = verify_forms(chain(*tail), [labelled(6)])
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert data["passed"] is True
-    assert [stage["status"] for stage in data["stages"]] == ["reference", "passed", "passed", "not run"]
-    assert data["stages"][2]["previous"]["logits"]["snr_db"] == "inf"
-    assert data["stages"][1]["verdict"]["limit"] == 1e-4
-    assert data["stages"][0]["accuracy"] == {"correct": 6, "total": 6, "top1": 1.0}
-    routed = json.loads(json.dumps(verify_stages(routed_chain(), [routed_images(2)]).to_dict(), allow_nan=False))
-    assert routed["stages"][2]["routing_first"]["stages"] == {"0": 1.0, "2": 1.0}
+    assert [form["status"] for form in data["forms"]] == ["reference", "passed", "passed", "not run"]
+    assert data["forms"][2]["previous"]["logits"]["snr_db"] == "inf"
+    assert data["forms"][1]["verdict"]["limit"] == 1e-4
+    assert data["forms"][0]["accuracy"] == {"correct": 6, "total": 6, "top1": 1.0}
+    routed = json.loads(json.dumps(verify_forms(routed_chain(), [routed_images(2)]).to_dict(), allow_nan=False))
+    assert routed["forms"][2]["routing_first"]["stages"] == {"0": 1.0, "2": 1.0}
 
 
 def test_polygraphy_runs_and_compares(monkeypatch, capfd):
@@ -307,7 +307,7 @@ def test_polygraphy_runs_and_compares(monkeypatch, capfd):
 
     monkeypatch.setattr(Comparator, "run", staticmethod(spy_run))
     monkeypatch.setattr(Comparator, "compare_accuracy", staticmethod(spy_compare))
-    verify_stages(chain(), [images(2), images(3)])
+    verify_forms(chain(), [images(2), images(3)])
     assert ran == [[(SessionRunner, "pytorch"), (OnnxrtRunner, "exported")]]
     assert compared == [["pytorch", "exported"]] * 2
     assert capfd.readouterr() == ("", "")
@@ -315,7 +315,7 @@ def test_polygraphy_runs_and_compares(monkeypatch, capfd):
 
 def test_progress_counts_samples():
     done: list[int] = []
-    verify_stages(chain(), [images(2), images(3)], progress=done.append)
+    verify_forms(chain(), [images(2), images(3)], progress=done.append)
     assert done == [2, 3]
 
 
@@ -328,7 +328,7 @@ def test_batches_are_streamed():
             yield images(2, seed=index)
 
     seen: list[int] = []
-    verify_stages(chain(), batches(), progress=lambda _: seen.append(len(alive)))
+    verify_forms(chain(), batches(), progress=lambda _: seen.append(len(alive)))
     assert seen == [1, 2, 3, 4]
 
 
@@ -344,34 +344,34 @@ def test_a_session_runner_describes_its_inputs():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "expected stages"),
-        ([Stage.from_session("a", classifier()), Stage.from_session("a", classifier())], r"got \['a', 'a'\]"),
-        ([Stage("engine", None, reason="no GPU")], r"got \['engine'\]"),
+        ([], "expected forms"),
+        ([Form.from_session("a", classifier()), Form.from_session("a", classifier())], r"got \['a', 'a'\]"),
+        ([Form("engine", None, reason="no GPU")], r"got \['engine'\]"),
     ],
 )
-def test_stages_that_make_no_chain(given, message):
+def test_forms_that_make_no_chain(given, message):
     with pytest.raises(InputError, match=message):
-        verify_stages(given, [images(1)])
+        verify_forms(given, [images(1)])
 
 
 @pytest.mark.parametrize("batches", [[], [np.zeros((0, 3), np.float32)]])
 def test_no_sample(batches):
     with pytest.raises(InputError, match="no sample to verify with"):
-        verify_stages(chain(), batches)
+        verify_forms(chain(), batches)
 
 
 @pytest.mark.parametrize("x", [images(2, width=4), images(2).astype(np.float64), images(2)[:, :, None]])
 def test_images_that_do_not_fit(x):
     with pytest.raises(InputError, match=r"input 'input': expected float32 \[batch, 3\], got float"):
-        verify_stages(chain(), [x])
+        verify_forms(chain(), [x])
 
 
 def test_outputs_that_do_not_fit_each_other():
-    narrow = Stage.from_onnx("fused", linear_model(WEIGHT[:, :2]), "fuse")
+    narrow = Form.from_onnx("fused", linear_model(WEIGHT[:, :2]), "fuse")
     with pytest.raises(InputError, match=r"output 'logits': the reference is \[2, 4\] and the candidate \[2, 2\]"):
-        verify_stages(chain(narrow), [images(2)])
+        verify_forms(chain(narrow), [images(2)])
 
 
 def test_labels_of_another_task():
     with pytest.raises(InputError, match="labels go from 0 to 9, and the model has 4 classes"):
-        verify_stages(chain(), [Labelled(images(2), np.array([0, 9]))])
+        verify_forms(chain(), [Labelled(images(2), np.array([0, 9]))])

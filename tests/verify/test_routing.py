@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from edgeformer.errors import InputError
-from edgeformer.ops.bi_level_routing_attention import reference, reference_routing
-from edgeformer.runtime import OnnxSession
-from edgeformer.verify.routing import RoutingAccumulator, RoutingOutput, compare_routing, expose_routing
-from tests.runtime.conftest import make_model
-from tests.verify.conftest import ATTRIBUTES, linear_model, routing_model
+from edgeformer.ops.bi_level_routing_attention import reference_routing
+from edgeformer.verify.decisions import RoutingOutput
+from edgeformer.verify.routing import RoutingAccumulator, compare_routing
+from tests.verify.conftest import ATTRIBUTES, gather_attention, linear_model, routing_model
 
 A, B = RoutingOutput("a", 1, 0), RoutingOutput("b", None, 3)
 
@@ -49,52 +47,6 @@ def test_mean_over_blocks_and_stages():
     assert result.to_dict()["blocks"][1]["agreement"] == 0.0
 
 
-def test_exposed_indices_are_the_ops_own():
-    model, outputs = expose_routing(routing_model())
-    x = inputs(2, seed=3)
-    found = OnnxSession(model).run({"input": x})
-    assert [(output.stage, output.block) for output in outputs] == [(0, 5), (2, 5)]
-    first = reference_routing(x, ATTRIBUTES[0])
-    np.testing.assert_array_equal(found[outputs[0].name], first)
-    middle = np.tile(reference(x, ATTRIBUTES[0]), 3)
-    np.testing.assert_array_equal(
-        np.sort(found[outputs[1].name], -1), np.sort(reference_routing(middle, ATTRIBUTES[1]), -1)
-    )
-
-
-def test_exposing_leaves_the_model_and_its_outputs_alone():
-    model = routing_model()
-    before = model.SerializeToString()
-    exposed, _ = expose_routing(model)
-    assert model.SerializeToString() == before
-    x = inputs(1, seed=4)
-    np.testing.assert_array_equal(
-        OnnxSession(exposed).run({"input": x})["logits"], OnnxSession(model).run({"input": x})["logits"]
-    )
-
-
-def test_weights_without_such_names():
-    _, outputs = expose_routing(routing_model(named=False))
-    assert [(output.stage, output.block) for output in outputs] == [(None, 0), (None, 1)]
-
-
-def test_weights_that_two_blocks_share_are_not_believed():
-    model = routing_model()
-    for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            if name.startswith("stages.2"):
-                node.input[index] = "again"
-    extra = model.graph.node.add()
-    extra.CopyFrom(helper.make_node("Slice", ["stages.0.5.attn.qkv.weight", "zero", "four"], ["again"]))
-    model.graph.node.insert(0, model.graph.node.pop())
-    model.graph.initializer.extend(
-        [helper.make_tensor(n, TensorProto.INT64, [1], [v]) for n, v in (("zero", 0), ("four", 4))]
-    )
-    exposed, outputs = expose_routing(model)
-    assert [(output.stage, output.block) for output in outputs] == [(None, 0), (None, 1)]
-    assert OnnxSession(exposed).run({"input": inputs(1, seed=1)})[outputs[0].name].shape == (1, 4, 1)
-
-
 def test_a_graph_agrees_with_itself():
     x = [{"input": inputs(3, seed=5)}, {"input": inputs(2, seed=6)}]
     result = compare_routing(routing_model(), routing_model(named=False), x)
@@ -120,28 +72,8 @@ def test_a_gain_changes_nothing():
     assert result.agreement == 1.0
 
 
-def topk_model(index_output: bool):
-    values = [("v", TensorProto.FLOAT, ["n", 2]), ("i", TensorProto.INT64, ["n", 2])]
-    return make_model(
-        [helper.make_node("TopK", ["x", "k"], ["v", "i"])],
-        [("x", TensorProto.FLOAT, ["n", 5])],
-        values if index_output else values[:1],
-        {"k": np.array([2])},
-    )
-
-
-@pytest.mark.parametrize("index_output", [True, False])
-def test_indices_become_an_output_once(index_output):
-    exposed, outputs = expose_routing(topk_model(index_output))
-    assert [output.name for output in exposed.graph.output] == ["v", "i"]
-    assert [output.name for output in outputs] == ["i"]
-    found = OnnxSession(exposed).run({"x": np.array([[0, 5, 1, 7, 2]], np.float32)})
-    np.testing.assert_array_equal(found["i"], [[3, 1]])
-
-
 def test_no_block_routes():
     model = linear_model(np.eye(3))
-    assert expose_routing(model)[1] == ()
     with pytest.raises(InputError, match="no block routes"):
         compare_routing(model, model, [{"input": np.zeros((1, 3), np.float32)}])
 
@@ -153,7 +85,7 @@ def test_no_sample():
 
 def test_different_numbers_of_blocks():
     with pytest.raises(InputError, match="reference routes in 2 blocks, the candidate in 1"):
-        compare_routing(routing_model(), topk_model(False), [])
+        compare_routing(routing_model(), gather_attention("one"), [])
 
 
 def test_different_numbers_of_regions():

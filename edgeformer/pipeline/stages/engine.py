@@ -63,7 +63,7 @@ def run(runner: Runner, plan: EnginePlan) -> bool:
 def run_parity(runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_drop: float) -> None:
     """Run the engine on this machine's GPU against the exported graph, or record why it does not run."""
     from edgeformer.ops.library_files import LIBRARY_NAME
-    from edgeformer.verify import Stage, verify_stages
+    from edgeformer.verify import Form, verify_forms
 
     plugin = runner.path(LIBRARY_NAME)
     engine = engine_stage(
@@ -78,9 +78,9 @@ def run_parity(runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_dr
         return
 
     def compare() -> Judged:
-        forms = [Stage.from_onnx("exported", runner.path(EXPORTED)), engine]
-        report = verify_stages(forms, inputs.batches(), max_drop=max_drop)
-        return Judged("passed" if report.passed else "missed", report.stages[-1].text, None, report.to_dict())
+        forms = [Form.from_onnx("exported", runner.path(EXPORTED)), engine]
+        report = verify_forms(forms, inputs.batches(), max_drop=max_drop)
+        return Judged("passed" if report.passed else "missed", report.forms[-1].text, None, report.to_dict())
 
     with closing_engine(engine):
         # What a GPU computes is never taken from an older bundle.

@@ -23,13 +23,13 @@ def run(runner: Runner, inputs: ParityInputs, *, fuse_lepe: bool) -> None:
 def _fuse(runner: Runner, inputs: ParityInputs, fuse_lepe: bool) -> Judged:
     from edgeformer.graph.fuse import fuse
     from edgeformer.graph.onnx_files import load_model, save_model
-    from edgeformer.verify import Stage, verify_stages
+    from edgeformer.verify import Form, verify_forms
 
     exported = load_model(runner.path(EXPORTED))
     result = fuse(exported, fuse_lepe=fuse_lepe, progress=runner.progress(_NAME))
     save_model(result.model, runner.path(FUSED))
-    forms = [Stage.from_onnx("exported", exported), Stage.from_onnx("fused", result.model, "fuse")]
-    judged = verify_stages(forms, [inputs.noise(_IMAGES)]).stages[-1]
+    forms = [Form.from_onnx("exported", exported), Form.from_onnx("fused", result.model, "fuse")]
+    judged = verify_forms(forms, [inputs.noise(_IMAGES)]).forms[-1]
     note = f"{len(result.fused)} of {len(result.blocks)} routing-attention blocks fused"
     if fuse_lepe:
         folded = sum(report.status == "fused" for report in result.lepe)

@@ -13,7 +13,7 @@ from edgeformer.pipeline.runner import Judged, Runner
 from edgeformer.records.base import Precision
 
 if TYPE_CHECKING:
-    from edgeformer.verify import Stage
+    from edgeformer.verify import Form
 
 __all__ = ["FLOAT_ATTENTION", "run"]
 
@@ -52,27 +52,27 @@ def run(
     )
 
 
-def _forms(runner: Runner, precision: Precision, quantization: Quantization | None) -> list[Stage]:
+def _forms(runner: Runner, precision: Precision, quantization: Quantization | None) -> list[Form]:
     from edgeformer.graph.onnx_files import load_model
     from edgeformer.graph.qdq import with_float_attention
     from edgeformer.graph.types import to_float_type
-    from edgeformer.verify import Stage
+    from edgeformer.verify import Form
 
     forms = [
-        Stage.from_onnx("exported", runner.path(EXPORTED)),
-        Stage.from_onnx("fused", runner.path(FUSED), "fuse"),
+        Form.from_onnx("exported", runner.path(EXPORTED)),
+        Form.from_onnx("fused", runner.path(FUSED), "fuse"),
     ]
     if quantization is not None:
         # Not shipped and not judged: what FP16 alone would cost, so that INT8's share can be told.
-        forms.append(Stage.from_onnx("fp16", to_float_type(load_model(runner.path(FUSED)), "float16")))
+        forms.append(Form.from_onnx("fp16", to_float_type(load_model(runner.path(FUSED)), "float16")))
         if quantization.recipe.quantize_attention:
             # Likewise: what INT8 costs without that of the attention.
-            forms.append(Stage.from_onnx(FLOAT_ATTENTION, with_float_attention(load_model(runner.path(TYPED)))))
-    return [*forms, Stage.from_onnx("typed", runner.path(TYPED), precision)]
+            forms.append(Form.from_onnx(FLOAT_ATTENTION, with_float_attention(load_model(runner.path(TYPED)))))
+    return [*forms, Form.from_onnx("typed", runner.path(TYPED), precision)]
 
 
-def _compare(runner: Runner, inputs: ParityInputs, forms: list[Stage], max_drop: float) -> Judged:
-    from edgeformer.verify import verify_stages
+def _compare(runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: float) -> Judged:
+    from edgeformer.verify import verify_forms
 
     progress = runner.progress(_NAME)
     seen = 0
@@ -82,11 +82,11 @@ def _compare(runner: Runner, inputs: ParityInputs, forms: list[Stage], max_drop:
         seen += samples
         progress("images", seen, inputs.count)
 
-    report = verify_stages(forms, inputs.batches(), max_drop=max_drop, progress=count)
-    missed = [f"{form.name}: {form.text}" for form in report.stages if form.status == "missed"]
+    report = verify_forms(forms, inputs.batches(), max_drop=max_drop, progress=count)
+    missed = [f"{form.name}: {form.text}" for form in report.forms if form.status == "missed"]
     described = inputs.describe()
     details = {"inputs": described, "max_drop": max_drop, **report.to_dict()}
-    gate = "; ".join(missed) or report.stages[-1].text
+    gate = "; ".join(missed) or report.forms[-1].text
     return Judged("missed" if missed else "passed", gate, f"judged on {described}", details)
 
 
