@@ -41,13 +41,12 @@ def command(model: Path, output: Path, draws: int, seed: int, fuse_lepe: bool, a
         )
     save_model(result.model, output)
     if as_json:
-        print_json({"output": str(output), **result.to_dict()})
+        print_json({"output": str(output), **result.report.model_dump(mode="json")})
         return
     table = simple_table("block", "result", "attributes", "proof")
     for number, block in enumerate(result.blocks):
-        facts = block.to_dict()
-        attributes = ", ".join(f"{name}={value:.4g}" for name, value in (facts["attributes"] or {}).items())
-        proof = f"error {facts['proof_error']:.1e}, {draws} draws" if block.status == "fused" else facts["reason"]
+        attributes = ", ".join(f"{name}={value:.4g}" for name, value in (block.attributes or {}).items())
+        proof = block.reason or f"error {block.proof_error:.1e}, {block.draws} draws"
         table.add_row(str(number), block.status, attributes, proof)
     if result.blocks:
         console.print(table)

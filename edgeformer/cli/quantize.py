@@ -80,7 +80,7 @@ def command(
                 "output": str(output),
                 "calibration_reused": result.reused,
                 **snr,
-                "layers": [layer.to_dict() for layer in result.decisions],
+                "layers": [layer.record.model_dump() for layer in result.decisions],
             }
         )
         return

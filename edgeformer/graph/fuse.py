@@ -35,7 +35,7 @@ from edgeformer.graph.fusion.execution import (
 )
 from edgeformer.graph.fusion.lepe import fold_lepe
 from edgeformer.graph.fusion.proof import TOLERANCE, Verdict, prove
-from edgeformer.graph.fusion.report import BlockReport, FuseResult, LepeReport
+from edgeformer.graph.fusion.report import FuseResult
 from edgeformer.graph.fusion.rewrite import rewrite
 from edgeformer.graph.node_order import in_topological_order
 from edgeformer.graph.opset import raise_opset
@@ -49,6 +49,7 @@ from edgeformer.ops.bi_level_routing_attention import (
     with_function,
 )
 from edgeformer.progress import Progress
+from edgeformer.records.fusion import BlockReport, LepeReport
 
 __all__ = ["BlockReport", "FuseResult", "LepeReport", "fuse"]
 

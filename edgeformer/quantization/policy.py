@@ -21,6 +21,7 @@ from edgeformer.graph.protos import attribute
 from edgeformer.graph.qdq import LayerSite, attention_site, layer_site
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.quantization.recipe import Override
+from edgeformer.records.quantization import LayerRecord
 
 __all__ = ["Decision", "decide"]
 
@@ -67,9 +68,10 @@ class Decision:
     because: str
     site: LayerSite | None = None
 
-    def to_dict(self) -> dict[str, str | bool]:
-        """The decision as JSON holds it."""
-        return {"node": self.node, "op": self.op_type, "int8": self.quantized, "because": self.because}
+    @property
+    def record(self) -> LayerRecord:
+        """What a report says of it."""
+        return LayerRecord(node=self.node, op=self.op_type, int8=self.quantized, because=self.because)
 
 
 def decide(

@@ -175,7 +175,13 @@ def test_a_graph_without_attention_is_unchanged() -> None:
     result = fuse(given)
 
     assert result.blocks == ()
-    assert result.to_dict() == {"fused": 0, "left": 0, "whole_graph_error": None, "blocks": [], "lepe": []}
+    assert result.report.model_dump(mode="json") == {
+        "fused": 0,
+        "left": 0,
+        "whole_graph_error": None,
+        "blocks": [],
+        "lepe": [],
+    }
     assert result.model.SerializeToString() == given.SerializeToString()
     assert result.model is not given
 
@@ -200,7 +206,10 @@ def test_a_graph_that_cannot_run_is_left_with_the_reason(model: onnx.ModelProto)
 def test_reports_are_json(model: onnx.ModelProto) -> None:
     torch.manual_seed(0)
     left = fuse(dynamo(Block(gather="soft"), torch.randn(2, 8, 8, 16)))
-    told = json.loads(json.dumps([*fuse(model).to_dict()["blocks"], *left.to_dict()["blocks"]]))
+    told = [
+        *json.loads(fuse(model).report.model_dump_json())["blocks"],
+        *json.loads(left.report.model_dump_json())["blocks"],
+    ]
 
     assert [block["status"] for block in told] == ["fused", "left"]
     assert told[0]["op"] == "BiLevelRoutingAttention_0"

@@ -179,7 +179,7 @@ class TestAttention:
         float_attention = snr_db(reference, run(with_float_attention(result.model), x)[0])
         assert found.snr_float_attention_db == pytest.approx(float_attention, abs=0.1)
         (decision,) = (item for item in result.decisions if item.op_type == bra.OP_TYPE)
-        assert decision.to_dict() == {
+        assert decision.record.model_dump() == {
             "node": "bra_7",
             "op": "BiLevelRoutingAttention",
             "int8": True,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -32,9 +33,9 @@ from edgeformer.graph.fusion.execution import (
 from edgeformer.graph.fusion.geometry import PERM, RejectedError
 from edgeformer.graph.fusion.projection import Layout
 from edgeformer.graph.fusion.proof import TOLERANCE
-from edgeformer.graph.fusion.report import LepeReport
 from edgeformer.graph.protos import is_standard, label
 from edgeformer.ops.bi_level_routing_attention import MAX_LEPE_KERNEL, Attributes, is_op, with_function
+from edgeformer.records.fusion import LepeReport
 
 __all__ = ["fold_lepe"]
 
@@ -108,15 +109,16 @@ def fold_lepe(
                 _prove(flow, wide.opset_import, site, observations, record, max(draws, len(shapes)), (seed, number))
             )
         except (RejectedError, ExecutionError) as failure:
-            reports.append(LepeReport(name, "left", record.error, record.draws, str(failure)))
+            reports.append(record.report(name, str(failure)))
         else:
-            reports.append(LepeReport(name, "fused", record.error, record.draws, None))
+            reports.append(record.report(name, None))
     if len(folds) == len(positions):
         return _rewrite(model, folds) if folds else model, tuple(reports)
     culprit = next(report.op for report in reports if report.status == "left")
     why = f"LePE can be folded into all op nodes of a graph or none, and {culprit} has none that could"
     return model, tuple(
-        replace(report, status="left", reason=why) if report.status == "fused" else report for report in reports
+        report.model_copy(update={"status": "left", "reason": why}) if report.status == "fused" else report
+        for report in reports
     )
 
 
@@ -126,6 +128,11 @@ class _Record:
 
     error: float | None = None
     draws: int = 0
+
+    def report(self, op: str, reason: str | None) -> LepeReport:
+        """The report on op node ``op``; ``reason`` says why its LePE was left."""
+        status: Literal["fused", "left"] = "fused" if reason is None else "left"
+        return LepeReport(op=op, status=status, proof_error=self.error, draws=self.draws, reason=reason)
 
 
 def _find(flow: Dataflow, op: int, types: Mapping[str, int]) -> _Site:

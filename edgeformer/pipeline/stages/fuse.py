@@ -34,5 +34,5 @@ def _fuse(runner: Runner, inputs: ParityInputs, fuse_lepe: bool) -> Judged:
     if fuse_lepe:
         folded = sum(report.status == "fused" for report in result.lepe)
         note += f", LePE into {folded} of {len(result.lepe)} op nodes"
-    details = {**result.to_dict(), "comparison": judged.to_dict()}
+    details = {**result.report.model_dump(mode="json"), "comparison": judged.to_dict()}
     return Judged("missed" if judged.status == "missed" else "passed", judged.text, note, details)

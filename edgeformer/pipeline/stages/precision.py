@@ -62,7 +62,7 @@ def _quantize(runner: Runner, form: TypedForm, quantization: Quantization) -> Ju
     note += f", {len(result.calibration.returned)} returned to FP16 by sensitivity, rest FP16"
     details = {
         "attention": "int8" if attention else "float16",
-        "layers": [decision.to_dict() for decision in result.decisions],
+        "layers": [decision.record.model_dump() for decision in result.decisions],
     }
     return Judged(note=note, details=details)
 
