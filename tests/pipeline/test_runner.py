@@ -1,0 +1,105 @@
+"""The runner: what it reuses, records and refuses; it knows no stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeformer.bundle import Manifest, ModelRecord, StageRecord, TargetRecord, staging
+from edgeformer.errors import GateMissed
+from edgeformer.pipeline import Observer
+from edgeformer.pipeline.runner import Judged, Runner
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+
+    def started(self, stage: str) -> None:
+        self.events.append(("started", stage))
+
+    def progressed(self, stage: str, text: str, done: int, total: int | None) -> None:
+        self.events.append((stage, text, done, total))
+
+    def finished(self, record: StageRecord) -> None:
+        self.events.append(("finished", record.name, record.reused, record.verdict))
+
+
+def _manifest(runner: Runner) -> Manifest:
+    target = TargetRecord(
+        name="t",
+        description="a machine",
+        sm=86,
+        cpu="x86_64",
+        flavour="tensorrt_rtx",
+        tensorrt_minimum="1",
+        tensorrt_below="2",
+        memory_gb=8,
+        built="anywhere",
+    )
+    return Manifest(
+        edgeformer="0",
+        created="2026-01-01T00:00:00+00:00",
+        libraries={},
+        model=ModelRecord(source="onnx", name="m", preprocessing={}),
+        precision="fp32",
+        target=target,
+        batch=[1, 1, 1],
+        inputs=[],
+        outputs=[],
+        stages=runner.records,
+        accuracy={},
+        files=runner.work.file_records(),
+    )
+
+
+def run(target: Path, *, value: int = 1, always: bool = False) -> Recorder:
+    """A bundle of one stage that writes ``value``."""
+    recorder = Recorder()
+    with staging(target) as work:
+        runner = Runner(work, recorder)
+
+        def make() -> Judged:
+            runner.progress("count")("numbers", value, 3)
+            runner.path("a.txt").write_text(str(value))
+            return Judged("passed", "good", "a note")
+
+        runner.run("count", ["a.txt"], make, {"value": value}, always=always)
+        work.publish(_manifest(runner))
+    return recorder
+
+
+def test_a_stage_runs_once_for_the_same_inputs(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    ran = [("started", "count"), ("count", "numbers", 1, 3), ("finished", "count", False, "passed")]
+    assert run(target).events == ran
+    assert run(target).events == [("finished", "count", True, "passed")]
+    assert (target / "a.txt").read_text() == "1"
+    assert run(target, always=True).events == ran
+    assert run(target, value=2).events[0] == ("started", "count")
+    assert (target / "a.txt").read_text() == "2"
+
+
+def test_a_missed_gate_ends_the_run_and_is_recorded(tmp_path: Path) -> None:
+    with staging(tmp_path / "bundle") as work:
+        runner = Runner(work)
+        with pytest.raises(GateMissed, match=r"stage a missed its gate: 2 > 1; nothing was published"):
+            runner.run("a", [], lambda: Judged("missed", "2 > 1"), {})
+    assert [(record.name, record.verdict) for record in runner.records] == [("a", "missed")]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_skipped_says_why(tmp_path: Path) -> None:
+    recorder = Recorder()
+    with staging(tmp_path / "bundle") as work:
+        runner = Runner(work, recorder)
+        runner.skip("engine", "no GPU")
+    assert recorder.events == [("finished", "engine", False, "not run")]
+    assert (runner.records[0].note, runner.records[0].key) == ("no GPU", "")
+
+
+def test_progress_needs_no_observer(tmp_path: Path) -> None:
+    with staging(tmp_path / "bundle") as work:
+        assert Runner(work).progress("a")("b", 1, None) is None
