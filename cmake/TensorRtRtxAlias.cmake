@@ -27,5 +27,7 @@ function(edgeformer_add_tensorrt_rtx_alias target)
                SKIP_BUILD_RPATH ON
                LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}")
   target_link_options(${target} PRIVATE -Wl,--no-as-needed)
-  target_link_libraries(${target} PRIVATE ${target}_standin)
+  # By its path: a target that is linked would have to be installed, too.
+  target_link_libraries(${target} PRIVATE $<TARGET_FILE:${target}_standin>)
+  add_dependencies(${target} ${target}_standin)
 endfunction()

@@ -44,6 +44,4 @@ edgeformer_cuda_runtime_version("${CUDAToolkit_INCLUDE_DIRS}" cuda_version)
 set(metadata "${PROJECT_BINARY_DIR}/libedgeformer_plugins.json")
 configure_file(libedgeformer_plugins.json.in "${metadata}" @ONLY)
 
-install(TARGETS edgeformer_plugins edgeformer_tensorrt_rtx_alias LIBRARY DESTINATION edgeformer/_plugins
-                                                                         COMPONENT plugins)
-install(FILES "${metadata}" DESTINATION edgeformer/_plugins COMPONENT plugins)
+include(install.cmake)

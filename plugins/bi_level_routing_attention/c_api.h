@@ -1,4 +1,5 @@
-/* The fused kernels without TensorRT: the C interface of libedgeformer_plugins.so.
+/* The fused kernels without TensorRT: the C interface of libedgeformer_plugins.so. Installed as
+ * <edgeformer/bi_level_routing_attention.h>; examples/op_from_c is a program with it.
  *
  * The functions work on the calling thread's current CUDA device, which the buffers and the stream must belong to. They
  * allocate no device memory, never synchronise, and can be captured into a CUDA graph. All of them may be called from
@@ -12,8 +13,8 @@
  * means what the versions before them did: an older caller's missing fields are taken as zero, and a newer caller's
  * fields that this library does not know must be zero.
  */
-#ifndef EDGEFORMER_C_API_H
-#define EDGEFORMER_C_API_H
+#ifndef EDGEFORMER_BI_LEVEL_ROUTING_ATTENTION_H
+#define EDGEFORMER_BI_LEVEL_ROUTING_ATTENTION_H
 
 #include <stddef.h>
 #include <stdint.h>

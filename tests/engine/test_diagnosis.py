@@ -11,7 +11,7 @@ from edgeformer.engine.diagnosis import Fact, diagnose
 from edgeformer.machine.backends import Backend, Flavour
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
-from tests.machine.test_plugin_library import METADATA, put
+from tests.machine.test_plugin_library import METADATA, put, put_build
 
 
 def facts() -> dict[str, Fact]:
@@ -70,6 +70,16 @@ def test_tensorrt_that_is_too_old_counts_as_missing(bare_machine: Path, monkeypa
     fact = facts()["tensorrt"]
     assert fact.status == "missing"
     assert fact.detail.startswith("TensorRT 8.6.1 is installed in /opt; it needs 10.3 or newer, below 12")
+
+
+def test_a_bundle_in_the_build_folder_is_named_and_not_taken(bare_machine: Path) -> None:
+    bundled = put(bare_machine / "build" / "demo")
+    (bundled.parent / "manifest.json").write_text("{}")
+    fact = facts()["plugin library"]
+    assert fact.status == "missing"
+    assert f"passed over: {bundled} (a bundle's copy)" in fact.detail
+    built = put_build(bare_machine / "build" / "default")
+    assert str(built) in facts()["plugin library"].detail
 
 
 def test_plugin_library_without_its_alias_cannot_serve_tensorrt_rtx(bare_machine: Path) -> None:

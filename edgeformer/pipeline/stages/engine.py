@@ -114,9 +114,8 @@ def _add_library(runner: Runner, library: PluginLibrary | None) -> None:
     """Put the plugin library that the engine needs into the bundle."""
     if library is None:
         return
-    for file in (library.path, library.path.with_suffix(".json"), library.aux_path):
-        if file is not None:
-            shutil.copyfile(file, runner.path(file.name))
+    for file in library.files:
+        shutil.copyfile(file, runner.path(file.name))
 
 
 def _left_to_do(plan: EnginePlan, library: PluginLibrary | None) -> list[str]:

@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "bi_level_routing_attention/c_api.h"
 #include "bi_level_routing_attention/harness.h"
 #include "bi_level_routing_attention/problem.h"
-#include "bi_level_routing_attention/c_api.h"
 #include "recording_logger.h"
 
 extern "C" {
