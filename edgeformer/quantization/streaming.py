@@ -8,11 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
-from onnx import helper
 
 from edgeformer.errors import InputError
 from edgeformer.progress import Progress
+from edgeformer.runtime import OnnxSession
 
 __all__ = ["BatchLike", "SamplesLike", "TensorStream"]
 
@@ -54,8 +53,6 @@ class TensorStream:
     """
 
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], extra_inputs: Sequence[str] = ()) -> None:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
         initializers = {tensor.name for tensor in model.graph.initializer}
         inputs = [v for v in model.graph.input if v.name not in initializers and v.name not in extra_inputs]
         if len(inputs) != 1:
@@ -63,28 +60,17 @@ class TensorStream:
             raise InputError(f"calibration feeds images to one input, and this model has {len(inputs)}: {names}")
         self.input = inputs[0].name
         self.tensors = tuple(tensors)
-        self._fetched = [name for name in self.tensors if name != self.input]
-        have = {value.name for value in copy.graph.output}
-        copy.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in self._fetched if n not in have)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # Fused nodes would hide tensors and, around Q/DQ, change arithmetic: what is written is what runs.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        try:
-            self._session = onnxruntime.InferenceSession(
-                copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
-            raise InputError(f"ONNX Runtime cannot run the model for calibration: {error}") from error
-        self._shape: list[Any] = self._session.get_inputs()[0].shape
-        for value in self._session.get_inputs():
-            if value.name == self.input:
-                self._shape = value.shape
+        # Fused nodes would, around Q/DQ, change arithmetic: what is written is what runs.
+        self._session = OnnxSession(
+            model, outputs=[name for name in self.tensors if name != self.input], optimization="basic"
+        )
+        self._shape = self._session.inputs[self.input].shape
 
     @property
     def batch_size(self) -> int | None:
         """The batch size that the model is fixed to, or None."""
-        return self._shape[0] if isinstance(self._shape[0], int) else None
+        size = self._shape[0]
+        return size if isinstance(size, int) else None
 
     def run(self, images: npt.NDArray[np.float32], **extra: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """The tensors for one batch.
@@ -105,13 +91,11 @@ class TensorStream:
         if not fits:
             raise InputError(
                 f"a batch of shape {list(images.shape)} does not fit the model's input {self.input!r} of shape "
-                f"{self._shape}: prepare the data at the model's input size"
+                f"{list(self._shape)}: prepare the data at the model's input size"
             )
         if self.batch_size is not None and len(images) != self.batch_size:
             images = np.resize(images, (self.batch_size, *images.shape[1:]))
-        # Asked for nothing, ONNX Runtime would give every output of the network.
-        outputs = self._session.run(self._fetched, {self.input: images, **extra}) if self._fetched else []
-        found = dict(zip(self._fetched, outputs, strict=True))
+        found = self._session.run({self.input: images, **extra})
         if self.input in self.tensors:
             found[self.input] = images
         return found

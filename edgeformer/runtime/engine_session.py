@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from edgeformer.machine.messages import MessageLog, make_logger
 from edgeformer.machine.plugin_registry import load_plugin_library
 from edgeformer.runtime.gpu import can_run_engine
 from edgeformer.runtime.polygraphy_support import quiet_polygraphy, use_flavour
-from edgeformer.runtime.session import Array, TensorInfo, check_feeds
+from edgeformer.runtime.session import Array, Session, TensorInfo, check_feeds, closed_error
 
 __all__ = ["EngineSession", "choose_flavour", "tensor_info"]
 
@@ -57,7 +56,7 @@ def tensor_info(dtype: Any, shape: tuple[int, ...]) -> TensorInfo:
     return TensorInfo(np.dtype(DataType.to_dtype(kind, "numpy")), sizes)
 
 
-class EngineSession:
+class EngineSession(Session):
     """Runs an engine file. Use it as a context manager, or call ``close``, to give the GPU's memory back."""
 
     def __init__(
@@ -84,7 +83,11 @@ class EngineSession:
                 raise InputError(f"{path}: there is no such file")
         can_run_engine(flavour, raise_error=True)
         self._runner = _make_runner(self._path, plugin_library, choose_flavour(flavour, installed_flavours()))
-        self._inputs, self._outputs = self._tensors()
+        try:
+            self._inputs, self._outputs = self._tensors()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def inputs(self) -> Mapping[str, TensorInfo]:
@@ -100,10 +103,12 @@ class EngineSession:
         """Run once and wait for it; the shapes have to lie within the engine's optimisation profile.
 
         Raises:
-            InputError: feeds that do not fit ``inputs`` or the profile.
+            InputError: feeds that do not fit ``inputs`` or the profile, or a session that was closed.
         """
         from polygraphy.exception import PolygraphyException
 
+        if not self._runner.is_active:
+            raise closed_error(str(self._path))
         check_feeds(self._inputs, feeds)
         try:
             with quiet_polygraphy():
@@ -117,14 +122,6 @@ class EngineSession:
         """Free the engine and its buffers."""
         if self._runner.is_active:
             self._runner.deactivate()
-
-    def __enter__(self) -> EngineSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _tensors(self) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
         engine = self._runner.engine

@@ -1,19 +1,16 @@
-"""An ONNX model in ONNX Runtime, on the CPU."""
+"""An ONNX model in ONNX Runtime, on the CPU: the one place that knows ONNX Runtime."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import onnx
 import onnxruntime
 
 from edgeformer.errors import InputError
-from edgeformer.runtime.bfloat16 import has_bfloat16, with_bfloat16_rounding
-from edgeformer.runtime.session import Array, TensorInfo, check_feeds
+from edgeformer.runtime.onnx_source import OnnxModel, OnnxSource, onnx_source
+from edgeformer.runtime.session import Array, Session, TensorInfo, check_feeds, closed_error
 
 __all__ = ["OnnxSession", "Optimization"]
 
@@ -32,6 +29,8 @@ _TYPES = {
     "tensor(bool)": "bool",
     **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+# ONNX Runtime's FATAL: it says what is wrong in the exception it raises, and need not print it as well.
+_SILENT = 4
 
 
 def _info(argument: Any) -> TensorInfo:
@@ -43,46 +42,75 @@ def _info(argument: Any) -> TensorInfo:
     return TensorInfo(np.dtype(_TYPES[argument.type]), shape)
 
 
-class OnnxSession:
+class OnnxSession(Session):
     """Runs an ONNX model in ONNX Runtime's CPU provider; a node with a function body runs that body.
 
-    Q/DQ nodes are run as they are written (quantise, dequantise, compute in floating point): ONNX Runtime's own integer
-    kernels saturate differently from processor to processor and would say nothing about an engine. A model with
-    bfloat16 in it is run in FP32 with every value rounded as bfloat16 rounds it, since the CPU provider has no
-    bfloat16 kernels.
+    The same for every use:
+
+    - Q/DQ nodes are run as they are written (quantise, dequantise, compute in floating point): ONNX Runtime's own
+      integer kernels saturate differently from processor to processor and would say nothing about an engine.
+    - A model with bfloat16 in it is run in FP32 with every value rounded as bfloat16 rounds it, since the CPU provider
+      has no bfloat16 kernels.
+    - ONNX Runtime prints nothing, and tries nothing else where it fails: what is wrong is raised.
+    - Threads sleep while they wait. Spinning, they take the core that they wait for.
+    - Memory is given back after each run, and no run's memory is laid out in advance. Several forms of a model are
+      open side by side, and each would keep what its largest batch took.
+
+    The caller's choice:
+
+    - ``optimization``: "all" is the fastest; "basic" where tensors inside the graph are looked at, since fused nodes
+      around Q/DQ would change the arithmetic that makes them; "none" where the graph itself is to be judged.
+    - ``outputs``: what is given.
+    - ``threads``: to leave cores to others.
     """
 
     def __init__(
         self,
-        model: onnx.ModelProto | bytes | str | os.PathLike[str],
+        model: OnnxModel,
         *,
+        outputs: Sequence[str] | None = None,
         optimization: Optimization = "all",
         threads: int | None = None,
     ) -> None:
         """Load the model.
 
         Args:
-            model: the model, its serialised bytes, or the path of its file (external data beside it is found).
+            model: the model, its serialised bytes, or the path of its file. With a path, external data beside the file
+                is mapped into memory and not copied; a model in memory may be larger than protobuf's 2 GiB.
+            outputs: the tensors to give, outputs of the model or tensors inside its graph, in this order; None gives
+                the model's outputs.
             optimization: ONNX Runtime's graph optimisation level.
             threads: threads within an operator; None leaves it to ONNX Runtime (one per core).
 
         Raises:
-            InputError: no such file, not an ONNX model, or a model that ONNX Runtime cannot run (its reason is given).
+            InputError: no such file, not an ONNX model, a tensor in ``outputs`` that the model does not have, or a
+                model that ONNX Runtime cannot run (its reason is given).
         """
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = _LEVELS[optimization]
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-            options.inter_op_num_threads = 1
-        source, self._name = _source(model)
+        source = onnx_source(model, outputs)
+        self._name = source.name
+        # ONNX Runtime uses the memory of weights that are handed over: they live as long as the session.
+        self._weights = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(weight) for name, weight in source.weights.items()
+        }
+        options = _options(source, optimization, threads)
+        if self._weights:
+            options.add_external_initializers(list(self._weights), list(self._weights.values()))
         try:
-            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
+            # Without enable_fallback=0 it prints some errors to stdout and tries again.
+            session = onnxruntime.InferenceSession(
+                source.model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
             raise InputError(f"{self._name} cannot be run by ONNX Runtime: {error}") from error
-        self._inputs = {argument.name: _info(argument) for argument in self._session.get_inputs()}
-        self._outputs = {argument.name: _info(argument) for argument in self._session.get_outputs()}
+        # It keeps the bytes for a fallback that is turned off: a copy of the weights for nothing.
+        session._model_bytes = None
+        self._session: onnxruntime.InferenceSession | None = session
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.log_severity_level = _SILENT
+        self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._inputs = {argument.name: _info(argument) for argument in session.get_inputs()}
+        given = {argument.name: argument for argument in session.get_outputs()}
+        self._outputs = {name: _info(given[name]) for name in (given if outputs is None else outputs)}
 
     @property
     def inputs(self) -> Mapping[str, TensorInfo]:
@@ -91,13 +119,8 @@ class OnnxSession:
 
     @property
     def outputs(self) -> Mapping[str, TensorInfo]:
-        """The outputs by name, in the model's order."""
+        """The outputs by name, in the model's order, or in that in which they were asked for."""
         return self._outputs
-
-    @property
-    def inference_session(self) -> onnxruntime.InferenceSession:
-        """ONNX Runtime's own session, for Polygraphy's OnnxrtRunner."""
-        return self._session
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once.
@@ -109,40 +132,37 @@ class OnnxSession:
             Every output by name.
 
         Raises:
-            InputError: feeds that do not fit ``inputs``, or a run that failed in ONNX Runtime (its reason is given).
+            InputError: feeds that do not fit ``inputs``, a run that failed in ONNX Runtime (its reason is given), or a
+                session that was closed.
         """
+        if self._session is None:
+            raise closed_error(self._name)
         check_feeds(self._inputs, feeds)
+        if not self._outputs:
+            # Asked for nothing, ONNX Runtime would give every output of the model.
+            return {}
         try:
-            outputs = self._session.run(None, dict(feeds))
+            outputs = self._session.run(list(self._outputs), dict(feeds), self._run_options)
         except Exception as error:
             raise InputError(f"{self._name} failed in ONNX Runtime: {error}") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
+    def close(self) -> None:
+        """Free the model in ONNX Runtime."""
+        self._session = None
+        self._weights = {}
 
-def _source(model: onnx.ModelProto | bytes | str | os.PathLike[str]) -> tuple[bytes | str, str]:
-    """What InferenceSession takes, and how to call it in a message."""
-    if isinstance(model, (str, os.PathLike)):
-        path = Path(model)
-        if not path.is_file():
-            raise InputError(f"{path}: there is no such file")
-        try:
-            proto = onnx.load_model(path, load_external_data=False)
-        except Exception as error:
-            raise InputError(f"{path}: not an ONNX model ({error})") from error
-        if not has_bfloat16(proto):
-            return str(path), str(path)
-        try:
-            return with_bfloat16_rounding(onnx.load_model(path)).SerializeToString(), str(path)
-        except OSError as error:
-            raise InputError(f"{path}: its external data cannot be read ({error})") from error
-    if isinstance(model, bytes):
-        try:
-            proto = onnx.load_model_from_string(model)
-        except Exception as error:
-            raise InputError(f"these {len(model)} bytes are not an ONNX model ({error})") from error
-    else:
-        proto = model
-    name = f"the model {proto.graph.name!r}"
-    if has_bfloat16(proto):
-        return with_bfloat16_rounding(proto).SerializeToString(), name
-    return model if isinstance(model, bytes) else proto.SerializeToString(), name
+
+def _options(source: OnnxSource, optimization: Optimization, threads: int | None) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = _LEVELS[optimization]
+    options.log_severity_level = _SILENT
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    if source.folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(source.folder))
+    return options

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeformer.errors import InputError
 
-__all__ = ["Array", "Session", "TensorInfo", "check_feeds", "run_in_chunks", "static_batch"]
+__all__ = ["Array", "Session", "TensorInfo", "check_feeds", "closed_error", "run_in_chunks", "static_batch"]
 
 Array = npt.NDArray[Any]
+_S = TypeVar("_S", bound="Session")
 
 
 class TensorInfo(NamedTuple):
@@ -32,7 +33,7 @@ class TensorInfo(NamedTuple):
 
 @runtime_checkable
 class Session(Protocol):
-    """A model that is ready to run."""
+    """A model that is ready to run, until it is closed; a ``with`` statement closes it."""
 
     @property
     def inputs(self) -> Mapping[str, TensorInfo]:
@@ -43,7 +44,25 @@ class Session(Protocol):
         """The outputs by name, in the model's order."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; returns every output by name. Raises InputError for feeds that do not fit ``inputs``."""
+        """Run once; returns every output by name.
+
+        Raises:
+            InputError: feeds that do not fit ``inputs``, or a session that was closed.
+        """
+
+    def close(self) -> None:
+        """Give back the memory that the model takes; closing again does nothing. ``inputs`` and ``outputs`` stay."""
+
+    def __enter__(self: _S) -> _S:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def closed_error(name: str) -> InputError:
+    """What a closed session answers to ``run``; ``name`` says which model it held."""
+    return InputError(f"{name} cannot run: its session was closed. Open another one, or close it after the last run")
 
 
 def _misfit(info: TensorInfo, array: Array) -> bool:

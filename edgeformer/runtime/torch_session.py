@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeformer.errors import InputError
-from edgeformer.runtime.session import Array, TensorInfo, check_feeds
+from edgeformer.runtime.session import Array, Session, TensorInfo, check_feeds, closed_error
 
 if TYPE_CHECKING:
     import torch
@@ -80,8 +80,11 @@ def name_outputs(count: int, names: tuple[str, ...] | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-class TorchSession:
-    """Runs a PyTorch model in eval mode, without gradients; the mode it was in is restored after each run."""
+class TorchSession(Session):
+    """Runs a PyTorch model in eval mode, without gradients; the mode it was in is restored after each run.
+
+    The model is the caller's: ``close`` lets go of it and leaves it as it is.
+    """
 
     def __init__(
         self, model: nn.Module, *, input_size: tuple[int, int], output_names: tuple[str, ...] | None = None
@@ -96,7 +99,8 @@ class TorchSession:
         Raises:
             InputError: the model does not take this size, or gives something else than tensors.
         """
-        self._model = model
+        self._model: nn.Module | None = model
+        self._name = f"the model {type(model).__name__}"
         image = (channels_of(model), *input_size)
         self._inputs = {INPUT_NAME: TensorInfo(np.dtype(np.float32), ("batch", *image))}
         results = self._forward(np.zeros((1, *image), np.float32))
@@ -117,14 +121,21 @@ class TorchSession:
         return self._outputs
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; raises InputError for feeds that do not fit ``inputs``."""
+        """Run once; raises InputError for feeds that do not fit ``inputs``, or after ``close``."""
         check_feeds(self._inputs, feeds)
         return dict(zip(self._names, self._forward(feeds[INPUT_NAME]), strict=True))
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._model = None
 
     def _forward(self, images: Array) -> tuple[Array, ...]:
         import torch
 
-        device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
-        with evaluating(self._model), torch.no_grad():
-            outputs = run_model(self._model, torch.from_numpy(np.ascontiguousarray(images)).to(device))
+        model = self._model
+        if model is None:
+            raise closed_error(self._name)
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        with evaluating(model), torch.no_grad():
+            outputs = run_model(model, torch.from_numpy(np.ascontiguousarray(images)).to(device))
             return tuple(tensor.cpu().numpy() for tensor in outputs)

@@ -8,17 +8,17 @@ moreover has no kernels for most 16-bit types.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from edgeformer.errors import InputError
 from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.protos import is_standard
+from edgeformer.runtime import Array, OnnxSession
 
 __all__ = [
     "Array",
@@ -34,7 +34,6 @@ __all__ = [
     "widened",
 ]
 
-Array = npt.NDArray[Any]
 # Input name -> shape.
 Shapes = dict[str, tuple[int, ...]]
 
@@ -54,21 +53,15 @@ class ExecutionError(Exception):
 
 
 class Session:
-    """A model in ONNX Runtime as it is written, with no graph optimisation, silent."""
+    """A model in ONNX Runtime as it is written, with no graph optimisation.
+
+    A graph that does not run is a finding of the fuser and no fault of the user's: it raises `ExecutionError`.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4
-        # Threads that spin between two small operators steal the core they wait for.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime has a class of its own for every status code
-            raise ExecutionError(str(error)) from error
-        self.outputs = [output.name for output in self._session.get_outputs()]
+        with _findings():
+            self._session = OnnxSession(model, optimization="none")
+        self.outputs = list(self._session.outputs)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Outputs by name: those in ``outputs``, or all.
@@ -76,11 +69,18 @@ class Session:
         Raises:
             ExecutionError: the run failed.
         """
-        names = list(self.outputs if outputs is None else outputs)
-        try:
-            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
-        except Exception as error:
-            raise ExecutionError(str(error)) from error
+        with _findings():
+            found = self._session.run(feeds)
+        return found if outputs is None else {name: found[name] for name in outputs}
+
+
+@contextmanager
+def _findings() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        # ONNX Runtime's own words where it has some: the fuser says which part of which graph it ran.
+        raise ExecutionError(str(error.__cause__ or error)) from error
 
 
 class Observation:

@@ -1,0 +1,171 @@
+"""A model in the form in which ONNX Runtime loads it: a path, or bytes and the weights that do not fit into them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, numpy_helper
+
+from edgeformer.errors import InputError
+from edgeformer.runtime.bfloat16 import has_bfloat16, with_bfloat16_rounding
+from edgeformer.runtime.session import Array
+
+__all__ = ["OnnxModel", "OnnxSource", "onnx_source"]
+
+OnnxModel = ModelProto | bytes | str | os.PathLike[str]
+
+# A protobuf message ends at 2 GiB. What is added to it, and what stands beside the weights, needs some room.
+_LARGEST_MESSAGE = 2**31 - 2**20
+# Weights below this size, in bytes, stay in the model: shape inference and constant folding read them there.
+_SMALL = 1024
+# Weights that NumPy holds in a type of its own, as ONNX Runtime asks for them.
+_PLAIN_TYPES = frozenset(
+    {
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.DOUBLE,
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+        TensorProto.UINT8,
+    }
+)
+
+
+class OnnxSource(NamedTuple):
+    """What ONNX Runtime loads.
+
+    Attributes:
+        model: the path of a file, or a serialised model.
+        name: what to call the model in a message.
+        folder: where the external data of a serialised model lies; None where it has none.
+        weights: initializers to hand over beside a serialised model, by name.
+    """
+
+    model: bytes | str
+    name: str
+    folder: Path | None
+    weights: dict[str, Array]
+
+
+def onnx_source(model: OnnxModel, outputs: Sequence[str] | None) -> OnnxSource:
+    """Make a model ready for ONNX Runtime, with as few copies of its weights as it takes.
+
+    A file is handed over by its path, so that ONNX Runtime maps external data into memory. A model in memory is
+    serialised once; one that is too large for that is serialised without its weights.
+
+    Args:
+        model: the model, its serialised bytes, or the path of its file (external data beside it is found).
+        outputs: tensors that have to be outputs of the model, wherever in its graph they are made.
+
+    Raises:
+        InputError: no such file, not an ONNX model, a tensor that the graph does not have, or a model too large for
+            what it needs.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        return _from_file(Path(model), outputs or ())
+    if isinstance(model, bytes):
+        try:
+            proto = onnx.load_model_from_string(model)
+        except Exception as error:
+            raise InputError(f"these {len(model)} bytes are not an ONNX model ({error})") from error
+        name = _name(proto)
+        if not has_bfloat16(proto):
+            return OnnxSource(model + _declared(_inside(proto.graph, outputs or (), name)), name, None, {})
+    else:
+        proto, name = model, _name(model)
+    return _from_proto(proto, name, outputs or ())
+
+
+def _name(model: ModelProto) -> str:
+    return f"the model {model.graph.name!r}"
+
+
+def _from_file(path: Path, outputs: Sequence[str]) -> OnnxSource:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    try:
+        proto = onnx.load_model(path, load_external_data=False)
+    except Exception as error:
+        raise InputError(f"{path}: not an ONNX model ({error})") from error
+    if has_bfloat16(proto):
+        try:
+            return _from_proto(onnx.load_model(path), str(path), outputs)
+        except OSError as error:
+            raise InputError(f"{path}: its external data cannot be read ({error})") from error
+    added = _inside(proto.graph, outputs, str(path))
+    if not added:
+        return OnnxSource(str(path), str(path), None, {})
+    return OnnxSource(proto.SerializeToString() + _declared(added), str(path), path.parent, {})
+
+
+def _from_proto(model: ModelProto, name: str, outputs: Sequence[str]) -> OnnxSource:
+    size = model.ByteSize()
+    if has_bfloat16(model):
+        if size > _LARGEST_MESSAGE:
+            raise InputError(
+                f"{name} has bfloat16 in it and takes {size / 2**30:.1f} GiB: on the CPU it is rewritten in FP32, "
+                "and that works up to 2 GiB. Run it as FP16 or FP32"
+            )
+        model = with_bfloat16_rounding(model)
+        size = model.ByteSize()
+    added = _declared(_inside(model.graph, outputs, name))
+    if size <= _LARGEST_MESSAGE:
+        return OnnxSource(model.SerializeToString() + added, name, None, {})
+    light, weights = _without_weights(model)
+    if light.ByteSize() > _LARGEST_MESSAGE:
+        raise InputError(
+            f"{name} takes {light.ByteSize() / 2**30:.1f} GiB without its initializers, and ONNX Runtime loads at most "
+            "2 GiB: store its constants as initializers"
+        )
+    return OnnxSource(light.SerializeToString() + added, name, None, weights)
+
+
+def _inside(graph: GraphProto, wanted: Iterable[str], name: str) -> list[str]:
+    """Those of the wanted tensors that are in the graph and are no outputs of it yet."""
+    outputs = {value.name for value in graph.output}
+    made = {output for node in graph.node for output in node.output if output}
+    known = made | {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    unknown = [tensor for tensor in wanted if tensor not in outputs | known]
+    if unknown:
+        raise InputError(
+            f"{name} has no tensor {', '.join(map(repr, unknown))} to give; its outputs are "
+            f"{', '.join(map(repr, outputs)) or 'none'}"
+        )
+    return [tensor for tensor in dict.fromkeys(wanted) if tensor not in outputs]
+
+
+def _declared(outputs: Sequence[str]) -> bytes:
+    """What to append to a serialised model to give it further outputs: protobuf merges what it reads one after another.
+
+    ONNX Runtime fills in the types of outputs that are declared by name only.
+    """
+    if not outputs:
+        return b""
+    graph = GraphProto(output=[ValueInfoProto(name=name) for name in outputs])
+    return bytes(ModelProto(graph=graph).SerializeToString())
+
+
+def _without_weights(model: ModelProto) -> tuple[ModelProto, dict[str, Array]]:
+    """The model with references in place of its large initializers, and these by name."""
+    graph = model.graph
+    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    light.graph.name = graph.name
+    for field in ("node", "input", "output", "sparse_initializer"):
+        getattr(light.graph, field).extend(getattr(graph, field))
+    weights: dict[str, Array] = {}
+    for tensor in graph.initializer:
+        if tensor.ByteSize() < _SMALL or tensor.data_type not in _PLAIN_TYPES:
+            light.graph.initializer.add().CopyFrom(tensor)
+            continue
+        weights[tensor.name] = numpy_helper.to_array(tensor)
+        reference = light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        reference.data_location = TensorProto.EXTERNAL
+        # ONNX Runtime asks for a place although the weight is handed over.
+        reference.external_data.add(key="location", value="in memory")
+    return light, weights
