@@ -1,4 +1,8 @@
-"""The errors a user can meet, and the exit code each one ends the command line with."""
+"""The errors a user can meet: each with a stable code, and the exit code that it ends the command line with.
+
+``docs/errors.md`` lists the codes. A code names a kind of fault and outlives its wording: programs and tests look at the
+code and at the values in the message, people read the sentence.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,26 @@ __all__ = ["EdgeformerError", "EnvironmentFault", "GateMissed", "InputError"]
 class EdgeformerError(Exception):
     """Base of every error that edgeformer raises on purpose.
 
-    The message is written for the user: the value at fault, the limit, and the way out. The command line prints it
-    without a traceback and exits with ``exit_code``. Any other exception is a fault of edgeformer and keeps its
+    The message is written for the user: the value at fault, the limit, and the way out. The command line prints code and
+    message without a traceback and exits with ``exit_code``. Any other exception is a fault of edgeformer and keeps its
     traceback.
+
+    Attributes:
+        code: ``EF`` and three digits, as ``docs/errors.md`` lists them.
     """
 
     exit_code = 1
+
+    def __init__(self, code: str, message: str | None = None) -> None:
+        """Make an error.
+
+        Args:
+            code: the code of its kind.
+            message: what is wrong, and the way out.
+        """
+        # Rooms that have no codes yet give the message alone.
+        super().__init__(code if message is None else message)
+        self.code = "EF000" if message is None else code
 
 
 class InputError(EdgeformerError):

@@ -46,7 +46,7 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """From a trained BiFormer to a parity-checked TensorRT engine with fused bi-level routing attention.
 
-    Exit codes: 2 bad input, 3 missed gate, 4 the machine lacks something.
+    Exit codes: 2 bad input, 3 missed gate, 4 the machine lacks something. docs/errors.md lists the codes of errors.
     """
 
 
@@ -71,24 +71,30 @@ def main() -> NoReturn:
         click.echo("interrupted; nothing was left behind", err=True)
         sys.exit(130)
     except EdgeformerError as error:
-        log.debug("where it was raised", exc_info=True)
-        if as_json:
-            _print_error(type(error).__name__, str(error))
-        click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
-        sys.exit(error.exit_code)
+        _leave(error, as_json)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output left; nobody is there to be told
         sys.exit(141)
     except OSError as error:
-        log.debug("where it was raised", exc_info=True)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-        fault = EnvironmentFault if full else InputError
-        message = f"{error.filename or 'a file'}: {error.strerror or error}"
-        if as_json:
-            _print_error(fault.__name__, message)
-        click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
-        sys.exit(fault.exit_code)
+        _leave(_fault_of(error), as_json)
 
 
-def _print_error(kind: str, message: str) -> None:
-    click.echo(json.dumps({"error": {"kind": kind, "message": message}}))
+def _fault_of(error: OSError) -> EdgeformerError:
+    """What the operating system refused, as one of our errors."""
+    message = f"{error.filename or 'a file'}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS):
+        return EnvironmentFault("EF602", message)
+    return InputError("EF102", message)
+
+
+def _leave(error: EdgeformerError, as_json: bool) -> NoReturn:
+    """Say what is wrong, to people and to machines, and end with the error's exit code."""
+    log.debug("where it was raised", exc_info=True)
+    if as_json:
+        _print_error(type(error).__name__, str(error), error.code)
+    click.echo(click.style(f"error {error.code}: ", fg="red", bold=True) + str(error), err=True)
+    sys.exit(error.exit_code)
+
+
+def _print_error(kind: str, message: str, code: str | None = None) -> None:
+    click.echo(json.dumps({"error": {"kind": kind, "code": code, "message": message}}))

@@ -120,7 +120,7 @@ def test_a_path_that_cannot_be_written_is_no_traceback(tmp_path: Path) -> None:
     result = run("export", "biformer_nano", "--random-weights", "-o", "file/a.onnx", cwd=tmp_path)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-    assert "error: " in result.stderr
+    assert "error EF102: " in result.stderr
 
 
 def test_a_full_disk_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +134,7 @@ def test_a_full_disk_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch, caps
     with pytest.raises(SystemExit) as leaving:
         cli.main()
     assert leaving.value.code == 4
-    assert capsys.readouterr().err == "error: bundle/typed.onnx: No space left on device\n"
+    assert capsys.readouterr().err == "error EF602: bundle/typed.onnx: No space left on device\n"
 
 
 def test_errors_in_json(tmp_path: Path) -> None:
