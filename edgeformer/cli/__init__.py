@@ -41,7 +41,7 @@ class _LazyGroup(click.Group):
         return command
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edgeformer")
 def cli() -> None:
     """From a trained BiFormer to a parity-checked TensorRT engine with fused bi-level routing attention.

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from edgeformer.bundle import Manifest
 from edgeformer.cli._common import simple_table
+from edgeformer.cli._next_steps import next_steps
 
-__all__ = ["print_summary"]
+__all__ = ["print_next_steps", "print_summary"]
 
 _COLOURS = {"passed": "green", "missed": "red", "not run": "yellow", "not judged": "default"}
 
@@ -75,3 +76,11 @@ def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: f
             console.print(f"  - {step}", highlight=False)
     took = "" if seconds is None else f"   ({seconds:.1f} s)"
     console.print(f"bundle      {bundle}{took}", highlight=False, soft_wrap=True)
+
+
+def print_next_steps(console: Console, bundle: Path, manifest: Manifest) -> None:
+    """Print what to do with the bundle, a comment and a command for each step."""
+    console.print("\nnext:")
+    for command, purpose in next_steps(bundle, manifest):
+        console.print(f"  # {purpose}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)

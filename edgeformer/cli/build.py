@@ -20,7 +20,9 @@ from edgeformer.pipeline.request import BuildRequest
 @options_from(BuildRequest)
 @common_options
 def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
-    """Build a bundle: MODEL, a name ('edgeformer models') or an .onnx file, becomes a checked engine.
+    """Build a bundle with a checked engine from a model.
+
+    MODEL is a name ('edgeformer models' lists them) or an .onnx file.
 
     Every stage is compared with the one before. A stage that misses its gate ends the build with exit code 3 and
     publishes nothing. A second build into the same bundle reuses the stages whose inputs did not change.
@@ -32,6 +34,7 @@ def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({"bundle": str(result.path), "seconds": round(result.seconds, 3), **result.manifest.model_dump()})
         return
-    from edgeformer.cli._summary import print_summary
+    from edgeformer.cli._summary import print_next_steps, print_summary
 
     print_summary(console, result.path, result.manifest, result.seconds)
+    print_next_steps(console, result.path, result.manifest)

@@ -10,7 +10,10 @@ from edgeformer.cli._common import common_options, console, print_json
 @click.command("doctor")
 @common_options
 def command(as_json: bool) -> None:
-    """Say what this machine has for building and running engines, and the command that mends what is missing."""
+    """Check this machine for building and running engines.
+
+    What is missing is listed with the command that installs it.
+    """
     from edgeformer.engine.diagnosis import diagnose
 
     facts = diagnose()

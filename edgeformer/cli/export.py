@@ -18,7 +18,10 @@ from edgeformer.pipeline.request import ExportRequest
 @options_from(ExportRequest)
 @common_options
 def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
-    """Export MODEL, a name of 'edgeformer models', to ONNX and compare it with PyTorch in ONNX Runtime."""
+    """Export a named model to ONNX and compare it with PyTorch.
+
+    MODEL is a name; 'edgeformer models' lists them. The comparison runs in ONNX Runtime.
+    """
     from edgeformer.pipeline import export_model
 
     with status.status("exporting"):

@@ -21,7 +21,7 @@ from edgeformer.pipeline.request import FusionOptions
 @options_from(FusionOptions)
 @common_options
 def command(model: Path, output: Path, draws: int, seed: int, fuse_lepe: bool, as_json: bool) -> None:
-    """Fuse the routing-attention blocks of the ONNX file MODEL.
+    """Fuse the routing-attention blocks of an ONNX file.
 
     A block is replaced only after the block and the op gave the same on random inputs; what cannot be proven stays
     as it was, and the report says why. The result runs in ONNX Runtime, and in TensorRT with and without the plugin.

@@ -21,9 +21,10 @@ from edgeformer.errors import InputError
 )
 @common_options
 def command(path: Path, compare: bool, as_json: bool) -> None:
-    """Summarize PATH: an ONNX file, an engine, or a bundle (whose files are checked against their hashes).
+    """Summarize an ONNX file, an engine or a bundle.
 
-    Of a bundle it tells what the plugin saves: layers, memory and build time of the engine with it and without it.
+    A bundle's files are checked against their hashes, and its report shows what the plugin saves: layers, memory and
+    build time of the engine with it and without it.
     """
     if path.is_dir():
         _bundle(path, compare, as_json)

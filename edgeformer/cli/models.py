@@ -11,7 +11,7 @@ from edgeformer.cli._common import common_options, console, print_json, simple_t
 @click.command("models")
 @common_options
 def command(as_json: bool) -> None:
-    """List the models that have a name, with their input size and number of parameters."""
+    """List the named models, their input sizes and parameters."""
     from edgeformer.models.registry import list_models, model_info
 
     infos = [model_info(name) for name in list_models()]

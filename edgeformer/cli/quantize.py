@@ -39,7 +39,7 @@ def command(
     output: Path,
     as_json: bool,
 ) -> None:
-    """Quantize the FP32 ONNX file MODEL to INT8 with explicit Q/DQ pairs.
+    """Quantize an FP32 ONNX file to INT8 with Q/DQ pairs.
 
     Linear layers and the dense convolutions of stem and downsampling become INT8, and with '--quantize-attention' what
     a fused attention reads; routing, softmax, norms, residuals and the classifier stay float. '--data' is required:

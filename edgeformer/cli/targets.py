@@ -10,7 +10,10 @@ from edgeformer.cli._common import common_options, console, print_json, simple_t
 @click.command("targets")
 @common_options
 def command(as_json: bool) -> None:
-    """List the machines an engine can be built for, and whether this machine can build for them."""
+    """List the machines an engine can be built for.
+
+    The last column says whether this machine can build for them.
+    """
     from edgeformer.engine.targets import can_build, list_targets
 
     targets = [(target, can_build(target)) for target in list_targets()]

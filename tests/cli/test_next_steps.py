@@ -1,0 +1,60 @@
+"""The commands that a build ends with can be pasted: here they are."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from edgeformer.cli._next_steps import next_steps
+from edgeformer.cli._summary import print_next_steps
+from edgeformer.machine.devices import find_gpus
+from edgeformer.pipeline import BuildResult
+from tests.pipeline.conftest import fp16_bundle as fp16_bundle
+from tests.pipeline.conftest import nano_onnx as nano_onnx
+
+
+def paste(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell would, with this environment's Python and edgeformer."""
+    words = shlex.split(command)
+    program = {"edgeformer": [sys.executable, "-m", "edgeformer"], "python3": [sys.executable]}[words[0]]
+    return subprocess.run([*program, *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_bundle_with_an_engine_is_verified_and_opened(fp16_bundle: BuildResult, tmp_path: Path) -> None:
+    verify, opened = next_steps(fp16_bundle.path, fp16_bundle.manifest)
+    result = paste(verify.command, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "SM 89 GPU" in opened.purpose
+    for name in ("model.engine", "libedgeformer_plugins.so"):
+        assert str(fp16_bundle.path / name) in opened.command
+    if not find_gpus().gpus:
+        assert "GPU" in paste(opened.command, tmp_path).stderr
+
+
+def test_a_device_bundle_is_copied_and_its_engine_built_there(fp16_bundle: BuildResult, tmp_path: Path) -> None:
+    """The last command is run here for a target that this machine can build for."""
+    files = {name: record for name, record in fp16_bundle.manifest.files.items() if name != "model.engine"}
+    manifest = fp16_bundle.manifest.model_copy(update={"files": files})
+    bundle = tmp_path / "a bundle"
+    shutil.copytree(fp16_bundle.path, bundle)
+    (bundle / "model.engine").unlink()
+    verify, copied, built = next_steps(bundle, manifest)
+    assert shlex.split(verify.command) == ["edgeformer", "verify", str(bundle)]
+    assert shlex.split(copied.command) == ["scp", "-r", str(bundle), "rtx-40:"]
+    result = paste(built.command, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (bundle / "model.engine").stat().st_size > 1_000_000
+
+
+def test_commands_are_printed_on_one_line_each(fp16_bundle: BuildResult, capsys: pytest.CaptureFixture[str]) -> None:
+    print_next_steps(Console(width=40), fp16_bundle.path, fp16_bundle.manifest)
+    printed = capsys.readouterr().out.splitlines()
+    for command, purpose in next_steps(fp16_bundle.path, fp16_bundle.manifest):
+        assert f"  {command}" in printed
+        assert f"  # {purpose}" in printed
