@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +55,33 @@ def test_help_of_every_command_is_cheap() -> None:
         "    assert 'Usage: ' in shown.getvalue(), words\n"
     )
     assert _heavy_after(code) == ""
+
+
+def test_a_device_needs_no_onnx_runtime_to_run_engines() -> None:
+    probe = (
+        "import sys\nimport edgeformer.runtime as runtime\nfrom edgeformer.runtime import EngineSession\n"
+        "print(*sorted(set(sys.modules) & {'onnxruntime', 'torch'}))\n"
+        "assert runtime.OnnxSession.__name__ == 'OnnxSession' and 'onnxruntime' in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+
+
+def test_the_runtime_has_no_other_names() -> None:
+    import edgeformer.runtime
+
+    with pytest.raises(AttributeError, match=r"'edgeformer\.runtime' has no attribute 'OnnxSessions'"):
+        edgeformer.runtime.OnnxSessions  # noqa: B018
+
+
+def test_only_the_runtime_knows_onnx_runtime() -> None:
+    package = Path(__file__).parents[1] / "edgeformer"
+    knowing = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"^\s*(import|from) onnxruntime", path.read_text(), re.MULTILINE)
+    }
+    assert knowing == {"runtime/onnx_session.py"}
 
 
 def test_importing_the_package_alone_is_nearly_free() -> None:

@@ -9,21 +9,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 from onnx import ModelProto
 
 from edgeformer.errors import InputError
-from edgeformer.runtime import OnnxSession
-from edgeformer.runtime.torch_session import INPUT_NAME, TorchSession, channels_of, evaluating, name_outputs, run_model
-from edgeformer.verify.compare import compare_models
-from edgeformer.verify.figures import Comparison
+from edgeformer.runtime.torch_session import INPUT_NAME, channels_of, evaluating, name_outputs, run_model
 from edgeformer.version import __version__
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["DEFAULT_OPSET", "MINIMUM_OPSET", "PRODUCER", "check_export", "export_onnx"]
+__all__ = ["DEFAULT_OPSET", "MINIMUM_OPSET", "PRODUCER", "export_onnx"]
 
 DEFAULT_OPSET = 20
 # The op's function body needs 18; PyTorch's exporter writes no older one.
@@ -193,35 +189,3 @@ def _describe(proto: ModelProto, name: str) -> None:
     del proto.metadata_props[:]
     for key, text in (("edgeformer.model", name), ("edgeformer.torch", torch.__version__)):
         proto.metadata_props.add(key=key, value=str(text))
-
-
-def check_export(
-    model: nn.Module, proto: ModelProto, *, seed: int = 0, batches: tuple[int, int] = (1, 3), threads: int | None = None
-) -> dict[str, Comparison]:
-    """Compare an export with its PyTorch model, in ONNX Runtime, on two random inputs of different batch.
-
-    Args:
-        model: the PyTorch model.
-        proto: its export.
-        seed: of the random inputs, which are normally distributed, as normalised images are.
-        batches: the two batch sizes; where the export fixes its batch, both are that.
-        threads: as for `OnnxSession`.
-
-    Returns:
-        The figures per output, which the gate ``export`` judges (`worst` takes them together).
-
-    Raises:
-        InputError: the export cannot be run, or its inputs or outputs are not those of the model.
-    """
-    candidate = OnnxSession(proto, threads=threads)
-    shape = next(iter(candidate.inputs.values())).shape if candidate.inputs else ()
-    if len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
-        raise InputError(
-            f"the export's input is {list(shape)}: expected [batch, channels, height, width], both sizes fixed"
-        )
-    batch, size = shape[0], (shape[2], shape[3])
-    reference = TorchSession(model, input_size=size, output_names=tuple(candidate.outputs))
-    sizes = (batch, batch) if isinstance(batch, int) else batches
-    generator = np.random.default_rng(seed)
-    image = (channels_of(model), *size)
-    return compare_models(reference, candidate, (generator.standard_normal((n, *image), np.float32) for n in sizes))

@@ -75,7 +75,8 @@ def _run_stages(runner: Runner, plan: BuildPlan) -> None:
 def _manifest(runner: Runner, plan: BuildPlan) -> Manifest:
     from edgeformer.runtime import OnnxSession
 
-    session = OnnxSession(runner.path(TYPED))
+    with OnnxSession(runner.path(TYPED)) as session:
+        inputs, outputs = session.inputs, session.outputs
     target, batch = plan.engine.target, plan.engine.batch
     return Manifest(
         edgeformer=__version__,
@@ -85,8 +86,8 @@ def _manifest(runner: Runner, plan: BuildPlan) -> Manifest:
         precision=plan.form.precision,
         target=TargetRecord(**target.model_dump(mode="json", exclude={"peaks"})),
         batch=[batch.min, batch.opt, batch.max],
-        inputs=_tensors(session.inputs),
-        outputs=_tensors(session.outputs),
+        inputs=_tensors(inputs),
+        outputs=_tensors(outputs),
         stages=runner.records,
         accuracy=_accuracy(runner.records, plan.form.precision),
         files=runner.work.file_records(),

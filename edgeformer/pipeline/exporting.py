@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeformer.data import Preprocessing
+import numpy as np
+
 from edgeformer.errors import GateMissed, InputError
-from edgeformer.pipeline.model_source import PREPROCESSING_PROPERTY, NamedModel
+from edgeformer.pipeline.model_source import NamedModel, describe_preprocessing
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import source_of
 from edgeformer.pipeline.request import ExportRequest
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
     from edgeformer.verify import Comparison, Verdict
 
-__all__ = ["Exported", "describe_preprocessing", "export_model", "export_source"]
+__all__ = ["Exported", "check_export", "export_model", "export_source"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def export_model(request: ExportRequest) -> Exported:
 
 def export_source(source: NamedModel, *, static_batch: int | None = None, opset: int | None = None) -> Exported:
     """Export a model and judge the export; how its images are prepared goes into the metadata."""
-    from edgeformer.export import DEFAULT_OPSET, check_export, export_onnx
+    from edgeformer.export import DEFAULT_OPSET, export_onnx
     from edgeformer.verify import check, worst
 
     network = source.create()
@@ -79,9 +80,43 @@ def export_source(source: NamedModel, *, static_batch: int | None = None, opset:
     return Exported(model, figures, check("export", vars(worst(figures))))
 
 
-def describe_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
-    """Record in ``model``'s metadata how its images are prepared."""
-    kept = [entry for entry in model.metadata_props if entry.key != PREPROCESSING_PROPERTY]
-    del model.metadata_props[:]
-    model.metadata_props.extend(kept)
-    model.metadata_props.add(key=PREPROCESSING_PROPERTY, value=json.dumps(preprocessing.to_dict(), sort_keys=True))
+def check_export(
+    model: nn.Module,
+    proto: onnx.ModelProto,
+    *,
+    seed: int = 0,
+    batches: tuple[int, int] = (1, 3),
+    threads: int | None = None,
+) -> dict[str, Comparison]:
+    """Compare an export with its PyTorch model, in ONNX Runtime, on two random inputs of different batch.
+
+    Args:
+        model: the PyTorch model.
+        proto: its export.
+        seed: of the random inputs, which are normally distributed, as normalised images are.
+        batches: the two batch sizes; where the export fixes its batch, both are that.
+        threads: as for `OnnxSession`.
+
+    Returns:
+        The figures per output, which the gate ``export`` judges (`worst` takes them together).
+
+    Raises:
+        InputError: the export cannot be run, or its inputs or outputs are not those of the model.
+    """
+    from edgeformer.runtime import OnnxSession, TorchSession
+    from edgeformer.runtime.torch_session import channels_of
+    from edgeformer.verify import compare_models
+
+    with OnnxSession(proto, threads=threads) as candidate:
+        shape = next(iter(candidate.inputs.values())).shape if candidate.inputs else ()
+        if len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
+            raise InputError(
+                f"the export's input is {list(shape)}: expected [batch, channels, height, width], both sizes fixed"
+            )
+        batch, size = shape[0], (shape[2], shape[3])
+        sizes = (batch, batch) if isinstance(batch, int) else batches
+        generator = np.random.default_rng(seed)
+        image = (channels_of(model), *size)
+        images = (generator.standard_normal((n, *image), np.float32) for n in sizes)
+        with TorchSession(model, input_size=size, output_names=tuple(candidate.outputs)) as reference:
+            return compare_models(reference, candidate, images)

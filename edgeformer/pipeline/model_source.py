@@ -18,7 +18,15 @@ from edgeformer.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PREPROCESSING_PROPERTY", "NamedModel", "OnnxFile", "Source", "model_source", "read_preprocessing"]
+__all__ = [
+    "PREPROCESSING_PROPERTY",
+    "NamedModel",
+    "OnnxFile",
+    "Source",
+    "describe_preprocessing",
+    "model_source",
+    "read_preprocessing",
+]
 
 # Metadata property of an exported ONNX model: how its images are prepared, as `Preprocessing.to_dict` in JSON.
 PREPROCESSING_PROPERTY = "edgeformer.preprocessing"
@@ -194,6 +202,14 @@ def _inputs(model: onnx.ModelProto) -> list[list[int | None]]:
         for value in model.graph.input
         if value.name not in weights
     ]
+
+
+def describe_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
+    """Record in ``model``'s metadata how its images are prepared."""
+    kept = [entry for entry in model.metadata_props if entry.key != PREPROCESSING_PROPERTY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    model.metadata_props.add(key=PREPROCESSING_PROPERTY, value=json.dumps(preprocessing.to_dict(), sort_keys=True))
 
 
 def read_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:

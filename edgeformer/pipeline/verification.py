@@ -16,7 +16,6 @@ from edgeformer.bundle import Manifest, open_bundle
 from edgeformer.bundle.files import ENGINE, EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.data import Preprocessing, open_samples
 from edgeformer.errors import EnvironmentFault, InputError
-from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
 from edgeformer.pipeline.model_source import NamedModel
 from edgeformer.pipeline.parity_inputs import BATCH
 
@@ -50,32 +49,27 @@ def verify_bundle(
     Raises:
         InputError: no bundle, a damaged one, another checkpoint than the bundle was made from, or unusable data.
     """
-    from edgeformer.ops.library_files import LIBRARY_NAME
     from edgeformer.verify import Form, verify_forms
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
 
     folder = Path(bundle)
     manifest = open_bundle(folder)
     preprocessing = Preprocessing.from_dict(manifest.model.preprocessing)
-    pytorch = _pytorch_stage(manifest, preprocessing, checkpoint)
-    stages = [] if pytorch.session is None else [pytorch]
-    stages.append(Form.from_onnx("exported", folder / EXPORTED, "export" if stages else None))
-    stages.append(Form.from_onnx("fused", folder / FUSED, "fuse"))
-    stages.append(Form.from_onnx("typed", folder / TYPED, manifest.precision))
-    if ENGINE in manifest.files:
-        library = folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None
-        target = manifest.target
-        engine = engine_stage(folder / ENGINE, manifest.precision, sm=target.sm, flavour=target.flavour, plugin=library)
-        stages.append(engine)
-    if pytorch.session is None:
-        stages.append(pytorch)
     batches = _recorded(folder) if data is None else open_samples(data, preprocessing).batches(BATCH)
     if max_drop is None:
         parity = manifest.stage("parity")
         max_drop = DEFAULT_MAX_DROP if parity is None else parity.details.get("max_drop", DEFAULT_MAX_DROP)
-    with contextlib.ExitStack() as engines:
-        for stage in stages:
-            engines.enter_context(closing_engine(stage))
+    with contextlib.ExitStack() as opened:
+        pytorch = opened.enter_context(_pytorch_stage(manifest, preprocessing, checkpoint))
+        stages = [] if pytorch.session is None else [pytorch]
+        gate = "export" if stages else None
+        stages.append(opened.enter_context(Form.from_onnx("exported", folder / EXPORTED, gate)))
+        stages.append(opened.enter_context(Form.from_onnx("fused", folder / FUSED, "fuse")))
+        stages.append(opened.enter_context(Form.from_onnx("typed", folder / TYPED, manifest.precision)))
+        if ENGINE in manifest.files:
+            stages.append(opened.enter_context(_engine_stage(manifest, folder)))
+        if pytorch.session is None:
+            stages.append(pytorch)
         return verify_forms(stages, batches, max_drop=max_drop, progress=progress)
 
 
@@ -88,9 +82,24 @@ def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
     return images
 
 
+def _engine_stage(manifest: Manifest, folder: Path) -> Form:
+    """The engine as a stage, or a stage that says why it does not run here."""
+    from edgeformer.ops.library_files import LIBRARY_NAME
+    from edgeformer.verify import Form
+
+    return Form.from_engine(
+        "engine",
+        folder / ENGINE,
+        manifest.precision,
+        plugin_library=folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None,
+        flavour=manifest.target.flavour,
+        sm=manifest.target.sm,
+    )
+
+
 def _pytorch_stage(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None) -> Form:
     """The PyTorch model as a stage, or a stage that says why it does not run."""
-    from edgeformer.export import TorchSession
+    from edgeformer.runtime import TorchSession
     from edgeformer.verify import Form
 
     def not_run(reason: str) -> Form:

@@ -128,10 +128,10 @@ def _from_proto(model: ModelProto, name: str, outputs: Sequence[str]) -> OnnxSou
 
 def _inside(graph: GraphProto, wanted: Iterable[str], name: str) -> list[str]:
     """Those of the wanted tensors that are in the graph and are no outputs of it yet."""
-    outputs = {value.name for value in graph.output}
+    outputs = [value.name for value in graph.output]
     made = {output for node in graph.node for output in node.output if output}
-    known = made | {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    unknown = [tensor for tensor in wanted if tensor not in outputs | known]
+    known = made.union(outputs, (value.name for value in graph.input), (weight.name for weight in graph.initializer))
+    unknown = [tensor for tensor in wanted if tensor not in known]
     if unknown:
         raise InputError(
             f"{name} has no tensor {', '.join(map(repr, unknown))} to give; its outputs are "

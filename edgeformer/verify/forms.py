@@ -33,7 +33,7 @@ from edgeformer.verify.gates import DEFAULT_MAX_DROP, check, judged_against
 from edgeformer.verify.metrics.classification import Accuracy, correct_top1
 from edgeformer.verify.results import FormReport, VerifyReport
 from edgeformer.verify.routing import RoutingAccumulator, RoutingAgreement
-from edgeformer.verify.runner import make_runner
+from edgeformer.verify.runner import SessionRunner
 
 __all__ = ["ENGINE_NOT_RUN", "Form", "verify_forms"]
 
@@ -42,7 +42,7 @@ ENGINE_NOT_RUN = "engine not run: no GPU"
 
 @dataclass(frozen=True)
 class Form:
-    """One form of the model. Use the ``from_`` constructors.
+    """One form of the model. Use the ``from_`` constructors, in a ``with`` statement, which closes the session.
 
     Attributes:
         name: its name in the report; every form has another.
@@ -89,19 +89,44 @@ class Form:
         *,
         plugin_library: str | os.PathLike[str] | None = None,
         flavour: Flavour | None = None,
+        sm: int | None = None,
     ) -> Form:
-        """An engine file on this machine's GPU; where there is no GPU, a form that reports that it did not run.
+        """An engine file on this machine's GPU; where there is none that runs it, a stage that reports that.
+
+        Args:
+            name: the stage's name.
+            engine: the engine file.
+            gate: the name of its gate.
+            plugin_library: as for `EngineSession`.
+            flavour: as for `EngineSession`.
+            sm: compute capability the engine was built for, times ten; on a GPU of another one it is not run, and that
+                is no fault. None takes any.
 
         Raises:
             InputError: as for `EngineSession`.
         """
-        if not find_gpus().gpus:
+        gpus = find_gpus().gpus
+        if not gpus:
             return cls(name, None, gate, reason=ENGINE_NOT_RUN)
+        if sm not in (None, gpus[0].sm):
+            reason = f"engine not run: it is for SM {sm}, and this machine's GPU is a {gpus[0].name} (SM {gpus[0].sm})"
+            return cls(name, None, gate, reason=reason)
         try:
             can_run_engine(flavour, raise_error=True)
         except EnvironmentFault as fault:
             return cls(name, None, gate, reason=f"engine not run: {fault}")
         return cls(name, EngineSession(engine, plugin_library, flavour=flavour), gate)
+
+    def close(self) -> None:
+        """Close its session, where it has one."""
+        if self.session is not None:
+            self.session.close()
+
+    def __enter__(self) -> Form:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclass
@@ -182,7 +207,7 @@ class _Run:
 
     def run(self, batches: Iterable[BatchLike], progress: Callable[[int], None] | None) -> None:
         feeder = _Feeder(batches, input_name(self.sessions[0]), _fixed_batch(self.forms))
-        runners = [make_runner(session, form.name) for form, session in zip(self.forms, self.sessions, strict=True)]
+        runners = [SessionRunner(session, form.name) for form, session in zip(self.forms, self.sessions, strict=True)]
 
         def checked() -> Iterator[dict[str, Array]]:
             for feeds in feeder:
@@ -283,7 +308,8 @@ def verify_forms(
     """Run all forms on the same batches, once, and judge each by its gate.
 
     Args:
-        forms: in the order in which a build makes them; the first is the reference and has to run. Names are unique.
+        forms: in the order of the build; the first is the reference and has to run. Names are unique. Whoever opened
+            them closes them.
         batches: images, bare or as batches; with labels in all of them, the accuracy of a classifier is taken too.
         max_drop: points of accuracy that INT8 may cost.
         progress: called after each batch with its number of samples.

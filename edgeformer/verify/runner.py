@@ -5,20 +5,18 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
 
 from polygraphy.backend.base import BaseRunner
-from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
 
-from edgeformer.runtime import OnnxSession, Session
+from edgeformer.runtime import Session
 from edgeformer.runtime.session import Array
 
-__all__ = ["SessionRunner", "make_runner"]
+__all__ = ["SessionRunner"]
 
 
 class SessionRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy is untyped
-    """Runs a session that Polygraphy has no runner for: a PyTorch model, or an engine that is loaded already."""
+    """Runs any session as it runs everywhere else, with its options and in its words."""
 
     def __init__(self, session: Session, name: str) -> None:
         """Wrap a session.
@@ -44,10 +42,3 @@ class SessionRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy is untyped
         outputs = self._session.run(feed_dict)
         self.inference_time = time.perf_counter() - start
         return OrderedDict(outputs)
-
-
-def make_runner(session: Session, name: str) -> Any:
-    """Polygraphy's own runner for an ONNX session, `SessionRunner` for any other."""
-    if isinstance(session, OnnxSession):
-        return OnnxrtRunner(session.inference_session, name=name)
-    return SessionRunner(session, name)

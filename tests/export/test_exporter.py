@@ -13,9 +13,9 @@ from torch import nn
 
 import edgeformer
 from edgeformer.errors import InputError
-from edgeformer.export import check_export, export_onnx
+from edgeformer.export import export_onnx
+from edgeformer.pipeline.exporting import check_export
 from edgeformer.runtime import OnnxSession
-from edgeformer.verify import check, worst
 from tests.export.conftest import Tiny, make_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,23 +71,6 @@ def test_equal_exports_are_equal_bytes_without_paths(exported):
     assert again == exported.SerializeToString(deterministic=True)
     assert b"stack_trace" not in again
     assert b".py" not in again
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_check_export_meets_the_gate(exported, tiny, seed):
-    figures = check_export(tiny, exported, seed=seed)
-    assert list(figures) == ["logits"]
-    assert figures["logits"].samples == 4
-    assert figures["logits"].max_abs_relative < 1e-5
-    assert check("export", vars(worst(figures))).passed
-
-
-def test_check_export_sees_another_weight(exported, tiny):
-    with torch.no_grad():
-        tiny.head.weight[3, 5] += 0.05
-    verdict = check("export", vars(worst(check_export(tiny, exported))))
-    assert not verdict.passed
-    assert verdict.metric == "max_abs_relative"
 
 
 def test_static_batch(tiny):
@@ -210,17 +193,3 @@ def test_a_model_that_gives_no_tensor():
 
     with pytest.raises(InputError, match="gives a dict: expected a tensor"):
         export_onnx(Words(), input_size=(4, 4))
-
-
-def test_check_export_of_another_models_export(exported, tiny_dense):
-    with pytest.raises(InputError, match="2 outputs"):
-        check_export(tiny_dense, exported)
-
-
-def test_check_export_needs_fixed_sizes(exported, tiny):
-    exported.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
-    try:
-        with pytest.raises(InputError, match="both sizes fixed"):
-            check_export(tiny, exported)
-    finally:
-        exported.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 10

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from edgeformer.errors import InputError
-from edgeformer.export import TorchSession, check_export, export_onnx
+from edgeformer.export import export_onnx
 from edgeformer.models import create_model
+from edgeformer.pipeline.exporting import check_export
+from edgeformer.runtime import TorchSession
 from edgeformer.verify import Form, check, require, verify_forms, worst
 
 

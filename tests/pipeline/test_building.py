@@ -374,7 +374,7 @@ def test_another_gpu_in_the_machine_is_no_fault(
     """Engines for RTX targets are built on any machine, also on one with another GPU."""
     other = Gpu(index=0, name="GPU of another kind", sm=90, memory_bytes=1 << 30)
     survey = GpuSurvey(gpus=(other,), driver_version=None, cuda_version="13.0", problem="")
-    monkeypatch.setattr("edgeformer.machine.devices.find_gpus", lambda: survey)
+    monkeypatch.setattr("edgeformer.verify.forms.find_gpus", lambda: survey)
     output = tmp_path / "bundle"
     shutil.copytree(fp16_bundle.path, output)
     result = build(nano_onnx, output=output, target="rtx-40", batch="1:2:4")

@@ -38,6 +38,25 @@ def test_model_of_fixed_batch_size_gets_full_batches() -> None:
     assert np.array_equal(c["y"], x[[4, 5, 4, 5]])
 
 
+def test_only_the_input_is_asked_for() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
+    found = TensorStream(transformer(), ["input"]).run(x)
+    assert list(found) == ["input"]
+    assert np.array_equal(found["input"], x)
+
+
+def test_a_tensor_that_the_model_does_not_have() -> None:
+    with pytest.raises(InputError, match="has no tensor 'norm7' to give; its outputs are 'logits'"):
+        TensorStream(transformer(), ["norm1", "norm7"])
+
+
+def test_the_model_is_not_touched() -> None:
+    model = transformer()
+    before = model.SerializeToString(deterministic=True)
+    TensorStream(model, ["norm1"])
+    assert model.SerializeToString(deterministic=True) == before
+
+
 def test_progress_and_unknown_counts() -> None:
     calls: list[tuple[str, int, int | None]] = []
     x = np.zeros((5, 3, 16, 16), np.float32)

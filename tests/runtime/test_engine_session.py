@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.machine.devices import find_gpus
-from edgeformer.runtime import EngineSession
+from edgeformer.runtime import EngineSession, Session
 from edgeformer.runtime import engine_session as module
 from edgeformer.runtime.engine_session import choose_flavour, tensor_info
 
@@ -57,6 +59,59 @@ def test_bfloat16_at_the_engines_border_is_refused():
 
     with pytest.raises(InputError, match="keep them in FP32"):
         tensor_info(DataType.BFLOAT16, (1,))
+
+
+class FakeRunner:
+    """As much of Polygraphy's TrtRunner as a session needs: y = 2 x."""
+
+    def __init__(self, dtype: type = np.float32) -> None:
+        self.is_active = True
+        self.engine = SimpleNamespace(
+            num_io_tensors=2,
+            get_tensor_name=lambda index: "xy"[index],
+            get_tensor_mode=lambda name: SimpleNamespace(name="INPUT" if name == "x" else "OUTPUT"),
+            get_tensor_dtype=lambda _: dtype,
+            get_tensor_shape=lambda _: (-1, 3),
+        )
+
+    def infer(self, feeds):
+        return {"y": 2 * feeds["x"]}
+
+    def deactivate(self):
+        assert self.is_active
+        self.is_active = False
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"engine")
+    monkeypatch.setattr(module, "can_run_engine", lambda *_, **__: True)
+    return path
+
+
+def test_a_session_is_closed_once_and_says_so(engine, monkeypatch):
+    runner = FakeRunner()
+    monkeypatch.setattr(module, "_make_runner", lambda *_: runner)
+    x = np.ones((2, 3), np.float32)
+    with EngineSession(engine, flavour="tensorrt_rtx") as session:
+        assert isinstance(session, Session)
+        np.testing.assert_array_equal(session.run({"x": x})["y"], 2 * x)
+        assert runner.is_active
+    assert not runner.is_active
+    session.close()
+    with pytest.raises(InputError, match=r"model\.engine cannot run: its session was closed"):
+        session.run({"x": x})
+
+
+def test_an_engine_that_cannot_be_described_is_freed(engine, monkeypatch):
+    from polygraphy.datatype import DataType
+
+    runner = FakeRunner(DataType.BFLOAT16)
+    monkeypatch.setattr(module, "_make_runner", lambda *_: runner)
+    with pytest.raises(InputError, match="keep them in FP32"):
+        EngineSession(engine, flavour="tensorrt_rtx")
+    assert not runner.is_active
 
 
 @without_gpu

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import tracemalloc
+import weakref
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -11,6 +17,11 @@ from edgeformer.runtime import OnnxSession, Session
 from tests.runtime.conftest import make_model, scale_model
 
 X = np.array([[1.0, -2.0, 0.5]], np.float32)
+
+
+def options_of(session: OnnxSession) -> Any:
+    assert session._session is not None
+    return session._session.get_session_options()
 
 
 @pytest.mark.parametrize("form", ["proto", "bytes", "path", "text path"])
@@ -54,7 +65,7 @@ def test_the_body_of_the_op_is_run():
 @pytest.mark.parametrize("optimization", ["none", "basic", "extended", "all"])
 def test_optimisation_and_threads(optimization):
     session = OnnxSession(scale_model(), optimization=optimization, threads=1)
-    options = session.inference_session.get_session_options()
+    options = options_of(session)
     assert options.intra_op_num_threads == 1
     assert options.graph_optimization_level.name.removeprefix("ORT_").lower() in (
         f"enable_{optimization}",
@@ -81,7 +92,145 @@ def test_quantisation_is_run_as_written():
     session = OnnxSession(model)
     y = session.run({"x": np.full((1, size), 63.5, np.float32)})["y"]
     np.testing.assert_array_equal(y, np.full((1, 2), size * 63.5 * 63.5, np.float32))
-    assert session.inference_session.get_session_options().get_session_config_entry("session.disable_quant_qdq") == "1"
+    assert options_of(session).get_session_config_entry("session.disable_quant_qdq") == "1"
+
+
+def test_threads_sleep_while_they_wait():
+    assert options_of(OnnxSession(scale_model())).get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def chain_model() -> onnx.ModelProto:
+    """a = x * factor, b = relu(a), y = a + b; factor is [1, 2, 3]."""
+    return make_model(
+        [
+            helper.make_node("Mul", ["x", "factor"], ["a"]),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("Add", ["a", "b"], ["y"]),
+        ],
+        [("x", TensorProto.FLOAT, ["batch", 3])],
+        [("y", TensorProto.FLOAT, ["batch", 3]), ("b", TensorProto.FLOAT, ["batch", 3])],
+        {"factor": np.array([1.0, 2.0, 3.0], np.float32)},
+    )
+
+
+CHAIN = {
+    "x": X,
+    "a": X * [1, 2, 3],
+    "b": np.maximum(X * [1, 2, 3], 0),
+    "y": X * [1, 2, 3] + np.maximum(X * [1, 2, 3], 0),
+    "factor": [1, 2, 3],
+}
+
+
+@pytest.mark.parametrize("optimization", ["none", "all"])
+@pytest.mark.parametrize("form", ["proto", "bytes", "path", "external"])
+@pytest.mark.parametrize("outputs", [["b"], ["a", "y"], ["a", "a"], ["x", "factor", "y"], []])
+def test_it_gives_the_tensors_that_it_is_asked_for(tmp_path, monkeypatch, outputs, form, optimization):
+    model = chain_model()
+    path = tmp_path / "m.onnx"
+    beside = {"save_as_external_data": True, "location": "m.data", "size_threshold": 0} if form == "external" else {}
+    onnx.save_model(chain_model(), path, **beside)
+    monkeypatch.chdir(tmp_path.parent)
+    before = model.SerializeToString()
+    source = {"proto": model, "bytes": before}.get(form, path)
+    session = OnnxSession(source, outputs=outputs, optimization=optimization)
+    found = session.run({"x": X})
+    assert list(found) == list(session.outputs) == list(dict.fromkeys(outputs))
+    for name, value in found.items():
+        assert session.outputs[name].dtype == np.float32
+        np.testing.assert_array_equal(value, CHAIN[name])
+    assert model.SerializeToString() == before
+
+
+def test_a_tensor_inside_a_bfloat16_model_is_given_rounded():
+    model = make_model(
+        [
+            helper.make_node("Cast", ["x"], ["half"], to=TensorProto.BFLOAT16),
+            helper.make_node("Cast", ["half"], ["y"], to=TensorProto.FLOAT),
+        ],
+        [("x", TensorProto.FLOAT, [1, 3])],
+        [("y", TensorProto.FLOAT, [1, 3])],
+    )
+    found = OnnxSession(model, outputs=["half"]).run({"x": X + np.float32(1e-3)})
+    np.testing.assert_array_equal(found["half"], X)
+
+
+@pytest.mark.parametrize("form", ["proto", "bytes", "path"])
+def test_a_tensor_that_the_model_does_not_have(tmp_path, form):
+    onnx.save_model(chain_model(), tmp_path / "m.onnx")
+    source = {"proto": chain_model(), "bytes": chain_model().SerializeToString()}.get(form, tmp_path / "m.onnx")
+    with pytest.raises(InputError, match=r"has no tensor 'c', 'z' to give; its outputs are 'y', 'b'"):
+        OnnxSession(source, outputs=["a", "c", "z"])
+
+
+def test_a_closed_session_says_so():
+    with OnnxSession(scale_model()) as session:
+        session.run({"x": X})
+    with pytest.raises(InputError, match="the model 'small' cannot run: its session was closed"):
+        session.run({"x": X})
+    session.close()
+    assert list(session.inputs) == ["x"]
+
+
+def test_closing_frees_the_model():
+    session = OnnxSession(scale_model())
+    alive = weakref.ref(session._session)
+    session.close()
+    assert alive() is None
+
+
+def test_it_keeps_no_copy_of_the_model():
+    """ONNX Runtime's Python session would keep the bytes it was made from."""
+    model = make_model(
+        [helper.make_node("MatMul", ["x", "weight"], ["y"])],
+        [("x", TensorProto.FLOAT, ["batch", 1024])],
+        [("y", TensorProto.FLOAT, ["batch", 1024])],
+        {"weight": np.ones((1024, 1024), np.float32)},
+    )
+    tracemalloc.start()
+    try:
+        session = OnnxSession(model)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak > 4 << 20, "the serialised weights are traced"
+    assert kept < 1 << 20
+    assert session.run({"x": np.ones((1, 1024), np.float32)})["y"][0, 0] == 1024
+
+
+@pytest.mark.slow
+def test_memory_is_given_back_after_a_run():
+    """Forty activations of 64 MB, of which two live at a time: the arena would keep them, and the layout of all."""
+    code = """
+import numpy as np, onnx, sys
+from onnx import TensorProto, helper
+from edgeformer.runtime import OnnxSession
+
+def resident():
+    return int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20
+
+nodes = [helper.make_node('Sin', [f't{i}'], [f't{i + 1}']) for i in range(40)]
+nodes.append(helper.make_node('ReduceMean', ['t40'], ['y'], keepdims=0))
+values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (('t0', ['n', 1024]), ('y', []))]
+graph = helper.make_graph(nodes, 'g', values[:1], values[1:])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 20)], ir_version=10)
+session = OnnxSession(model)
+small, large = (np.ones((rows, 1024), np.float32) for rows in (16, 16384))
+session.run({'t0': small})
+before = resident()
+session.run({'t0': large})
+print(resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 32
+
+
+def test_a_failing_session_prints_nothing(capfd):
+    with pytest.raises(InputError):
+        OnnxSession(broken_reshape()).run({"x": X})
+    with pytest.raises(InputError, match="cannot be run by ONNX Runtime"):
+        OnnxSession(unknown_op())
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -97,15 +246,18 @@ def test_feeds_that_do_not_fit(feeds, message):
         OnnxSession(scale_model()).run(feeds)
 
 
-def test_a_run_that_fails_says_why():
-    model = make_model(
+def broken_reshape() -> onnx.ModelProto:
+    return make_model(
         [helper.make_node("Reshape", ["x", "shape"], ["y"], "squeeze")],
         [("x", TensorProto.FLOAT, ["n", 3])],
         [("y", TensorProto.FLOAT, [2, 3])],
         {"shape": np.array([2, 3])},
     )
+
+
+def test_a_run_that_fails_says_why():
     with pytest.raises(InputError, match=r"the model 'small' failed in ONNX Runtime.*squeeze"):
-        OnnxSession(model).run({"x": X})
+        OnnxSession(broken_reshape()).run({"x": X})
 
 
 def test_no_such_file(tmp_path):
@@ -125,16 +277,19 @@ def test_bytes_that_are_no_model():
         OnnxSession(b"\xff\xff\xff\xff")
 
 
-def test_an_op_that_the_runtime_does_not_know():
+def unknown_op() -> onnx.ModelProto:
     graph = helper.make_graph(
         [helper.make_node("Nothing", ["x"], ["y"], domain="nowhere")],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("nowhere", 1)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("nowhere", 1)])
+
+
+def test_an_op_that_the_runtime_does_not_know():
     with pytest.raises(InputError, match=r"cannot be run by ONNX Runtime.*nowhere"):
-        OnnxSession(model)
+        OnnxSession(unknown_op())
 
 
 def test_an_output_that_is_no_tensor():

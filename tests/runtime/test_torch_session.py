@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from edgeformer.errors import InputError
-from edgeformer.export import TorchSession
-from edgeformer.runtime import Session
+from edgeformer.runtime import Session, TorchSession
 
 
 def test_it_is_a_session_with_the_models_outputs(tiny):
@@ -46,3 +45,13 @@ def test_feeds_that_do_not_fit(tiny, x, message):
 def test_a_size_the_model_refuses(tiny):
     with pytest.raises(InputError, match="got 5x8"):
         TorchSession(tiny, input_size=(5, 8))
+
+
+def test_a_closed_session_says_so_and_leaves_the_model(tiny):
+    with TorchSession(tiny, input_size=(6, 8)) as session:
+        pass
+    with pytest.raises(InputError, match="the model Tiny cannot run: its session was closed"):
+        session.run({"input": np.zeros((1, 3, 6, 8), np.float32)})
+    session.close()
+    assert list(session.outputs) == ["logits"]
+    assert TorchSession(tiny, input_size=(6, 8)).run({"input": np.zeros((1, 3, 6, 8), np.float32)})

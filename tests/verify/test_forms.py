@@ -6,7 +6,6 @@ import math
 import numpy as np
 import onnx
 import pytest
-from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.comparator import Comparator
 
 from edgeformer.errors import GateMissed, InputError
@@ -14,7 +13,7 @@ from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.runtime import OnnxSession
 from edgeformer.verify import Form, forms, require, verify_forms
 from edgeformer.verify.routing import RoutingOutput
-from edgeformer.verify.runner import SessionRunner, make_runner
+from edgeformer.verify.runner import SessionRunner
 from tests.verify.conftest import FunctionSession, Labelled, images, linear_model, routing_model
 
 WEIGHT = np.random.default_rng(20).standard_normal((3, 4))
@@ -201,6 +200,30 @@ def test_an_engine_without_gpu_is_not_run_and_not_passed(monkeypatch, tmp_path):
     require(report)
 
 
+def test_an_engine_for_another_gpu_is_not_run(monkeypatch, tmp_path):
+    survey = GpuSurvey((Gpu(0, "GPU", 86, 1 << 33),), "580.65", "13.0", "")
+    monkeypatch.setattr(forms, "find_gpus", lambda: survey)
+    monkeypatch.setattr(forms, "can_run_engine", lambda *_, **__: True)
+    monkeypatch.setattr(forms, "EngineSession", lambda *_, **__: classifier())
+    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8", sm=89)
+    assert engine.session is None
+    assert engine.reason == "engine not run: it is for SM 89, and this machine's GPU is a GPU (SM 86)"
+    for sm in (86, None):
+        assert Form.from_engine("engine", tmp_path / "model.engine", "int8", sm=sm).session is not None
+
+
+def test_a_stage_closes_its_session():
+    session = classifier()
+    with Form.from_session("pytorch", session) as stage:
+        verify_forms([stage], [images(2)])
+        assert not session.closed
+    assert session.closed
+    with pytest.raises(InputError, match="the function cannot run: its session was closed"):
+        verify_forms([stage], [images(2)])
+    with Form("engine", None, "int8", reason="no GPU") as nothing:
+        assert nothing.session is None
+
+
 def test_an_engine_without_tensorrt_is_not_run(monkeypatch, tmp_path):
     survey = GpuSurvey((Gpu(0, "GPU", 86, 1 << 33),), "580.65", "13.0", "")
     monkeypatch.setattr(forms, "find_gpus", lambda: survey)
@@ -308,7 +331,7 @@ def test_polygraphy_runs_and_compares(monkeypatch, capfd):
     monkeypatch.setattr(Comparator, "run", staticmethod(spy_run))
     monkeypatch.setattr(Comparator, "compare_accuracy", staticmethod(spy_compare))
     verify_forms(chain(), [images(2), images(3)])
-    assert ran == [[(SessionRunner, "pytorch"), (OnnxrtRunner, "exported")]]
+    assert ran == [[(SessionRunner, "pytorch"), (SessionRunner, "exported")]]
     assert compared == [["pytorch", "exported"]] * 2
     assert capfd.readouterr() == ("", "")
 
@@ -333,7 +356,7 @@ def test_batches_are_streamed():
 
 
 def test_a_session_runner_describes_its_inputs():
-    with make_runner(classifier(batch=4), "pytorch") as runner:
+    with SessionRunner(classifier(batch=4), "pytorch") as runner:
         metadata = runner.get_input_metadata(use_numpy_dtypes=False)
         assert tuple(metadata["input"].shape) == (4, 3)
         outputs = runner.infer({"input": images(4)})

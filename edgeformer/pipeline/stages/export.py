@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgeformer.bundle.files import EXPORTED
-from edgeformer.pipeline.exporting import describe_preprocessing, export_source
-from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source
+from edgeformer.pipeline.exporting import export_source
+from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, describe_preprocessing
 from edgeformer.pipeline.runner import Judged, Runner
 
 __all__ = ["run"]

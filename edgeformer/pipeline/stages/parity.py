@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,8 @@ def run(
 
     def compare() -> Judged:
         _record_outputs(runner, inputs)
-        return _compare(runner, inputs, _forms(runner, precision, quantization), max_drop)
+        with ExitStack() as opened:
+            return _compare(runner, inputs, _forms(opened, runner, precision, quantization), max_drop)
 
     runner.run(
         _NAME,
@@ -52,23 +54,26 @@ def run(
     )
 
 
-def _forms(runner: Runner, precision: Precision, quantization: Quantization | None) -> list[Form]:
+def _forms(opened: ExitStack, runner: Runner, precision: Precision, quantization: Quantization | None) -> list[Form]:
+    """The forms to compare; ``opened`` closes them."""
     from edgeformer.graph.onnx_files import load_model
     from edgeformer.graph.qdq import with_float_attention
     from edgeformer.graph.types import to_float_type
     from edgeformer.verify import Form
 
     forms = [
-        Form.from_onnx("exported", runner.path(EXPORTED)),
-        Form.from_onnx("fused", runner.path(FUSED), "fuse"),
+        opened.enter_context(Form.from_onnx("exported", runner.path(EXPORTED))),
+        opened.enter_context(Form.from_onnx("fused", runner.path(FUSED), "fuse")),
     ]
     if quantization is not None:
         # Not shipped and not judged: what FP16 alone would cost, so that INT8's share can be told.
-        forms.append(Form.from_onnx("fp16", to_float_type(load_model(runner.path(FUSED)), "float16")))
+        half = to_float_type(load_model(runner.path(FUSED)), "float16")
+        forms.append(opened.enter_context(Form.from_onnx("fp16", half)))
         if quantization.recipe.quantize_attention:
             # Likewise: what INT8 costs without that of the attention.
-            forms.append(Form.from_onnx(FLOAT_ATTENTION, with_float_attention(load_model(runner.path(TYPED)))))
-    return [*forms, Form.from_onnx("typed", runner.path(TYPED), precision)]
+            layers = with_float_attention(load_model(runner.path(TYPED)))
+            forms.append(opened.enter_context(Form.from_onnx(FLOAT_ATTENTION, layers)))
+    return [*forms, opened.enter_context(Form.from_onnx("typed", runner.path(TYPED), precision))]
 
 
 def _compare(runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: float) -> Judged:
@@ -93,10 +98,10 @@ def _compare(runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: 
 def _record_outputs(runner: Runner, inputs: ParityInputs) -> None:
     from edgeformer.runtime import OnnxSession, run_in_chunks, static_batch
 
-    session = OnnxSession(runner.path(EXPORTED))
-    (name,) = session.inputs
     images = inputs.images(_RECORDED_IMAGES)
-    outputs = run_in_chunks(session, {name: images}, static_batch(session) or len(images))
+    with OnnxSession(runner.path(EXPORTED)) as session:
+        (name,) = session.inputs
+        outputs = run_in_chunks(session, {name: images}, static_batch(session) or len(images))
     arrays: dict[str, Any] = {f"input:{name}": images, **{f"output:{key}": outputs[key] for key in outputs}}
     with runner.path(PARITY).open("wb") as file:
         np.savez_compressed(file, **arrays)

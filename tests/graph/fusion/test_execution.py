@@ -117,6 +117,26 @@ def test_a_model_that_does_not_load() -> None:
         Session(model)
 
 
+def test_a_session_gives_the_outputs_that_it_is_asked_for() -> None:
+    model = model_of([helper.make_node("Neg", ["x"], ["minus"]), helper.make_node("Relu", ["minus"], ["out"])], [2])
+    model.graph.output.append(helper.make_empty_tensor_value_info("minus"))
+    session = Session(model)
+    x = np.array([1.0, -2.0], np.float32)
+    assert session.outputs == ["out", "minus"]
+    assert list(session.run({"x": x})) == ["out", "minus"]
+    (minus,) = session.run({"x": x}, ["minus"]).values()
+    np.testing.assert_array_equal(minus, [-1.0, 2.0])
+
+
+def test_the_words_of_a_failure_are_onnx_runtimes_own() -> None:
+    with pytest.raises(ExecutionError, match=r"^\[ONNXRuntimeError\]"):
+        Session(model_of([constant("s", [5]), helper.make_node("Reshape", ["x", "s"], ["out"])], [2])).run(
+            {"x": np.zeros(2, np.float32)}
+        )
+    with pytest.raises(ExecutionError, match="the model cannot run on this data: input 'x' is missing"):
+        Session(model_of([helper.make_node("Relu", ["x"], ["out"])], [2])).run({})
+
+
 def test_observations() -> None:
     model = model_of(
         [
