@@ -1,10 +1,10 @@
-"""`verify_bundle`: run every form of the model that a bundle holds side by side."""
+"""`verify_bundle`: run every form of the model that a bundle holds."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,12 @@ from edgeformer.bundle import Manifest, open_bundle
 from edgeformer.bundle.files import ENGINE, EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.data import Preprocessing, open_samples
 from edgeformer.errors import EnvironmentFault, InputError
-from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
 from edgeformer.pipeline.model_source import NamedModel
 from edgeformer.pipeline.parity_inputs import BATCH
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
-    from edgeformer.verify import Form, VerifyReport
+    from edgeformer.verify import BatchSource, Form, VerifyReport
 
 __all__ = ["verify_bundle"]
 
@@ -35,7 +34,7 @@ def verify_bundle(
     max_drop: float | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> VerifyReport:
-    """Run every form of the model that a bundle holds side by side and judge each against its gate.
+    """Run every form of the model that a bundle holds, one after the other, and judge each by its gate.
 
     PyTorch runs where the bundle was made from a checkpoint that is still there with the same hash; the engine runs
     where this machine has a GPU. What does not run is reported as not run, never as passed.
@@ -44,8 +43,8 @@ def verify_bundle(
         bundle: folder of the bundle; every file is checked against its hash first.
         data: images to run; labelled ones give the task accuracy. Default: the images recorded in the bundle.
         checkpoint: where the checkpoint lies now, if it was moved.
-        max_drop: points of top-1 accuracy that INT8 may lose; default: what the build was asked for.
-        progress: called after each batch with its number of images.
+        max_drop: points of the task metric that INT8 may lose; default: what the build was asked for.
+        progress: called after each batch that a form has run with its number of images.
 
     Raises:
         InputError: no bundle, a damaged one, another checkpoint than the bundle was made from, or unusable data.
@@ -57,26 +56,39 @@ def verify_bundle(
     folder = Path(bundle)
     manifest = open_bundle(folder)
     preprocessing = Preprocessing.from_dict(manifest.model.preprocessing)
-    pytorch = _pytorch_stage(manifest, preprocessing, checkpoint)
-    stages = [] if pytorch.session is None else [pytorch]
-    stages.append(Form.from_onnx("exported", folder / EXPORTED, "export" if stages else None))
-    stages.append(Form.from_onnx("fused", folder / FUSED, "fuse"))
-    stages.append(Form.from_onnx("typed", folder / TYPED, manifest.precision))
+    pytorch = _pytorch(manifest, preprocessing, checkpoint)
+    forms = [pytorch] if pytorch.runs else []
+    forms.append(Form.from_onnx("exported", folder / EXPORTED, "export" if forms else None))
+    forms.append(Form.from_onnx("fused", folder / FUSED, "fuse"))
+    forms.append(Form.from_onnx("typed", folder / TYPED, manifest.precision))
     if ENGINE in manifest.files:
         library = folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None
         target = manifest.target
-        engine = engine_stage(folder / ENGINE, manifest.precision, sm=target.sm, flavour=target.flavour, plugin=library)
-        stages.append(engine)
-    if pytorch.session is None:
-        stages.append(pytorch)
-    batches = _recorded(folder) if data is None else open_samples(data, preprocessing).batches(BATCH)
+        engine = Form.from_engine(
+            "engine",
+            folder / ENGINE,
+            manifest.precision,
+            plugin_library=library,
+            flavour=target.flavour,
+            sm=target.sm,
+        )
+        forms.append(engine)
+    if not pytorch.runs:
+        forms.append(pytorch)
+    batches: BatchSource
+    batches = _recorded(folder) if data is None else partial(open_samples(data, preprocessing).batches, BATCH)
     if max_drop is None:
         parity = manifest.stage("parity")
         max_drop = DEFAULT_MAX_DROP if parity is None else parity.details.get("max_drop", DEFAULT_MAX_DROP)
-    with contextlib.ExitStack() as engines:
-        for stage in stages:
-            engines.enter_context(closing_engine(stage))
-        return verify_forms(stages, batches, max_drop=max_drop, progress=progress)
+    done = 0
+
+    def count(_: str, samples: int, __: int | None) -> None:
+        nonlocal done
+        if progress is not None and samples:
+            progress(samples - done)
+        done = samples
+
+    return verify_forms(forms, batches, max_drop=max_drop, progress=count)
 
 
 def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
@@ -88,13 +100,13 @@ def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
     return images
 
 
-def _pytorch_stage(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None) -> Form:
-    """The PyTorch model as a stage, or a stage that says why it does not run."""
+def _pytorch(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None) -> Form:
+    """The PyTorch model as a form, or a form that says why it does not run."""
     from edgeformer.export import TorchSession
     from edgeformer.verify import Form
 
     def not_run(reason: str) -> Form:
-        return Form("pytorch", None, reason=f"pytorch not run: {reason}")
+        return Form.not_run("pytorch", f"pytorch not run: {reason}")
 
     made_from = manifest.model
     if made_from.source != "registry":

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle.files import ENGINE, ENGINE_REPORT, EXPORTED, PARITY, TYPED
-from edgeformer.pipeline.engine_stage import closing_engine, engine_stage
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import EnginePlan
 from edgeformer.pipeline.runner import Judged, Runner
@@ -66,25 +65,25 @@ def run_parity(runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_dr
     from edgeformer.verify import Form, verify_forms
 
     plugin = runner.path(LIBRARY_NAME)
-    engine = engine_stage(
+    engine = Form.from_engine(
+        "engine",
         runner.path(ENGINE),
         plan.precision,
-        sm=plan.target.sm,
+        plugin_library=plugin if plugin.is_file() else None,
         flavour=plan.target.flavour,
-        plugin=plugin if plugin.is_file() else None,
+        sm=plan.target.sm,
     )
-    if engine.session is None:
-        runner.skip(_PARITY, engine.reason or "")
+    if not engine.runs:
+        runner.skip(_PARITY, engine.reason)
         return
 
     def compare() -> Judged:
         forms = [Form.from_onnx("exported", runner.path(EXPORTED)), engine]
-        report = verify_forms(forms, inputs.batches(), max_drop=max_drop)
+        report = verify_forms(forms, inputs.batches, max_drop=max_drop)
         return Judged("passed" if report.passed else "missed", report.forms[-1].text, None, report.to_dict())
 
-    with closing_engine(engine):
-        # What a GPU computes is never taken from an older bundle.
-        runner.run(_PARITY, [], compare, {"engine": runner.sha256(ENGINE)}, always=True)
+    # What a GPU computes is never taken from an older bundle.
+    runner.run(_PARITY, [], compare, {"engine": runner.sha256(ENGINE)}, always=True)
 
 
 def _build(runner: Runner, plan: EnginePlan) -> Judged:

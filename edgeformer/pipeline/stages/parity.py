@@ -75,14 +75,12 @@ def _compare(runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: 
     from edgeformer.verify import verify_forms
 
     progress = runner.progress(_NAME)
-    seen = 0
-
-    def count(samples: int) -> None:
-        nonlocal seen
-        seen += samples
-        progress("images", seen, inputs.count)
-
-    report = verify_forms(forms, inputs.batches(), max_drop=max_drop, progress=count)
+    report = verify_forms(
+        forms,
+        inputs.batches,
+        max_drop=max_drop,
+        progress=lambda form, done, total: progress(f"images, {form}", done, total or inputs.count),
+    )
     missed = [f"{form.name}: {form.text}" for form in report.forms if form.status == "missed"]
     described = inputs.describe()
     details = {"inputs": described, "max_drop": max_drop, **report.to_dict()}
