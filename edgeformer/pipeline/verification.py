@@ -130,4 +130,4 @@ def _pytorch(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str |
     except EnvironmentFault as fault:
         return not_run(str(fault))
     session = TorchSession(network, input_size=(preprocessing.height, preprocessing.width))
-    return Form.from_session("pytorch", session)
+    return Form.from_session("pytorch", session, close=True)

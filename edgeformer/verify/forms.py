@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,20 +64,29 @@ class Form:
 
     @classmethod
     def from_session(
-        cls, name: str, session: Session, gate: str | None = None, *, routing: tuple[RoutingOutput, ...] = ()
+        cls,
+        name: str,
+        session: Session,
+        gate: str | None = None,
+        *,
+        routing: tuple[RoutingOutput, ...] = (),
+        close: bool = False,
     ) -> Form:
-        """A form that runs in a session which is open already, and stays so.
+        """A form that runs in a session which is open already, such as a PyTorch model's.
 
         Args:
             name: the form's name.
             session: what runs it.
             gate: the name of its gate.
             routing: the outputs of ``session`` that show routing decisions and are no results of the model.
+            close: close the session after the form's turn, which gives its memory to the forms that follow; else it
+                stays open, and whoever opened it closes it.
         """
 
         @contextmanager
         def opener() -> Iterator[OpenForm]:
-            yield _open(session, routing)
+            with session if close else nullcontext():
+                yield _open(session, routing)
 
         return cls(name, gate, opener)
 
@@ -109,7 +118,9 @@ class Form:
 
         @contextmanager
         def opener() -> Iterator[OpenForm]:
-            yield _open_onnx(model, threads)
+            opened = _open_onnx(model, threads)
+            with opened.session:
+                yield opened
 
         return cls(name, gate, opener)
 

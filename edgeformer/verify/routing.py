@@ -163,7 +163,7 @@ def compare_routing(
     first, first_outputs = expose_routing(reference)
     second, second_outputs = expose_routing(candidate)
     accumulator = RoutingAccumulator(first_outputs, second_outputs)
-    ours, theirs = OnnxSession(first, threads=threads), OnnxSession(second, threads=threads)
-    for feeds in batches:
-        accumulator.update(ours.run(feeds), theirs.run(feeds))
+    with OnnxSession(first, threads=threads) as ours, OnnxSession(second, threads=threads) as theirs:
+        for feeds in batches:
+            accumulator.update(ours.run(feeds), theirs.run(feeds))
     return accumulator.result()

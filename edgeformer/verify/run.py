@@ -289,4 +289,4 @@ def _naming(form: Form) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"form {form.name!r}: {error}") from error
+        raise InputError(error.code, f"form {form.name!r}: {error}") from error

@@ -8,6 +8,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from edgeformer.ops.bi_level_routing_attention import Attributes, with_function
 from edgeformer.runtime import TensorInfo
+from edgeformer.runtime.session import closed_error
 from tests.runtime.conftest import make_model
 
 FLOAT = np.dtype(np.float32)
@@ -34,11 +35,23 @@ class FunctionSession:
         self.inputs = {"input": TensorInfo(FLOAT, (batch, width))}
         self.outputs = {name: TensorInfo(FLOAT, (batch, *["?"] * (rank - 1))) for name in outputs}
         self.sizes: list[int] = []
+        self.closed = False
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.closed:
+            raise closed_error("the function")
         self.sizes.append(len(feeds["input"]))
         result = self.function(feeds["input"])
         return dict(result) if isinstance(result, Mapping) else {"logits": result}
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> FunctionSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def linear_model(weight: np.ndarray, batch: int | str = "batch") -> ModelProto:

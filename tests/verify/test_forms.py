@@ -25,6 +25,14 @@ def test_a_session_is_used_as_it_is() -> None:
         assert (opened.outputs, opened.routing) == (("a",), routing)
 
 
+@pytest.mark.parametrize("close", [False, True])
+def test_a_session_is_closed_where_that_is_asked_for(close: bool) -> None:
+    session = FunctionSession(lambda x: x)
+    with Form.from_session("pytorch", session, close=close).opened():
+        assert not session.closed
+    assert session.closed == close
+
+
 def test_a_form_that_cannot_run_says_why() -> None:
     form = Form.not_run("engine", "engine not run: no GPU", "fp16")
     assert (form.gate, form.runs, form.reason) == ("fp16", False, "engine not run: no GPU")
@@ -45,6 +53,8 @@ def test_an_onnx_model_shows_its_routing_and_its_own_outputs(as_file: bool, tmp_
         given = opened.session.run({"input": x})
         np.testing.assert_array_equal(given["logits"], OnnxSession(model).run({"input": x})["logits"])
         assert [given[output.name].shape for output in opened.routing] == [(2, 4, 1), (2, 4, 3)]
+    with pytest.raises(InputError, match="its session was closed"):
+        opened.session.run({"input": x})
     assert model == routing_model()
 
 
@@ -122,10 +132,7 @@ def test_an_engine_is_loaded_when_it_is_opened_and_closed_after(
             super().__init__(lambda x: x)
             events.append((arguments, options))
 
-        def __enter__(self) -> Engine:
-            return self
-
-        def __exit__(self, *_: object) -> None:
+        def close(self) -> None:
             events.append("closed")
 
     monkeypatch.setattr(forms, "find_gpus", lambda: survey(Gpu(0, "GPU", 86, 1 << 33)))

@@ -225,6 +225,17 @@ def test_names_are_compared_before_the_form_runs() -> None:
     assert session.sizes == []
 
 
+def test_a_form_that_fails_is_closed_and_keeps_the_code_of_its_error() -> None:
+    def fail(_: np.ndarray) -> np.ndarray:
+        raise InputError("EF123", "no such luck")
+
+    session = FunctionSession(fail)
+    with pytest.raises(InputError, match="form 'a': no such luck") as caught:
+        run([Form.from_session("a", session, close=True)], [images(2)])
+    assert caught.value.code == "EF123"
+    assert session.closed
+
+
 def test_types_are_checked_before_the_form_runs() -> None:
     session = times(1.0)
     session.outputs["logits"] = session.outputs["logits"]._replace(dtype=np.dtype("O"))
