@@ -5,15 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any, ClassVar
 
 from edgeformer.runtime.session import Array
 from edgeformer.verify.batches import Labels
 
-__all__ = ["CHANCE_RISK", "Score", "TaskMetric", "standard_error"]
+__all__ = ["CHANCE_DEVIATIONS", "CHANCE_RISK", "Score", "TaskMetric", "standard_error"]
 
 # A model that knows nothing is taken for one that knows something no more often than once in a hundred.
 CHANCE_RISK = 0.01
+# The same as a number of standard errors above chance, for a figure that is normally distributed.
+CHANCE_DEVIATIONS = NormalDist().inv_cdf(1.0 - CHANCE_RISK)
 
 
 def standard_error(mean: float, samples: int) -> float:
@@ -59,7 +62,7 @@ class Score:
 class TaskMetric(ABC):
     """A task metric over batches of outputs and labels.
 
-    A new one is a file with a subclass, and its name in ``METRICS`` of `edgeformer.verify.metrics`.
+    A new one is a file in `edgeformer.verify.metrics` with a subclass, and its name in that package's ``METRICS``.
 
     Attributes:
         name: what it is called.

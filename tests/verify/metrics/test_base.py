@@ -7,7 +7,7 @@ import pytest
 
 from edgeformer.runtime.session import Array
 from edgeformer.verify.batches import Labels
-from edgeformer.verify.metrics.base import Score, TaskMetric, standard_error
+from edgeformer.verify.metrics.base import CHANCE_DEVIATIONS, Score, TaskMetric, standard_error
 
 
 class Error(TaskMetric):
@@ -50,6 +50,11 @@ def test_a_score_is_json() -> None:
         "at_chance": False,
         "note": "x",
     }
+
+
+def test_one_in_a_hundred_lies_further_out() -> None:
+    draws = np.random.default_rng(2).standard_normal(400_000)
+    assert (draws > CHANCE_DEVIATIONS).mean() == pytest.approx(0.01, rel=0.05)
 
 
 def test_the_standard_error_of_zeros_and_ones_is_the_binomials() -> None:

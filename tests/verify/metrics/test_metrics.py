@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeformer.errors import InputError
-from edgeformer.verify.metrics import METRICS, choose_metric
+from edgeformer.verify.metrics import TaskMetric, choose_metric, load_metrics
 from edgeformer.verify.metrics.classification import Top1
 
 
@@ -27,4 +27,11 @@ def test_labels_that_fit_no_output_say_what_would() -> None:
         "top-1 accuracy needs logits [samples, classes] and labels [samples]"
     )
     assert message.endswith("Give images without labels to have the outputs compared with each other alone")
-    assert all(re.search(rf"{metric.name} needs ", message) for metric in METRICS)
+    assert all(re.search(rf"{metric.name} needs ", message) for metric in load_metrics())
+
+
+def test_every_metric_is_one() -> None:
+    metrics = load_metrics()
+    assert metrics[0] is Top1
+    assert all(issubclass(metric, TaskMetric) for metric in metrics)
+    assert len({metric.name for metric in metrics}) == len(metrics)
