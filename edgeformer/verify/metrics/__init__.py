@@ -13,7 +13,7 @@ from edgeformer.verify.metrics.base import Score, TaskMetric
 __all__ = ["METRICS", "Score", "TaskMetric", "choose_metric", "load_metrics"]
 
 # Each metric's module here and its class. The first that finds outputs to judge is taken.
-METRICS = ("classification.Top1",)
+METRICS = ("classification.Top1", "segmentation.MeanIoU")
 
 
 def load_metrics() -> tuple[type[TaskMetric], ...]:
