@@ -37,11 +37,11 @@ def main() -> None:
         assert found.accuracy is not None
         assert found.routing_first is not None
         snr, routing = worst(found.first).snr_db, 100 * found.routing_first.agreement
-        print(f"| {name} | {layers} | {snr:.1f} dB | {found.accuracy.points:.1f} % | {routing:.1f} % |", flush=True)
+        print(f"| {name} | {layers} | {snr:.1f} dB | {found.accuracy.value:.1f} % | {routing:.1f} % |", flush=True)
 
     print(f"| {evaluation.count} images, calibrated on {calibration.count} | INT8 layers | SNR | top-1 | routing |")
     print("|---|---|---|---|---|")
-    print(f"| FP32 | | | {top1_accuracy(OnnxSession(fused), evaluation.batches(50)).points:.1f} % | |")
+    print(f"| FP32 | | | {top1_accuracy(OnnxSession(fused), evaluation.batches(50)).value:.1f} % | |")
     row("FP16", ef.to_float_type(fused, "float16"), "")
 
     def layers(result: QuantizeResult) -> str:

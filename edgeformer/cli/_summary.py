@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -20,11 +23,13 @@ def _snr_db(manifest: Manifest) -> dict[str, float]:
     parity = manifest.stage("parity")
     stages = parity.details["forms"] if parity is not None else []
     names = {"fp16": "fp16", "typed": manifest.precision}
-    return {
-        names[stage["name"]]: min(float(figures["snr_db"]) for figures in stage["first"].values())
-        for stage in stages
-        if stage["name"] in names
-    }
+    return {names[stage["name"]]: _worst_snr_db(stage) for stage in stages if stage["name"] in names}
+
+
+def _worst_snr_db(form: Mapping[str, Any]) -> float:
+    """The lowest SNR of those outputs that have one: integers have none."""
+    found = [output["snr_db"] for output in form["first"].values()]
+    return min((float(snr) for snr in found if snr is not None), default=math.inf)
 
 
 def _attention(manifest: Manifest) -> str | None:
@@ -37,8 +42,7 @@ def _attention(manifest: Manifest) -> str | None:
         return None
 
     def figures(name: str, unit: str) -> str:
-        snr = min(float(output["snr_db"]) for output in stages[name]["first"].values())
-        return f"{snr:.1f} dB, {100 * stages[name]['routing_first']['agreement']:.2f} {unit}"
+        return f"{_worst_snr_db(stages[name]):.1f} dB, {100 * stages[name]['routing_first']['agreement']:.2f} {unit}"
 
     return f"attention   INT8: {figures('typed', '% of routing sets')}; in FP16: {figures(FLOAT_ATTENTION, '%')}"
 

@@ -1,4 +1,4 @@
-"""``edgeformer verify``: run every form of the model in a bundle side by side and judge each."""
+"""``edgeformer verify``: run every form of the model in a bundle and judge each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeformer.cli._options import existing_file, output_path
 from edgeformer.errors import GateMissed
 
 if TYPE_CHECKING:
-    from edgeformer.verify import VerifyReport
+    from edgeformer.verify import Comparison, Score, VerifyReport
 
 
 @click.command("verify")
@@ -52,21 +52,20 @@ def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: 
 
 
 def _print(report: VerifyReport) -> None:
-    from edgeformer.verify import worst
-
-    table = simple_table("form", "verdict", "SNR", "max |diff|", "top-1", "routing", "accuracy")
+    outputs = next((list(form.first) for form in report.forms if form.first is not None), [])
+    headers = ["form", "verdict", "SNR", "max |diff|", "top-1", "equal", "routing", "accuracy"]
+    rows: list[list[str]] = []
     for form in report.forms:
-        cells = [form.name, form.status, "", "", "", "", ""]
-        if form.first is not None:
-            figures = worst(form.first)
-            cells[2] = f"{figures.snr_db:.1f} dB"
-            cells[3] = f"{figures.max_abs:.1e}"
-            cells[4] = "" if figures.top1_agreement is None else f"{100 * figures.top1_agreement:.2f} %"
-        if form.routing_first is not None:
-            cells[5] = f"{100 * form.routing_first.agreement:.2f} %"
-        if form.accuracy is not None:
-            cells[6] = f"{form.accuracy.points:.2f} %"
-        table.add_row(*cells)
+        routing = "" if form.routing_first is None else f"{100 * form.routing_first.agreement:.2f} %"
+        figures = _figures(form.first[outputs[0]]) if form.first is not None and len(outputs) == 1 else [""] * 4
+        rows.append([form.name, form.status, *figures, routing, _accuracy(form.accuracy)])
+        if len(outputs) > 1:
+            rows += [[f"  {name}", "", *_figures(found), "", ""] for name, found in (form.first or {}).items()]
+    # Only models with integer outputs have anything to say about equal elements.
+    kept = [index for index, name in enumerate(headers) if name != "equal" or any(row[index] for row in rows)]
+    table = simple_table(*(headers[index] for index in kept))
+    for row in rows:
+        table.add_row(*(row[index] for index in kept))
     console.print(table)
     console.print(
         f"{report.samples} images; figures against {report.forms[0].name}; top-1 and routing: how much agrees",
@@ -75,3 +74,19 @@ def _print(report: VerifyReport) -> None:
     for form in report.forms:
         if form.text:
             console.print(form.text if form.status == "not run" else f"{form.name}: {form.text}", highlight=False)
+
+
+def _figures(output: Comparison) -> list[str]:
+    """SNR, greatest difference, top-1 and integer agreement; empty where the output has no such figure."""
+    return [
+        "" if output.snr_db is None else f"{output.snr_db:.1f} dB",
+        "" if output.max_abs is None else f"{output.max_abs:.1e}",
+        "" if output.top1_agreement is None else f"{100 * output.top1_agreement:.2f} %",
+        "" if output.integer_agreement is None else f"{100 * output.integer_agreement:.2f} %",
+    ]
+
+
+def _accuracy(score: Score | None) -> str:
+    if score is None:
+        return ""
+    return f"{score.value:.2f} {'%' if score.unit == 'points' else score.unit}"

@@ -63,7 +63,7 @@ def export_model(request: ExportRequest) -> Exported:
 def export_source(source: NamedModel, *, static_batch: int | None = None, opset: int | None = None) -> Exported:
     """Export a model and judge the export; how its images are prepared goes into the metadata."""
     from edgeformer.export import DEFAULT_OPSET, export_onnx
-    from edgeformer.verify import check, worst
+    from edgeformer.verify import judge
 
     network = source.create()
     size = (source.preprocessing.height, source.preprocessing.width)
@@ -77,7 +77,7 @@ def export_source(source: NamedModel, *, static_batch: int | None = None, opset:
     )
     describe_preprocessing(model, source.preprocessing)
     figures = check_export(network, model)
-    return Exported(model, figures, check("export", vars(worst(figures))))
+    return Exported(model, figures, judge("export", {name: vars(output) for name, output in figures.items()}))
 
 
 def check_export(

@@ -1,10 +1,10 @@
-"""`verify_bundle`: run every form of the model that a bundle holds side by side."""
+"""`verify_bundle`: run every form of the model that a bundle holds."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from edgeformer.pipeline.parity_inputs import BATCH
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
-    from edgeformer.verify import Form, VerifyReport
+    from edgeformer.verify import BatchSource, Form, VerifyReport
 
 __all__ = ["verify_bundle"]
 
@@ -34,7 +34,7 @@ def verify_bundle(
     max_drop: float | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> VerifyReport:
-    """Run every form of the model that a bundle holds side by side and judge each against its gate.
+    """Run every form of the model that a bundle holds, one after the other, and judge each by its gate.
 
     PyTorch runs where the bundle was made from a checkpoint that is still there with the same hash; the engine runs
     where this machine has a GPU. What does not run is reported as not run, never as passed.
@@ -43,34 +43,52 @@ def verify_bundle(
         bundle: folder of the bundle; every file is checked against its hash first.
         data: images to run; labelled ones give the task accuracy. Default: the images recorded in the bundle.
         checkpoint: where the checkpoint lies now, if it was moved.
-        max_drop: points of top-1 accuracy that INT8 may lose; default: what the build was asked for.
-        progress: called after each batch with its number of images.
+        max_drop: points of the task metric that INT8 may lose; default: what the build was asked for.
+        progress: called after each batch that a form has run with its number of images.
 
     Raises:
         InputError: no bundle, a damaged one, another checkpoint than the bundle was made from, or unusable data.
     """
+    from edgeformer.ops.library_files import LIBRARY_NAME
     from edgeformer.verify import Form, verify_forms
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
 
     folder = Path(bundle)
     manifest = open_bundle(folder)
     preprocessing = Preprocessing.from_dict(manifest.model.preprocessing)
-    batches = _recorded(folder) if data is None else open_samples(data, preprocessing).batches(BATCH)
+    pytorch = _pytorch(manifest, preprocessing, checkpoint)
+    forms = [pytorch] if pytorch.runs else []
+    forms.append(Form.from_onnx("exported", folder / EXPORTED, "export" if forms else None))
+    forms.append(Form.from_onnx("fused", folder / FUSED, "fuse"))
+    forms.append(Form.from_onnx("typed", folder / TYPED, manifest.precision))
+    if ENGINE in manifest.files:
+        library = folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None
+        target = manifest.target
+        engine = Form.from_engine(
+            "engine",
+            folder / ENGINE,
+            manifest.precision,
+            plugin_library=library,
+            flavour=target.flavour,
+            sm=target.sm,
+        )
+        forms.append(engine)
+    if not pytorch.runs:
+        forms.append(pytorch)
+    batches: BatchSource
+    batches = _recorded(folder) if data is None else partial(open_samples(data, preprocessing).batches, BATCH)
     if max_drop is None:
         parity = manifest.stage("parity")
         max_drop = DEFAULT_MAX_DROP if parity is None else parity.details.get("max_drop", DEFAULT_MAX_DROP)
-    with contextlib.ExitStack() as opened:
-        pytorch = opened.enter_context(_pytorch_stage(manifest, preprocessing, checkpoint))
-        stages = [] if pytorch.session is None else [pytorch]
-        gate = "export" if stages else None
-        stages.append(opened.enter_context(Form.from_onnx("exported", folder / EXPORTED, gate)))
-        stages.append(opened.enter_context(Form.from_onnx("fused", folder / FUSED, "fuse")))
-        stages.append(opened.enter_context(Form.from_onnx("typed", folder / TYPED, manifest.precision)))
-        if ENGINE in manifest.files:
-            stages.append(opened.enter_context(_engine_stage(manifest, folder)))
-        if pytorch.session is None:
-            stages.append(pytorch)
-        return verify_forms(stages, batches, max_drop=max_drop, progress=progress)
+    done = 0
+
+    def count(_: str, samples: int, __: int | None) -> None:
+        nonlocal done
+        if progress is not None and samples:
+            progress(samples - done)
+        done = samples
+
+    return verify_forms(forms, batches, max_drop=max_drop, progress=count)
 
 
 def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
@@ -82,28 +100,13 @@ def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
     return images
 
 
-def _engine_stage(manifest: Manifest, folder: Path) -> Form:
-    """The engine as a stage, or a stage that says why it does not run here."""
-    from edgeformer.ops.library_files import LIBRARY_NAME
-    from edgeformer.verify import Form
-
-    return Form.from_engine(
-        "engine",
-        folder / ENGINE,
-        manifest.precision,
-        plugin_library=folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None,
-        flavour=manifest.target.flavour,
-        sm=manifest.target.sm,
-    )
-
-
-def _pytorch_stage(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None) -> Form:
-    """The PyTorch model as a stage, or a stage that says why it does not run."""
+def _pytorch(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None) -> Form:
+    """The PyTorch model as a form, or a form that says why it does not run."""
     from edgeformer.runtime import TorchSession
     from edgeformer.verify import Form
 
     def not_run(reason: str) -> Form:
-        return Form("pytorch", None, reason=f"pytorch not run: {reason}")
+        return Form.not_run("pytorch", f"pytorch not run: {reason}")
 
     made_from = manifest.model
     if made_from.source != "registry":
@@ -127,4 +130,4 @@ def _pytorch_stage(manifest: Manifest, preprocessing: Preprocessing, checkpoint:
     except EnvironmentFault as fault:
         return not_run(str(fault))
     session = TorchSession(network, input_size=(preprocessing.height, preprocessing.width))
-    return Form.from_session("pytorch", session)
+    return Form.from_session("pytorch", session, close=True)

@@ -10,7 +10,10 @@ import numpy.typing as npt
 from edgeformer.errors import InputError
 from edgeformer.runtime.session import Array, Session
 
-__all__ = ["BatchLike", "LabelledImages", "as_batch", "input_name"]
+__all__ = ["BatchLike", "LabelledImages", "Labels", "as_batch", "input_name"]
+
+Labels: TypeAlias = npt.NDArray[np.integer[Any]]
+"""Integers ``[samples, ...]``: a class per sample, or a map of classes ``[samples, height, width]``."""
 
 
 class LabelledImages(Protocol):
@@ -21,18 +24,28 @@ class LabelledImages(Protocol):
         """float32 [samples, channels, height, width]."""
 
     @property
-    def labels(self) -> npt.NDArray[np.int64] | None:
-        """int64 [samples], or None."""
+    def labels(self) -> Labels | None:
+        """Integers [samples, ...], or None."""
 
 
 BatchLike: TypeAlias = "Array | LabelledImages"
 
 
-def as_batch(item: BatchLike) -> tuple[Array, npt.NDArray[np.int64] | None]:
-    """Images and labels of a batch; a bare array has no labels."""
+def as_batch(item: BatchLike) -> tuple[Array, Labels | None]:
+    """Images and labels of a batch; a bare array has no labels.
+
+    Raises:
+        InputError: the labels are no integers, or there is not one for each image.
+    """
     if isinstance(item, np.ndarray):
         return item, None
-    return item.images, item.labels
+    images, labels = item.images, item.labels
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape[:1] != images.shape[:1]):
+        raise InputError(
+            f"labels are {labels.dtype.name} {list(labels.shape)} for images {list(images.shape)}: expected integers "
+            "[samples, ...], as many as there are images"
+        )
+    return images, labels
 
 
 def input_name(session: Session) -> str:

@@ -4,12 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from edgeformer.errors import InputError
-from edgeformer.runtime.session import Array, Session
+from edgeformer.runtime.session import Array, Session, TensorInfo
 from edgeformer.verify.batches import BatchLike, as_batch, input_name
 from edgeformer.verify.figures import Accumulator, Comparison
 
-__all__ = ["OutputComparer", "compare_models"]
+__all__ = ["OutputComparer", "check_types", "compare_models", "match_names"]
+
+
+def check_types(outputs: Mapping[str, TensorInfo]) -> None:
+    """Check that every output of a model can be compared.
+
+    Raises:
+        InputError: names each output that is no tensor of floats, integers or booleans.
+    """
+    faults = [f"output {name!r} is {info}" for name, info in outputs.items() if np.dtype(info.dtype).kind not in "fiub"]
+    if faults:
+        raise InputError(
+            "; ".join(faults)
+            + ": only tensors of floats, integers or booleans can be compared. Leave such outputs out "
+            "of the model"
+        )
+
+
+def match_names(reference: Iterable[str], candidate: Iterable[str]) -> None:
+    """Check that two models give the same outputs, so that none of either goes uncompared.
+
+    Raises:
+        InputError: names each output that one of them lacks.
+    """
+    first, second = list(reference), list(candidate)
+    faults = [
+        f"{side} has no output {', '.join(map(repr, names))}"
+        for side, names in (
+            ("this model", [name for name in first if name not in second]),
+            ("the reference", [name for name in second if name not in first]),
+        )
+        if names
+    ]
+    if faults:
+        raise InputError(
+            f"{' and '.join(faults)}: this model's outputs are {', '.join(second) or '(none)'}, the reference's "
+            f"{', '.join(first) or '(none)'}. Every output has to be there under the same name"
+        )
 
 
 class OutputComparer:
@@ -45,7 +84,7 @@ def compare_models(reference: Session, candidate: Session, batches: Iterable[Bat
 
     Args:
         reference: the model to agree with.
-        candidate: the model that is judged; has every output of ``reference``, by name and shape.
+        candidate: the model that is judged; has the outputs of ``reference``, by name and shape.
         batches: images, float32 [samples, channels, height, width], bare or as batches; labels are not used.
 
     Returns:
@@ -54,6 +93,9 @@ def compare_models(reference: Session, candidate: Session, batches: Iterable[Bat
     Raises:
         InputError: there is no batch, or the models do not fit each other or the batches.
     """
+    for session in (reference, candidate):
+        check_types(session.outputs)
+    match_names(reference.outputs, candidate.outputs)
     comparer = OutputComparer(reference.outputs)
     first, second = input_name(reference), input_name(candidate)
     for item in batches:

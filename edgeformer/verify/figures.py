@@ -6,7 +6,7 @@ Everything is summed up batch by batch in float64, so that memory does not grow 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,9 @@ def from_json_number(value: float | str | None) -> float | None:
 class Comparison:
     """One output of a candidate against the same output of the reference, over all samples.
 
-    If any value of either is NaN or infinite, every float figure is NaN, which no gate lets pass.
+    Integers and booleans are names of things (classes, indices, masks), and their difference means nothing: such an
+    output has ``integer_agreement`` and no other figure. An output of floats has all the others. If any value of either
+    is NaN or infinite, every float figure is NaN, which no gate lets pass.
 
     Attributes:
         max_abs: largest |candidate - reference|.
@@ -44,16 +46,18 @@ class Comparison:
             [samples, classes >= 2]. A sample with a NaN agrees with nothing.
         samples: number of samples compared.
         nonfinite: number of NaN and infinite values in the two.
+        integer_agreement: fraction of elements that are equal (1 where the output has none).
     """
 
-    max_abs: float
-    max_abs_relative: float
-    cosine: float
-    cosine_min: float
-    snr_db: float
+    max_abs: float | None
+    max_abs_relative: float | None
+    cosine: float | None
+    cosine_min: float | None
+    snr_db: float | None
     top1_agreement: float | None
     samples: int
     nonfinite: int
+    integer_agreement: float | None = None
 
     def to_dict(self) -> dict[str, float | str | None]:
         """The figures as JSON holds them; infinities and NaN are text (see `to_json_number`)."""
@@ -93,24 +97,38 @@ class Accumulator:
         self._noise_squares = 0.0
         self._cosine_min = 1.0
         self._agreeing: int | None = 0
+        self._integers: bool | None = None
+        self._elements = 0
+        self._equal = 0
 
     def update(self, reference: Array, candidate: Array) -> None:
         """Add a batch.
 
         Args:
-            reference: [samples, ...], any float or integer type.
-            candidate: the same shape, any float or integer type.
+            reference: [samples, ...], of any type of floats, integers or booleans.
+            candidate: the same shape; floats where the reference is, integers or booleans where it is one of these.
 
         Raises:
-            InputError: the shapes differ, or there is no batch dimension.
+            InputError: the shapes differ, there is no batch dimension, or one is of floats and the other is not.
         """
         if reference.shape != candidate.shape or reference.ndim < 1:
             raise InputError(
                 f"output {self._name!r}: the reference is {list(reference.shape)} and the candidate "
                 f"{list(candidate.shape)}: they cannot be compared"
             )
+        kinds = {array.dtype.kind in "iub" for array in (reference, candidate)}
+        if len(kinds | ({self._integers} - {None})) > 1:
+            raise InputError(
+                f"output {self._name!r}: the reference is {reference.dtype.name} and the candidate "
+                f"{candidate.dtype.name}: floats and integers cannot be compared"
+            )
+        (self._integers,) = kinds
         samples = reference.shape[0]
         self._samples += samples
+        if self._integers:
+            self._elements += reference.size
+            self._equal += int(np.count_nonzero(reference == candidate))
+            return
         if self._agreeing is not None and reference.ndim == 2 and reference.shape[1] >= 2:
             clean = np.isfinite(reference.astype(np.float64)).all(1) & np.isfinite(candidate.astype(np.float64)).all(1)
             self._agreeing += int(np.count_nonzero(clean & (reference.argmax(1) == candidate.argmax(1))))
@@ -143,6 +161,9 @@ class Accumulator:
         """
         if self._samples == 0:
             raise InputError(f"output {self._name!r}: there is no sample to compare")
+        if self._integers:
+            equal = self._equal / self._elements if self._elements else 1.0
+            return Comparison(None, None, None, None, None, None, self._samples, 0, equal)
         agreement = None if self._agreeing is None else self._agreeing / self._samples
         if self._nonfinite:
             nan = math.nan
@@ -174,7 +195,7 @@ def _decibels(signal: float, noise: float) -> float:
 def worst(comparisons: Mapping[str, Comparison]) -> Comparison:
     """Figure by figure the worst of several outputs; NaN is worse than any number.
 
-    ``top1_agreement`` is the lowest of those outputs that have one.
+    A figure is the worst of those outputs that have it, and None where none has.
 
     Raises:
         InputError: there is no output.
@@ -183,18 +204,21 @@ def worst(comparisons: Mapping[str, Comparison]) -> Comparison:
         raise InputError("there is no output to compare")
     values = list(comparisons.values())
 
-    def pick(name: str, choose: Any) -> float:
-        figures = [float(getattr(comparison, name)) for comparison in values]
-        return math.nan if any(math.isnan(figure) for figure in figures) else float(choose(figures))
+    def pick(name: str, choose: Callable[[list[float]], float]) -> float | None:
+        figures: list[float | None] = [getattr(comparison, name) for comparison in values]
+        known = [figure for figure in figures if figure is not None]
+        if any(math.isnan(figure) for figure in known):
+            return math.nan
+        return choose(known) if known else None
 
-    agreements = [comparison.top1_agreement for comparison in values if comparison.top1_agreement is not None]
     return Comparison(
         max_abs=pick("max_abs", max),
         max_abs_relative=pick("max_abs_relative", max),
         cosine=pick("cosine", min),
         cosine_min=pick("cosine_min", min),
         snr_db=pick("snr_db", min),
-        top1_agreement=min(agreements, default=None),
+        top1_agreement=pick("top1_agreement", min),
         samples=min(comparison.samples for comparison in values),
         nonfinite=sum(comparison.nonfinite for comparison in values),
+        integer_agreement=pick("integer_agreement", min),
     )

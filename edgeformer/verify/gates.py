@@ -1,15 +1,15 @@
-"""Every number that decides whether a stage is good enough. No other module holds one."""
+"""Every number that decides whether a stage, or a form of a precision, is good enough. No other module holds one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgeformer.verify.figures import to_json_number
 
-__all__ = ["DEFAULT_MAX_DROP", "GATES", "Gate", "Verdict", "check", "gates_of", "judged_against"]
+__all__ = ["DEFAULT_MAX_DROP", "GATES", "Gate", "Verdict", "check", "gates_of", "judge", "judged_against"]
 
 # Points (hundredths) of the task metric that INT8 may cost.
 DEFAULT_MAX_DROP = 1.0
@@ -25,18 +25,18 @@ class Gate:
             ``routing_agreement`` (fraction of region rows that pick the same regions).
         direction: whether the figure has to stay at or below, or at or above, the limit.
         limit: the limit.
-        only_without: a metric that makes this condition unnecessary where it is known.
+        only_without: metrics each of which makes this condition unnecessary for an output that has it.
     """
 
     stage: str
     metric: str
     direction: Literal["<=", ">="]
     limit: float
-    only_without: str | None = None
+    only_without: tuple[str, ...] = ()
 
 
 # export, fuse, fp16, int8: the project's design. The others follow from them:
-# * fuse: exported and fused graph do the same arithmetic in another order. Where two regions nearly tie, the last bit
+# * export, fuse: both graphs do the same arithmetic in another order. Where two regions nearly tie, the last bit
 #   decides which is picked, and the output differs by more than rounding although both are right. So the difference is
 #   judged on the samples that both route alike, and how many rows of routing agree is judged by itself.
 # * fp32 is for an engine: on GPUs since Ampere TensorRT computes FP32 in TF32, which rounds as FP16 does.
@@ -47,25 +47,40 @@ class Gate:
 # * int8 without labels: accuracy can fall by no more than the fraction of samples whose top-1 class changed, so that
 #   the same limit on that fraction is the stricter gate. Dense outputs have neither; their cosine is judged: 0.99 is
 #   an SNR of about 17 dB.
+# * integer_agreement: an integer output is what a comparison of floats came to: the largest logit (a class, a map of
+#   classes), the order of scores (TopK's indices), a threshold (a mask). It is equal or it is not, and where it is not,
+#   two floats lay closer together than the rounding between the two forms. For export and fuse that is what turns a row
+#   of routing around, and the same share of it is allowed, on samples that both route alike. For a precision it is
+#   what turns a top-1 class around: a class output *is* the top-1 class, and a map of classes is one of each pixel,
+#   so that the limit is that on top-1 agreement. Indices in order of score are judged more strictly by it than a
+#   class is, since the lower ranks lie closer together: a model whose user reads them wants them to be the same.
 GATES: tuple[Gate, ...] = (
     Gate("export", "max_abs_relative", "<=", 1e-4),
+    Gate("export", "integer_agreement", ">=", 0.999),
+    Gate("export", "routing_agreement", ">=", 0.999),
     Gate("fuse", "max_abs_relative", "<=", 1e-5),
+    Gate("fuse", "integer_agreement", ">=", 0.999),
     Gate("fuse", "routing_agreement", ">=", 0.999),
     Gate("fp32", "cosine", ">=", 0.9999),
     Gate("fp32", "top1_agreement", ">=", 0.995),
+    Gate("fp32", "integer_agreement", ">=", 0.995),
     Gate("fp16", "cosine", ">=", 0.9999),
     Gate("fp16", "top1_agreement", ">=", 0.995),
+    Gate("fp16", "integer_agreement", ">=", 0.995),
     Gate("bf16", "cosine", ">=", 0.999),
     Gate("bf16", "top1_agreement", ">=", 0.99),
+    Gate("bf16", "integer_agreement", ">=", 0.99),
     Gate("int8", "accuracy_drop", "<=", DEFAULT_MAX_DROP),
-    Gate("int8", "top1_agreement", ">=", 1.0 - DEFAULT_MAX_DROP / 100.0, only_without="accuracy_drop"),
-    Gate("int8", "cosine", ">=", 0.99, only_without="top1_agreement"),
+    Gate("int8", "top1_agreement", ">=", 1.0 - DEFAULT_MAX_DROP / 100.0, ("accuracy_drop",)),
+    Gate("int8", "integer_agreement", ">=", 1.0 - DEFAULT_MAX_DROP / 100.0, ("accuracy_drop",)),
+    Gate("int8", "cosine", ">=", 0.99, ("accuracy_drop", "top1_agreement")),
 )
 _NAMES = {
     "max_abs_relative": "max |diff| / max |ref|",
     "routing_agreement": "routing agreement",
     "cosine": "cosine",
     "top1_agreement": "top-1 agreement",
+    "integer_agreement": "integer agreement",
     "accuracy_drop": "accuracy drop in points",
 }
 
@@ -79,6 +94,7 @@ class Verdict:
         metric: the deciding figure's name: that of the first condition missed, or of the stage's first condition.
         value: that figure.
         limit: its limit.
+        output: the output whose figure that is, the worst of all that have it; None for one of the whole model.
         text: a line for people, all conditions of the stage in it.
     """
 
@@ -86,6 +102,7 @@ class Verdict:
     metric: str
     value: float
     limit: float
+    output: str | None
     text: str
 
     def to_dict(self) -> dict[str, bool | float | str | None]:
@@ -95,6 +112,7 @@ class Verdict:
             "metric": self.metric,
             "value": to_json_number(self.value),
             "limit": to_json_number(self.limit),
+            "output": self.output,
             "text": self.text,
         }
 
@@ -115,12 +133,13 @@ def gates_of(stage: str, *, max_drop: float = DEFAULT_MAX_DROP) -> tuple[Gate, .
     if stage != "int8":
         return found
     # Rounded: 1 - max_drop / 100 must not lie one bit above the same fraction of samples.
-    limits = {"accuracy_drop": max_drop, "top1_agreement": round(1.0 - max_drop / 100.0, 12)}
+    agreement = round(1.0 - max_drop / 100.0, 12)
+    limits = {"accuracy_drop": max_drop, "top1_agreement": agreement, "integer_agreement": agreement}
     return tuple(replace(gate, limit=limits.get(gate.metric, gate.limit)) for gate in found)
 
 
 def judged_against(stage: str) -> Literal["previous", "first"]:
-    """Which stage the figures of a gate compare with: the one just before, or the first (the FP32 model)."""
+    """Which form the figures of a gate compare with: the one just before, or the first (the FP32 model)."""
     return "previous" if stage in ("export", "fuse") else "first"
 
 
@@ -130,7 +149,7 @@ def _met(gate: Gate, value: float) -> bool:
 
 
 def check(stage: str, figures: Mapping[str, float | None], *, max_drop: float = DEFAULT_MAX_DROP) -> Verdict:
-    """Judge a stage.
+    """Judge a stage by the figures of one output.
 
     Args:
         stage: as for `gates_of`.
@@ -140,23 +159,87 @@ def check(stage: str, figures: Mapping[str, float | None], *, max_drop: float = 
     Raises:
         ValueError: no stage has that name, or no condition of the stage applies to the figures.
     """
-    judged: list[tuple[Gate, float]] = []
+    return replace(judge(stage, {"": figures}, max_drop=max_drop), output=None)
+
+
+def judge(
+    stage: str,
+    outputs: Mapping[str, Mapping[str, float | None]],
+    *,
+    shared: Mapping[str, float | None] | None = None,
+    not_judged: Mapping[str, str] | None = None,
+    max_drop: float = DEFAULT_MAX_DROP,
+) -> Verdict:
+    """Judge a stage by the figures of all outputs: each condition by the output that is worst at it.
+
+    Args:
+        stage: as for `gates_of`.
+        outputs: per output its figures by name; a figure that is absent or None does not apply to it, NaN misses. An
+            output that is judged by ``accuracy_drop`` has that figure; the others of the model are judged without.
+        shared: figures of the whole model by name, such as ``routing_agreement``.
+        not_judged: figures that are known and say nothing here, with the reason; the text tells them.
+        max_drop: points of the task metric that INT8 may cost.
+
+    Raises:
+        ValueError: no stage has that name, or there is an output that no condition of the stage judges.
+    """
+    judged: list[tuple[Gate, str | None, float]] = []
+    untouched = dict(outputs)
     for gate in gates_of(stage, max_drop=max_drop):
+        applying = _applying(gate, outputs)
+        for name in applying:
+            untouched.pop(name, None)
+        common = (shared or {}).get(gate.metric)
+        candidates: dict[str | None, float] = dict(applying.items())
+        if common is not None:
+            candidates[None] = common
+        if candidates:
+            judged.append((gate, *_worst(gate, candidates)))
+    if untouched or not judged:
+        figures = next(iter(untouched.values()), {})
+        known = ", ".join(sorted(key for key, value in figures.items() if value is not None)) or "(none)"
+        of = f" of output {next(iter(untouched))!r}" if any(untouched) else ""
+        raise ValueError(f"none of the figures {known}{of} is judged by gate {stage!r}")
+    missed = [(gate, output, value) for gate, output, value in judged if not _met(gate, value)]
+    gate, output, value = (missed or judged)[0]
+    text = _text(judged, several=len(outputs) > 1, not_judged=not_judged or {}, stage=stage)
+    return Verdict(not missed, gate.metric, value, gate.limit, output, text)
+
+
+def _applying(gate: Gate, outputs: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
+    """The figures of those outputs that the condition is about."""
+    found = {}
+    for name, figures in outputs.items():
         value = figures.get(gate.metric)
-        if value is not None and (gate.only_without is None or figures.get(gate.only_without) is None):
-            judged.append((gate, float(value)))
-    if not judged:
-        raise ValueError(f"none of the figures {', '.join(sorted(figures))} is judged by gate {stage!r}")
-    missed = [(gate, value) for gate, value in judged if not _met(gate, value)]
-    gate, value = (missed or judged)[0]
-    text = "; ".join(
-        f"{_NAMES[g.metric]} {_number(v)} {'meets' if _met(g, v) else 'MISSES'} {g.direction} {_number(g.limit)}"
-        for g, v in judged
+        if value is not None and all(figures.get(other) is None for other in gate.only_without):
+            found[name] = float(value)
+    return found
+
+
+def _worst(gate: Gate, values: Mapping[str | None, float]) -> tuple[str | None, float]:
+    sign = 1.0 if gate.direction == "<=" else -1.0
+    return max(values.items(), key=lambda item: math.inf if math.isnan(item[1]) else sign * item[1])
+
+
+def _text(
+    judged: Iterable[tuple[Gate, str | None, float]], *, several: bool, not_judged: Mapping[str, str], stage: str
+) -> str:
+    """A line for people: every condition and its figure, with the output's name where there are several."""
+    judged = list(judged)
+    about = {gate.metric for gate in GATES if gate.stage == stage}
+    parts = [f"{_NAMES[metric]} not judged: {reason}" for metric, reason in not_judged.items() if metric in about]
+    for gate, name, value in judged:
+        of = f" of {name!r}" if several and name is not None else ""
+        says = "meets" if _met(gate, value) else "MISSES"
+        parts.append(f"{_NAMES[gate.metric]} {_number(value)}{of} {says} {gate.direction} {_number(gate.limit)}")
+    text = "; ".join(parts)
+    have = {gate.metric for gate, _, _ in judged} | set(not_judged)
+    replaced = next(
+        (g.only_without[-1] for g, _, _ in judged if g.only_without and have.isdisjoint(g.only_without)), None
     )
-    replaced = next((g.only_without for g, _ in judged if g.only_without is not None), None)
     if replaced is not None:
         text += f" (judged in place of {_NAMES[replaced]}, which is not known here)"
-    return Verdict(not missed, gate.metric, value, gate.limit, text)
+    return text
 
 
 def _number(value: float) -> str:

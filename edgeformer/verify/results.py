@@ -8,7 +8,7 @@ from typing import Any
 from edgeformer.errors import GateMissed
 from edgeformer.verify.figures import Comparison
 from edgeformer.verify.gates import Verdict
-from edgeformer.verify.metrics.classification import Accuracy
+from edgeformer.verify.metrics import Score
 from edgeformer.verify.routing import RoutingAgreement
 
 __all__ = ["FormReport", "VerifyReport", "require"]
@@ -21,14 +21,14 @@ class FormReport:
     Attributes:
         name: the form's name.
         status: ``reference`` (the first), ``passed``, ``missed``, ``not judged`` (it has no gate) or ``not run``.
-        text: the verdict's line, or why it did not run.
+        text: the verdict's line, or why it did not run. It names the output that decided where there are several.
         verdict: the gate's verdict.
         against: the form that the gate's figures compare with.
         previous: figures per output against the form before.
         first: figures per output against the first form.
         routing_previous: routing agreement with the nearest form before that shows its routing.
         routing_first: routing agreement with the first form that shows its routing.
-        accuracy: task accuracy on labelled data.
+        accuracy: what the task metric came to on labelled data.
         seconds: time spent in the form's runs.
     """
 
@@ -41,7 +41,7 @@ class FormReport:
     first: dict[str, Comparison] | None = None
     routing_previous: RoutingAgreement | None = None
     routing_first: RoutingAgreement | None = None
-    accuracy: Accuracy | None = None
+    accuracy: Score | None = None
     seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:

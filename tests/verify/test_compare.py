@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from edgeformer.errors import InputError
-from edgeformer.runtime import OnnxSession
+from edgeformer.runtime import OnnxSession, TensorInfo
 from edgeformer.verify import compare_models
+from edgeformer.verify.compare import check_types, match_names
 from tests.verify.conftest import FunctionSession, Labelled, images, linear_model
 
 
@@ -28,7 +30,7 @@ def test_two_graphs_that_differ_by_a_known_amount():
 def test_every_output_and_every_batch_counts():
     reference = FunctionSession(lambda x: {"a": x, "b": 2 * x}, outputs=("a", "b"))
     candidate = FunctionSession(
-        lambda x: {"b": 2 * x + np.float32(0.5 * (len(x) == 2)) * np.sign(x), "c": x, "a": x}, outputs=("b", "c", "a")
+        lambda x: {"b": 2 * x + np.float32(0.5 * (len(x) == 2)) * np.sign(x), "a": x}, outputs=("b", "a")
     )
     figures = compare_models(reference, candidate, iter([images(3), Labelled(images(2), np.zeros(2, int)), images(1)]))
     assert list(figures) == ["a", "b"]
@@ -38,7 +40,46 @@ def test_every_output_and_every_batch_counts():
     assert reference.sizes == [3, 2, 1]
 
 
-def test_an_output_that_is_missing():
+def session(*outputs: str) -> FunctionSession:
+    return FunctionSession(lambda x: dict.fromkeys(outputs, x), outputs=outputs)
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "message"),
+    [
+        (("a", "b"), ("a",), "this model has no output 'b': this model's outputs are a, the reference's a, b"),
+        (("a",), ("b", "a", "c"), "the reference has no output 'b', 'c': this model's outputs are b, a, c"),
+        (("a",), ("b",), "this model has no output 'a' and the reference has no output 'b'"),
+        (("a",), (), r"outputs are \(none\), the reference's a\. Every output has to be there under the same name"),
+    ],
+)
+def test_outputs_that_one_of_the_two_lacks(reference, candidate, message):
+    with pytest.raises(InputError, match=message):
+        compare_models(session(*reference), session(*candidate), [images(1)])
+    with pytest.raises(InputError, match=message):
+        match_names(reference, candidate)
+
+
+@pytest.mark.parametrize("dtype", ["S4", "U4", "O", "complex64"])
+def test_outputs_that_cannot_be_compared_are_named(dtype):
+    odd = session("a", "names")
+    odd.outputs["names"] = TensorInfo(np.dtype(dtype), ("batch", 2))
+    kind = re.escape(str(odd.outputs["names"]))
+    for pair in ((odd, session("a", "names")), (session("a", "names"), odd)):
+        with pytest.raises(
+            InputError, match=rf"output 'names' is {kind}: only tensors of floats, integers or booleans"
+        ):
+            compare_models(*pair, [images(1)])
+    assert odd.sizes == []
+
+
+def test_types_that_can_be_compared():
+    check_types(
+        {str(kind): TensorInfo(np.dtype(kind), ("batch",)) for kind in ("f2", "f4", "f8", "i1", "u1", "i8", "?")}
+    )
+
+
+def test_an_output_that_a_run_lacks():
     with pytest.raises(InputError, match="the candidate has no output 'logits'; it has other"):
         compare_models(FunctionSession(lambda x: x), FunctionSession(lambda x: {"other": x}), [images(1)])
 

@@ -46,7 +46,8 @@ def test_batches_add_up_to_the_whole():
     whole = compare((reference, candidate))
     parts = compare(*((reference[i : i + 8], candidate[i : i + 8]) for i in range(0, 37, 8)))
     for name, value in vars(whole).items():
-        assert getattr(parts, name) == pytest.approx(value, rel=1e-13), name
+        expected = value if value is None else pytest.approx(value, rel=1e-13)
+        assert getattr(parts, name) == expected, name
 
 
 def test_sums_are_float64():
@@ -100,11 +101,54 @@ def test_outputs_without_classes_have_no_top1(shape):
     assert compare((np.ones(shape), np.ones(shape))).top1_agreement is None
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.int64, np.float64])
-def test_any_type_is_compared_as_float64(dtype):
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_any_type_of_floats_is_compared_as_float64(dtype):
     accumulator = Accumulator()
     accumulator.update(np.array([[1, 2]], dtype), np.array([[1, 4]], np.float32))
     assert accumulator.result().max_abs == 2.0
+
+
+def test_integers_are_equal_or_not():
+    accumulator = Accumulator("classes")
+    accumulator.update(np.array([[1, 2, 3]]), np.array([[1, 2, 900]]))
+    accumulator.update(np.array([[4, 5, 6]], np.int32), np.array([[4, 4, 6]], np.uint8))
+    figures = accumulator.result()
+    assert figures == Comparison(None, None, None, None, None, None, 2, 0, 4 / 6)
+    assert Comparison.from_dict(json.loads(json.dumps(figures.to_dict(), allow_nan=False))) == figures
+
+
+def test_booleans_are_equal_or_not():
+    accumulator = Accumulator()
+    accumulator.update(np.array([[True, False], [True, True]]), np.array([[True, True], [True, True]]))
+    assert accumulator.result().integer_agreement == 0.75
+
+
+def test_large_integers_are_not_rounded():
+    accumulator = Accumulator()
+    accumulator.update(np.array([2**53, 5]), np.array([2**53 + 1, 5]))
+    assert accumulator.result().integer_agreement == 0.5
+
+
+def test_integers_without_elements():
+    accumulator = Accumulator()
+    accumulator.update(np.zeros((3, 0), int), np.zeros((3, 0), int))
+    assert (accumulator.result().integer_agreement, accumulator.result().samples) == (1.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate"), [(np.zeros(2), np.zeros(2, int)), (np.zeros(2, bool), np.zeros(2, np.float32))]
+)
+def test_floats_and_integers_are_no_pair(reference, candidate):
+    message = rf"'classes': the reference is {reference.dtype.name} and the candidate {candidate.dtype.name}: floats"
+    with pytest.raises(InputError, match=message):
+        Accumulator("classes").update(reference, candidate)
+
+
+def test_an_output_keeps_its_kind_from_batch_to_batch():
+    accumulator = Accumulator("classes")
+    accumulator.update(np.zeros(2), np.zeros(2))
+    with pytest.raises(InputError, match="floats and integers"):
+        accumulator.update(np.zeros(2, int), np.zeros(2, int))
 
 
 def test_large_float16_does_not_overflow():
@@ -151,6 +195,16 @@ def test_worst_of_several_outputs():
     assert both.cosine == first.cosine
     assert both.snr_db == second.snr_db == pytest.approx(10 * math.log10(4))
     assert both.top1_agreement == 1.0
+
+
+def test_worst_of_floats_and_integers():
+    accumulator = Accumulator()
+    accumulator.update(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5]))
+    logits, classes = compare(([[1, 2]], [[1, 2.5]])), accumulator.result()
+    both = worst({"classes": classes, "logits": logits})
+    assert (both.max_abs, both.integer_agreement, both.samples) == (0.5, 0.75, 1)
+    assert worst({"classes": classes}).cosine is None
+    assert worst({"logits": logits}).integer_agreement is None
 
 
 @pytest.mark.parametrize("order", [("good", "bad"), ("bad", "good")])

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from edgeformer.verify.gates import GATES, check, gates_of, judged_against
+from edgeformer.verify.gates import GATES, check, gates_of, judge, judged_against
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,12 @@ def test_the_table_says_what_the_design_says(stage, metric, direction, limit):
         ("export", "max_abs_relative", 1e-4, 1.01e-4),
         ("fuse", "max_abs_relative", 1e-5, 1.01e-5),
         ("fuse", "routing_agreement", 0.999, 0.9989),
+        ("export", "integer_agreement", 0.999, 0.9989),
+        ("fuse", "integer_agreement", 0.999, 0.9989),
+        ("fp32", "integer_agreement", 0.995, 0.9949),
+        ("fp16", "integer_agreement", 0.995, 0.9949),
+        ("bf16", "integer_agreement", 0.99, 0.9899),
+        ("int8", "integer_agreement", 0.99, 0.9899),
         ("fp32", "cosine", 0.9999, 0.99989),
         ("fp16", "cosine", 0.9999, 0.99989),
         ("bf16", "cosine", 0.999, 0.9989),
@@ -87,6 +93,8 @@ def test_max_drop_moves_both_limits_together(max_drop, agreement):
     assert not check("int8", {"accuracy_drop": max_drop + 0.01}, max_drop=max_drop).passed
     assert check("int8", {"top1_agreement": agreement}, max_drop=max_drop).passed
     assert not check("int8", {"top1_agreement": agreement - 0.001}, max_drop=max_drop).passed
+    assert check("int8", {"integer_agreement": agreement}, max_drop=max_drop).passed
+    assert not check("int8", {"integer_agreement": agreement - 0.001}, max_drop=max_drop).passed
 
 
 def test_max_drop_is_int8s_alone():
@@ -108,3 +116,83 @@ def test_an_unknown_stage():
 def test_figures_that_no_condition_judges():
     with pytest.raises(ValueError, match="none of the figures cosine is judged by gate 'fuse'"):
         check("fuse", {"cosine": 1.0})
+
+
+@pytest.mark.parametrize("stage", sorted({gate.stage for gate in GATES}))
+def test_an_integer_is_judged_as_a_top1_class_is(stage):
+    """Whatever a stage or a precision may change of the classes, it may change of outputs that are classes."""
+    limits = {gate.metric: gate.limit for gate in GATES if gate.stage == stage}
+    assert limits["integer_agreement"] == limits.get("top1_agreement", limits.get("routing_agreement"))
+
+
+def test_each_condition_is_judged_by_its_worst_output():
+    verdict = judge(
+        "fp16",
+        {
+            "logits": {"cosine": 0.99999, "top1_agreement": 0.99, "integer_agreement": None},
+            "map": {"cosine": 0.99995, "top1_agreement": None},
+            "more": {"cosine": 0.99999, "top1_agreement": 1.0},
+            "classes": {"cosine": None, "integer_agreement": 0.996},
+        },
+    )
+    assert (verdict.passed, verdict.metric, verdict.value, verdict.output) == (False, "top1_agreement", 0.99, "logits")
+    assert verdict.text == (
+        "cosine 0.99995 of 'map' meets >= 0.9999; top-1 agreement 0.99 of 'logits' MISSES >= 0.995; "
+        "integer agreement 0.996 of 'classes' meets >= 0.995"
+    )
+    assert verdict.to_dict()["output"] == "logits"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_nan_is_the_worst_of_all(order):
+    outputs = {
+        "good": {"max_abs_relative": 1e-7},
+        "nan": {"max_abs_relative": math.nan},
+        "bad": {"max_abs_relative": 9.0},
+    }
+    verdict = judge("export", dict(list(outputs.items())[::order]))
+    assert (verdict.passed, verdict.output) == (False, "nan")
+    cosines = {name: {"cosine": value} for name, value in (("a", -1.0), ("nan", math.nan), ("c", 1.0))}
+    assert judge("fp16", dict(list(cosines.items())[::order])).output == "nan"
+
+
+def test_an_output_without_the_task_metric_is_judged_by_its_agreement():
+    """What top-1 says of the logits says nothing of what stands beside them."""
+    logits = {"accuracy_drop": 0.0, "top1_agreement": 0.9, "cosine": 0.9}
+    verdict = judge("int8", {"logits": logits, "features": {"cosine": 0.5}})
+    assert (verdict.passed, verdict.metric, verdict.output) == (False, "cosine", "features")
+    assert "in place of" not in verdict.text
+    other = {"top1_agreement": 0.9, "cosine": 1.0}
+    verdict = judge("int8", {"logits": logits, "other": other, "classes": {"integer_agreement": 0.98}})
+    assert [part.split(" MISSES")[0] for part in verdict.text.split("; ")[1:]] == [
+        "top-1 agreement 0.9 of 'other'",
+        "integer agreement 0.98 of 'classes'",
+    ]
+
+
+def test_dense_outputs_with_a_task_metric_are_judged_by_it_alone():
+    assert judge("int8", {"map": {"accuracy_drop": 0.5, "cosine": 0.5}}).passed
+
+
+def test_what_is_known_and_says_nothing_is_told():
+    figures = {"logits": {"top1_agreement": 1.0, "cosine": 1.0}}
+    verdict = judge("int8", figures, not_judged={"accuracy_drop": "it was at chance"})
+    assert verdict.passed
+    assert verdict.text == "accuracy drop in points not judged: it was at chance; top-1 agreement 1 meets >= 0.99"
+    assert "chance" not in judge("fp16", figures, not_judged={"accuracy_drop": "it was at chance"}).text
+
+
+def test_figures_of_the_whole_model_belong_to_no_output():
+    outputs = {"a": {"max_abs_relative": 0.0}, "b": {"max_abs_relative": 0.0}}
+    verdict = judge("fuse", outputs, shared={"routing_agreement": 0.5})
+    assert (verdict.passed, verdict.metric, verdict.output) == (False, "routing_agreement", None)
+    assert "routing agreement 0.5 MISSES >= 0.999" in verdict.text
+    assert "routing" not in judge("fuse", outputs, shared={"routing_agreement": None}).text
+
+
+def test_no_output_goes_unjudged():
+    outputs = {"logits": {"cosine": 1.0}, "text": {"cosine": None, "length": 3.0}}
+    with pytest.raises(ValueError, match="none of the figures length of output 'text' is judged by gate 'fp16'"):
+        judge("fp16", outputs)
+    with pytest.raises(ValueError, match=r"none of the figures \(none\) is judged by gate 'fp16'"):
+        judge("fp16", {})

@@ -73,18 +73,17 @@ def run_parity(runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_dr
         flavour=plan.target.flavour,
         sm=plan.target.sm,
     )
-    if engine.session is None:
-        runner.skip(_PARITY, engine.reason or "")
+    if not engine.runs:
+        runner.skip(_PARITY, engine.reason)
         return
 
     def compare() -> Judged:
-        with Form.from_onnx("exported", runner.path(EXPORTED)) as exported:
-            report = verify_forms([exported, engine], inputs.batches(), max_drop=max_drop)
+        forms = [Form.from_onnx("exported", runner.path(EXPORTED)), engine]
+        report = verify_forms(forms, inputs.batches, max_drop=max_drop)
         return Judged("passed" if report.passed else "missed", report.forms[-1].text, None, report.to_dict())
 
-    with engine:
-        # What a GPU computes is never taken from an older bundle.
-        runner.run(_PARITY, [], compare, {"engine": runner.sha256(ENGINE)}, always=True)
+    # What a GPU computes is never taken from an older bundle.
+    runner.run(_PARITY, [], compare, {"engine": runner.sha256(ENGINE)}, always=True)
 
 
 def _build(runner: Runner, plan: EnginePlan) -> Judged:

@@ -25,11 +25,10 @@ def _fuse(runner: Runner, inputs: ParityInputs, fuse_lepe: bool) -> Judged:
     from edgeformer.graph.onnx_files import load_model, save_model
     from edgeformer.verify import Form, verify_forms
 
-    exported = load_model(runner.path(EXPORTED))
-    result = fuse(exported, fuse_lepe=fuse_lepe, progress=runner.progress(_NAME))
+    result = fuse(load_model(runner.path(EXPORTED)), fuse_lepe=fuse_lepe, progress=runner.progress(_NAME))
     save_model(result.model, runner.path(FUSED))
-    with Form.from_onnx("exported", exported) as before, Form.from_onnx("fused", result.model, "fuse") as after:
-        judged = verify_forms([before, after], [inputs.noise(_IMAGES)]).forms[-1]
+    forms = [Form.from_onnx("exported", runner.path(EXPORTED)), Form.from_onnx("fused", runner.path(FUSED), "fuse")]
+    judged = verify_forms(forms, [inputs.noise(_IMAGES)]).forms[-1]
     note = f"{len(result.fused)} of {len(result.blocks)} routing-attention blocks fused"
     if fuse_lepe:
         folded = sum(report.status == "fused" for report in result.lepe)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,8 +36,7 @@ def run(
 
     def compare() -> Judged:
         _record_outputs(runner, inputs)
-        with ExitStack() as opened:
-            return _compare(runner, inputs, _forms(opened, runner, precision, quantization), max_drop)
+        return _compare(runner, inputs, _forms(runner, precision, quantization), max_drop)
 
     runner.run(
         _NAME,
@@ -54,40 +52,36 @@ def run(
     )
 
 
-def _forms(opened: ExitStack, runner: Runner, precision: Precision, quantization: Quantization | None) -> list[Form]:
-    """The forms to compare; ``opened`` closes them."""
+def _forms(runner: Runner, precision: Precision, quantization: Quantization | None) -> list[Form]:
+    """The forms to compare; those that are no file of the bundle are made when their turn comes."""
     from edgeformer.graph.onnx_files import load_model
     from edgeformer.graph.qdq import with_float_attention
     from edgeformer.graph.types import to_float_type
     from edgeformer.verify import Form
 
     forms = [
-        opened.enter_context(Form.from_onnx("exported", runner.path(EXPORTED))),
-        opened.enter_context(Form.from_onnx("fused", runner.path(FUSED), "fuse")),
+        Form.from_onnx("exported", runner.path(EXPORTED)),
+        Form.from_onnx("fused", runner.path(FUSED), "fuse"),
     ]
     if quantization is not None:
         # Not shipped and not judged: what FP16 alone would cost, so that INT8's share can be told.
-        half = to_float_type(load_model(runner.path(FUSED)), "float16")
-        forms.append(opened.enter_context(Form.from_onnx("fp16", half)))
+        forms.append(Form.from_onnx("fp16", lambda: to_float_type(load_model(runner.path(FUSED)), "float16")))
         if quantization.recipe.quantize_attention:
             # Likewise: what INT8 costs without that of the attention.
-            layers = with_float_attention(load_model(runner.path(TYPED)))
-            forms.append(opened.enter_context(Form.from_onnx(FLOAT_ATTENTION, layers)))
-    return [*forms, opened.enter_context(Form.from_onnx("typed", runner.path(TYPED), precision))]
+            forms.append(Form.from_onnx(FLOAT_ATTENTION, lambda: with_float_attention(load_model(runner.path(TYPED)))))
+    return [*forms, Form.from_onnx("typed", runner.path(TYPED), precision)]
 
 
 def _compare(runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: float) -> Judged:
     from edgeformer.verify import verify_forms
 
     progress = runner.progress(_NAME)
-    seen = 0
-
-    def count(samples: int) -> None:
-        nonlocal seen
-        seen += samples
-        progress("images", seen, inputs.count)
-
-    report = verify_forms(forms, inputs.batches(), max_drop=max_drop, progress=count)
+    report = verify_forms(
+        forms,
+        inputs.batches,
+        max_drop=max_drop,
+        progress=lambda form, done, total: progress(f"images, {form}", done, total or inputs.count),
+    )
     missed = [f"{form.name}: {form.text}" for form in report.forms if form.status == "missed"]
     described = inputs.describe()
     details = {"inputs": described, "max_drop": max_drop, **report.to_dict()}

@@ -1,49 +1,26 @@
-"""Task accuracy on labelled images."""
+"""Top-1 accuracy of a classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeformer.errors import InputError
 from edgeformer.runtime.session import Array, Session
-from edgeformer.verify.batches import BatchLike, as_batch, input_name
+from edgeformer.verify.batches import BatchLike, Labels, as_batch, input_name
+from edgeformer.verify.metrics.base import CHANCE_RISK, Score, TaskMetric
 
-__all__ = ["Accuracy", "correct_top1", "top1_accuracy"]
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Top-1 accuracy: ``correct`` of ``total`` samples."""
-
-    correct: int
-    total: int
-
-    @property
-    def fraction(self) -> float:
-        """From 0 to 1."""
-        return self.correct / self.total
-
-    @property
-    def points(self) -> float:
-        """From 0 to 100."""
-        return 100.0 * self.fraction
-
-    def to_dict(self) -> dict[str, Any]:
-        """The accuracy as JSON holds it."""
-        return {"correct": self.correct, "total": self.total, "top1": self.fraction}
+__all__ = ["Top1", "correct_top1", "top1_accuracy"]
 
 
-def correct_top1(logits: Array, labels: npt.NDArray[np.int64]) -> int:
+def correct_top1(logits: Array, labels: Labels) -> int:
     """Number of samples whose largest logit is the label's; a sample with a NaN or infinity is wrong.
 
     Args:
         logits: [samples, classes].
-        labels: int64 [samples].
+        labels: integers [samples].
 
     Raises:
         InputError: the shapes do not fit, or a label is no class of the model.
@@ -60,7 +37,73 @@ def correct_top1(logits: Array, labels: npt.NDArray[np.int64]) -> int:
     return int(np.count_nonzero(clean & (logits.argmax(axis=1) == labels)))
 
 
-def top1_accuracy(session: Session, batches: Iterable[BatchLike], *, output: str | None = None) -> Accuracy:
+def _at_least(hits: int, draws: int, probability: float) -> float:
+    """The probability of ``hits`` or more of ``draws`` (the binomial distribution's upper tail)."""
+    if hits <= 0 or probability >= 1.0:
+        return 1.0
+    log_hit, log_miss = math.log(probability), math.log1p(-probability)
+    # Each term by its logarithm: the factorials leave every floating-point range.
+    logs = [
+        math.lgamma(draws + 1) - math.lgamma(k + 1) - math.lgamma(draws - k + 1) + k * log_hit + (draws - k) * log_miss
+        for k in range(hits, draws + 1)
+    ]
+    return min(1.0, math.fsum(math.exp(value) for value in logs))
+
+
+class Top1(TaskMetric):
+    """The share of samples whose largest logit is that of their label.
+
+    Chance is one over the number of classes. A model is at chance where guessing would be right as often, or more
+    often, with a probability above `CHANCE_RISK` (exact, by the binomial distribution).
+    """
+
+    name = "top-1 accuracy"
+    needs = "logits [samples, classes] and labels [samples]"
+
+    def __init__(self, outputs: tuple[str, ...]) -> None:
+        """As in `TaskMetric`; one output."""
+        super().__init__(outputs)
+        self._correct = self._total = self._classes = 0
+
+    @classmethod
+    def find(cls, outputs: Mapping[str, Array], labels: Labels) -> tuple[str, ...]:
+        """The first output of logits [samples, classes], where there is a label per sample."""
+        if labels.ndim != 1:
+            return ()
+        fitting = (name for name, array in outputs.items() if array.dtype.kind == "f" and array.ndim == 2)
+        return tuple(name for name in fitting if outputs[name].shape[1] >= 2)[:1]
+
+    def update(self, outputs: Mapping[str, Array], labels: Labels) -> None:
+        """Add a batch: logits [samples, classes] and labels [samples]. Raises InputError where they do not fit."""
+        logits = outputs[self.outputs[0]]
+        self._correct += correct_top1(logits, labels)
+        self._total += len(labels)
+        self._classes = logits.shape[1]
+
+    def result(self) -> Score:
+        """Points, with the counts ``correct`` and ``total``, and the fraction ``top1``."""
+        if not self._total:
+            raise InputError("accuracy needs labelled images, and there are none")
+        chance = 1.0 / self._classes
+        return Score(
+            self.name,
+            100.0 * self._correct / self._total,
+            self.unit,
+            self.outputs,
+            self._total,
+            100.0 * chance,
+            _at_least(self._correct, self._total, chance) > CHANCE_RISK,
+            {"correct": self._correct, "total": self._total, "top1": self._correct / self._total},
+        )
+
+    def drop(self, reference: TaskMetric) -> float:
+        """As in `TaskMetric`; exact where both saw the same samples, so that a loss of 1 point is no bit more."""
+        if isinstance(reference, Top1) and reference._total == self._total:
+            return 100.0 * (reference._correct - self._correct) / self._total
+        return super().drop(reference)
+
+
+def top1_accuracy(session: Session, batches: Iterable[BatchLike], *, output: str | None = None) -> Score:
     """Run a classifier over labelled batches, one at a time.
 
     Args:
@@ -73,14 +116,10 @@ def top1_accuracy(session: Session, batches: Iterable[BatchLike], *, output: str
     """
     if output is None and len(session.outputs) != 1:
         raise InputError(f"the model has several outputs ({', '.join(session.outputs)}): say which one has the logits")
-    name = next(iter(session.outputs)) if output is None else output
-    correct = total = 0
+    metric = Top1((next(iter(session.outputs)) if output is None else output,))
     for item in batches:
         images, labels = as_batch(item)
         if labels is None:
             raise InputError("accuracy needs labelled images, and these have no labels")
-        correct += correct_top1(session.run({input_name(session): images})[name], labels)
-        total += len(labels)
-    if total == 0:
-        raise InputError("accuracy needs labelled images, and there are none")
-    return Accuracy(correct, total)
+        metric.update(session.run({input_name(session): images}), labels)
+    return metric.result()

@@ -1,0 +1,121 @@
+"""What a task metric is: a figure of how good a model's outputs are, measured with labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any, ClassVar
+
+from edgeformer.runtime.session import Array
+from edgeformer.verify.batches import Labels
+
+__all__ = ["CHANCE_DEVIATIONS", "CHANCE_RISK", "Score", "TaskMetric", "standard_error"]
+
+# A model that knows nothing is taken for one that knows something no more often than once in a hundred.
+CHANCE_RISK = 0.01
+# The same as a number of standard errors above chance, for a figure that is normally distributed.
+CHANCE_DEVIATIONS = NormalDist().inv_cdf(1.0 - CHANCE_RISK)
+
+
+def standard_error(mean: float, samples: int) -> float:
+    """The most that the standard error of a mean of ``samples`` figures from 0 to 1 can be.
+
+    The variance of a figure from 0 to 1 whose mean is ``mean`` is at most ``mean * (1 - mean)`` (Bhatia and Davis, A
+    better bound on the variance, 2000).
+    """
+    return float((max(mean * (1.0 - mean), 0.0) / samples) ** 0.5)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric came to.
+
+    Attributes:
+        metric: the metric's name.
+        value: the figure, in ``unit``.
+        unit: its unit.
+        outputs: the outputs that were judged.
+        samples: number of labelled samples.
+        chance: what a model that knows nothing would come to, in ``unit``.
+        at_chance: whether ``value`` is no better than that, sampling error allowed for: such a model has nothing to
+            lose, so that a small loss says nothing.
+        counts: what the figure was computed from, and figures beside it, by name.
+    """
+
+    metric: str
+    value: float
+    unit: str
+    outputs: tuple[str, ...]
+    samples: int
+    chance: float
+    at_chance: bool
+    counts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The score as JSON holds it."""
+        fields = {name: value for name, value in vars(self).items() if name != "counts"}
+        return {**fields, "outputs": list(self.outputs), **self.counts}
+
+
+class TaskMetric(ABC):
+    """A task metric over batches of outputs and labels.
+
+    A new one is a file in `edgeformer.verify.metrics` with a subclass, and its name in that package's ``METRICS``.
+
+    Attributes:
+        name: what it is called.
+        unit: of its figure.
+        higher_is_better: whether a higher figure is a better one.
+        needs: the labels and outputs that it takes, for people who gave others.
+        outputs: the names of the outputs that it judges.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str] = "points"
+    higher_is_better: ClassVar[bool] = True
+    needs: ClassVar[str]
+
+    def __init__(self, outputs: tuple[str, ...]) -> None:
+        """Start with nothing seen.
+
+        Args:
+            outputs: the outputs to judge, as `find` named them.
+        """
+        self.outputs = outputs
+
+    @classmethod
+    @abstractmethod
+    def find(cls, outputs: Mapping[str, Array], labels: Labels) -> tuple[str, ...]:
+        """The outputs that this metric judges with such labels; empty where it judges none of them.
+
+        Args:
+            outputs: a batch of outputs by name.
+            labels: the labels of the batch.
+        """
+
+    @abstractmethod
+    def update(self, outputs: Mapping[str, Array], labels: Labels) -> None:
+        """Add a batch.
+
+        Args:
+            outputs: by name, [samples, ...] each; the metric's own among them.
+            labels: integers [samples, ...].
+
+        Raises:
+            InputError: the labels are none of this model's.
+        """
+
+    @abstractmethod
+    def result(self) -> Score:
+        """The figure over all batches so far.
+
+        Raises:
+            InputError: there was no labelled sample.
+        """
+
+    def drop(self, reference: TaskMetric) -> float:
+        """How much worse this is than ``reference``, in the metric's unit; below zero where it is better."""
+        loss = reference.result().value - self.result().value
+        return loss if self.higher_is_better else -loss
