@@ -14,6 +14,8 @@ from edgeformer.models import create_model
 from tests.graph.blocks import dynamo, torchscript
 from tests.graph.graphs import difference, images, ops, run
 
+pytestmark = pytest.mark.whole
+
 SMALL: dict[str, Any] = {"depths": (1, 1, 1, 1), "dims": (32, 64, 96, 128), "num_classes": 10}
 # Name -> (model, what is different about it, image size, blocks).
 MODELS: dict[str, tuple[str, dict[str, Any], tuple[int, int], int]] = {
