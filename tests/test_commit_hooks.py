@@ -61,8 +61,9 @@ def test_the_smoke_test_is_there() -> None:
     assert "tests/test_smoke.py" in done.stdout
 
 
-def test_every_plugin_source_is_formatted() -> None:
+def test_every_source_in_c_is_formatted() -> None:
     sources = [path for path in (ROOT / "plugins").rglob("*") if path.suffix in (".cpp", ".h", ".cu", ".cuh")]
+    sources += (ROOT / "examples").rglob("*.c")
     assert len(sources) > 50
     pattern = re.compile(HOOKS["clang-format"]["files"])
     assert all(pattern.search(path.relative_to(ROOT).as_posix()) for path in sources)

@@ -39,13 +39,14 @@ def build(name: str) -> tuple[torch.nn.Module, torch.Tensor, int]:
 
 
 def assert_fused(
-    model: onnx.ModelProto, size: tuple[int, int], blocks: int, tolerance: float = 1e-5
+    model: onnx.ModelProto, size: tuple[int, ...], blocks: int, tolerance: float = 1e-5
 ) -> onnx.ModelProto:
     result = fuse(model)
     assert [report.reason for report in result.blocks] == [None] * blocks
     assert ops(result.model)["BiLevelRoutingAttention"] == blocks
     assert not {"TopK", "GatherElements", "GatherND"} & ops(result.model).keys()
-    feeds = images(model, batch=3, size=size)
+    height, width = size
+    feeds = images(model, batch=3, size=(height, width))
     assert difference(run(model, feeds), run(result.model, feeds)) <= tolerance
     return result.model
 
