@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -20,7 +21,6 @@ from edgeformer.bundle import (
     Staging,
     TargetRecord,
     open_bundle,
-    publish,
     read_manifest,
     stage_key,
     staging,
@@ -75,7 +75,7 @@ def test_replacing_without_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A C library without renameat2: two renames, and the same result."""
     target = tmp_path / "bundle"
     _publish(target, "one")
-    monkeypatch.setattr(publish.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
     _publish(target, "two")
     assert (target / "a.txt").read_text() == "two"
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]

@@ -251,7 +251,7 @@ def test_progress_runs_up_to_the_end_of_every_phase(rtx30: Target) -> None:
 def test_callback_that_returns_false_cancels(rtx30: Target, no_leftovers: Callable[[], None]) -> None:
     seen: list[str] = []
 
-    def stop(phase: str, done: int, total: int) -> bool:
+    def stop(phase: str, done: int, total: int | None) -> bool:
         seen.append(phase)
         return phase != "Building engine"
 
@@ -262,7 +262,7 @@ def test_callback_that_returns_false_cancels(rtx30: Target, no_leftovers: Callab
 
 
 def test_ctrl_c_ends_the_child(rtx30: Target, no_leftovers: Callable[[], None]) -> None:
-    def interrupt(phase: str, done: int, total: int) -> None:
+    def interrupt(phase: str, done: int, total: int | None) -> None:
         if phase == "Building engine":
             raise KeyboardInterrupt
 
@@ -291,7 +291,7 @@ def test_cancelling_does_not_wait_for_a_child_that_is_busy(
 def test_error_in_the_callback_is_the_callers(
     rtx30: Target, no_leftovers: Callable[[], None], error: Exception
 ) -> None:
-    def fail(phase: str, done: int, total: int) -> None:
+    def fail(phase: str, done: int, total: int | None) -> None:
         raise error
 
     with pytest.raises(type(error), match=str(error)):

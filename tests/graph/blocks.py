@@ -197,13 +197,13 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Any:
         qkv, image = self.project(x)
         n, p, h, w, _ = qkv.shape
-        q, k, v = qkv.split([self.qk, self.qk, self.dim], -1)
+        q, k, v = torch.split(qkv, [self.qk, self.qk, self.dim], -1)
         indices, weights = self.route(q, k)
         q, k, v = q.flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3)
         if self.parts["gather"] in ("soft", "pooled", "shifted", "reversed", "by_head"):
             k, v = self.pick(k, indices, weights), self.pick(v, indices, weights)
         else:
-            k, v = self.pick(torch.cat([k, v], -1), indices, weights).split([self.qk, self.dim], -1)
+            k, v = torch.split(self.pick(torch.cat([k, v], -1), indices, weights), [self.qk, self.dim], -1)
         out, attention = self.attend(q, k, v)
         out = self.paste(out.reshape(n, p, h, w, self.dim))
         if self.parts["lepe"] != "none":
@@ -222,7 +222,7 @@ def torchscript(
         torch.onnx.export(
             model.eval(),
             (example,),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the old exporter takes a file
             dynamo=False,
             opset_version=opset,
             input_names=["input"],

@@ -137,7 +137,8 @@ def types(model: onnx.ModelProto) -> dict[str, str]:
 
 def maker(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto:
     """The node that makes a tensor."""
-    return next(node for node in model.graph.node if tensor in node.output)
+    found: onnx.NodeProto = next(node for node in model.graph.node if tensor in node.output)
+    return found
 
 
 def initializer(model: onnx.ModelProto, name: str) -> np.ndarray[Any, Any]:

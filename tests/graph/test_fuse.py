@@ -16,7 +16,9 @@ import edgeformer.graph.fuse as fuse_module
 from edgeformer.errors import InputError
 from edgeformer.graph.fuse import fuse
 from edgeformer.graph.fusion import proof
-from edgeformer.graph.fusion.geometry import Geometry
+from edgeformer.graph.fusion.execution import random_images
+from edgeformer.graph.fusion.geometry import Geometry, geometry_of, measured_scale
+from edgeformer.graph.fusion.rewrite import rewrite
 from edgeformer.ops.bi_level_routing_attention import is_op
 from tests.graph.blocks import Block, dynamo
 from tests.graph.graphs import difference, ops, reference_graph, run
@@ -43,7 +45,7 @@ def full_model() -> onnx.ModelProto:
 def test_the_proof_sees_every_wrong_attribute(
     model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, int]
 ) -> None:
-    right = proof.geometry_of
+    right = geometry_of
 
     def mistaken(*arguments: Any) -> Geometry:
         geometry = right(*arguments)
@@ -63,7 +65,7 @@ def test_the_proof_sees_every_wrong_attribute(
 def test_the_proof_sees_a_wrong_scale(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, factor: float, fixture: str
 ) -> None:
-    right = proof.measured_scale
+    right = measured_scale
     monkeypatch.setattr(proof, "measured_scale", lambda *arguments: right(*arguments) * factor)
     (report,) = fuse(request.getfixturevalue(fixture)).blocks
 
@@ -75,7 +77,7 @@ def test_the_proof_sees_a_wrong_scale(
 def test_wrong_heads_are_seen_where_all_regions_are_picked(
     full_model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = proof.geometry_of
+    right = geometry_of
 
     def mistaken(*arguments: Any) -> Geometry:
         geometry = right(*arguments)
@@ -99,7 +101,7 @@ def test_weights_that_hide_everything_hide_nothing_from_the_proof() -> None:
 
 
 def test_a_graph_that_came_out_wrong_is_not_returned(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = fuse_module.rewrite
+    right = rewrite
 
     def mistaken(*arguments: Any) -> onnx.ModelProto:
         fused = right(*arguments)
@@ -116,10 +118,10 @@ def test_an_input_full_of_ties_says_nothing_and_another_is_drawn(
     model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On constant images all regions tie; a graph that differs there alone is judged by other images."""
-    right, calls = fuse_module.random_images, []
+    calls: list[dict[str, Any]] = []
 
     def constant_first(rng: np.random.Generator, *arguments: Any) -> dict[str, Any]:
-        feeds = right(rng, *arguments)
+        feeds = random_images(rng, *arguments)
         calls.append(feeds)
         return feeds if len(calls) > 1 else {name: np.zeros_like(value) for name, value in feeds.items()}
 

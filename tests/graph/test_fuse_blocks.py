@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -17,7 +19,7 @@ DYNAMO_CASES = [(piece, way) for piece in ("gather", "attend", "linear") for way
 DIFFERENT_CASES = [(piece, way, word) for piece, ways in DIFFERENT.items() for way, word in ways.items()]
 
 
-def block(**parts: str) -> tuple[Block, torch.Tensor]:
+def block(**parts: Any) -> tuple[Block, torch.Tensor]:
     torch.manual_seed(len(str(parts)))
     size = 12 if parts.get("layout") == "rectangular" else 8
     return Block(size=size, **parts), torch.randn(2, size, size, 16)

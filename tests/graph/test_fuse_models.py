@@ -14,6 +14,8 @@ from edgeformer.models import create_model
 from tests.graph.blocks import dynamo, torchscript
 from tests.graph.graphs import difference, images, ops, run
 
+pytestmark = pytest.mark.whole
+
 SMALL: dict[str, Any] = {"depths": (1, 1, 1, 1), "dims": (32, 64, 96, 128), "num_classes": 10}
 # Name -> (model, what is different about it, image size, blocks).
 MODELS: dict[str, tuple[str, dict[str, Any], tuple[int, int], int]] = {
@@ -37,13 +39,14 @@ def build(name: str) -> tuple[torch.nn.Module, torch.Tensor, int]:
 
 
 def assert_fused(
-    model: onnx.ModelProto, size: tuple[int, int], blocks: int, tolerance: float = 1e-5
+    model: onnx.ModelProto, size: tuple[int, ...], blocks: int, tolerance: float = 1e-5
 ) -> onnx.ModelProto:
     result = fuse(model)
     assert [report.reason for report in result.blocks] == [None] * blocks
     assert ops(result.model)["BiLevelRoutingAttention"] == blocks
     assert not {"TopK", "GatherElements", "GatherND"} & ops(result.model).keys()
-    feeds = images(model, batch=3, size=size)
+    height, width = size
+    feeds = images(model, batch=3, size=(height, width))
     assert difference(run(model, feeds), run(result.model, feeds)) <= tolerance
     return result.model
 

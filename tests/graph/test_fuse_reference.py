@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx
 import pytest
 
@@ -90,7 +92,7 @@ def test_pads_and_crops_of_auto_pad_stay() -> None:
 @pytest.mark.parametrize(
     "rewritten", [renamed, constants_as_nodes, shared_initializers, lambda m: renamed(constants_as_nodes(m))]
 )
-def test_neither_names_nor_kinds_of_constants_matter(rewritten) -> None:
+def test_neither_names_nor_kinds_of_constants_matter(rewritten: Callable[[onnx.ModelProto], onnx.ModelProto]) -> None:
     model = rewritten(reference_graph(SMALL))
 
     result = fuse(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,7 +49,7 @@ def graph(
     return model
 
 
-def node(op_type: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
+def node(op_type: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(op_type, inputs.split(), [output], name=f"node_{output}", **attributes)
 
 

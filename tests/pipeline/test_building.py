@@ -200,7 +200,7 @@ def test_the_plugin_library_can_lie_in_the_engine(nano_onnx: Path, tmp_path: Pat
     library = find_plugin_library()
     assert library is not None
     bundle = tmp_path / "bundle"
-    limits = {"max_aux_streams": 1, "workspace_bytes": 8 << 30}
+    limits: dict[str, Any] = {"max_aux_streams": 1, "workspace_bytes": 8 << 30}
     result = build(nano_onnx, output=bundle, target="rtx-30", embed_plugin=True, **limits)
     assert library.path.read_bytes() in (bundle / "model.engine").read_bytes()
     assert not [name for name in result.manifest.files if name.startswith("lib")]
@@ -456,7 +456,7 @@ def test_int8_attention_is_built_and_its_cost_told(
     assert [node.output_type for node in nodes] == [onnx.TensorProto.FLOAT16] * 4
     ranges = json.loads((result.path / "calibration.json").read_text())["ranges"]
     parts = [value for name, value in ranges.items() if "[..., " in name]
-    scales = [scale for node in nodes for scale in (node.q_scale, node.k_scale, node.v_scale)]
+    scales = [scale for node in nodes for scale in (node.q_scale, node.k_scale, node.v_scale) if scale is not None]
     assert sorted(scales) == sorted(representable_scale(np.array(parts) / 127))
     stages = {stage["name"]: stage for stage in parity.details["forms"]}
     assert list(stages) == ["exported", "fused", "fp16", FLOAT_ATTENTION, "typed"]

@@ -28,7 +28,7 @@ class Builder:
         self.messages: list[str] = []
         outer = self
 
-        class Logger(trt.ILogger):
+        class Logger(trt.ILogger):  # type: ignore[misc, name-defined]  # a module that may be missing
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -38,7 +39,9 @@ def possible_variants(library: ctypes.CDLL, problem: c_api.Problem) -> list[int]
     return list(plan.variants[: plan.variant_count])
 
 
-def run(library: ctypes.CDLL, qkv: npt.NDArray, problem: c_api.Problem) -> tuple[npt.NDArray, npt.NDArray]:
+def run(
+    library: ctypes.CDLL, qkv: npt.NDArray[Any], problem: c_api.Problem
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Output and routing."""
     layout = c_api.Workspace()
     status = library.edgeformerBiLevelRoutingAttentionWorkspace(ctypes.byref(problem), ctypes.byref(layout))
@@ -57,7 +60,7 @@ def run(library: ctypes.CDLL, qkv: npt.NDArray, problem: c_api.Problem) -> tuple
     return output, routing.reshape(problem.batch, problem.regions**2, problem.topk)
 
 
-def check(library: ctypes.CDLL, qkv: npt.NDArray, attributes: Attributes, output_type: npt.DTypeLike) -> None:
+def check(library: ctypes.CDLL, qkv: npt.NDArray[Any], attributes: Attributes, output_type: npt.DTypeLike) -> None:
     """Every variant that can run: the output's own rounding, and FP32 arithmetic on values of order 1 (2^-19: a few
     dozen roundings). Tensor cores take weights that are rounded to the input's type, to FP16 for INT8."""
     expected = reference(qkv, attributes)

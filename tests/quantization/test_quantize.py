@@ -141,7 +141,8 @@ class TestAttention:
 
     def op(self, model: onnx.ModelProto) -> onnx.NodeProto:
         (node,) = (node for node in model.graph.node if bra.is_op(node))
-        return node
+        found: onnx.NodeProto = node
+        return found
 
     @pytest.mark.parametrize("recipe", [PLAIN, load_recipe()])
     def test_scales_are_the_ranges_of_queries_keys_and_values(self, make_samples: MakeSamples, recipe: Recipe) -> None:

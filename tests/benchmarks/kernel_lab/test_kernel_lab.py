@@ -1,11 +1,9 @@
-"""The parts of `benchmarks/kernel_lab`: references, baselines, floors, goals, rendering, building, sanitizers."""
+"""The parts of `benchmarks/kernel_lab`: references, baselines, floors, goals, rendering."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,20 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.kernel_lab import baselines, benchmark, build, correctness, reference, render, sanitizers
+from benchmarks.kernel_lab import baselines, benchmark, correctness, reference, render
 from benchmarks.kernel_lab.backend import RehearsalBackend
 from benchmarks.kernel_lab.budget import Budget
 from benchmarks.kernel_lab.goals import floor_of, judge, needed_by_goals, share_of_roofline
 from benchmarks.kernel_lab.journal import Journal, Units, load_journal
 from benchmarks.kernel_lab.records import Ceilings, Machine, Phase, Report, Timing, load_report, save_report
 from benchmarks.kernel_lab.shapes import TABLE, TINY, Shape
-from edgeformer.errors import EnvironmentFault
-from edgeformer.ops import cuda
 from edgeformer.ops.bi_level_routing_attention import reference as op_reference
 from edgeformer.ops.bi_level_routing_attention import reference_routing
 from edgeformer.ops.library import load_library
-
-from ..conftest import ended
 
 CEILINGS = Ceilings(
     copy_bytes_per_second=3.0e12, fp16_flops=8.0e14, int8_ops=1.6e15, exponentials_per_second=16 * 132 * 1.755e9
@@ -388,98 +382,3 @@ def test_the_page_in_docs_is_what_the_reports_give() -> None:
     assert (render.MEASUREMENTS / "README.md").read_text() == render.readme(reports)
     if not reports:
         assert "No GPU run yet; figures elsewhere are computed." in render.readme(reports)
-
-
-# --- Building without TensorRT's headers ---
-
-
-def test_sources_without_tensorrt_are_the_kernels_and_the_c_interface() -> None:
-    names = {path.name for path in build.sources_without_tensorrt()}
-    assert {"c_api.cpp", "run.cpp", "attention.cu", "region_mean.cu", "routing.cu"} <= names
-    assert not names & {"plugin.cpp", "registration.cpp", "logging.cpp"}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
-def test_nvcc_alone_builds_a_library(tmp_path: Path) -> None:
-    path, route = build.build_library(87, route="nvcc", folder=tmp_path)
-    library = load_library(path)
-    assert route == "nvcc"
-    assert library.takes_device_memory
-    shape = TABLE[0]
-    orin = cuda.Device(compute_capability=87, max_shared_bytes=166912, multiprocessors=16)
-    found = cuda.plan(shape.qkv_shape(1), np.float16, shape.attributes(), device=orin, library=library)
-    assert found.variant in found.variants
-    built = path.stat().st_mtime_ns
-    assert build.build_library(87, route="nvcc", folder=tmp_path)[0].stat().st_mtime_ns == built
-
-
-def test_build_faults_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = tmp_path / "nvcc"
-    compiler.write_text("#!/bin/sh\necho 'error: no such architecture'\nexit 1\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CUDACXX", str(compiler))
-    with pytest.raises(EnvironmentFault, match=r"could not be built: .*compute_99(.|\n)*no such architecture"):
-        build.build_library(99, route="nvcc", folder=tmp_path / "build")
-
-
-def test_no_nvcc_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    monkeypatch.delenv("CUDACXX", raising=False)
-    with pytest.raises(EnvironmentFault, match=r"no nvcc found .*--library"):
-        build.find_nvcc()
-
-
-# --- compute-sanitizer, stood in for by a script ---
-
-
-def sanitizer(folder: Path, body: str) -> str:
-    path = folder / "compute-sanitizer"
-    path.write_text(f'#!/bin/sh\n[ "$1" = --help ] && echo "  --kernel-name arg" && exit 0\n{body}\n')
-    path.chmod(0o755)
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("body", "fault"),
-    [
-        ('echo "9 cases checked"; echo "========= ERROR SUMMARY: 0 errors"', ""),
-        ('echo "9 cases checked"; echo "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)"', ""),
-        (
-            'echo "9 cases checked"; echo "RACECHECK SUMMARY: 2 hazards displayed (0 errors, 2 warnings)"',
-            "no clean summary",
-        ),
-        ('echo "========= ERROR SUMMARY: 0 errors"', "no clean summary"),
-        ('echo "Invalid __global__ read of size 16"; exit 86', "exit code 86: Invalid __global__ read"),
-        ('echo "0 cases checked"; echo "========= ERROR SUMMARY: 0 errors"', "no clean summary"),
-        ("exec sleep 60", "not finished after its share of the time"),
-        # The program under test is a child of the tool, and keeps its output open.
-        ("sleep 60 & wait", "not finished after its share of the time"),
-    ],
-    ids=["clean", "no hazards", "warnings", "nothing watched", "errors", "nothing checked", "endless", "child"],
-)
-def test_sanitizer_findings(tmp_path: Path, body: str, fault: str) -> None:
-    start = time.monotonic()
-    findings = sanitizers.run_tools(tmp_path / "x.so", 2.0, sanitizer(tmp_path, body))
-    assert time.monotonic() - start < 20.0
-    assert tuple(findings) == sanitizers.TOOLS
-    assert all(fault in finding.fault if fault else not finding.fault for finding in findings.values())
-
-
-def test_the_program_of_a_stopped_sanitizer_ends_with_it(tmp_path: Path) -> None:
-    tool = sanitizer(tmp_path, f'sleep 600 & echo $! > "{tmp_path}/$2.pid"; wait')
-    sanitizers.run_tools(tmp_path / "x.so", 2.0, tool)
-    assert ended([int((tmp_path / f"{name}.pid").read_text()) for name in sanitizers.TOOLS])
-
-
-def test_sanitizer_is_asked_for_our_kernels_without_a_caching_allocator(tmp_path: Path) -> None:
-    body = 'echo "no time for: $PYTORCH_NO_CUDA_MEMORY_CACHING $*"; echo "9 cases checked SUMMARY: 0 errors"'
-    before = time.monotonic()
-    finding = sanitizers.run_tools(tmp_path / "x.so", 20.0, sanitizer(tmp_path, body))["racecheck"]
-    (words,) = finding.dropped
-    assert words.startswith("1 --tool racecheck --error-exitcode 86 --kernel-name kns=edgeformer ")
-    found = re.search(r"-m benchmarks\.kernel_lab\.sanitizers --library (\S+) --until (\S+)$", words)
-    assert found is not None
-    assert found[1] == str(tmp_path / "x.so")
-    assert float(found[2]) == pytest.approx(before + 15.0, abs=4.0)

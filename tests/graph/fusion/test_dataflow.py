@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from onnx import TensorProto, helper
 
@@ -14,7 +16,7 @@ def flow_of(*lines: str, outputs: tuple[str, ...] = ("out",)) -> Dataflow:
     for number, line in enumerate(lines):
         left, right = line.split(" -> ")
         op, *inputs = left.split()
-        attributes = {"to": TensorProto.FLOAT} if op == "Cast" else {}
+        attributes: dict[str, Any] = {"to": TensorProto.FLOAT} if op == "Cast" else {}
         nodes.append(helper.make_node(op, inputs, right.split(), name=f"n{number}", **attributes))
     graph = helper.make_graph(
         nodes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -31,7 +33,8 @@ class SeparateBias(nn.Module):
         self.bias = nn.Parameter(torch.randn(2, DIM, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(x) + self.bias[0] + self.bias[1]
+        y: Tensor = self.convolution(x)
+        return y + self.bias[0] + self.bias[1]
 
 
 class Doubled(nn.Module):
@@ -42,7 +45,8 @@ class Doubled(nn.Module):
         self.convolution = depthwise()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(x) + x
+        y: Tensor = self.convolution(x)
+        return y + x
 
 
 # Name -> what the values go through, and the side of its kernel.
@@ -71,7 +75,7 @@ DIFFERENT: dict[str, tuple[nn.Module, str]] = {
 }
 
 
-def block(lepe: nn.Module, **parts: str) -> tuple[Block, Tensor]:
+def block(lepe: nn.Module, **parts: Any) -> tuple[Block, Tensor]:
     torch.manual_seed(7)
     module = Block(**parts)
     module.lepe = lepe  # type: ignore[assignment]

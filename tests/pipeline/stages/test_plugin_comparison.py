@@ -16,12 +16,8 @@ from edgeformer.engine.builder import BuildFailed, EngineBuild
 from edgeformer.errors import InputError
 from edgeformer.pipeline import BuildResult, build
 from edgeformer.pipeline.stages import plugin_comparison
-from edgeformer.pipeline.stages.plugin_comparison import (
-    EngineFigures,
-    PluginComparison,
-    compare_bundle,
-    recorded_comparison,
-)
+from edgeformer.pipeline.stages.plugin_comparison import compare_bundle, recorded_comparison
+from edgeformer.records.engine import EngineFigures, PluginComparison
 
 NAME = "plugin-comparison"
 WITH = EngineFigures(

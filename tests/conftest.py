@@ -1,0 +1,36 @@
+"""Which tests `--quick` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+# Rooms whose tests export whole models, build engines, or start programs.
+WHOLE = {"benchmarks", "cli", "engine", "examples", "export", "pipeline", "plugins"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="no test that is slow or needs a whole model, engine or program, and of the others' cases the first",
+    )
+
+
+def is_quick(item: pytest.Item) -> bool:
+    """Whether neither the test's room nor a marker says that it takes long."""
+    room = item.path.relative_to(TESTS).parts[0]
+    return room not in WHOLE and not any(item.get_closest_marker(name) for name in ("slow", "whole"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--quick"):
+        return
+    first: dict[str, pytest.Item] = {}
+    for item in filter(is_quick, items):
+        first.setdefault(item.nodeid.partition("[")[0], item)
+    chosen = set(first.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = first.values()
