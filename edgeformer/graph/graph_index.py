@@ -5,16 +5,17 @@ The passes that change types, insert Q/DQ or fold weights ask the same few quest
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import AttributeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
-from edgeformer.graph.protos import FLOAT_TYPES, STANDARD_DOMAINS, attribute, describe
-from edgeformer.ops import bi_level_routing_attention as bra
+from edgeformer.graph.protos import FLOAT_TYPES, STANDARD_DOMAINS, attribute, describe, is_standard, subgraphs
+from edgeformer.graph.shape_inference import infer_values, skeleton
 
 __all__ = ["GraphIndex"]
 
@@ -41,7 +42,7 @@ class GraphIndex:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         graph = model.graph
-        nested = [describe(node) for node in graph.node if any(item.type in _GRAPH_KINDS for item in node.attribute)]
+        nested = [describe(node) for node in graph.node if list(subgraphs(node))]
         if nested:
             raise InputError(
                 f"the graph holds control flow, which cannot be typed or quantized: {', '.join(nested)}. "
@@ -55,14 +56,16 @@ class GraphIndex:
                     self.consumers.setdefault(name, []).append(node)
         self.outputs = {value.name for value in graph.output}
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self._constant_nodes = {
-            node.output[0]: node
-            for node in graph.node
-            if node.op_type == "Constant" and node.domain in STANDARD_DOMAINS
-        }
+        self._constant_nodes = {node.output[0]: node for node in graph.node if is_standard(node, "Constant")}
         self.constants = set(self._tensors) | set(self._constant_nodes)
         self._arrays: dict[str, npt.NDArray[Any] | None] = {}
-        self._values = _inferred_values(model)
+        # Inferred when it is asked for, but of the graph as it is now.
+        self._skeleton = skeleton(model)
+
+    @cached_property
+    def _values(self) -> dict[str, ValueInfoProto]:
+        values = infer_values(self._skeleton, data_prop=True)
+        return {name: value for name, value in values.items() if name not in self._tensors}
 
     def element_type(self, name: str) -> int:
         """The ``TensorProto.DataType`` of a tensor.
@@ -147,9 +150,6 @@ class GraphIndex:
         return source.reshape([size for size in shape if size is not None])
 
 
-_GRAPH_KINDS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-
-
 def _constant_value(node: onnx.NodeProto) -> npt.NDArray[Any] | None:
     for item in node.attribute:
         if item.name == "value":
@@ -159,11 +159,3 @@ def _constant_value(node: onnx.NodeProto) -> npt.NDArray[Any] | None:
         if item.name in ("value_int", "value_ints"):
             return np.asarray(helper.get_attribute_value(item), dtype=np.int64)
     return None
-
-
-def _inferred_values(model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
-    """Type and shape of every tensor that ONNX shape inference can find; the op's come out of its function body."""
-    if any(bra.is_op(node) for node in model.graph.node):
-        model = bra.with_function(model)
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    return {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}

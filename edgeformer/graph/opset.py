@@ -6,6 +6,7 @@ import onnx
 from onnx import helper, version_converter
 
 from edgeformer.errors import InputError
+from edgeformer.graph.protos import STANDARD_DOMAINS
 from edgeformer.ops.bi_level_routing_attention import is_op, with_function
 
 __all__ = ["model_opset", "raise_opset"]
@@ -18,7 +19,7 @@ def model_opset(model: onnx.ModelProto) -> int:
         InputError: it imports none.
     """
     for opset in model.opset_import:
-        if opset.domain in ("", "ai.onnx"):
+        if opset.domain in STANDARD_DOMAINS:
             return int(opset.version)
     raise InputError("the model imports no version of the standard ONNX operator set: is it a complete model?")
 

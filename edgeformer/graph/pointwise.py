@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 
 from edgeformer.graph.editing import remove_unused, unique_names
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.graph.protos import attribute
+from edgeformer.graph.protos import attribute, is_standard
 
 __all__ = ["linears_as_convolutions"]
 
@@ -152,7 +152,7 @@ class _Rewriter:
         In a sum of two it is enough if one does. The other is the residual or what is added to it, and mostly comes
         from a convolution, too.
         """
-        if node.op_type not in _ELEMENTWISE or node.domain not in ("", "ai.onnx"):
+        if not is_standard(node, *_ELEMENTWISE):
             return False
         data = list(dict.fromkeys(self._index.data_inputs(node)))
         constants = [self._index.array(name) for name in node.input if name and name not in data]
