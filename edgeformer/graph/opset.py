@@ -25,7 +25,7 @@ def model_opset(model: onnx.ModelProto) -> int:
 
 
 def raise_opset(model: onnx.ModelProto, minimum: int) -> onnx.ModelProto:
-    """A copy of ``model`` at opset ``minimum``, or at its own where that is higher.
+    """``model`` at opset ``minimum``, or at its own where that is higher: itself where nothing changes, else a copy.
 
     Model-local functions are carried over, as ONNX's converter drops them; the op's own takes the model's new opset.
 
@@ -33,11 +33,16 @@ def raise_opset(model: onnx.ModelProto, minimum: int) -> onnx.ModelProto:
         InputError: ONNX's version converter knows no way for one of the operators.
     """
     version = model_opset(model)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    if version < minimum:
+    ir_version = max(model.ir_version, helper.find_min_ir_version_for(list(model.opset_import), True))
+    if version >= minimum and ir_version == model.ir_version:
+        return model
+    result: onnx.ModelProto
+    if version >= minimum:
+        result = onnx.ModelProto()
+        result.CopyFrom(model)
+    else:
         try:
-            result = version_converter.convert_version(result, minimum)
+            result = version_converter.convert_version(model, minimum)
         except Exception as error:  # the converter raises bare RuntimeError and its own ConvertError
             raise InputError(
                 f"the model is at ONNX opset {version} and cannot be raised to {minimum}, which these types need: "

@@ -28,7 +28,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
-from edgeformer.graph.editing import remove_unused, unique_names
+from edgeformer.graph.editing import unique_names, with_nodes
 from edgeformer.graph.float_rules import float32_nodes
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import model_opset, raise_opset
@@ -293,20 +293,13 @@ class _Typer:
         )
 
     def _assemble(self) -> onnx.ModelProto:
-        result = onnx.ModelProto()
-        result.CopyFrom(self._model)
-        graph = result.graph
         self._restore_names()
-        del graph.node[:]
-        graph.node.extend(self._nodes)
-        kept = [tensor for tensor in graph.initializer if tensor.name not in self._converted]
-        del graph.initializer[:]
-        graph.initializer.extend([*kept, *self._converted.values()])
+        result = with_nodes(self._model, self._nodes, self._converted.values())
+        graph = result.graph
         for value in (*graph.input, *graph.output):
             if value.type.tensor_type.elem_type in FLOAT_TYPES and value.name in self._types:
                 value.type.tensor_type.elem_type = self._types[value.name]
         self._declare(graph)
-        remove_unused(result)
         return result
 
     def _restore_names(self) -> None:

@@ -75,7 +75,11 @@ class Decision:
 
 
 def decide(
-    model: onnx.ModelProto, overrides: Sequence[Override] = (), *, quantize_attention: bool = False
+    model: onnx.ModelProto,
+    overrides: Sequence[Override] = (),
+    *,
+    quantize_attention: bool = False,
+    index: GraphIndex | None = None,
 ) -> tuple[Decision, ...]:
     """A decision for every layer of ``model`` (Conv, Gemm, MatMul and the attention op), in graph order.
 
@@ -83,12 +87,13 @@ def decide(
         model: a float graph.
         overrides: exceptions for layers with weights.
         quantize_attention: take every node of the attention op in; otherwise none.
+        index: of ``model``, where there is one.
 
     Raises:
         InputError: an override matches no layer, or asks for a layer that cannot be quantized; attention is to be
             quantized and there is none, or one that cannot be.
     """
-    index = GraphIndex(model)
+    index = index or GraphIndex(model)
     routing = routing_nodes(index)
     decisions = []
     unused = set(range(len(overrides)))
