@@ -25,6 +25,7 @@ from edgeformer.engine.profiles import BatchProfile, ShapeRange, shape_ranges
 from edgeformer.engine.targets import Target, can_build
 from edgeformer.engine.worker import JOB_FILE
 from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, InputError
+from edgeformer.graph.protos import subgraphs
 from edgeformer.machine.backends import require_backend
 from edgeformer.machine.plugin_library import require_plugin_library
 from edgeformer.ops.bi_level_routing_attention import is_op, with_function
@@ -196,12 +197,7 @@ def write_engine(build: EngineBuild, path: str | os.PathLike[str]) -> None:
 
 def count_op_nodes(graph: onnx.GraphProto) -> int:
     """Nodes of the op in a graph and in the bodies of its control-flow nodes."""
-    inner = sum(
-        count_op_nodes(body)
-        for node in graph.node
-        for attribute in node.attribute
-        for body in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    )
+    inner = sum(count_op_nodes(body) for node in graph.node for body in subgraphs(node))
     return inner + sum(is_op(node) for node in graph.node)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import onnx
 
 from edgeformer.errors import InputError
+from edgeformer.graph.protos import fed_inputs
 from edgeformer.records.base import Record
 from edgeformer.records.engine import ShapeRange
 
@@ -64,12 +65,9 @@ def shape_ranges(
             the graph. One message lists everything that is wrong.
     """
     given = dict(input_shapes or {})
-    initializers = {tensor.name for tensor in model.graph.initializer}
     ranges: dict[str, ShapeRange] = {}
     wrong: list[str] = []
-    for value in model.graph.input:
-        if value.name in initializers:
-            continue
+    for value in fed_inputs(model.graph):
         axes = _axes(value)
         if axes is None:
             wrong.append(f"input '{value.name}' has no shape in the graph: export it with one")

@@ -1,36 +1,106 @@
-"""Editing a graph in place: dropping what nobody reads, and names that are free."""
+"""Editing a graph: drafts that share no weights, dropping what nobody reads, and names that are free."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import onnx
 
-__all__ = ["UniqueNames", "remove_unused", "unique_names"]
+__all__ = ["UniqueNames", "complete", "draft", "remove_unused", "unique_names", "with_nodes", "without_unused"]
+
+
+def draft(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` without its initializers, to be edited and then finished by `complete`.
+
+    A protobuf message frees nothing before it goes as a whole: a weight that was copied and then replaced stays in
+    memory beside the new one. So a pass that replaces weights does not copy them first.
+    """
+    result = onnx.ModelProto()
+    _copy_fields(model, result, "graph")
+    _copy_fields(model.graph, result.graph, "initializer")
+    return result
+
+
+def _copy_fields(source: Any, target: Any, left_out: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == left_out:
+            continue
+        if isinstance(value, (str, int)):
+            setattr(target, field.name, value)
+        else:
+            # A message or a repeated field.
+            getattr(target, field.name).MergeFrom(value)
+
+
+def complete(edited: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Give a draft, in place, those initializers of its model that it reads and has not replaced; drop what is unused.
+
+    Args:
+        edited: a `draft` of ``model``, with new initializers of its own. An initializer of a name that the model has,
+            too, takes that one's place. The model's come first, in their order.
+        model: the model as it was.
+    """
+    remove_unused(edited)
+    initializers = edited.graph.initializer
+    own = {tensor.name for tensor in initializers}
+    needed = _read(edited.graph) - own
+    initializers.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
+    initializers.sort(key=lambda tensor: tensor.name in own)
+
+
+def with_nodes(
+    model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], initializers: Iterable[onnx.TensorProto]
+) -> onnx.ModelProto:
+    """A copy of ``model`` with other nodes, and of its initializers and the new ones those that the nodes read.
+
+    Args:
+        model: the model.
+        nodes: all nodes of the copy, in order; some may be the model's own.
+        initializers: new ones; one of a name that the model has, too, takes that one's place.
+    """
+    result = draft(model)
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    result.graph.initializer.extend(initializers)
+    complete(result, model)
+    return result
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    return {value.name for value in graph.output}.union(*(node.input for node in graph.node))
 
 
 def remove_unused(model: onnx.ModelProto) -> None:
     """Drop, in place, nodes and initializers whose results nobody reads."""
     graph = model.graph
     needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(list(graph.node)):
+    for position, node in reversed(list(enumerate(graph.node))):
         if any(name in needed for name in node.output):
-            kept.append(node)
             needed.update(node.input)
-    if len(kept) != len(graph.node):
-        nodes = list(reversed(kept))
-        del graph.node[:]
-        graph.node.extend(nodes)
-    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
-    if len(initializers) != len(graph.initializer):
-        del graph.initializer[:]
-        graph.initializer.extend(initializers)
+        else:
+            del graph.node[position]
     made = {name for node in graph.node for name in node.output}
-    infos = [value for value in graph.value_info if value.name in made]
-    if len(infos) != len(graph.value_info):
-        del graph.value_info[:]
-        graph.value_info.extend(infos)
+    _keep(graph.initializer, needed)
+    _keep(graph.value_info, made)
+
+
+def _keep(named: Any, names: set[str]) -> None:
+    # One by one: taken out and put back, the rest would be copied, and the first copy stay in memory.
+    for position, item in reversed(list(enumerate(named))):
+        if item.name not in names:
+            del named[position]
+
+
+def without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` without nodes and initializers whose results nobody reads: itself where it has none such."""
+    result = draft(model)
+    remove_unused(result)
+    read = _read(result.graph)
+    if len(result.graph.node) == len(model.graph.node) and all(one.name in read for one in model.graph.initializer):
+        return model
+    complete(result, model)
+    return result
 
 
 def unique_names(model: onnx.ModelProto) -> UniqueNames:

@@ -10,6 +10,7 @@ A convolution is quantized with the weights that it runs with, so this comes bef
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from edgeformer.graph.editing import UniqueNames, remove_unused, unique_names
+from edgeformer.graph.editing import UniqueNames, remove_unused, unique_names, without_unused
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.protos import attribute
 
@@ -27,24 +28,37 @@ _Array = npt.NDArray[Any]
 
 
 def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of ``model`` with every BatchNormalization folded that has a convolution to go to.
+    """``model`` with every BatchNormalization folded that has a convolution to go to; itself where nothing changes.
 
     Folded is a BatchNormalization with constant statistics that is the only reader of a convolution's output, or
     whose only reader is an ungrouped convolution without padding. Arithmetic is float64. Shared weights are copied,
     not edited.
     """
+    if _find(GraphIndex(model)) is None:
+        return without_unused(model)
     result = onnx.ModelProto()
     result.CopyFrom(model)
     name = unique_names(result)
-    while _fold_one(result, name):
-        pass
+    # Each fold makes new constants, which the next may fold again.
+    while (fold := _find(index := GraphIndex(result))) is not None:
+        write = _fold_backward if fold.backward else _fold_forward
+        write(result, index, fold, name)
     remove_unused(result)
     return result
 
 
-def _fold_one(model: onnx.ModelProto, name: UniqueNames) -> bool:
-    index = GraphIndex(model)
-    for node in model.graph.node:
+@dataclass(frozen=True)
+class _Fold:
+    """A normalisation, its factor and offset per channel, and the convolution before it (``backward``) or behind."""
+
+    norm: onnx.NodeProto
+    conv: onnx.NodeProto
+    affine: tuple[_Array, _Array]
+    backward: bool
+
+
+def _find(index: GraphIndex) -> _Fold | None:
+    for node in index.model.graph.node:
         if node.op_type != "BatchNormalization" or attribute(node, "training_mode", 0):
             continue
         affine = _affine(index, node)
@@ -52,15 +66,13 @@ def _fold_one(model: onnx.ModelProto, name: UniqueNames) -> bool:
             continue
         before = index.producer.get(node.input[0])
         if before and _is_conv(index, before) and index.sole_consumer(node.input[0]) is not None:
-            _fold_backward(model, index, before, node, affine, name)
-            return True
+            return _Fold(node, before, affine, backward=True)
         behind = index.sole_consumer(node.output[0])
         if behind and _is_conv(index, behind) and behind.input[0] == node.output[0]:
             unpadded = not any(attribute(behind, "pads", ())) and attribute(behind, "auto_pad", b"NOTSET") in _UNPADDED
             if unpadded and attribute(behind, "group", 1) == 1:
-                _fold_forward(model, index, node, behind, affine, name)
-                return True
-    return False
+                return _Fold(node, behind, affine, backward=False)
+    return None
 
 
 _UNPADDED = (b"NOTSET", b"VALID")
@@ -91,13 +103,12 @@ def _conv_weights(index: GraphIndex, conv: onnx.NodeProto) -> tuple[_Array, _Arr
 def _fold_backward(
     model: onnx.ModelProto,
     index: GraphIndex,
-    conv: onnx.NodeProto,
-    norm: onnx.NodeProto,
-    affine: tuple[_Array, _Array],
+    fold: _Fold,
     name: UniqueNames,
 ) -> None:
+    norm, conv = fold.norm, fold.conv
     weight, bias, kind = _conv_weights(index, conv)
-    factor, offset = affine
+    factor, offset = fold.affine
     _set_weights(
         model, conv, weight * factor.reshape(-1, 1, 1, *(1,) * (weight.ndim - 3)), bias * factor + offset, kind, name
     )
@@ -108,13 +119,12 @@ def _fold_backward(
 def _fold_forward(
     model: onnx.ModelProto,
     index: GraphIndex,
-    norm: onnx.NodeProto,
-    conv: onnx.NodeProto,
-    affine: tuple[_Array, _Array],
+    fold: _Fold,
     name: UniqueNames,
 ) -> None:
+    norm, conv = fold.norm, fold.conv
     weight, bias, kind = _conv_weights(index, conv)
-    factor, offset = affine
+    factor, offset = fold.affine
     per_input = (1, -1, *(1,) * (weight.ndim - 2))
     spatial = tuple(range(1, weight.ndim))
     added = (weight * offset.reshape(per_input)).sum(axis=spatial)

@@ -39,7 +39,8 @@ from edgeformer.graph.fusion.report import FuseResult
 from edgeformer.graph.fusion.rewrite import rewrite
 from edgeformer.graph.node_order import in_topological_order
 from edgeformer.graph.opset import raise_opset
-from edgeformer.graph.protos import is_standard, label
+from edgeformer.graph.protos import fed_inputs, is_standard, label
+from edgeformer.graph.shape_inference import infer_values
 from edgeformer.ops.bi_level_routing_attention import (
     DOMAIN,
     FUNCTION_OPSET,
@@ -164,7 +165,7 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 def _without_stale_types(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model, without its notes on inner tensors if they contradict the nodes: some FP16 converters leave such."""
     try:
-        onnx.shape_inference.infer_shapes(model)
+        infer_values(model)
     except onnx.shape_inference.InferenceError:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
@@ -174,8 +175,7 @@ def _without_stale_types(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_static(model: onnx.ModelProto) -> bool:
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in stored]
+    inputs = fed_inputs(model.graph)
     return all(axis.HasField("dim_value") for value in inputs for axis in value.type.tensor_type.shape.dim)
 
 

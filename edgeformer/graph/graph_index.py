@@ -5,19 +5,23 @@ The passes that change types, insert Q/DQ or fold weights ask the same few quest
 
 from __future__ import annotations
 
+import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import AttributeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
-from edgeformer.graph.protos import FLOAT_TYPES, STANDARD_DOMAINS, attribute, describe
-from edgeformer.ops import bi_level_routing_attention as bra
+from edgeformer.graph.protos import FLOAT_TYPES, attribute, describe, is_standard, subgraphs
+from edgeformer.graph.shape_inference import infer_values, skeleton
 
 __all__ = ["GraphIndex"]
 
+# Bytes of an array up to which it is kept once it was read.
+_LARGEST_KEPT = 65536
 # Nodes through which a constant stays readable as a constant.
 _CONSTANT_OPS = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
@@ -41,28 +45,44 @@ class GraphIndex:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         graph = model.graph
-        nested = [describe(node) for node in graph.node if any(item.type in _GRAPH_KINDS for item in node.attribute)]
+        nested = [describe(node) for node in graph.node if list(subgraphs(node))]
         if nested:
             raise InputError(
                 f"the graph holds control flow, which cannot be typed or quantized: {', '.join(nested)}. "
                 "Export the model without data-dependent branches."
             )
+        self._find_nodes(graph)
+        self.outputs = {value.name for value in graph.output}
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._constant_nodes = {node.output[0]: node for node in graph.node if is_standard(node, "Constant")}
+        self.constants = set(self._tensors) | set(self._constant_nodes)
+        self._arrays: dict[str, npt.NDArray[Any] | None] = {}
+        # Inferred when it is asked for, but of the graph as it is now.
+        self._skeleton = skeleton(model)
+
+    def _find_nodes(self, graph: onnx.GraphProto) -> None:
         self.producer = {name: node for node in graph.node for name in node.output if name}
         self.consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
             for name in dict.fromkeys(node.input):
                 if name:
                     self.consumers.setdefault(name, []).append(node)
-        self.outputs = {value.name for value in graph.output}
-        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self._constant_nodes = {
-            node.output[0]: node
-            for node in graph.node
-            if node.op_type == "Constant" and node.domain in STANDARD_DOMAINS
-        }
-        self.constants = set(self._tensors) | set(self._constant_nodes)
-        self._arrays: dict[str, npt.NDArray[Any] | None] = {}
-        self._values = _inferred_values(model)
+
+    def of_draft(self, draft: onnx.ModelProto) -> GraphIndex:
+        """The index of a copy of the graph whose nodes are then edited; types, shapes and constants stay what they are.
+
+        Args:
+            draft: `edgeformer.graph.editing.draft` of the model, still as it was made.
+        """
+        result = copy.copy(self)
+        result.model = draft
+        result._find_nodes(draft.graph)
+        return result
+
+    @cached_property
+    def _values(self) -> dict[str, ValueInfoProto]:
+        values = infer_values(self._skeleton, data_prop=True)
+        return {name: value for name, value in values.items() if name not in self._tensors}
 
     def element_type(self, name: str) -> int:
         """The ``TensorProto.DataType`` of a tensor.
@@ -106,13 +126,20 @@ class GraphIndex:
         Read are initializers, ``Constant`` nodes, and either of them behind Transpose, Reshape, Squeeze, Unsqueeze or
         Identity, as exporters write a transposed weight.
         """
-        if name not in self._arrays:
-            self._arrays[name] = self._read(name)
-        return self._arrays[name]
+        if name in self._arrays:
+            return self._arrays[name]
+        found = self._read(name)
+        # Weights are read anew each time, so that an index that is kept keeps no second copy of the model.
+        if found is None or found.nbytes <= _LARGEST_KEPT:
+            self._arrays[name] = found
+        return found
 
     def is_constant(self, name: str) -> bool:
         """Whether `array` knows the tensor's value."""
-        return name in self.constants or self.array(name) is not None
+        if name in self.constants:
+            return True
+        node = self._constant_view(name)
+        return node is not None and self.is_constant(node.input[0])
 
     def data_inputs(self, node: onnx.NodeProto) -> list[str]:
         """The node's inputs that are no constants."""
@@ -126,28 +153,26 @@ class GraphIndex:
     def _read(self, name: str) -> npt.NDArray[Any] | None:
         if name in self._tensors:
             return np.asarray(numpy_helper.to_array(self._tensors[name]))
-        node = self.producer.get(name)
-        if node is None or node.domain not in STANDARD_DOMAINS:
-            return None
-        if node.op_type == "Constant":
-            return _constant_value(node)
-        if node.op_type not in _CONSTANT_OPS:
-            return None
-        source = self.array(node.input[0])
-        if source is None:
-            return None
-        if node.op_type == "Identity":
+        if name in self._constant_nodes:
+            return _constant_value(self._constant_nodes[name])
+        node = self._constant_view(name)
+        source = None if node is None else self.array(node.input[0])
+        if node is None or source is None or node.op_type == "Identity":
             return source
         if node.op_type == "Transpose":
             return np.transpose(source, attribute(node, "perm"))
-        # The output shape of the other three is all that matters: the elements keep their order.
-        shape = self.shape(name)
-        if shape is None or None in shape:
+        return source.reshape([size for size in self.shape(name) or () if size is not None])
+
+    def _constant_view(self, name: str) -> onnx.NodeProto | None:
+        """The node that makes a tensor, where that would be a constant if the node's input is."""
+        node: onnx.NodeProto | None = self.producer.get(name)
+        if node is None or not is_standard(node, *_CONSTANT_OPS):
             return None
-        return source.reshape([size for size in shape if size is not None])
-
-
-_GRAPH_KINDS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+        # The output shape is all that matters of Reshape, Squeeze and Unsqueeze: the elements keep their order.
+        if node.op_type not in ("Identity", "Transpose"):
+            shape = self.shape(name)
+            return None if shape is None or None in shape else node
+        return node
 
 
 def _constant_value(node: onnx.NodeProto) -> npt.NDArray[Any] | None:
@@ -159,11 +184,3 @@ def _constant_value(node: onnx.NodeProto) -> npt.NDArray[Any] | None:
         if item.name in ("value_int", "value_ints"):
             return np.asarray(helper.get_attribute_value(item), dtype=np.int64)
     return None
-
-
-def _inferred_values(model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
-    """Type and shape of every tensor that ONNX shape inference can find; the op's come out of its function body."""
-    if any(bra.is_op(node) for node in model.graph.node):
-        model = bra.with_function(model)
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    return {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}

@@ -12,6 +12,7 @@ from onnx import AttributeProto, TensorProto, external_data_helper
 from edgeformer.artifacts import replacing, sha256_of_bytes
 from edgeformer.errors import InputError
 from edgeformer.graph.node_order import in_topological_order
+from edgeformer.graph.protos import subgraphs
 from edgeformer.ops.bi_level_routing_attention import without_function
 
 __all__ = ["load_model", "save_model"]
@@ -145,5 +146,5 @@ def _node_tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
         if attribute.type == AttributeProto.TENSOR:
             yield attribute.t
         yield from attribute.tensors
-        for graph in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
-            yield from _graph_tensors(graph)
+    for graph in subgraphs(node):
+        yield from _graph_tensors(graph)

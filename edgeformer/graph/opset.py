@@ -6,6 +6,7 @@ import onnx
 from onnx import helper, version_converter
 
 from edgeformer.errors import InputError
+from edgeformer.graph.protos import STANDARD_DOMAINS
 from edgeformer.ops.bi_level_routing_attention import is_op, with_function
 
 __all__ = ["model_opset", "raise_opset"]
@@ -18,13 +19,13 @@ def model_opset(model: onnx.ModelProto) -> int:
         InputError: it imports none.
     """
     for opset in model.opset_import:
-        if opset.domain in ("", "ai.onnx"):
+        if opset.domain in STANDARD_DOMAINS:
             return int(opset.version)
     raise InputError("the model imports no version of the standard ONNX operator set: is it a complete model?")
 
 
 def raise_opset(model: onnx.ModelProto, minimum: int) -> onnx.ModelProto:
-    """A copy of ``model`` at opset ``minimum``, or at its own where that is higher.
+    """``model`` at opset ``minimum``, or at its own where that is higher: itself where nothing changes, else a copy.
 
     Model-local functions are carried over, as ONNX's converter drops them; the op's own takes the model's new opset.
 
@@ -32,11 +33,16 @@ def raise_opset(model: onnx.ModelProto, minimum: int) -> onnx.ModelProto:
         InputError: ONNX's version converter knows no way for one of the operators.
     """
     version = model_opset(model)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    if version < minimum:
+    ir_version = max(model.ir_version, helper.find_min_ir_version_for(list(model.opset_import), True))
+    if version >= minimum and ir_version == model.ir_version:
+        return model
+    result: onnx.ModelProto
+    if version >= minimum:
+        result = onnx.ModelProto()
+        result.CopyFrom(model)
+    else:
         try:
-            result = version_converter.convert_version(result, minimum)
+            result = version_converter.convert_version(model, minimum)
         except Exception as error:  # the converter raises bare RuntimeError and its own ConvertError
             raise InputError(
                 f"the model is at ONNX opset {version} and cannot be raised to {minimum}, which these types need: "

@@ -18,9 +18,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeformer.graph.editing import remove_unused, unique_names
+from edgeformer.graph.editing import unique_names, with_nodes
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.graph.protos import attribute
+from edgeformer.graph.protos import attribute, is_standard
 
 __all__ = ["linears_as_convolutions"]
 
@@ -32,7 +32,7 @@ _ELEMENTWISE = frozenset(
 
 
 def linears_as_convolutions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
-    """A copy of ``model`` with 1 x 1 convolutions for the Linears of its feature maps, and how many there are.
+    """``model`` with 1 x 1 convolutions for the Linears of its feature maps, and how many there are; itself for none.
 
     A Linear is a MatMul of a tensor of rank 4 with a constant matrix, and the bias behind it. Those with Q/DQ pairs
     stay: their weight is no constant but comes out of a DequantizeLinear. What the graph computes stays the same;
@@ -63,19 +63,13 @@ class _Rewriter:
         self._count = 0
 
     def run(self) -> tuple[onnx.ModelProto, int]:
-        """The new graph; the given one's copy where it has no such Linear."""
-        result = onnx.ModelProto()
-        result.CopyFrom(self._model)
+        """The new graph; the given one where it has no such Linear."""
         for node in self._model.graph.node:
             if node.output[0] not in self._biases:
                 self._write(node)
         if not self._count:
-            return result, 0
-        del result.graph.node[:]
-        result.graph.node.extend(self._nodes)
-        result.graph.initializer.extend(self._weights.values())
-        remove_unused(result)
-        return result, self._count
+            return self._model, 0
+        return with_nodes(self._model, self._nodes, self._weights.values()), self._count
 
     def _write(self, node: onnx.NodeProto) -> None:
         if self._is_linear(node):
@@ -103,8 +97,8 @@ class _Rewriter:
     def _is_linear(self, node: onnx.NodeProto) -> bool:
         if node.op_type != "MatMul" or node.input[1] not in self._index.constants:
             return False
-        weight, shape = self._index.array(node.input[1]), self._index.shape(node.input[0])
-        return weight is not None and weight.ndim == 2 and shape is not None and len(shape) == 4
+        weight, shape = self._index.shape(node.input[1]), self._index.shape(node.input[0])
+        return weight is not None and len(weight) == 2 and shape is not None and len(shape) == 4
 
     def _write_convolution(self, node: onnx.NodeProto) -> None:
         weight = node.input[1]
@@ -133,8 +127,8 @@ class _Rewriter:
         if add is None or add.op_type != "Add":
             return None
         other = add.input[1] if add.input[0] == product else add.input[0]
-        value, weight = self._index.array(other), self._index.array(linear.input[1])
-        fits = value is not None and weight is not None and value.shape == weight.shape[1:]
+        value, weight = self._index.shape(other), self._index.shape(linear.input[1])
+        fits = value is not None and weight is not None and value == weight[1:]
         return other if fits and other in self._index.constants else None
 
     def _write_channels_first(self, node: onnx.NodeProto) -> None:
@@ -152,7 +146,7 @@ class _Rewriter:
         In a sum of two it is enough if one does. The other is the residual or what is added to it, and mostly comes
         from a convolution, too.
         """
-        if node.op_type not in _ELEMENTWISE or node.domain not in ("", "ai.onnx"):
+        if not is_standard(node, *_ELEMENTWISE):
             return False
         data = list(dict.fromkeys(self._index.data_inputs(node)))
         constants = [self._index.array(name) for name in node.input if name and name not in data]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,10 +16,13 @@ __all__ = [
     "attribute",
     "captured_names",
     "describe",
+    "fed_inputs",
     "is_float_cast",
     "is_standard",
     "label",
     "scalar",
+    "subgraphs",
+    "tensor_bytes",
 ]
 
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -46,7 +50,7 @@ def scalar(array: npt.NDArray[Any] | None) -> float | None:
 
 def is_standard(node: onnx.NodeProto, *op_types: str) -> bool:
     """Whether ``node`` is one of these ops of the standard domain."""
-    return node.domain in ("", "ai.onnx") and node.op_type in op_types
+    return node.domain in STANDARD_DOMAINS and node.op_type in op_types
 
 
 def label(node: onnx.NodeProto) -> str:
@@ -61,11 +65,32 @@ def is_float_cast(node: onnx.NodeProto) -> bool:
 
 def captured_names(node: onnx.NodeProto) -> Iterator[str]:
     """Names that the node's sub-graphs (If, Loop, Scan) read from the graph around them."""
-    for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
-        for graph in graphs:
-            own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-            own.update(name for inner in graph.node for name in inner.output)
-            for inner in graph.node:
-                yield from (name for name in (*inner.input, *captured_names(inner)) if name and name not in own)
-            yield from (value.name for value in graph.output if value.name not in own)
+    for graph in subgraphs(node):
+        own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        own.update(name for inner in graph.node for name in inner.output)
+        for inner in graph.node:
+            yield from (name for name in (*inner.input, *captured_names(inner)) if name and name not in own)
+        yield from (value.name for value in graph.output if value.name not in own)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that the node holds itself (the branches of an If, the body of a Loop or Scan), not those in them."""
+    for item in node.attribute:
+        if item.type == AttributeProto.GRAPH:
+            yield item.g
+        else:
+            yield from item.graphs
+
+
+def fed_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that a run has to be given: an input with an initializer of its name has that for its value."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in stored]
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Size of a tensor's elements in bytes, by its shape and type: of data in another file, too, and without a copy.
+
+    Four-bit elements count as a byte each.
+    """
+    return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

@@ -27,7 +27,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
-from edgeformer.graph.editing import UniqueNames, remove_unused, unique_names
+from edgeformer.graph.editing import UniqueNames, remove_unused, unique_names, with_nodes
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import raise_opset
 from edgeformer.graph.protos import attribute, describe
@@ -160,21 +160,21 @@ def layer_site(index: GraphIndex, node: onnx.NodeProto) -> LayerSite | str:
     A layer is a MatMul or Gemm whose right operand is a constant matrix, or a Conv with a constant weight.
     """
     if node.op_type == "MatMul":
-        right = index.array(node.input[1])
-        if right is None:
-            left = index.array(node.input[0])
-            return "its constant is the left operand" if left is not None else "it multiplies two activations"
-        if right.ndim != 2:
-            return f"its constant has {right.ndim} dimensions, and a weight matrix has 2"
+        if not index.is_constant(node.input[1]):
+            left = index.is_constant(node.input[0])
+            return "its constant is the left operand" if left else "it multiplies two activations"
+        rank = len(index.shape(node.input[1]) or ())
+        if rank != 2:
+            return f"its constant has {rank} dimensions, and a weight matrix has 2"
         axis = 1
     elif node.op_type == "Gemm":
         if attribute(node, "transA", 0):
             return "its activation is transposed (transA)"
-        if index.array(node.input[1]) is None:
+        if not index.is_constant(node.input[1]):
             return "it multiplies two activations"
         axis = 0 if attribute(node, "transB", 0) else 1
     elif node.op_type == "Conv":
-        if index.array(node.input[1]) is None:
+        if not index.is_constant(node.input[1]):
             return "its weight is computed at run time"
         axis = 0
     else:
@@ -246,6 +246,7 @@ def insert_qdq(
     *,
     weights: Mapping[str, QuantizedWeight] | None = None,
     attention: Sequence[AttentionSite] = (),
+    index: GraphIndex | None = None,
 ) -> onnx.ModelProto:
     """A copy of ``model`` in which the layers at ``sites`` are INT8; at opset 20 at least.
 
@@ -255,6 +256,7 @@ def insert_qdq(
         ranges: activation tensor, or name of an op node's part -> amax, the magnitude that becomes 127.
         weights: layer output -> its INT8 weight; a layer that is not in it gets `min_max_weight` of its own weight.
         attention: the op nodes, as `attention_site` gives them: all of the graph's or none, for they share one body.
+        index: of ``model``, where there is one.
 
     Raises:
         InputError: the model holds Q/DQ already; a range is missing, not finite or negative; a site or weight does
@@ -265,14 +267,15 @@ def insert_qdq(
         raise InputError(
             f"the model is quantized already ({present[0]} and {len(present) - 1} more): give the float model"
         )
-    result = raise_opset(model, _MINIMUM_OPSET)
-    index = GraphIndex(result)
+    raised = raise_opset(model, _MINIMUM_OPSET)
+    if index is None or raised is not model:
+        index = GraphIndex(raised)
     _check(index, sites, attention, ranges)
-    writer = _Writer(index, unique_names(result))
+    writer = _Writer(index, unique_names(raised))
     layers = {site.output: site for site in sites}
     attended = {site.output: site for site in attention}
     nodes: list[onnx.NodeProto] = []
-    for node in result.graph.node:
+    for node in raised.graph.node:
         output = node.output[0] if node.output else ""
         site = layers.get(output)
         if output in attended:
@@ -287,11 +290,7 @@ def insert_qdq(
             copy.input[site.weight_input] = writer.weights[site.output]
             node = copy
         nodes.append(node)
-    initializers = writer.initializers
-    del result.graph.node[:]
-    result.graph.node.extend(nodes)
-    result.graph.initializer.extend(initializers)
-    remove_unused(result)
+    result = with_nodes(raised, nodes, writer.initializers)
     return bra.with_function(result) if attention else result
 
 

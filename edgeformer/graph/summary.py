@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
+from edgeformer.graph.protos import fed_inputs, tensor_bytes
 from edgeformer.ops.bi_level_routing_attention import Attributes, is_op
 
 __all__ = ["GraphSummary", "summarize"]
@@ -50,28 +51,20 @@ def summarize(model: onnx.ModelProto) -> GraphSummary:
         InputError: an op node has attributes that the op does not take.
     """
     graph = model.graph
-    stored = {tensor.name for tensor in graph.initializer}
     weights: Counter[str] = Counter()
     for tensor in graph.initializer:
-        weights[TensorProto.DataType.Name(tensor.data_type)] += _bytes(tensor)
+        weights[TensorProto.DataType.Name(tensor.data_type)] += tensor_bytes(tensor)
     nodes = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph.node)
     return GraphSummary(
         producer=f"{model.producer_name} {model.producer_version}".strip() or "unknown",
         opsets={opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
         functions=[f"{function.domain}::{function.name}" for function in model.functions],
-        inputs=[_value(value) for value in graph.input if value.name not in stored],
+        inputs=[_value(value) for value in fed_inputs(graph)],
         outputs=[_value(value) for value in graph.output],
         nodes=dict(nodes.most_common()),
         blocks=[{"node": node.name, **Attributes.from_node(node).to_dict()} for node in graph.node if is_op(node)],
         weights=dict(weights.most_common()),
     )
-
-
-def _bytes(tensor: TensorProto) -> int:
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _value(value: onnx.ValueInfoProto) -> dict[str, Any]:

@@ -28,11 +28,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
-from edgeformer.graph.editing import remove_unused, unique_names
+from edgeformer.graph.editing import unique_names, with_nodes
 from edgeformer.graph.float_rules import float32_nodes
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import model_opset, raise_opset
-from edgeformer.graph.protos import FLOAT_TYPES, attribute
+from edgeformer.graph.protos import FLOAT_TYPES, STANDARD_DOMAINS, attribute, fed_inputs
 from edgeformer.ops import bi_level_routing_attention as bra
 
 __all__ = ["FloatType", "to_float_type"]
@@ -137,9 +137,8 @@ class _Typer:
 
     def run(self) -> onnx.ModelProto:
         graph = self._model.graph
-        inputs = {tensor.name for tensor in graph.initializer}
-        for value in graph.input:
-            if value.name not in inputs and self._index.is_float(value.name):
+        for value in fed_inputs(graph):
+            if self._index.is_float(value.name):
                 self._types[value.name] = self._io
         for node in graph.node:
             self._convert(node)
@@ -179,7 +178,7 @@ class _Typer:
     def _untouched(self, node: onnx.NodeProto, float_inputs: list[int]) -> bool:
         if bra.is_op(node) or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             return False
-        foreign = node.domain not in ("", "ai.onnx")
+        foreign = node.domain not in STANDARD_DOMAINS
         return foreign or not float_inputs or attribute(node, "dtype") is not None or node.output[0] in self._static
 
     def _kind_of(self, node: onnx.NodeProto, float_inputs: list[int]) -> int:
@@ -294,20 +293,13 @@ class _Typer:
         )
 
     def _assemble(self) -> onnx.ModelProto:
-        result = onnx.ModelProto()
-        result.CopyFrom(self._model)
-        graph = result.graph
         self._restore_names()
-        del graph.node[:]
-        graph.node.extend(self._nodes)
-        kept = [tensor for tensor in graph.initializer if tensor.name not in self._converted]
-        del graph.initializer[:]
-        graph.initializer.extend([*kept, *self._converted.values()])
+        result = with_nodes(self._model, self._nodes, self._converted.values())
+        graph = result.graph
         for value in (*graph.input, *graph.output):
             if value.type.tensor_type.elem_type in FLOAT_TYPES and value.name in self._types:
                 value.type.tensor_type.elem_type = self._types[value.name]
         self._declare(graph)
-        remove_unused(result)
         return result
 
     def _restore_names(self) -> None:

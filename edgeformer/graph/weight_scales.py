@@ -23,7 +23,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeformer.graph.editing import UniqueNames, remove_unused, unique_names
+from edgeformer.graph.editing import UniqueNames, unique_names, with_nodes
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.protos import attribute, scalar
 
@@ -38,7 +38,7 @@ _LARGEST = 1.0
 
 
 def one_weight_scale(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
-    """A copy of ``model`` in which quantized Linears and convolutions have one weight scale, and how many changed.
+    """``model`` with one weight scale for each quantized Linear and convolution, and how many changed; itself for none.
 
     Changed are MatMul and Conv nodes that multiply INT8 with INT8, the weight with a scale for each output channel and
     without zero points; the bias of a Conv becomes an Add behind the new factor.
@@ -49,17 +49,11 @@ def one_weight_scale(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     Raises:
         InputError: the graph holds control flow.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
     writer = _Writer(GraphIndex(model), unique_names(model))
     nodes = [made for node in model.graph.node for made in writer.write(node)]
     if not writer.count:
-        return result, 0
-    del result.graph.node[:]
-    result.graph.node.extend(nodes)
-    result.graph.initializer.extend(writer.constants)
-    remove_unused(result)
-    return result, writer.count
+        return model, 0
+    return with_nodes(model, nodes, writer.constants), writer.count
 
 
 @dataclass(frozen=True)

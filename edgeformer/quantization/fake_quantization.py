@@ -1,4 +1,4 @@
-"""Imitating INT8 layers beside the float ones, in one graph: what calibration measures errors with.
+"""Fake quantization of layers beside the float ones, in one graph: what calibration measures errors with.
 
 For a layer ``y = x @ W + b`` at a site, ``x' = DQ(Q(x))`` and ``W'`` (the dequantized INT8 weight) are added to the
 float graph, as insert_qdq would write them; for an attention ``qkv' = DQ(Q(qkv))``.
@@ -7,6 +7,7 @@ float graph, as insert_qdq would write them; for an attention ``qkv' = DQ(Q(qkv)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,35 +15,60 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeformer.graph.editing import unique_names
+from edgeformer.graph.editing import complete, draft, unique_names
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.node_order import sort_nodes
 from edgeformer.graph.qdq import QMAX, AttentionSite, LayerSite, dequantize, min_max_weight, representable_scale
 
-__all__ = ["with_error_means", "with_switches"]
+__all__ = ["ErrorMeans", "with_error_means", "with_switches"]
+
+
+@dataclass(frozen=True)
+class ErrorMeans:
+    """The outputs of the model that `with_error_means` makes.
+
+    Attributes:
+        inputs: a Linear's activation -> names of the mean of each of its channels, and of the mean of what INT8 changes
+            in it.
+        outputs: a convolution's output -> name of the mean of what INT8 changes in each of its channels.
+    """
+
+    inputs: dict[str, tuple[str, str]]
+    outputs: dict[str, str]
 
 
 def with_error_means(
-    model: onnx.ModelProto, sites: Sequence[LayerSite], ranges: Mapping[str, float]
-) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """The float model plus, for each layer, the mean over all positions of what INT8 changes in its output.
+    model: onnx.ModelProto, sites: Sequence[LayerSite], ranges: Mapping[str, float], index: GraphIndex
+) -> tuple[onnx.ModelProto, ErrorMeans]:
+    """The float model with means over all positions, of what the layers read and INT8 changes, for its only outputs.
 
-    Returns:
-        The model, and layer output -> name of the tensor ``[channels]`` with its mean error.
+    Args:
+        model: the float model, at opset 18 at least.
+        sites: the layers.
+        ranges: their activations' ranges.
+        index: of ``model``.
     """
-    writer = _Writer(model, ranges)
-    means = {}
+    writer = _Writer(model, ranges, index)
+    means = ErrorMeans({}, {})
     for site in sites:
-        _, restored = writer.weights(site)
-        imitation = writer.twin(site, writer.rounded(site), writer.constant("weight", restored))
-        # MatMul and Gemm keep their channels last, Conv at axis 1.
-        is_conv = writer.index.producer[site.output].op_type == "Conv"
-        shape = writer.index.shape(site.output)
-        rank = restored.ndim if shape is None else len(shape)
-        axes = [axis for axis in range(rank) if axis != (1 if is_conv else rank - 1)]
-        error = writer.op("Sub", imitation, site.output)
-        means[site.output] = writer.op("ReduceMean", error, writer.constant("axes", np.asarray(axes)), keepdims=0)
-    return writer.model(), means
+        if writer.index.producer[site.output].op_type == "Conv":
+            weight, restored = writer.weights(site)
+            fake = writer.twin(site, writer.rounded(site), writer.constant("weight", restored))
+            # Convolutions keep their channels at axis 1.
+            axes = [axis for axis in range(weight.ndim) if axis != 1]
+            error = writer.op("Sub", fake, site.output)
+            means.outputs[site.output] = writer.op(
+                "ReduceMean", error, writer.constant("axes", np.asarray(axes)), keepdims=0
+            )
+        elif site.activation not in means.inputs:
+            channels = (index.shape(site.weight) or ())[1 - site.axis]
+            change = writer.op("Sub", writer.rounded(site), site.activation)
+            means.inputs[site.activation] = (
+                writer.channel_means(site.activation, channels),
+                writer.channel_means(change, channels),
+            )
+    names = [*(name for pair in means.inputs.values() for name in pair), *means.outputs.values()]
+    return writer.model(names), means
 
 
 def with_switches(
@@ -51,13 +77,14 @@ def with_switches(
     ranges: Mapping[str, float],
     bias_errors: Mapping[str, Sequence[float]],
     attention: Sequence[AttentionSite] = (),
+    index: GraphIndex | None = None,
 ) -> tuple[onnx.ModelProto, str]:
     """The model with a switch for each layer: 0 leaves it in float, 1 makes it INT8; and a last one for all attention.
 
     Returns:
         The model, and the name of its new input, float32 ``[len(sites) + 1]``: the switches in the order of ``sites``.
     """
-    writer = _Writer(model, ranges)
+    writer = _Writer(model, ranges, index or GraphIndex(model))
     switches = writer.name("int8_switches")
     for i, site in enumerate(sites):
         gate = writer.op("Gather", switches, writer.constant("index", np.asarray(i)))
@@ -68,9 +95,8 @@ def with_switches(
         if layer.op_type == "Conv":
             error = error.reshape(-1, *(1,) * (weight.ndim - 2))
         layer.input[0] = writer.mixed(gate, site.activation, rounded)
-        layer.input[site.weight_input] = writer.mixed(
-            gate, writer.constant("weight", weight), writer.constant("weight_change", restored - weight)
-        )
+        change = writer.constant("weight_change", restored - weight)
+        layer.input[site.weight_input] = writer.mixed(gate, site.weight, change)
         layer.output[0] = writer.name(f"int8_{site.output}")
         writer.mixed(gate, layer.output[0], writer.constant("bias_change", -error), output=site.output)
     if attention:
@@ -84,21 +110,22 @@ def with_switches(
 
 
 class _Writer:
-    """Adds nodes to a copy of a graph."""
+    """Adds nodes to a draft of a graph."""
 
-    def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, float]) -> None:
-        self._copy = onnx.ModelProto()
-        self._copy.CopyFrom(model)
-        self.index = GraphIndex(self._copy)
+    def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, float], index: GraphIndex) -> None:
+        self._model = model
+        self._draft = draft(model)
+        self.index = index.of_draft(self._draft)
         self.name = unique_names(model)
         self._ranges = ranges
         self._rounded: dict[str, str] = {}
+        self._rows: dict[int | None, str] = {}
         self._new: list[onnx.NodeProto] = []
 
     def constant(self, base: str, array: npt.NDArray[Any]) -> str:
         """A new initializer."""
         name = self.name(f"int8_{base}")
-        self._copy.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+        self._draft.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
     def op(self, op_type: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
@@ -144,8 +171,19 @@ class _Writer:
         """``base + gate * change``: exactly ``base`` where the gate is 0."""
         return self.op("Add", base, self.op("Mul", gate, change), output=output)
 
-    def model(self) -> onnx.ModelProto:
-        """The graph with the new nodes in it."""
-        self._copy.graph.node.extend(self._new)
-        sort_nodes(self._copy)
-        return self._copy
+    def channel_means(self, tensor: str, channels: int | None) -> str:
+        """The mean over all positions of a tensor whose last axis holds the channels."""
+        if channels not in self._rows:
+            self._rows[channels] = self.constant("rows", np.asarray([-1, channels]))
+        rows = self.op("Reshape", tensor, self._rows[channels])
+        return self.op("ReduceMean", rows, self.constant("axes", np.asarray([0])), keepdims=0)
+
+    def model(self, outputs: Sequence[str] = ()) -> onnx.ModelProto:
+        """The graph with the new nodes in it, and with ``outputs`` for its own where some are given."""
+        self._draft.graph.node.extend(self._new)
+        if outputs:
+            del self._draft.graph.output[:]
+            self._draft.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
+        sort_nodes(self._draft)
+        complete(self._draft, self._model)
+        return self._draft

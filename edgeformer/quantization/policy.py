@@ -17,7 +17,7 @@ import onnx
 from edgeformer.errors import InputError
 from edgeformer.graph.float_rules import routing_nodes
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.graph.protos import attribute
+from edgeformer.graph.protos import attribute, is_standard, label
 from edgeformer.graph.qdq import LayerSite, attention_site, layer_site
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.quantization.recipe import Override
@@ -75,7 +75,11 @@ class Decision:
 
 
 def decide(
-    model: onnx.ModelProto, overrides: Sequence[Override] = (), *, quantize_attention: bool = False
+    model: onnx.ModelProto,
+    overrides: Sequence[Override] = (),
+    *,
+    quantize_attention: bool = False,
+    index: GraphIndex | None = None,
 ) -> tuple[Decision, ...]:
     """A decision for every layer of ``model`` (Conv, Gemm, MatMul and the attention op), in graph order.
 
@@ -83,12 +87,13 @@ def decide(
         model: a float graph.
         overrides: exceptions for layers with weights.
         quantize_attention: take every node of the attention op in; otherwise none.
+        index: of ``model``, where there is one.
 
     Raises:
         InputError: an override matches no layer, or asks for a layer that cannot be quantized; attention is to be
             quantized and there is none, or one that cannot be.
     """
-    index = GraphIndex(model)
+    index = index or GraphIndex(model)
     routing = routing_nodes(index)
     decisions = []
     unused = set(range(len(overrides)))
@@ -101,7 +106,7 @@ def decide(
             else:
                 decisions.append(_decision(node, True, "recipe: attention takes INT8 queries, keys and values"))
             continue
-        if node.op_type not in _LAYERS or node.domain not in ("", "ai.onnx"):
+        if not is_standard(node, *_LAYERS):
             continue
         site = layer_site(index, node)
         decision = _default(index, node, site, routing)
@@ -143,7 +148,7 @@ def _attention_faults(attention: Sequence[Decision]) -> list[str]:
 
 
 def _decision(node: onnx.NodeProto, quantized: bool, because: str, site: LayerSite | None = None) -> Decision:
-    return Decision(node.name or node.output[0], node.op_type, node.output[0], quantized, because, site)
+    return Decision(label(node), node.op_type, node.output[0], quantized, because, site)
 
 
 def _default(index: GraphIndex, node: onnx.NodeProto, site: LayerSite | str, routing: set[str]) -> Decision:

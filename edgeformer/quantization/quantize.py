@@ -1,9 +1,9 @@
-"""Post-training quantization of a float graph: policy, calibration, balancing, bias correction and Q/DQ."""
+"""Post-training quantization of a float graph: policy, calibration, SmoothQuant, bias correction and Q/DQ."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,18 @@ from edgeformer.graph.qdq import AttentionSite, LayerSite, attention_site, inser
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.progress import Progress
 from edgeformer.quantization.bias_correction import correct_biases, mean_errors
-from edgeformer.quantization.calibration import Calibration, CalibrationKey, calibration_key, load_calibration
-from edgeformer.quantization.observation import observe
+from edgeformer.quantization.calibration import (
+    Calibration,
+    CalibrationKey,
+    ChannelRange,
+    calibration_key,
+    load_calibration,
+)
+from edgeformer.quantization.observation import observe, observe_channels
 from edgeformer.quantization.policy import Decision, decide
-from edgeformer.quantization.recipe import ObserverSettings, Recipe, load_recipe
+from edgeformer.quantization.recipe import Recipe, load_recipe
 from edgeformer.quantization.sensitivity import SwitchedModel, measure, snr_db, spread_batches
-from edgeformer.quantization.smoothquant import balance
+from edgeformer.quantization.smoothquant import apply_smoothquant
 from edgeformer.quantization.streaming import SamplesLike
 
 __all__ = ["QuantizeResult", "calibrate", "quantize"]
@@ -75,17 +81,16 @@ def quantize(
     """
     if samples is None:
         raise InputError("INT8 needs calibration data: give a folder of images, an .npy or .npz file, or an iterator")
-    recipe = recipe or load_recipe()
-    prepared, decisions, key = _plan(model, samples, recipe)
+    plan = _plan(model, samples, recipe or load_recipe())
     cache = None if calibration_cache is None else Path(calibration_cache)
     if cache is not None and cache.exists():
         calibration = load_calibration(cache)
-        calibration.check_key(key, cache)
-        return _apply(prepared, decisions, calibration, reused=True)
-    calibration = calibrate(model, samples, recipe=recipe, batch_size=batch_size, progress=progress)
+        calibration.check_key(plan.key, cache)
+        return _apply(plan.smoothed(calibration.channels), plan.decisions, calibration, reused=True)
+    layers, calibration = _calibrate(plan, samples, batch_size, progress)
     if cache is not None:
         calibration.save(cache)
-    return _apply(prepared, decisions, calibration, reused=False)
+    return _apply(layers, plan.decisions, calibration, reused=False)
 
 
 def calibrate(
@@ -110,34 +115,85 @@ def calibrate(
     Raises:
         InputError: as `quantize`.
     """
-    recipe = recipe or load_recipe()
-    prepared, decisions, key = _plan(model, samples, recipe)
-    sites = _sites(prepared, decisions)
+    return _calibrate(_plan(model, samples, recipe or load_recipe()), samples, batch_size, progress)[1]
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """A float graph, its index, and where the layers chosen stand in it."""
+
+    index: GraphIndex
+    sites: list[LayerSite]
+    attention: list[AttentionSite]
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, decisions: Sequence[Decision], index: GraphIndex | None = None) -> _Layers:
+        index = index or GraphIndex(model)
+        return cls(index, _sites(index, decisions), _attention(index, decisions))
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        return self.index.model
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done with a model.
+
+    Attributes:
+        recipe: how.
+        layers: of the model, prepared.
+        decisions: what becomes of its layers.
+        key: of their calibration.
+    """
+
+    recipe: Recipe
+    layers: _Layers
+    decisions: tuple[Decision, ...]
+    key: CalibrationKey
+
+    def smoothed(self, channels: Mapping[str, ChannelRange]) -> _Layers:
+        """The layers of the model after SmoothQuant, which changes their inputs and not their outputs."""
+        if not channels:
+            return self.layers
+        before = self.layers
+        return _Layers.of(apply_smoothquant(before.model, before.sites, channels, index=before.index), self.decisions)
+
+
+def _calibrate(
+    plan: _Plan, samples: SamplesLike, batch_size: int, progress: Progress | None
+) -> tuple[_Layers, Calibration]:
+    """The layers of the model that is to be quantized, and what calibration found out about it."""
+    recipe, layers = plan.recipe, plan.layers
     channels = {}
     if recipe.balance:
-        # The largest magnitudes only: balancing asks for the ends of each channel, whatever observer the recipe names.
-        ends = ObserverSettings(kind="min_max")
-        seen = observe(
-            prepared, samples, sites, observer=ends, batch_size=batch_size, progress=progress, what="observing channels"
+        channels = observe_channels(
+            layers.model, samples, layers.sites, batch_size=batch_size, progress=progress, index=layers.index
         )
-        channels = seen.channels
-        prepared = balance(prepared, sites, channels)
-        sites = _sites(prepared, decisions)
-    attention = _attention(prepared, decisions)
+        layers = plan.smoothed(channels)
     seen = observe(
-        prepared,
+        layers.model,
         samples,
-        sites,
-        slices=[part for place in attention for part in place.parts],
+        layers.sites,
+        slices=[part for place in layers.attention for part in place.parts],
         observer=recipe.observer,
         batch_size=batch_size,
         progress=progress,
+        index=layers.index,
     )
     errors = {}
     if recipe.correct_bias:
-        errors = mean_errors(prepared, samples, sites, seen.ranges, batch_size=batch_size, progress=progress)
+        errors = mean_errors(
+            layers.model,
+            samples,
+            layers.sites,
+            seen.ranges,
+            batch_size=batch_size,
+            progress=progress,
+            index=layers.index,
+        )
     calibration = Calibration(
-        key=key,
+        key=plan.key,
         recipe=recipe.name,
         observer=recipe.observer,
         images=seen.images,
@@ -146,10 +202,13 @@ def calibrate(
         bias_errors=errors,
     )
     if recipe.min_snr_db is None:
-        return calibration
-    images = spread_batches(samples, batch_size, max(len(sites), 1))
-    switched = SwitchedModel(prepared, sites, seen.ranges, errors, images, attention)
-    return calibration.model_copy(update=_sensitivity(switched, sites, attention, recipe, progress))
+        return layers, calibration
+    images = spread_batches(samples, batch_size, max(len(layers.sites), 1))
+    switched = SwitchedModel(
+        layers.model, layers.sites, seen.ranges, errors, images, layers.attention, index=layers.index
+    )
+    found = _sensitivity(switched, layers.sites, layers.attention, recipe, progress)
+    return layers, calibration.model_copy(update=found)
 
 
 def _sensitivity(
@@ -182,19 +241,18 @@ def _sensitivity(
     }
 
 
-def _plan(
-    model: onnx.ModelProto, samples: SamplesLike, recipe: Recipe
-) -> tuple[onnx.ModelProto, tuple[Decision, ...], CalibrationKey]:
-    """The model prepared, what becomes of its layers, and the key of their calibration."""
+def _plan(model: onnx.ModelProto, samples: SamplesLike, recipe: Recipe) -> _Plan:
     prepared = _prepare(model)
-    decisions = decide(prepared, recipe.overrides, quantize_attention=recipe.quantize_attention)
+    index = GraphIndex(prepared)
+    decisions = decide(prepared, recipe.overrides, quantize_attention=recipe.quantize_attention, index=index)
     chosen = [decision.output for decision in decisions if decision.quantized]
     if not chosen:
         raise InputError(
             "nothing in this model is to be quantized: it has no Linear and no dense convolution besides its "
             "classifier, or the recipe leaves all of them out"
         )
-    return prepared, decisions, calibration_key(model, samples, recipe, chosen)
+    key = calibration_key(model, samples, recipe, chosen)
+    return _Plan(recipe, _Layers.of(prepared, decisions, index), decisions, key)
 
 
 def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -205,28 +263,23 @@ def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     return fold_batch_norm(raise_opset(model, _OPSET))
 
 
-def _sites(model: onnx.ModelProto, decisions: Sequence[Decision]) -> list[LayerSite]:
-    """Where the layers chosen stand in ``model``; balancing changes their inputs and not their outputs."""
-    index = GraphIndex(model)
+def _sites(index: GraphIndex, decisions: Sequence[Decision]) -> list[LayerSite]:
+    """Where the layers chosen stand in the graph."""
     found = [layer_site(index, index.producer[item.output]) for item in decisions if item.quantized]
     return [site for site in found if isinstance(site, LayerSite)]
 
 
-def _attention(model: onnx.ModelProto, decisions: Sequence[Decision]) -> list[AttentionSite]:
-    """The op nodes chosen, in ``model``."""
-    index = GraphIndex(model)
+def _attention(index: GraphIndex, decisions: Sequence[Decision]) -> list[AttentionSite]:
+    """The op nodes chosen, in the graph."""
     nodes = [index.producer[item.output] for item in decisions if item.quantized and item.op_type == bra.OP_TYPE]
     found = [attention_site(index, node) for node in nodes]
     return [place for place in found if isinstance(place, AttentionSite)]
 
 
-def _apply(
-    prepared: onnx.ModelProto, decisions: Sequence[Decision], calibration: Calibration, *, reused: bool
-) -> QuantizeResult:
-    model = balance(prepared, _sites(prepared, decisions), calibration.channels) if calibration.channels else prepared
+def _apply(layers: _Layers, decisions: Sequence[Decision], calibration: Calibration, *, reused: bool) -> QuantizeResult:
     returned = {layer.output: layer for layer in calibration.returned}
-    sites = [site for site in _sites(model, decisions) if site.output not in returned]
-    quantized = insert_qdq(model, sites, calibration.ranges, attention=_attention(model, decisions))
+    sites = [site for site in layers.sites if site.output not in returned]
+    quantized = insert_qdq(layers.model, sites, calibration.ranges, attention=layers.attention, index=layers.index)
     result = correct_biases(quantized, sites, calibration.bias_errors)
     final = []
     for decision in decisions:

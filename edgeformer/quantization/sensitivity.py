@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import AttentionSite, LayerSite
 from edgeformer.progress import Progress
 from edgeformer.quantization.calibration import ReturnedLayer
@@ -62,6 +63,7 @@ class SwitchedModel:
         bias_errors: their mean errors, subtracted where the layer is in INT8.
         batches: images, ``[N, 3, H, W]`` float32 each.
         attention: op nodes that are INT8 together: the output of any of them stands for all.
+        index: of ``model``, where there is one.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class SwitchedModel:
         bias_errors: Mapping[str, Sequence[float]],
         batches: Sequence[npt.NDArray[np.float32]],
         attention: Sequence[AttentionSite] = (),
+        *,
+        index: GraphIndex | None = None,
     ) -> None:
-        switched, self._switches = with_switches(model, sites, ranges, bias_errors, attention)
+        switched, self._switches = with_switches(model, sites, ranges, bias_errors, attention, index)
         self._count = len(sites) + 1
         self._positions = {site.output: i for i, site in enumerate(sites)}
         self._positions |= {place.output: len(sites) for place in attention}

@@ -1,4 +1,4 @@
-"""Making activations easier to quantize without changing what the network computes.
+"""SmoothQuant: making activations easier to quantize without changing what the network computes.
 
 Between a LayerNormalization (scale gamma, offset beta a channel) and the Linears (weight W, bias b) that read it,
 scale and offset of every channel can be moved freely: with a factor d and an offset c a channel,
@@ -25,21 +25,25 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgeformer.graph.bias import add_to_bias, bias_of, replace_constant
-from edgeformer.graph.editing import UniqueNames, remove_unused, unique_names
+from edgeformer.graph.editing import UniqueNames, complete, draft, unique_names
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.protos import attribute
 from edgeformer.graph.qdq import LayerSite
 from edgeformer.quantization.calibration import ChannelRange
 
-__all__ = ["balance"]
+__all__ = ["apply_smoothquant"]
 
 _Array = npt.NDArray[Any]
 # Centring halves the range of a purely one-sided activation. It costs an add, so a small gain is left alone.
 _WORTHWHILE = 0.75
 
 
-def balance(
-    model: onnx.ModelProto, sites: Sequence[LayerSite], channels: Mapping[str, ChannelRange]
+def apply_smoothquant(
+    model: onnx.ModelProto,
+    sites: Sequence[LayerSite],
+    channels: Mapping[str, ChannelRange],
+    *,
+    index: GraphIndex | None = None,
 ) -> onnx.ModelProto:
     """A copy of ``model`` that computes the same, with activations at ``sites`` that lose less in INT8.
 
@@ -49,11 +53,11 @@ def balance(
         model: an FP32 graph without Q/DQ.
         sites: the layers to be quantized.
         channels: ranges of the channels of every site's activation.
+        index: of ``model``, where there is one.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    index = GraphIndex(result)
-    name = unique_names(result)
+    result = draft(model)
+    index = (index or GraphIndex(model)).of_draft(result)
+    name = unique_names(model)
     readers: dict[str, list[LayerSite]] = {}
     for site in sites:
         readers.setdefault(site.activation, []).append(site)
@@ -64,7 +68,7 @@ def balance(
             _move(result, index, norm, layers, channels[tensor], name)
         else:
             _centre(result, index, tensor, layers, channels[tensor], name)
-    remove_unused(result)
+    complete(result, model)
     return result
 
 
@@ -138,7 +142,8 @@ def _centre(
 
 
 def _has_bias(index: GraphIndex, site: LayerSite) -> bool:
-    return bias_of(index, index.producer[site.output], _rows(index, site).shape[1]) is not None
+    shape = index.shape(site.weight) or ()
+    return bias_of(index, index.producer[site.output], shape[site.axis] or 0) is not None
 
 
 def _rows(index: GraphIndex, site: LayerSite) -> _Array:

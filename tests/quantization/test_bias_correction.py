@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.quantization import Override, Recipe, quantize
 from edgeformer.quantization.bias_correction import mean_errors
 from edgeformer.quantization.observation import observe
@@ -45,7 +46,7 @@ def test_bias_correction_takes_the_mean_error_away(make_samples: MakeSamples) ->
 def test_bias_errors_are_those_of_the_layer(make_samples: MakeSamples) -> None:
     model = _prepare(transformer())
     samples = make_samples(10)
-    sites = _sites(model, decide(model))
+    sites = _sites(GraphIndex(model), decide(model))
     ranges = observe(model, samples, sites, observer=PLAIN.observer, batch_size=4).ranges
     errors = mean_errors(model, samples, sites, ranges, batch_size=4)
     assert set(errors) == set(LAYERS)

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from edgeformer.errors import InputError
+from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import representable_scale, with_float_attention
 from edgeformer.graph.types import to_float_type
 from edgeformer.ops import bi_level_routing_attention as bra
@@ -124,7 +125,7 @@ def test_switches_are_exactly_the_layers(make_samples: MakeSamples) -> None:
     recipe = PLAIN.model_copy(update={"correct_bias": True})
     calibration = calibrate(transformer(), samples, recipe=recipe)
     model = _prepare(transformer())
-    sites = _sites(model, decide(model))
+    sites = _sites(GraphIndex(model), decide(model))
     switched = SwitchedModel(model, sites, calibration.ranges, calibration.bias_errors, [x])
     reference = run(transformer(), x)[0]
     np.testing.assert_allclose(switched.run(x, [])["logits"], reference, atol=1e-5)
@@ -225,11 +226,11 @@ class TestAttention:
         expected = quantize(transformer(), samples, recipe=self.recipe(overrides=(leave,)))
         model = _prepare(transformer())
         decisions = decide(model, quantize_attention=True)
-        attention = _attention(model, decisions)
+        attention = _attention(GraphIndex(model), decisions)
         x = images(samples)
         settings = PLAIN.observer
         slices = [part for place in attention for part in place.parts]
-        sites = _sites(model, decisions)
+        sites = _sites(GraphIndex(model), decisions)
         ranges = observe(model, samples, sites, slices=slices, observer=settings, batch_size=4).ranges
         switched = SwitchedModel(model, sites, ranges, {}, [x], attention)
         np.testing.assert_allclose(switched.run(x, ["bra_7"])["logits"], run(expected.model, x)[0], atol=1e-5)

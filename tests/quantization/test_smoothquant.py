@@ -6,9 +6,10 @@ import pytest
 
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import LayerSite, insert_qdq, layer_site
-from edgeformer.quantization.observation import Observation, observe
+from edgeformer.quantization.calibration import ChannelRange
+from edgeformer.quantization.observation import observe, observe_channels
 from edgeformer.quantization.recipe import ObserverSettings
-from edgeformer.quantization.smoothquant import balance
+from edgeformer.quantization.smoothquant import apply_smoothquant
 from tests.graph.precision_graphs import Builder, check, initializer, maker, run, snr_db
 from tests.quantization.conftest import ArraySamples
 
@@ -21,19 +22,20 @@ def sites(model: onnx.ModelProto, *outputs: str) -> list[LayerSite]:
     return [site for site in found if isinstance(site, LayerSite)]
 
 
-def seen(model: onnx.ModelProto, x: np.ndarray, *outputs: str) -> Observation:
-    return observe(model, ArraySamples(x), sites(model, *outputs), observer=MIN_MAX, batch_size=4)
+def seen(model: onnx.ModelProto, x: np.ndarray, *outputs: str) -> dict[str, ChannelRange]:
+    return observe_channels(model, ArraySamples(x), sites(model, *outputs), batch_size=4)
 
 
-def balanced(model: onnx.ModelProto, x: np.ndarray, *outputs: str) -> onnx.ModelProto:
-    result = balance(model, sites(model, *outputs), seen(model, x, *outputs).channels)
+def smoothed(model: onnx.ModelProto, x: np.ndarray, *outputs: str) -> onnx.ModelProto:
+    result = apply_smoothquant(model, sites(model, *outputs), seen(model, x, *outputs))
     check(result)
     np.testing.assert_allclose(run(result, x)[0], run(model, x)[0], atol=1e-5 * np.abs(run(model, x)[0]).max())
     return result
 
 
 def int8_snr(model: onnx.ModelProto, x: np.ndarray, *outputs: str) -> float:
-    quantized = insert_qdq(model, sites(model, *outputs), seen(model, x, *outputs).ranges)
+    found = observe(model, ArraySamples(x), sites(model, *outputs), observer=MIN_MAX, batch_size=4)
+    quantized = insert_qdq(model, sites(model, *outputs), found.ranges)
     return snr_db(run(model, x)[0], run(quantized, x)[0])
 
 
@@ -57,7 +59,7 @@ X = np.random.default_rng(0).normal(size=(4, 3, 16, 8)).astype(np.float32)
 
 def test_norm_and_linears_keep_their_result_and_gain_accuracy() -> None:
     model = uneven_norm()
-    result = balanced(model, X, "first_matmul", "second_matmul")
+    result = smoothed(model, X, "first_matmul", "second_matmul")
     (norm,) = run(result, X, "norm")
     low, high = norm.min(axis=(0, 1, 2)), norm.max(axis=(0, 1, 2))
     # Every channel is centred, and none is far larger than the rest any more.
@@ -77,7 +79,7 @@ def test_factors_follow_the_formula() -> None:
     from edgeformer.quantization.calibration import ChannelRange
 
     channels = {"norm": ChannelRange(minimum=(-8.0, 1.0), maximum=(8.0, 2.0))}
-    result = balance(model, sites(model, "m"), channels)
+    result = apply_smoothquant(model, sites(model, "m"), channels)
     # r = (8, 0.5), w = (2, 0.5): sqrt(r / w) = (2, 1), scaled to a geometric mean of 1; c = (0, 1.5).
     factor = np.array([2.0, 1.0]) / np.sqrt(2)
     gamma, beta = (initializer(result, name) for name in maker(result, "norm").input[1:3])
@@ -90,7 +92,7 @@ def test_factors_follow_the_formula() -> None:
 
 def test_without_a_bias_only_the_scale_moves() -> None:
     model = uneven_norm(bias=False)
-    result = balanced(model, X, "first_matmul", "second_matmul")
+    result = smoothed(model, X, "first_matmul", "second_matmul")
     (norm,) = run(result, X, "norm")
     assert np.abs(norm).max(axis=(0, 1, 2)).max() < np.abs(run(model, X, "norm")[0]).max()
     assert len(result.graph.node) == len(model.graph.node)
@@ -99,7 +101,7 @@ def test_without_a_bias_only_the_scale_moves() -> None:
 @pytest.mark.parametrize("layers", [("first_matmul",), ("first_matmul", "second_matmul")])
 def test_norm_with_a_reader_that_stays_float_is_left(layers: tuple[str, ...]) -> None:
     model = uneven_norm(extra_reader=len(layers) == 2)
-    result = balanced(model, X, *layers)
+    result = smoothed(model, X, *layers)
     assert list(maker(result, "norm").input) == list(maker(model, "norm").input)
 
 
@@ -118,7 +120,7 @@ def test_gemm_with_a_transposed_weight() -> None:
     values = ChannelRange(
         minimum=tuple(map(float, norm_values.min(axis=0))), maximum=tuple(map(float, norm_values.max(axis=0)))
     )
-    result = balance(model, [site], {"norm": values})
+    result = apply_smoothquant(model, [site], {"norm": values})
     assert initializer(result, maker(result, "y").input[1]).shape == (5, 8)
     np.testing.assert_allclose(run(result, x)[0], run(model, x)[0], atol=1e-5 * np.abs(run(model, x)[0]).max())
 
@@ -128,7 +130,7 @@ def test_one_sided_activation_is_centred_before_a_linear() -> None:
     x = b.op("Gelu", "input", output="gelu")
     b.op("Add", b.linear(x, 8, 6, "fc"), b.op("ReduceMean", x), output="y")
     model = b.model("y")
-    result = balanced(model, X * 2, "fc_matmul")
+    result = smoothed(model, X * 2, "fc_matmul")
     centred = maker(result, "fc_matmul").input[0]
     (values,) = run(result, X * 2, centred)
     assert values.max() == pytest.approx(-values.min(), rel=1e-4)
@@ -142,14 +144,14 @@ def test_even_activation_gets_no_extra_node() -> None:
     b = Builder((4, 3, 16, 8))
     b.linear(b.op("Mul", "input", b.const(np.float32(2))), 8, 6, "fc")
     model = b.model("fc")
-    assert len(balanced(model, X, "fc_matmul").graph.node) == len(model.graph.node)
+    assert len(smoothed(model, X, "fc_matmul").graph.node) == len(model.graph.node)
 
 
 def test_padded_convolution_is_not_centred() -> None:
     b = Builder((4, 3, 16, 8))
     b.conv(b.op("Gelu", "input"), 3, 4, 3, "conv", pads=[1, 1, 1, 1])
     model = b.model("conv")
-    assert len(balanced(model, X, "conv").graph.node) == len(model.graph.node)
+    assert len(smoothed(model, X, "conv").graph.node) == len(model.graph.node)
 
 
 def test_shared_weight_is_copied() -> None:
@@ -160,6 +162,6 @@ def test_shared_weight_is_copied() -> None:
     first = b.op("Add", b.op("MatMul", norm, weight, output="m"), b.normal(8), output="first")
     b.op("MatMul", first, weight, output="y")
     model = b.model("y")
-    result = balanced(model, X, "m")
+    result = smoothed(model, X, "m")
     assert np.array_equal(initializer(result, "shared"), initializer(model, "shared"))
     assert maker(result, "y").input[1] == "shared"

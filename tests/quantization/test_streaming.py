@@ -9,7 +9,7 @@ import pytest
 from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import ChannelSlice, LayerSite, layer_site
-from edgeformer.quantization.observation import observe
+from edgeformer.quantization.observation import observe, observe_channels
 from edgeformer.quantization.recipe import ObserverSettings
 from edgeformer.quantization.streaming import TensorStream
 from tests.graph.precision_graphs import Builder, maker, run, transformer
@@ -164,8 +164,9 @@ def test_observed_ranges_are_those_of_the_tensors(make_samples: Callable[..., Ar
     assert result.ranges == pytest.approx(
         {"input": np.abs(x).max(), "norm1": np.abs(norm1).max(), "image": np.abs(image).max()}, rel=1e-5
     )
-    np.testing.assert_allclose(result.channels["norm1"].maximum, norm1.max(axis=(0, 1, 2)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(result.channels["image"].minimum, image.min(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+    channels = observe_channels(model, samples, sites(model, "stem", "qkv_matmul", "downsample"), batch_size=4)
+    np.testing.assert_allclose(channels["norm1"].maximum, norm1.max(axis=(0, 1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(channels["image"].minimum, image.min(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def test_slices_have_ranges_of_their_own(make_samples: Callable[..., ArraySamples]) -> None:
@@ -182,7 +183,6 @@ def test_slices_have_ranges_of_their_own(make_samples: Callable[..., ArraySample
         "norm1[..., 2:3]": norm1[..., 2:3],
     }
     assert result.ranges == pytest.approx({name: np.abs(seen).max() for name, seen in expected.items()}, rel=1e-5)
-    assert set(result.channels) == {"norm1"}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
