@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ OnnxModel = ModelProto | bytes | str | os.PathLike[str]
 
 # A protobuf message ends at 2 GiB. What is added to it, and what stands beside the weights, needs some room.
 _LARGEST_MESSAGE = 2**31 - 2**20
-# Weights below this size, in bytes, stay in the model: shape inference and constant folding read them there.
-_SMALL = 1024
+# Weights of fewer elements stay in the model: shape inference and constant folding read them there.
+_SMALL = 256
 # Weights that NumPy holds in a type of its own, as ONNX Runtime asks for them.
 _PLAIN_TYPES = frozenset(
     {
@@ -105,25 +106,34 @@ def _from_file(path: Path, outputs: Sequence[str]) -> OnnxSource:
 
 
 def _from_proto(model: ModelProto, name: str, outputs: Sequence[str]) -> OnnxSource:
-    size = model.ByteSize()
     if has_bfloat16(model):
-        if size > _LARGEST_MESSAGE:
+        if _serialised(model) is None:
             raise InputError(
-                f"{name} has bfloat16 in it and takes {size / 2**30:.1f} GiB: on the CPU it is rewritten in FP32, "
-                "and that works up to 2 GiB. Run it as FP16 or FP32"
+                f"{name} has bfloat16 in it and takes more than 2 GiB: on the CPU it is rewritten in FP32, and that "
+                "works up to 2 GiB. Run it as FP16 or FP32"
             )
         model = with_bfloat16_rounding(model)
-        size = model.ByteSize()
     added = _declared(_inside(model.graph, outputs, name))
-    if size <= _LARGEST_MESSAGE:
-        return OnnxSource(model.SerializeToString() + added, name, None, {})
+    content = _serialised(model)
+    if content is not None:
+        return OnnxSource(content + added, name, None, {})
     light, weights = _without_weights(model)
-    if light.ByteSize() > _LARGEST_MESSAGE:
+    content = _serialised(light)
+    if content is None:
         raise InputError(
-            f"{name} takes {light.ByteSize() / 2**30:.1f} GiB without its initializers, and ONNX Runtime loads at most "
-            "2 GiB: store its constants as initializers"
+            f"{name} takes more than 2 GiB without its initializers, which is all that ONNX Runtime loads: store its "
+            "constants as initializers"
         )
-    return OnnxSource(light.SerializeToString() + added, name, None, weights)
+    return OnnxSource(content + added, name, None, weights)
+
+
+def _serialised(model: ModelProto) -> bytes | None:
+    """The model as one message, or None where it is too large for that."""
+    try:
+        content = bytes(model.SerializeToString())
+    except Exception:  # protobuf's EncodeError, or ValueError in older releases; its size alone cannot be asked for
+        return None
+    return content if len(content) <= _LARGEST_MESSAGE else None
 
 
 def _inside(graph: GraphProto, wanted: Iterable[str], name: str) -> list[str]:
@@ -160,7 +170,7 @@ def _without_weights(model: ModelProto) -> tuple[ModelProto, dict[str, Array]]:
         getattr(light.graph, field).extend(getattr(graph, field))
     weights: dict[str, Array] = {}
     for tensor in graph.initializer:
-        if tensor.ByteSize() < _SMALL or tensor.data_type not in _PLAIN_TYPES:
+        if math.prod(tensor.dims) < _SMALL or tensor.data_type not in _PLAIN_TYPES:
             light.graph.initializer.add().CopyFrom(tensor)
             continue
         weights[tensor.name] = numpy_helper.to_array(tensor)
