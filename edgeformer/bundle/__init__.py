@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from edgeformer.bundle.details import Details
+from edgeformer.bundle.files import MANIFEST
 from edgeformer.bundle.manifest import (
-    MANIFEST,
     FileRecord,
     Manifest,
     ModelRecord,
@@ -18,6 +19,7 @@ from edgeformer.bundle.publish import Staging, staging
 
 __all__ = [
     "MANIFEST",
+    "Details",
     "FileRecord",
     "Manifest",
     "ModelRecord",

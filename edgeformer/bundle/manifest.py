@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
+from edgeformer.bundle.details import Details
+from edgeformer.bundle.files import MANIFEST
 from edgeformer.errors import InputError
+from edgeformer.records.base import Flavour, Precision, Record, Verdict
+from edgeformer.records.verification import Score
 
 __all__ = [
     "MANIFEST",
@@ -24,22 +28,19 @@ __all__ = [
     "stage_key",
 ]
 
-MANIFEST = "manifest.json"
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+
+D = TypeVar("D", bound=Record)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FileRecord(_Record):
+class FileRecord(Record):
     """One file of the bundle."""
 
     sha256: str
     size: int = Field(ge=0, description="bytes")
 
 
-class TensorRecord(_Record):
+class TensorRecord(Record):
     """A network input or output; symbolic dimensions are strings."""
 
     name: str
@@ -47,7 +48,7 @@ class TensorRecord(_Record):
     shape: list[int | str]
 
 
-class StageRecord(_Record):
+class StageRecord(Record):
     """What one stage of the build did.
 
     ``key`` hashes everything the stage's result depends on; a later build with the same key reuses ``files``.
@@ -60,12 +61,18 @@ class StageRecord(_Record):
     reused: bool = False
     files: list[str] = Field(default_factory=list)
     gate: str | None = None
-    verdict: Literal["passed", "missed", "not judged", "not run"] = "not judged"
+    verdict: Verdict = "not judged"
     note: str | None = None
-    details: dict[str, Any] = Field(default_factory=dict)
+    details: Details | None = None
+
+    @model_validator(mode="after")
+    def _details_are_the_stages(self) -> StageRecord:
+        if self.details is not None and self.details.stage != self.name:
+            raise ValueError(f"stage {self.name!r} has the details of stage {self.details.stage!r}")
+        return self
 
 
-class ModelRecord(_Record):
+class ModelRecord(Record):
     """Where the model came from: a registry name with a checkpoint, or an ONNX file."""
 
     source: Literal["registry", "onnx"]
@@ -79,40 +86,46 @@ class ModelRecord(_Record):
     sha256: str | None = None
 
 
-class TargetRecord(_Record):
+class TargetRecord(Record):
     """The machine the engine is for, as the targets table had it."""
 
     name: str
     description: str
     sm: int
     cpu: str
-    flavour: Literal["tensorrt", "tensorrt_rtx"]
+    flavour: Flavour
     tensorrt_minimum: str
     tensorrt_below: str
     memory_gb: float
     built: str
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """``manifest.json``: what the bundle is, what made it, and what was and was not verified."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     edgeformer: str
     created: str = Field(description="UTC, ISO 8601")
     libraries: dict[str, str]
     model: ModelRecord
-    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    precision: Precision
     target: TargetRecord
     batch: list[int] | None = Field(description="minimum, optimum, maximum; null for a static graph")
     inputs: list[TensorRecord]
     outputs: list[TensorRecord]
     stages: list[StageRecord]
-    accuracy: dict[str, Any]
+    accuracy: dict[Precision, Score] = Field(
+        description="of the forms of the model, by precision; empty without labels"
+    )
     files: dict[str, FileRecord]
 
     def stage(self, name: str) -> StageRecord | None:
         """The record of the stage called ``name``, if the build had one."""
         return next((stage for stage in self.stages if stage.name == name), None)
+
+    def details(self, kind: type[D]) -> D | None:
+        """What the stage whose details are of type ``kind`` found, if the build had it and it found anything."""
+        return next((stage.details for stage in self.stages if isinstance(stage.details, kind)), None)
 
 
 def stage_key(stage: str, **inputs: Any) -> str:

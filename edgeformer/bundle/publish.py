@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeformer.artifacts import sha256_of_file, sync_directory, write_text
-from edgeformer.bundle.manifest import MANIFEST, FileRecord, Manifest, StageRecord, read_manifest
+from edgeformer.bundle.files import MANIFEST
+from edgeformer.bundle.manifest import FileRecord, Manifest, StageRecord, read_manifest
 from edgeformer.errors import InputError
 
 __all__ = ["Staging", "staging"]

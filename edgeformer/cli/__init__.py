@@ -64,7 +64,7 @@ def main() -> NoReturn:
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:
         if as_json:
-            _print_error("UsageError", error.format_message())
+            click.echo(json.dumps({"error": {"kind": "UsageError", "code": None, "message": error.format_message()}}))
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -89,12 +89,10 @@ def _fault_of(error: OSError) -> EdgeformerError:
 
 def _leave(error: EdgeformerError, as_json: bool) -> NoReturn:
     """Say what is wrong, to people and to machines, and end with the error's exit code."""
+    from edgeformer.cli._common import error_document, print_error, print_json
+
     log.debug("where it was raised", exc_info=True)
     if as_json:
-        _print_error(type(error).__name__, str(error), error.code)
-    click.echo(click.style(f"error {error.code}: ", fg="red", bold=True) + str(error), err=True)
+        print_json({"error": error_document(error)})
+    print_error(error)
     sys.exit(error.exit_code)
-
-
-def _print_error(kind: str, message: str, code: str | None = None) -> None:
-    click.echo(json.dumps({"error": {"kind": kind, "code": code, "message": message}}))

@@ -15,9 +15,13 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from edgeformer.errors import EdgeformerError
+
 __all__ = [
     "common_options",
     "console",
+    "error_document",
+    "print_error",
     "print_json",
     "progress",
     "simple_table",
@@ -47,6 +51,16 @@ def common_options(function: F) -> F:
     )
     as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for machines.")
     return as_json(verbose(function))
+
+
+def error_document(error: EdgeformerError) -> dict[str, str]:
+    """An error as ``--json`` has it."""
+    return {"kind": type(error).__name__, "code": error.code, "message": str(error)}
+
+
+def print_error(error: EdgeformerError) -> None:
+    """Print an error for people, on standard error."""
+    click.echo(click.style(f"error {error.code}: ", fg="red", bold=True) + str(error), err=True)
 
 
 def print_json(document: Any) -> None:

@@ -3,48 +3,60 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from edgeformer.bundle import Manifest
+from edgeformer.bundle.details import EngineDetails, ParityDetails
+from edgeformer.bundle.files import ENGINE
 from edgeformer.cli._common import simple_table
 from edgeformer.cli._next_steps import next_steps
+from edgeformer.records.verification import FormReport
 
 __all__ = ["print_next_steps", "print_summary"]
 
 _COLOURS = {"passed": "green", "missed": "red", "not run": "yellow", "not judged": "default"}
 
 
-def _snr_db(manifest: Manifest) -> dict[str, float]:
-    """SNR of the worst output against the exported model, in dB, by precision."""
-    parity = manifest.stage("parity")
-    stages = parity.details["forms"] if parity is not None else []
-    names = {"fp16": "fp16", "typed": manifest.precision}
-    return {names[stage["name"]]: _worst_snr_db(stage) for stage in stages if stage["name"] in names}
+def _forms(manifest: Manifest) -> dict[str, FormReport]:
+    """What the parity stage found of each form of the model, by name."""
+    parity = manifest.details(ParityDetails)
+    return {} if parity is None else {form.name: form for form in parity.report.forms}
 
 
-def _worst_snr_db(form: Mapping[str, Any]) -> float:
-    """The lowest SNR of those outputs that have one: integers have none."""
-    found = [output["snr_db"] for output in form["first"].values()]
-    return min((float(snr) for snr in found if snr is not None), default=math.inf)
+def _snr_db(form: FormReport) -> float:
+    """SNR against the exported model in dB, the lowest of those outputs that have one: integers have none."""
+    figures = (output.snr_db for output in (form.first or {}).values())
+    return min((snr for snr in figures if snr is not None), default=math.inf)
 
 
 def _attention(manifest: Manifest) -> str | None:
     """What INT8 attention costs, where a bundle has it: SNR and the routing agreement with it and without."""
     from edgeformer.pipeline.stages.parity import FLOAT_ATTENTION
 
-    parity = manifest.stage("parity")
-    stages = {stage["name"]: stage for stage in parity.details["forms"]} if parity is not None else {}
-    if FLOAT_ATTENTION not in stages:
+    forms = _forms(manifest)
+    if FLOAT_ATTENTION not in forms:
         return None
 
     def figures(name: str, unit: str) -> str:
-        return f"{_worst_snr_db(stages[name]):.1f} dB, {100 * stages[name]['routing_first']['agreement']:.2f} {unit}"
+        form = forms[name]
+        routing = "" if form.routing_first is None else f", {100 * form.routing_first.agreement:.2f} {unit}"
+        return f"{_snr_db(form):.1f} dB{routing}"
 
     return f"attention   INT8: {figures('typed', '% of routing sets')}; in FP16: {figures(FLOAT_ATTENTION, '%')}"
+
+
+def _accuracies(manifest: Manifest) -> Iterator[str]:
+    forms = _forms(manifest)
+    compared = {"fp16": "fp16", manifest.precision: "typed"}
+    for precision, score in manifest.accuracy.items():
+        unit = "%" if score.unit == "points" else score.unit
+        line = f"{score.metric} {precision.upper():<5} {score.value:6.2f} {unit}   of {score.samples} labelled images"
+        if precision != "fp32" and compared.get(precision) in forms:
+            line += f", {_snr_db(forms[compared[precision]]):.1f} dB from FP32"
+        yield line
 
 
 def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: float | None = None) -> None:
@@ -55,20 +67,15 @@ def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: f
         figure = stage.gate or stage.note or ""
         table.add_row(stage.name, time, f"[{_COLOURS[stage.verdict]}]{stage.verdict}[/]", figure)
     console.print(table)
-    snr = _snr_db(manifest)
-    for precision, accuracy in manifest.accuracy.items():
-        correct, total = accuracy["correct"], accuracy["total"]
-        line = f"top-1 {precision.upper():<5} {100 * correct / total:6.2f} %   {correct} of {total} labelled images"
-        if precision in snr:
-            line += f", {snr[precision]:.1f} dB from FP32"
+    for line in _accuracies(manifest):
         console.print(line, highlight=False)
     attention = _attention(manifest)
     if attention is not None:
         console.print(attention, highlight=False)
-    engine = manifest.stage("engine")
-    record = manifest.files.get("model.engine")
-    if record is not None and engine is not None:
-        plugins = engine.details["plugin"]["in_network"]
+    engine = manifest.details(EngineDetails)
+    record = manifest.files.get(ENGINE)
+    if record is not None and engine is not None and engine.report is not None:
+        plugins = engine.report.plugin.in_network
         console.print(
             f"engine      {record.size / 1e6:.2f} MB for {manifest.target.name} (SM {manifest.target.sm}), "
             f"{plugins} plugin layers",
@@ -76,7 +83,7 @@ def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: f
         )
     elif engine is not None:
         console.print("left to do:", highlight=False)
-        for step in engine.details.get("left_to_do", []):
+        for step in engine.left_to_do:
             console.print(f"  - {step}", highlight=False)
     took = "" if seconds is None else f"   ({seconds:.1f} s)"
     console.print(f"bundle      {bundle}{took}", highlight=False, soft_wrap=True)

@@ -32,7 +32,9 @@ def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
     with StageProgress(quiet=as_json) as observer:
         result = build(model, output=output, observer=observer, **options)
     if as_json:
-        print_json({"bundle": str(result.path), "seconds": round(result.seconds, 3), **result.manifest.model_dump()})
+        print_json(
+            {"bundle": str(result.path), "seconds": round(result.seconds, 3), **result.manifest.model_dump(mode="json")}
+        )
         return
     from edgeformer.cli._summary import print_next_steps, print_summary
 

@@ -28,8 +28,8 @@ def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
         exported = export_model(model, output=output, **options)
     nodes, size = len(exported.model.graph.node), output.stat().st_size
     if as_json:
-        figures = {name: comparison.to_dict() for name, comparison in exported.figures.items()}
-        verdict = exported.verdict.to_dict()
+        figures = {name: comparison.model_dump(mode="json") for name, comparison in exported.figures.items()}
+        verdict = exported.verdict.model_dump(mode="json")
         print_json({"output": str(output), "nodes": nodes, "bytes": size, "figures": figures, "verdict": verdict})
         return
     console.print(f"{output}: {nodes} nodes, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)

@@ -47,7 +47,7 @@ def _bundle(path: Path, compare: bool, as_json: bool) -> None:
         both = None
         if comparison is not None:
             both = {**comparison.model_dump(mode="json"), "activation_ratio": comparison.ratio("activation_bytes")}
-        print_json({"kind": "bundle", **manifest.model_dump(), "plugin_comparison": both})
+        print_json({"kind": "bundle", **manifest.model_dump(mode="json"), "plugin_comparison": both})
         return
     model = manifest.model
     console.print(

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeformer.cli._common import common_options, console, print_json, progress, simple_table
+from edgeformer.cli._common import (
+    common_options,
+    console,
+    error_document,
+    print_error,
+    print_json,
+    progress,
+    simple_table,
+)
 from edgeformer.cli._options import existing_file, output_path
 from edgeformer.errors import GateMissed
 
 if TYPE_CHECKING:
-    from edgeformer.verify import Comparison, Score, VerifyReport
+    from edgeformer.records.verification import Comparison, Score, VerifyReport
 
 
 @click.command("verify")
@@ -22,10 +30,11 @@ if TYPE_CHECKING:
 @click.option("--max-drop", type=click.FloatRange(min=0), help="Points of accuracy INT8 may lose.  [default: 1]")
 @common_options
 def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: float | None, as_json: bool) -> None:
-    """Verify BUNDLE: its files' hashes, then PyTorch, exported, fused and typed ONNX, and the engine where a GPU is.
+    """Compare all forms of the model that a bundle holds.
 
-    Each is compared with the one before and with the first. A missed gate exits with code 3. What cannot run here is
-    reported as not run, never as passed.
+    First the files are checked against their hashes. Then PyTorch, the exported, fused and typed ONNX files, and the
+    engine where a GPU is, are each compared with the one before and with the first. A missed gate exits with code 3.
+    What cannot run here is reported as not run, never as passed.
     """
     from edgeformer.pipeline import verify_bundle
     from edgeformer.verify import require
@@ -42,13 +51,18 @@ def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: 
             _print(report)
             raise
         # One document, with the figures and the error in it.
-        print_json({**report.to_dict(), "error": {"kind": "GateMissed", "message": str(missed)}})
-        click.echo(f"error: {missed}", err=True)
+        print_json({**_document(report), "error": error_document(missed)})
+        print_error(missed)
         raise click.exceptions.Exit(missed.exit_code) from None
     if as_json:
-        print_json(report.to_dict())
+        print_json(_document(report))
     else:
         _print(report)
+
+
+def _document(report: VerifyReport) -> dict[str, Any]:
+    """The report as JSON, what follows from it included."""
+    return {"passed": report.passed, "not_run": list(report.not_run), **report.model_dump(mode="json")}
 
 
 def _print(report: VerifyReport) -> None:

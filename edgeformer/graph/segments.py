@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import onnx
 from onnx import helper
@@ -102,7 +103,7 @@ def segments(index: GraphIndex, cuts: Collection[int]) -> Iterator[Segment]:
     constants = {node.output[0]: node for node in graph.node if is_standard(node, "Constant")}
     bounds = [0, *sorted(cuts), len(graph.node)]
     given = {value.name for value in graph.output}
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         nodes = [node for node in graph.node[start:stop] if not is_standard(node, "Constant")]
         made = {name for node in nodes for name in node.output if name}
         read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in made)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeformer.bundle import Manifest, ModelRecord, StageRecord, TargetRecord, TensorRecord, staging
+from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import TYPED
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import BuildPlan, make_plan
@@ -20,6 +21,7 @@ from edgeformer.pipeline.request import BuildRequest
 from edgeformer.pipeline.runner import Runner, libraries
 from edgeformer.pipeline.stages import engine, export, fuse, parity, plugin_comparison, precision
 from edgeformer.records.base import Precision
+from edgeformer.records.verification import Score
 from edgeformer.version import __version__
 
 __all__ = ["BuildResult", "build"]
@@ -101,9 +103,9 @@ def _tensors(tensors: Mapping[str, Any]) -> list[TensorRecord]:
     ]
 
 
-def _accuracy(records: list[StageRecord], precision: Precision) -> dict[str, Any]:
+def _accuracy(records: list[StageRecord], precision: Precision) -> dict[Precision, Score]:
     """Task accuracy of each form of the model, by precision; empty where no labelled images were given."""
-    judged = next(record for record in records if record.name == "parity")
-    names = {"exported": "fp32", "fp16": "fp16", "typed": precision}
-    stages = {stage["name"]: stage["accuracy"] for stage in judged.details["forms"]}
-    return {names[name]: stages[name] for name in names if stages.get(name) is not None}
+    details = next(record.details for record in records if isinstance(record.details, ParityDetails))
+    names: dict[str, Precision] = {"exported": "fp32", "fp16": "fp16", "typed": precision}
+    forms = details.report.forms
+    return {names[form.name]: form.accuracy for form in forms if form.name in names and form.accuracy is not None}

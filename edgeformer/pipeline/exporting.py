@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from edgeformer.verify import Comparison, Verdict
+    from edgeformer.records.verification import Comparison, GateVerdict
 
 __all__ = ["Exported", "check_export", "export_model", "export_source"]
 
@@ -36,7 +36,7 @@ class Exported:
 
     model: onnx.ModelProto
     figures: Mapping[str, Comparison]
-    verdict: Verdict
+    verdict: GateVerdict
 
 
 @takes(ExportRequest)

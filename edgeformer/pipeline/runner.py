@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
-from edgeformer.bundle import StageRecord, Staging, stage_key
+from edgeformer.bundle import Details, StageRecord, Staging, stage_key
 from edgeformer.errors import GateMissed
 from edgeformer.pipeline.observer import Observer
 from edgeformer.progress import Progress
@@ -37,7 +37,7 @@ class Judged:
     verdict: Verdict = "not judged"
     gate: str | None = None
     note: str | None = None
-    details: Mapping[str, Any] | None = None
+    details: Details | None = None
 
 
 class Runner:
@@ -88,17 +88,15 @@ class Runner:
                 gate=judged.gate,
                 verdict=judged.verdict,
                 note=judged.note,
-                details=dict(judged.details or {}),
+                details=judged.details,
             )
         self._record(record)
         if record.verdict == "missed":
             raise GateMissed(f"stage {name} missed its gate: {record.gate}; nothing was published")
 
-    def skip(self, name: str, reason: str, details: Mapping[str, Any] | None = None) -> None:
+    def skip(self, name: str, reason: str, details: Details | None = None) -> None:
         """Record that a stage is not run, and why."""
-        self._record(
-            StageRecord(name=name, key="", seconds=0.0, verdict="not run", note=reason, details=dict(details or {}))
-        )
+        self._record(StageRecord(name=name, key="", seconds=0.0, verdict="not run", note=reason, details=details))
 
     def progress(self, stage: str) -> Progress:
         """What a stage reports its progress to."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import Manifest, open_bundle
+from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import ENGINE, EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.data import Preprocessing, open_samples
 from edgeformer.errors import EnvironmentFault, InputError
@@ -21,7 +22,8 @@ from edgeformer.pipeline.parity_inputs import BATCH
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
-    from edgeformer.verify import BatchSource, Form, VerifyReport
+    from edgeformer.records.verification import VerifyReport
+    from edgeformer.verify import BatchSource, Form
 
 __all__ = ["verify_bundle"]
 
@@ -78,8 +80,8 @@ def verify_bundle(
     batches: BatchSource
     batches = _recorded(folder) if data is None else partial(open_samples(data, preprocessing).batches, BATCH)
     if max_drop is None:
-        parity = manifest.stage("parity")
-        max_drop = DEFAULT_MAX_DROP if parity is None else parity.details.get("max_drop", DEFAULT_MAX_DROP)
+        parity = manifest.details(ParityDetails)
+        max_drop = DEFAULT_MAX_DROP if parity is None else parity.max_drop
     done = 0
 
     def count(_: str, samples: int, __: int | None) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import math
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer
 
-__all__ = ["FLAVOURS", "PRECISIONS", "Flavour", "Precision", "Record", "Verdict"]
+__all__ = ["FLAVOURS", "PRECISIONS", "Figure", "Flavour", "Precision", "Record", "Verdict"]
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -18,7 +19,15 @@ FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 Verdict = Literal["passed", "missed", "not judged", "not run"]
 
 
-class Record(BaseModel):
-    """Unknown fields are refused, and nothing changes once it is written; infinities and NaN are text in JSON."""
+def _as_json(value: float) -> float | str:
+    return value if math.isfinite(value) else str(float(value))
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+# A number that may be infinite or NaN, which JSON cannot hold: those are the text "inf", "-inf" and "nan" there.
+Figure = Annotated[float, PlainSerializer(_as_json, when_used="json")]
+
+
+class Record(BaseModel):
+    """Unknown fields are refused, and nothing changes once it is written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

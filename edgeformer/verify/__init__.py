@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from edgeformer.records.verification import Comparison, FormReport, GateVerdict, RoutingAgreement, Score, VerifyReport
 from edgeformer.verify.compare import compare_models
 from edgeformer.verify.decisions import RoutingOutput, expose_routing
-from edgeformer.verify.figures import Comparison, worst
+from edgeformer.verify.figures import worst
 from edgeformer.verify.forms import ENGINE_NOT_RUN, Form
-from edgeformer.verify.gates import DEFAULT_MAX_DROP, GATES, Gate, Verdict, check, judge
-from edgeformer.verify.metrics import Score, TaskMetric, choose_metric
+from edgeformer.verify.gates import DEFAULT_MAX_DROP, GATES, Gate, check, judge
+from edgeformer.verify.metrics import TaskMetric, choose_metric
 from edgeformer.verify.metrics.classification import top1_accuracy
-from edgeformer.verify.results import FormReport, VerifyReport, require
-from edgeformer.verify.routing import RoutingAgreement, compare_routing
+from edgeformer.verify.routing import compare_routing
 from edgeformer.verify.run import BatchSource
-from edgeformer.verify.verification import verify_forms
+from edgeformer.verify.verification import require, verify_forms
 
 __all__ = [
     "DEFAULT_MAX_DROP",
@@ -23,11 +23,11 @@ __all__ = [
     "Form",
     "FormReport",
     "Gate",
+    "GateVerdict",
     "RoutingAgreement",
     "RoutingOutput",
     "Score",
     "TaskMetric",
-    "Verdict",
     "VerifyReport",
     "check",
     "choose_metric",

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from edgeformer.errors import InputError
+from edgeformer.records.verification import Comparison
 from edgeformer.runtime.session import Array, Session, TensorInfo
 from edgeformer.verify.batches import BatchLike, as_batch, input_name
-from edgeformer.verify.figures import Accumulator, Comparison
+from edgeformer.verify.figures import Accumulator
 
 __all__ = ["OutputComparer", "check_types", "compare_models", "match_names"]
 

@@ -7,67 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from edgeformer.errors import InputError
+from edgeformer.records.verification import Comparison
 from edgeformer.runtime.session import Array
 
-__all__ = ["Accumulator", "Comparison", "from_json_number", "to_json_number", "worst"]
-
-
-def to_json_number(value: float | None) -> float | str | None:
-    """A number as JSON can hold it: ``"inf"``, ``"-inf"`` and ``"nan"`` as text, anything else as it is."""
-    return value if value is None or math.isfinite(value) else str(float(value))
-
-
-def from_json_number(value: float | str | None) -> float | None:
-    """The number that `to_json_number` wrote."""
-    return None if value is None else float(value)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One output of a candidate against the same output of the reference, over all samples.
-
-    Integers and booleans are names of things (classes, indices, masks), and their difference means nothing: such an
-    output has ``integer_agreement`` and no other figure. An output of floats has all the others. If any value of either
-    is NaN or infinite, every float figure is NaN, which no gate lets pass.
-
-    Attributes:
-        max_abs: largest |candidate - reference|.
-        max_abs_relative: ``max_abs`` over the largest |reference| (0 where both are 0, inf where only that is 0).
-        cosine: cosine between the two, all samples taken as one vector (1 where both are all zeros, 0 where one is).
-        cosine_min: cosine of the sample where it is smallest.
-        snr_db: 10 log10(sum reference^2 / sum (candidate - reference)^2), in dB; inf where they are identical.
-        top1_agreement: fraction of samples whose largest class is the same; None where the output is not
-            [samples, classes >= 2]. A sample with a NaN agrees with nothing.
-        samples: number of samples compared.
-        nonfinite: number of NaN and infinite values in the two.
-        integer_agreement: fraction of elements that are equal (1 where the output has none).
-    """
-
-    max_abs: float | None
-    max_abs_relative: float | None
-    cosine: float | None
-    cosine_min: float | None
-    snr_db: float | None
-    top1_agreement: float | None
-    samples: int
-    nonfinite: int
-    integer_agreement: float | None = None
-
-    def to_dict(self) -> dict[str, float | str | None]:
-        """The figures as JSON holds them; infinities and NaN are text (see `to_json_number`)."""
-        return {name: to_json_number(value) for name, value in vars(self).items()}
-
-    @classmethod
-    def from_dict(cls, figures: Mapping[str, Any]) -> Comparison:
-        """What `to_dict` wrote."""
-        read: dict[str, Any] = {name: from_json_number(value) for name, value in figures.items()}
-        return cls(**{**read, "samples": int(figures["samples"]), "nonfinite": int(figures["nonfinite"])})
+__all__ = ["Accumulator", "worst"]
 
 
 def _cosine(dot: float, first: float, second: float) -> float:
@@ -163,11 +110,11 @@ class Accumulator:
             raise InputError(f"output {self._name!r}: there is no sample to compare")
         if self._integers:
             equal = self._equal / self._elements if self._elements else 1.0
-            return Comparison(None, None, None, None, None, None, self._samples, 0, equal)
+            return Comparison(samples=self._samples, nonfinite=0, integer_agreement=equal)
         agreement = None if self._agreeing is None else self._agreeing / self._samples
         if self._nonfinite:
-            nan = math.nan
-            return Comparison(nan, nan, nan, nan, nan, agreement, self._samples, self._nonfinite)
+            figures = dict.fromkeys(("max_abs", "max_abs_relative", "cosine", "cosine_min", "snr_db"), math.nan)
+            return Comparison(**figures, top1_agreement=agreement, samples=self._samples, nonfinite=self._nonfinite)
         return Comparison(
             max_abs=self._max_abs,
             max_abs_relative=_ratio(self._max_abs, self._max_reference),

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgeformer.verify.figures import to_json_number
+from edgeformer.records.verification import GateVerdict
 
-__all__ = ["DEFAULT_MAX_DROP", "GATES", "Gate", "Verdict", "check", "gates_of", "judge", "judged_against"]
+__all__ = ["DEFAULT_MAX_DROP", "GATES", "Gate", "GateVerdict", "check", "gates_of", "judge", "judged_against"]
 
 # Points (hundredths) of the task metric that INT8 may cost.
 DEFAULT_MAX_DROP = 1.0
@@ -85,38 +85,6 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a gate said.
-
-    Attributes:
-        passed: whether every condition of the stage is met.
-        metric: the deciding figure's name: that of the first condition missed, or of the stage's first condition.
-        value: that figure.
-        limit: its limit.
-        output: the output whose figure that is, the worst of all that have it; None for one of the whole model.
-        text: a line for people, all conditions of the stage in it.
-    """
-
-    passed: bool
-    metric: str
-    value: float
-    limit: float
-    output: str | None
-    text: str
-
-    def to_dict(self) -> dict[str, bool | float | str | None]:
-        """The verdict as JSON holds it; infinities and NaN are text."""
-        return {
-            "passed": self.passed,
-            "metric": self.metric,
-            "value": to_json_number(self.value),
-            "limit": to_json_number(self.limit),
-            "output": self.output,
-            "text": self.text,
-        }
-
-
 def gates_of(stage: str, *, max_drop: float = DEFAULT_MAX_DROP) -> tuple[Gate, ...]:
     """The conditions of a stage.
 
@@ -148,7 +116,7 @@ def _met(gate: Gate, value: float) -> bool:
     return value <= gate.limit if gate.direction == "<=" else value >= gate.limit
 
 
-def check(stage: str, figures: Mapping[str, float | None], *, max_drop: float = DEFAULT_MAX_DROP) -> Verdict:
+def check(stage: str, figures: Mapping[str, float | None], *, max_drop: float = DEFAULT_MAX_DROP) -> GateVerdict:
     """Judge a stage by the figures of one output.
 
     Args:
@@ -169,7 +137,7 @@ def judge(
     shared: Mapping[str, float | None] | None = None,
     not_judged: Mapping[str, str] | None = None,
     max_drop: float = DEFAULT_MAX_DROP,
-) -> Verdict:
+) -> GateVerdict:
     """Judge a stage by the figures of all outputs: each condition by the output that is worst at it.
 
     Args:
@@ -203,7 +171,7 @@ def judge(
     missed = [(gate, output, value) for gate, output, value in judged if not _met(gate, value)]
     gate, output, value = (missed or judged)[0]
     text = _text(judged, several=len(outputs) > 1, not_judged=not_judged or {}, stage=stage)
-    return Verdict(not missed, gate.metric, value, gate.limit, output, text)
+    return GateVerdict(passed=not missed, metric=gate.metric, value=value, limit=gate.limit, output=output, text=text)
 
 
 def _applying(gate: Gate, outputs: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:

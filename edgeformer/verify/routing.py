@@ -7,71 +7,21 @@ chosen region sets themselves are compared, block by block.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
 from edgeformer.errors import InputError
+from edgeformer.records.verification import BlockAgreement, RoutingAgreement
 from edgeformer.runtime import OnnxSession
 from edgeformer.runtime.session import Array
 from edgeformer.verify.decisions import RoutingOutput, expose_routing
 
 __all__ = [
-    "BlockAgreement",
     "RoutingAccumulator",
-    "RoutingAgreement",
     "compare_routing",
 ]
-
-
-@dataclass(frozen=True)
-class BlockAgreement:
-    """One block's agreement.
-
-    Attributes:
-        stage: as in `RoutingOutput`.
-        block: as in `RoutingOutput`.
-        topk: regions picked per region.
-        rows: number of sets compared: samples times regions.
-        agreement: fraction of the sets that are equal.
-        overlap: mean fraction of a set's regions that the other set has too.
-    """
-
-    stage: int | None
-    block: int
-    topk: int
-    rows: int
-    agreement: float
-    overlap: float
-
-
-@dataclass(frozen=True)
-class RoutingAgreement:
-    """The agreement of all blocks; ``agreement`` and ``overlap`` are the means over blocks."""
-
-    blocks: tuple[BlockAgreement, ...]
-    agreement: float
-    overlap: float
-
-    def by_stage(self) -> dict[int, float]:
-        """Mean agreement of the blocks of each stage, for those blocks whose stage is known."""
-        stages = sorted({block.stage for block in self.blocks if block.stage is not None})
-        return {
-            stage: float(np.mean([block.agreement for block in self.blocks if block.stage == stage]))
-            for stage in stages
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """The agreement as JSON holds it."""
-        return {
-            "agreement": self.agreement,
-            "overlap": self.overlap,
-            "stages": {str(stage): value for stage, value in self.by_stage().items()},
-            "blocks": [dict(vars(block)) for block in self.blocks],
-        }
 
 
 class RoutingAccumulator:
@@ -134,16 +84,29 @@ class RoutingAccumulator:
         if not self._pairs or not all(self._rows):
             raise InputError("routing cannot be compared: " + ("no sample" if self._pairs else "no block routes"))
         blocks = tuple(
-            BlockAgreement(first.stage, first.block, topk, rows, equal / rows, shared / (rows * topk))
+            BlockAgreement(
+                stage=first.stage,
+                block=first.block,
+                topk=topk,
+                rows=rows,
+                agreement=equal / rows,
+                overlap=shared / (rows * topk),
+            )
             for (first, _), topk, rows, equal, shared in zip(
                 self._pairs, self._topk, self._rows, self._equal, self._shared, strict=True
             )
         )
+        stages = sorted({block.stage for block in blocks if block.stage is not None})
         return RoutingAgreement(
-            blocks,
-            agreement=float(np.mean([block.agreement for block in blocks])),
-            overlap=float(np.mean([block.overlap for block in blocks])),
+            agreement=_mean(block.agreement for block in blocks),
+            overlap=_mean(block.overlap for block in blocks),
+            stages={stage: _mean(block.agreement for block in blocks if block.stage == stage) for stage in stages},
+            blocks=blocks,
         )
+
+
+def _mean(figures: Iterable[float]) -> float:
+    return float(np.mean(list(figures)))
 
 
 def compare_routing(

@@ -17,16 +17,16 @@ import numpy as np
 
 from edgeformer.errors import InputError
 from edgeformer.progress import Progress
+from edgeformer.records.verification import Comparison, RoutingAgreement
 from edgeformer.runtime import Session, check_feeds, run_in_chunks, static_batch
 from edgeformer.runtime.session import Array
 from edgeformer.verify.batches import BatchLike, Labels, as_batch, input_name
 from edgeformer.verify.compare import OutputComparer, check_types, match_names
 from edgeformer.verify.decisions import RoutingOutput
-from edgeformer.verify.figures import Comparison
 from edgeformer.verify.forms import Form, OpenForm
 from edgeformer.verify.metrics import TaskMetric, choose_metric
 from edgeformer.verify.recording import Recording, Store
-from edgeformer.verify.routing import RoutingAccumulator, RoutingAgreement
+from edgeformer.verify.routing import RoutingAccumulator
 
 __all__ = ["BatchSource", "FormResult", "Pair", "Run"]
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgeformer.errors import InputError
+from edgeformer.errors import GateMissed, InputError
 from edgeformer.progress import Progress
+from edgeformer.records.verification import FormReport, FormStatus, GateVerdict, Score, VerifyReport
 from edgeformer.verify.forms import Form
-from edgeformer.verify.gates import DEFAULT_MAX_DROP, Verdict, judge, judged_against
-from edgeformer.verify.metrics import Score
+from edgeformer.verify.gates import DEFAULT_MAX_DROP, judge, judged_against
 from edgeformer.verify.recording import MEMORY_LIMIT, Store
-from edgeformer.verify.results import FormReport, VerifyReport
 from edgeformer.verify.run import BatchSource, Run
 
-__all__ = ["verify_forms"]
+__all__ = ["require", "verify_forms"]
 
 
 def verify_forms(
@@ -59,18 +58,21 @@ def verify_forms(
                 raise InputError("there is no sample to verify with")
     positions = {result.form.name: index for index, result in enumerate(run.results)}
     reports = tuple(
-        _report(run, positions[form.name], max_drop) if form.runs else FormReport(form.name, "not run", form.reason)
+        _report(run, positions[form.name], max_drop)
+        if form.runs
+        else FormReport(name=form.name, status="not run", text=form.reason)
         for form in wanted
     )
-    return VerifyReport(reports, run.results[0].samples, run.labelled)
+    return VerifyReport(forms=reports, samples=run.results[0].samples, labelled=run.labelled)
 
 
 def _report(run: Run, index: int, max_drop: float) -> FormReport:
     result = run.results[index]
     score = result.metric.result() if run.labelled and result.metric is not None else None
     if index == 0:
-        return FormReport(result.form.name, "reference", accuracy=score, seconds=result.seconds)
-    status, text, verdict, against = "not judged", "", None, None
+        return FormReport(name=result.form.name, status="reference", accuracy=score, seconds=result.seconds)
+    status: FormStatus = "not judged"
+    text, verdict, against = "", None, None
     if result.form.gate is not None:
         reference = 0 if judged_against(result.form.gate) == "first" else index - 1
         against = run.results[reference].form.name
@@ -81,21 +83,21 @@ def _report(run: Run, index: int, max_drop: float) -> FormReport:
     if result.routing and earlier:
         routing_first, routing_previous = (result.pairs[other].routing() for other in (earlier[0], earlier[-1]))
     return FormReport(
-        result.form.name,
-        status,
-        text,
-        verdict,
-        against,
-        result.pairs[index - 1].figures(),
-        result.pairs[0].figures(),
-        routing_previous,
-        routing_first,
-        score,
-        result.seconds,
+        name=result.form.name,
+        status=status,
+        text=text,
+        verdict=verdict,
+        against=against,
+        previous=result.pairs[index - 1].figures(),
+        first=result.pairs[0].figures(),
+        routing_previous=routing_previous,
+        routing_first=routing_first,
+        accuracy=score,
+        seconds=result.seconds,
     )
 
 
-def _judge(run: Run, index: int, reference: int, max_drop: float) -> tuple[Verdict, str]:
+def _judge(run: Run, index: int, reference: int, max_drop: float) -> tuple[GateVerdict, str]:
     """The verdict of a form's gate, and the line that tells it."""
     result, pair = run.results[index], run.results[index].pairs[reference]
     assert result.form.gate is not None
@@ -125,3 +127,14 @@ def _no_better_than_chance(score: Score) -> str:
         f"the reference's {score.metric} of {score.value:.2f} {score.unit} on {score.samples} samples is no better "
         f"than chance ({score.chance:.2f} {score.unit}), so that it has nothing to lose"
     )
+
+
+def require(report: VerifyReport) -> None:
+    """Raise where a form missed its gate.
+
+    Raises:
+        GateMissed: names each such form, its figures and their limits.
+    """
+    missed = [form for form in report.forms if form.status == "missed"]
+    if missed:
+        raise GateMissed("; ".join(f"form {form.name!r} against {form.against!r}: {form.text}" for form in missed))

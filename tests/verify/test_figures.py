@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgeformer.errors import InputError
-from edgeformer.verify.figures import Accumulator, Comparison, from_json_number, to_json_number, worst
+from edgeformer.records.verification import Comparison
+from edgeformer.verify.figures import Accumulator, worst
 
 
 def compare(*pairs):

@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from edgeformer.artifacts import sha256_of_file
+from edgeformer.bundle.details import EngineDetails, EngineParityDetails
 from edgeformer.bundle.files import ENGINE, ENGINE_REPORT, EXPORTED, PARITY, TYPED
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import EnginePlan
@@ -35,7 +36,7 @@ def run(runner: Runner, plan: EnginePlan) -> bool:
     if not here:
         library = find_device_library(target.cpu, target.sm) if plan.use_plugin else None
         _add_library(runner, library)
-        runner.skip(_NAME, here.reason, {"left_to_do": _left_to_do(plan, library)})
+        runner.skip(_NAME, here.reason, EngineDetails(left_to_do=_left_to_do(plan, library)))
         return False
     library = find_plugin_library() if plan.use_plugin else None
     if not plan.embed_plugin:
@@ -80,7 +81,9 @@ def run_parity(runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_dr
     def compare() -> Judged:
         forms = [Form.from_onnx("exported", runner.path(EXPORTED)), engine]
         report = verify_forms(forms, inputs.batches, max_drop=max_drop)
-        return Judged("passed" if report.passed else "missed", report.forms[-1].text, None, report.to_dict())
+        return Judged(
+            "passed" if report.passed else "missed", report.forms[-1].text, details=EngineParityDetails(report=report)
+        )
 
     # What a GPU computes is never taken from an older bundle.
     runner.run(_PARITY, [], compare, {"engine": runner.sha256(ENGINE)}, always=True)
@@ -102,7 +105,7 @@ def _build(runner: Runner, plan: EnginePlan) -> Judged:
     )
     write_engine(built, runner.path(ENGINE))
     report = built.report
-    details = report.model_dump(mode="json")
+    details = EngineDetails(report=report)
     if not plan.use_plugin:
         return Judged(note="built from the op's ONNX body, without the plugin", details=details)
     gate = f"{report.plugin.in_network} plugin layers for {report.op_nodes} op nodes"
@@ -117,7 +120,7 @@ def _add_library(runner: Runner, library: PluginLibrary | None) -> None:
         shutil.copyfile(file, runner.path(file.name))
 
 
-def _left_to_do(plan: EnginePlan, library: PluginLibrary | None) -> list[str]:
+def _left_to_do(plan: EnginePlan, library: PluginLibrary | None) -> tuple[str, ...]:
     """What a device target's own machine still has to do."""
     target = plan.target
     plugin = []
@@ -130,10 +133,10 @@ def _left_to_do(plan: EnginePlan, library: PluginLibrary | None) -> list[str]:
         ]
     loaded = ", the plugin library loaded before parsing" if plan.use_plugin else ""
     limits = "".join(f", {name}={limit}" for name, limit in plan.limits.items() if limit is not None)
-    return [
+    return (
         *plugin,
         f"build the engine from {TYPED} with TensorRT {target.tensorrt_minimum} or newer, below "
         f"{target.tensorrt_below}: a strongly typed network{loaded}{limits}",
         f"compare the engine's outputs with those recorded in {PARITY}",
         "measure its latency",
-    ]
+    )

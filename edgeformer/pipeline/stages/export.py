@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeformer.bundle.details import ExportDetails
 from edgeformer.bundle.files import EXPORTED
 from edgeformer.pipeline.exporting import export_source
 from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, describe_preprocessing
@@ -26,9 +27,10 @@ def _export(runner: Runner, source: NamedModel) -> Judged:
 
     exported = export_source(source)
     save_model(exported.model, runner.path(EXPORTED))
-    figures = {name: comparison.to_dict() for name, comparison in exported.figures.items()}
     verdict = exported.verdict
-    return Judged("passed" if verdict.passed else "missed", verdict.text, details={"figures": figures})
+    return Judged(
+        "passed" if verdict.passed else "missed", verdict.text, details=ExportDetails(figures=dict(exported.figures))
+    )
 
 
 def _import(runner: Runner, source: OnnxFile) -> Judged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeformer.bundle.details import FuseDetails
 from edgeformer.bundle.files import EXPORTED, FUSED
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.runner import Judged, Runner
@@ -33,5 +34,5 @@ def _fuse(runner: Runner, inputs: ParityInputs, fuse_lepe: bool) -> Judged:
     if fuse_lepe:
         folded = sum(report.status == "fused" for report in result.lepe)
         note += f", LePE into {folded} of {len(result.lepe)} op nodes"
-    details = {**result.report.model_dump(mode="json"), "comparison": judged.to_dict()}
+    details = FuseDetails(fusion=result.report, comparison=judged)
     return Judged("missed" if judged.status == "missed" else "passed", judged.text, note, details)

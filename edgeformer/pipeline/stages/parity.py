@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import Quantization
@@ -84,7 +85,7 @@ def _compare(runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: 
     )
     missed = [f"{form.name}: {form.text}" for form in report.forms if form.status == "missed"]
     described = inputs.describe()
-    details = {"inputs": described, "max_drop": max_drop, **report.to_dict()}
+    details = ParityDetails(inputs=described, max_drop=max_drop, report=report)
     gate = "; ".join(missed) or report.forms[-1].text
     return Judged("missed" if missed else "passed", gate, f"judged on {described}", details)
 

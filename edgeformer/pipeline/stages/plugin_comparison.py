@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import Manifest
+from edgeformer.bundle.details import EngineDetails, PluginComparisonDetails
 from edgeformer.bundle.files import ENGINE, ENGINE_REPORT, TYPED
 from edgeformer.errors import EdgeformerError, InputError
 from edgeformer.pipeline.plan import EnginePlan
@@ -56,7 +57,7 @@ def _compare(runner: Runner, plan: EnginePlan) -> Judged:
         batch=plan.batch,
         progress=runner.progress(_NAME),
     )
-    return Judged(note=comparison.summary(), details=comparison.model_dump(mode="json"))
+    return Judged(note=comparison.summary(), details=PluginComparisonDetails(comparison=comparison))
 
 
 def compare_plugin(
@@ -102,8 +103,8 @@ def compare_plugin(
 
 def recorded_comparison(manifest: Manifest) -> PluginComparison | None:
     """The comparison that a bundle's build made, if it made one."""
-    stage = manifest.stage(_NAME)
-    return None if stage is None or not stage.details else PluginComparison.model_validate(stage.details)
+    details = manifest.details(PluginComparisonDetails)
+    return None if details is None else details.comparison
 
 
 def compare_bundle(bundle: Path, manifest: Manifest, *, progress: Progress | None = None) -> PluginComparison:
@@ -121,13 +122,13 @@ def compare_bundle(bundle: Path, manifest: Manifest, *, progress: Progress | Non
     from edgeformer.engine.targets import get_target
     from edgeformer.graph.onnx_files import load_model
 
-    stage = manifest.stage("engine")
-    if stage is None or ENGINE not in manifest.files or manifest.batch is None:
+    details = manifest.details(EngineDetails)
+    if details is None or details.report is None or manifest.batch is None:
         raise InputError(f"{bundle} holds no engine, so there is nothing to compare: build it where the target allows")
     smallest, usual, largest = manifest.batch
     return compare_plugin(
         load_model(bundle / TYPED),
-        EngineReport.model_validate(stage.details),
+        details.report,
         target=get_target(manifest.target.name),
         batch=BatchProfile(min=smallest, opt=usual, max=largest),
         progress=progress,

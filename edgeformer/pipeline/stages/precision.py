@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgeformer.bundle.details import QuantizeDetails
 from edgeformer.bundle.files import CALIBRATION, FUSED, TYPED
 from edgeformer.pipeline.plan import Quantization, TypedForm
 from edgeformer.pipeline.runner import Judged, Runner
@@ -60,10 +61,9 @@ def _quantize(runner: Runner, form: TypedForm, quantization: Quantization) -> Ju
     if attention:
         note += f", attention of {attention} blocks INT8"
     note += f", {len(result.calibration.returned)} returned to FP16 by sensitivity, rest FP16"
-    details = {
-        "attention": "int8" if attention else "float16",
-        "layers": [decision.record.model_dump() for decision in result.decisions],
-    }
+    details = QuantizeDetails(
+        attention="int8" if attention else "float16", layers=tuple(decision.record for decision in result.decisions)
+    )
     return Judged(note=note, details=details)
 
 

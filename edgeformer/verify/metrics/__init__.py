@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from importlib import import_module
 
 from edgeformer.errors import InputError
+from edgeformer.records.verification import Score
 from edgeformer.runtime.session import Array
 from edgeformer.verify.batches import Labels
-from edgeformer.verify.metrics.base import Score, TaskMetric
+from edgeformer.verify.metrics.base import TaskMetric
 
 __all__ = ["METRICS", "Score", "TaskMetric", "choose_metric", "load_metrics"]
 

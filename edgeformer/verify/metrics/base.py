@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from edgeformer.records.verification import Score
 from edgeformer.runtime.session import Array
 from edgeformer.verify.batches import Labels
 
-__all__ = ["CHANCE_DEVIATIONS", "CHANCE_RISK", "Score", "TaskMetric", "standard_error"]
+__all__ = ["CHANCE_DEVIATIONS", "CHANCE_RISK", "TaskMetric", "standard_error"]
 
 # A model that knows nothing is taken for one that knows something no more often than once in a hundred.
 CHANCE_RISK = 0.01
@@ -26,37 +26,6 @@ def standard_error(mean: float, samples: int) -> float:
     better bound on the variance, 2000).
     """
     return float((max(mean * (1.0 - mean), 0.0) / samples) ** 0.5)
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a metric came to.
-
-    Attributes:
-        metric: the metric's name.
-        value: the figure, in ``unit``.
-        unit: its unit.
-        outputs: the outputs that were judged.
-        samples: number of labelled samples.
-        chance: what a model that knows nothing would come to, in ``unit``.
-        at_chance: whether ``value`` is no better than that, sampling error allowed for: such a model has nothing to
-            lose, so that a small loss says nothing.
-        counts: what the figure was computed from, and figures beside it, by name.
-    """
-
-    metric: str
-    value: float
-    unit: str
-    outputs: tuple[str, ...]
-    samples: int
-    chance: float
-    at_chance: bool
-    counts: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The score as JSON holds it."""
-        fields = {name: value for name, value in vars(self).items() if name != "counts"}
-        return {**fields, "outputs": list(self.outputs), **self.counts}
 
 
 class TaskMetric(ABC):

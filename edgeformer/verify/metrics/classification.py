@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from edgeformer.errors import InputError
+from edgeformer.records.verification import Score
 from edgeformer.runtime.session import Array, Session
 from edgeformer.verify.batches import BatchLike, Labels, as_batch, input_name
-from edgeformer.verify.metrics.base import CHANCE_RISK, Score, TaskMetric
+from edgeformer.verify.metrics.base import CHANCE_RISK, TaskMetric
 
 __all__ = ["Top1", "correct_top1", "top1_accuracy"]
 
@@ -86,14 +87,14 @@ class Top1(TaskMetric):
             raise InputError("accuracy needs labelled images, and there are none")
         chance = 1.0 / self._classes
         return Score(
-            self.name,
-            100.0 * self._correct / self._total,
-            self.unit,
-            self.outputs,
-            self._total,
-            100.0 * chance,
-            _at_least(self._correct, self._total, chance) > CHANCE_RISK,
-            {"correct": self._correct, "total": self._total, "top1": self._correct / self._total},
+            metric=self.name,
+            value=100.0 * self._correct / self._total,
+            unit=self.unit,
+            outputs=self.outputs,
+            samples=self._total,
+            chance=100.0 * chance,
+            at_chance=_at_least(self._correct, self._total, chance) > CHANCE_RISK,
+            counts={"correct": self._correct, "total": self._total, "top1": self._correct / self._total},
         )
 
     def drop(self, reference: TaskMetric) -> float:

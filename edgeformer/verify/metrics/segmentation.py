@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeformer.errors import InputError
+from edgeformer.records.verification import Score
 from edgeformer.runtime.session import Array
 from edgeformer.verify.batches import Labels
-from edgeformer.verify.metrics.base import CHANCE_DEVIATIONS, Score, TaskMetric, standard_error
+from edgeformer.verify.metrics.base import CHANCE_DEVIATIONS, TaskMetric, standard_error
 
 __all__ = ["IGNORED", "MeanIoU"]
 
@@ -102,14 +103,14 @@ class MeanIoU(TaskMetric):
         chance = float(np.mean((blind / np.where(there, labelled + predicted - blind, 1.0))[there]))
         allowed = CHANCE_DEVIATIONS * standard_error(chance, self._images)
         return Score(
-            self.name,
-            100.0 * value,
-            self.unit,
-            self.outputs,
-            self._images,
-            100.0 * chance,
-            value <= chance + allowed,
-            {"pixel_accuracy": 100.0 * float(hits.sum()), "classes": int(there.sum()), "pixels": pixels},
+            metric=self.name,
+            value=100.0 * value,
+            unit=self.unit,
+            outputs=self.outputs,
+            samples=self._images,
+            chance=100.0 * chance,
+            at_chance=value <= chance + allowed,
+            counts={"pixel_accuracy": 100.0 * float(hits.sum()), "classes": int(there.sum()), "pixels": pixels},
         )
 
     def _add(self, wanted: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], known: int) -> None:

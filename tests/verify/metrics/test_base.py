@@ -7,7 +7,8 @@ import pytest
 
 from edgeformer.runtime.session import Array
 from edgeformer.verify.batches import Labels
-from edgeformer.verify.metrics.base import CHANCE_DEVIATIONS, Score, TaskMetric, standard_error
+from edgeformer.records.verification import Score
+from edgeformer.verify.metrics.base import CHANCE_DEVIATIONS, TaskMetric, standard_error
 
 
 class Error(TaskMetric):

@@ -1,0 +1,101 @@
+"""What the manifest keeps of each stage: one record a stage, told apart by the stage's name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edgeformer.records.base import Record
+from edgeformer.records.engine import EngineReport, PluginComparison
+from edgeformer.records.fusion import FusionReport
+from edgeformer.records.quantization import LayerRecord
+from edgeformer.records.verification import Comparison, FormReport, VerifyReport
+
+__all__ = [
+    "Details",
+    "EngineDetails",
+    "EngineParityDetails",
+    "ExportDetails",
+    "FuseDetails",
+    "ParityDetails",
+    "PluginComparisonDetails",
+    "QuantizeDetails",
+]
+
+
+class ExportDetails(Record):
+    """The export against PyTorch: figures for each output."""
+
+    stage: Literal["export"] = "export"
+    figures: dict[str, Comparison]
+
+
+class FuseDetails(Record):
+    """What became of each block, and the fused graph against the exported one."""
+
+    stage: Literal["fuse"] = "fuse"
+    fusion: FusionReport
+    comparison: FormReport
+
+
+class QuantizeDetails(Record):
+    """What became of each layer, and the type of what the fused attention reads."""
+
+    stage: Literal["quantize"] = "quantize"
+    attention: Literal["int8", "float16"]
+    layers: tuple[LayerRecord, ...]
+
+
+class ParityDetails(Record):
+    """The forms of the model against each other.
+
+    Attributes:
+        inputs: what they were compared on, in words.
+        max_drop: points of accuracy that INT8 was allowed to lose.
+        report: what was found.
+    """
+
+    stage: Literal["parity"] = "parity"
+    inputs: str
+    max_drop: float
+    report: VerifyReport
+
+
+class EngineDetails(Record):
+    """The engine's build.
+
+    Attributes:
+        report: of the build; ``None`` where only the target itself can build it.
+        left_to_do: what remains to be done on the target then.
+    """
+
+    stage: Literal["engine"] = "engine"
+    report: EngineReport | None = None
+    left_to_do: tuple[str, ...] = ()
+
+
+class EngineParityDetails(Record):
+    """The engine against the exported graph."""
+
+    stage: Literal["engine-parity"] = "engine-parity"
+    report: VerifyReport
+
+
+class PluginComparisonDetails(Record):
+    """What the engine takes with the plugin and without."""
+
+    stage: Literal["plugin-comparison"] = "plugin-comparison"
+    comparison: PluginComparison
+
+
+Details = Annotated[
+    ExportDetails
+    | FuseDetails
+    | QuantizeDetails
+    | ParityDetails
+    | EngineDetails
+    | EngineParityDetails
+    | PluginComparisonDetails,
+    Field(discriminator="stage"),
+]
