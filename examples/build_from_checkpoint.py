@@ -45,8 +45,8 @@ def main() -> None:
     except ef.EdgeformerError as error:  # its message says what is wrong and what to do
         raise SystemExit(str(error)) from error
 
-    for precision, accuracy in result.manifest.accuracy.items():
-        print(f"top-1 {precision}: {100 * accuracy['top1']:.2f} % of {accuracy['total']} images")
+    for precision, score in result.manifest.accuracy.items():
+        print(f"top-1 {precision}: {score.value:.2f} % of {score.samples} images")
     if "model.engine" in result.manifest.files:
         print(f"next: copy {result.path} to the machine that it is for: {result.manifest.target.description}")
     else:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeformer.bundle.details import EngineDetails
 from edgeformer.pipeline import BuildResult, build, export_model
+from edgeformer.records.engine import EngineReport
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,11 @@ def nano_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fp16_bundle(nano_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     return build(nano_onnx, output=tmp_path_factory.mktemp("fp16") / "bundle", target="rtx-40", batch="1:2:4")
+
+
+def engine_report(result: BuildResult) -> EngineReport:
+    """The report on a bundle's engine."""
+    details = result.manifest.details(EngineDetails)
+    assert details is not None
+    assert details.report is not None
+    return details.report

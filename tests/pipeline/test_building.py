@@ -14,6 +14,7 @@ from rich.console import Console
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import open_bundle
+from edgeformer.bundle.details import EngineDetails, FuseDetails, ParityDetails, QuantizeDetails
 from edgeformer.cli._summary import print_summary
 from edgeformer.data import Preprocessing
 from edgeformer.errors import EnvironmentFault, GateMissed, InputError
@@ -27,6 +28,7 @@ from edgeformer.ops.bi_level_routing_attention import Attributes, is_op
 from edgeformer.pipeline import BuildResult, Observer, build, runner
 from edgeformer.pipeline.stages.parity import FLOAT_ATTENTION
 from edgeformer.runtime import OnnxSession
+from tests.pipeline.conftest import engine_report
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "checkpoints" / "biformer_nano_digits" / "model.safetensors"
@@ -73,12 +75,10 @@ def test_the_engine_has_one_plugin_layer_per_routing_block(fp16_bundle: BuildRes
     assert engine is not None
     typed = load_model(fp16_bundle.path / "typed.onnx")
     assert sum(is_op(node) for node in typed.graph.node) == 4
-    assert engine.details["plugin"]["in_network"] == 4
-    assert engine.details["profile"]["input"] == {
-        "min": [1, 3, 112, 112],
-        "opt": [2, 3, 112, 112],
-        "max": [4, 3, 112, 112],
-    }
+    report = engine_report(fp16_bundle)
+    assert report.plugin.in_network == 4
+    shapes = report.profile["input"]
+    assert (shapes.min, shapes.opt, shapes.max) == ((1, 3, 112, 112), (2, 3, 112, 112), (4, 3, 112, 112))
 
 
 def test_recorded_outputs_are_the_exported_models(fp16_bundle: BuildResult) -> None:
@@ -161,7 +161,8 @@ def test_a_device_target_ends_after_the_typed_graph(
     assert engine.verdict == "not run"
     assert engine.note is not None
     assert "built on the device itself (SM 87, aarch64)" in engine.note
-    steps = engine.details["left_to_do"]
+    assert isinstance(engine.details, EngineDetails)
+    steps = engine.details.left_to_do
     assert "build the plugin library for SM 87" in steps[0]
     assert any("typed.onnx" in step and step.endswith(", max_aux_streams=0") for step in steps)
     assert result.manifest.stage("engine-parity") is None
@@ -181,7 +182,8 @@ def test_a_device_target_gets_the_library_that_was_cross_compiled_for_it(
     assert (result.path / library.name).read_bytes() == b"for another processor"
     engine = result.manifest.stage("engine")
     assert engine is not None
-    assert engine.details["left_to_do"][0].endswith("has CUDA 12.6, for libedgeformer_plugins.so")
+    assert isinstance(engine.details, EngineDetails)
+    assert engine.details.left_to_do[0].endswith("has CUDA 12.6, for libedgeformer_plugins.so")
     without = build(nano_onnx, output=tmp_path / "without", target="jetson-agx-orin", use_plugin=False)
     assert "libedgeformer_plugins.so" not in without.manifest.files
 
@@ -190,7 +192,7 @@ def test_without_the_plugin_the_engine_comes_from_the_body(nano_onnx: Path, tmp_
     result = build(nano_onnx, output=tmp_path / "bundle", target="rtx-30", use_plugin=False)
     engine = result.manifest.stage("engine")
     assert engine is not None
-    assert engine.details["plugin"]["in_network"] == 0
+    assert engine_report(result).plugin.in_network == 0
     assert engine.verdict == "not judged"
     assert engine.note == "built from the op's ONNX body, without the plugin"
     assert "libedgeformer_plugins.so" not in result.manifest.files
@@ -206,8 +208,9 @@ def test_the_plugin_library_can_lie_in_the_engine(nano_onnx: Path, tmp_path: Pat
     assert not [name for name in result.manifest.files if name.startswith("lib")]
     engine = result.manifest.stage("engine")
     assert engine is not None
-    assert engine.details["plugin_embedded"] is True
-    assert (engine.details["max_aux_streams"], engine.details["workspace_bytes"]) == (1, 8 << 30)
+    report = engine_report(result)
+    assert report.plugin_embedded is True
+    assert (report.max_aux_streams, report.workspace_bytes) == (1, 8 << 30)
     with pytest.raises(InputError, match="--embed-plugin with --no-plugin"):
         build(nano_onnx, output=bundle, target="rtx-30", use_plugin=False, embed_plugin=True)
 
@@ -229,13 +232,14 @@ def test_lepe_is_fused_where_it_is_asked_for(nano_onnx: Path, tmp_path: Path) ->
     fused = result.manifest.stage("fuse")
     assert fused is not None
     assert fused.note == "4 of 4 routing-attention blocks fused, LePE into 4 of 4 op nodes"
-    assert [report["status"] for report in fused.details["lepe"]] == ["fused"] * 4
-    assert [block["attributes"]["lepe_kernel"] for block in fused.details["blocks"]] == [5] * 4
+    assert isinstance(fused.details, FuseDetails)
+    assert [report.status for report in fused.details.fusion.lepe] == ["fused"] * 4
+    assert [(block.attributes or {})["lepe_kernel"] for block in fused.details.fusion.blocks] == [5] * 4
     typed = load_model(output / "typed.onnx")
     assert [len(node.input) for node in typed.graph.node if is_op(node)] == [3] * 4
     engine = result.manifest.stage("engine")
     assert engine is not None
-    assert engine.details["op_nodes"] == 4
+    assert engine_report(result).op_nodes == 4
 
 
 def linears_as_convolutions(result: BuildResult) -> bool:
@@ -267,7 +271,7 @@ def test_linears_become_convolutions_at_free_batch_sizes(
     for result in (fp16_bundle, without):
         engine = result.manifest.stage("engine")
         assert engine is not None
-        layers.append(engine.details["engine_layers"])
+        layers.append(engine_report(result).engine_layers or 0)
     # Bias, GELU and residual are part of a convolution; behind a MatMul each is a kernel of its own at a free batch.
     assert layers[0] < layers[1]
 
@@ -447,10 +451,12 @@ def test_int8_attention_is_built_and_its_cost_told(
     assert parity is not None
     assert engine is not None
     assert "attention of 4 blocks INT8" in (quantize.note or "")
-    assert quantize.details["attention"] == "int8"
-    attention = [layer for layer in quantize.details["layers"] if layer["op"] == "BiLevelRoutingAttention"]
-    assert [layer["int8"] for layer in attention] == [True] * 4
-    assert engine.details["op_nodes"] == engine.details["plugin"]["in_network"] == 4
+    assert isinstance(quantize.details, QuantizeDetails)
+    assert quantize.details.attention == "int8"
+    attention = [layer for layer in quantize.details.layers if layer.op == "BiLevelRoutingAttention"]
+    assert [layer.int8 for layer in attention] == [True] * 4
+    report = engine_report(result)
+    assert report.op_nodes == report.plugin.in_network == 4
     typed = load_model(result.path / "typed.onnx")
     nodes = [Attributes.from_node(node) for node in typed.graph.node if is_op(node)]
     assert [node.output_type for node in nodes] == [onnx.TensorProto.FLOAT16] * 4
@@ -458,14 +464,19 @@ def test_int8_attention_is_built_and_its_cost_told(
     parts = [value for name, value in ranges.items() if "[..., " in name]
     scales = [scale for node in nodes for scale in (node.q_scale, node.k_scale, node.v_scale) if scale is not None]
     assert sorted(scales) == sorted(representable_scale(np.array(parts) / 127))
-    stages = {stage["name"]: stage for stage in parity.details["forms"]}
-    assert list(stages) == ["exported", "fused", "fp16", FLOAT_ATTENTION, "typed"]
-    assert stages[FLOAT_ATTENTION]["status"] == "not judged"
+    assert isinstance(parity.details, ParityDetails)
+    forms = {form.name: form for form in parity.details.report.forms}
+    assert list(forms) == ["exported", "fused", "fp16", FLOAT_ATTENTION, "typed"]
+    assert forms[FLOAT_ATTENTION].status == "not judged"
     summary = Console(width=200)
     print_summary(summary, result.path, manifest)
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("attention"))
-    snr = stages["typed"]["first"]["logits"]["snr_db"], stages[FLOAT_ATTENTION]["first"]["logits"]["snr_db"]
-    routing = [100 * stages[name]["routing_first"]["agreement"] for name in ("typed", FLOAT_ATTENTION)]
+    snr, routing = [], []
+    for name in ("typed", FLOAT_ATTENTION):
+        found = forms[name].routing_first
+        assert found is not None
+        routing.append(100 * found.agreement)
+        snr.append((forms[name].first or {})["logits"].snr_db)
     assert line == (
         f"attention   INT8: {snr[0]:.1f} dB, {routing[0]:.2f} % of routing sets; "
         f"in FP16: {snr[1]:.1f} dB, {routing[1]:.2f} %"
@@ -492,17 +503,15 @@ def test_the_main_job_on_the_trained_checkpoint(tmp_path: Path) -> None:
         "parity",
         "engine",
     ]
-    top1 = {precision: accuracy["top1"] for precision, accuracy in manifest.accuracy.items()}
+    top1 = {precision: score.value for precision, score in manifest.accuracy.items()}
     assert set(top1) == {"fp32", "fp16", "int8"}
-    assert top1["fp32"] >= 0.97
-    assert top1["fp32"] - top1["int8"] <= 0.005
-    parity = manifest.stage("parity")
+    assert top1["fp32"] >= 97
+    assert top1["fp32"] - top1["int8"] <= 0.5
+    parity = manifest.details(ParityDetails)
     assert parity is not None
-    typed = next(stage for stage in parity.details["forms"] if stage["name"] == "typed")
-    assert typed["first"]["logits"]["snr_db"] >= 40
-    engine = manifest.stage("engine")
-    assert engine is not None
-    assert engine.details["plugin"]["in_network"] == 4
+    typed = next(form for form in parity.report.forms if form.name == "typed")
+    assert ((typed.first or {})["logits"].snr_db or 0) >= 40
+    assert engine_report(result).plugin.in_network == 4
     graph = load_model(result.path / "typed.onnx").graph
     quantized = [node for node in graph.node if node.op_type == "QuantizeLinear"]
     assert len(quantized) >= 16  # the inputs of qkv, wo, fc1, fc2, stem and downsampling

@@ -55,7 +55,7 @@ def test_nan_misses_every_gate(gate):
     verdict = check(gate.stage, {gate.metric: math.nan})
     assert not verdict.passed
     assert "NaN MISSES" in verdict.text
-    assert json.loads(json.dumps(verdict.to_dict(), allow_nan=False))["value"] == "nan"
+    assert json.loads(verdict.model_dump_json())["value"] == "nan"
 
 
 def test_every_condition_of_a_stage_counts_and_the_first_missed_decides():
@@ -140,7 +140,7 @@ def test_each_condition_is_judged_by_its_worst_output():
         "cosine 0.99995 of 'map' meets >= 0.9999; top-1 agreement 0.99 of 'logits' MISSES >= 0.995; "
         "integer agreement 0.996 of 'classes' meets >= 0.995"
     )
-    assert verdict.to_dict()["output"] == "logits"
+    assert verdict.output == "logits"
 
 
 @pytest.mark.parametrize("order", [1, -1])

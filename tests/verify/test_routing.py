@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -42,9 +44,10 @@ def test_mean_over_blocks_and_stages():
     result = accumulator.result()
     assert [block.agreement for block in result.blocks] == [1.0, 0.0, 0.5]
     assert result.agreement == 0.5
-    assert result.by_stage() == {0: 1.0, 2: 0.25}
-    assert result.to_dict()["stages"] == {"0": 1.0, "2": 0.25}
-    assert result.to_dict()["blocks"][1]["agreement"] == 0.0
+    assert result.stages == {0: 1.0, 2: 0.25}
+    document = json.loads(result.model_dump_json())
+    assert document["stages"] == {"0": 1.0, "2": 0.25}
+    assert document["blocks"][1]["agreement"] == 0.0
 
 
 def test_a_graph_agrees_with_itself():

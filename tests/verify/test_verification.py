@@ -226,8 +226,8 @@ def test_the_report_is_json():
         Form.not_run("engine", "engine not run: no GPU", "fp16"),
     ]
     report = verify_forms(chain(*tail), [labelled(6)])
-    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert data["passed"] is True
+    assert report.passed is True
+    data = json.loads(report.model_dump_json())
     assert [form["status"] for form in data["forms"]] == ["reference", "passed", "passed", "not run"]
     assert data["forms"][2]["previous"]["logits"]["snr_db"] == "inf"
     assert data["forms"][1]["verdict"]["limit"] == 1e-4
@@ -239,11 +239,9 @@ def test_the_report_is_json():
         "samples": 6,
         "chance": 25.0,
         "at_chance": False,
-        "correct": 6,
-        "total": 6,
-        "top1": 1.0,
+        "counts": {"correct": 6, "total": 6, "top1": 1.0},
     }
-    routed = json.loads(json.dumps(verify_forms(routed_chain(), [routed_images(2)]).to_dict(), allow_nan=False))
+    routed = json.loads(verify_forms(routed_chain(), [routed_images(2)]).model_dump_json())
     assert routed["forms"][2]["routing_first"]["stages"] == {"0": 1.0, "2": 1.0}
 
 
@@ -308,7 +306,7 @@ def test_the_best_classes_are_an_output_and_no_routing():
     assert typed.first["classes"].integer_agreement == (want == have).mean()
     assert typed.status == "missed"
     assert f"integer agreement {(want == have).mean():g} of 'classes' MISSES >= 0.995" in typed.text
-    assert json.loads(json.dumps(typed.to_dict()))["first"]["classes"] == {
+    assert json.loads(typed.model_dump_json())["first"]["classes"] == {
         **dict.fromkeys(["max_abs", "max_abs_relative", "cosine", "cosine_min", "snr_db", "top1_agreement"]),
         "samples": 50,
         "nonfinite": 0,
@@ -359,7 +357,7 @@ def test_a_reference_at_chance_has_nothing_to_lose():
     passing = verify_forms(chain(Form.from_session("typed", wrong_for_the_first(1), "int8")), [batch]).forms[2]
     assert passing.status == "passed"
     assert "accuracy drop in points not judged" in passing.text
-    assert report.to_dict()["forms"][0]["accuracy"]["at_chance"] is True
+    assert report.forms[0].accuracy.at_chance is True
 
 
 def test_a_gate_without_a_task_metric_says_nothing_of_chance():
@@ -412,7 +410,7 @@ def test_the_report_is_the_same_whether_outputs_are_kept_in_memory_or_in_files(t
 
     def report(limit: int):
         found = verify_forms(routed_chain(shift=0.75), [routed_images(3), routed_images(2)], memory_limit=limit)
-        return [{**form.to_dict(), "seconds": None} for form in found.forms]
+        return [form.model_copy(update={"seconds": None}) for form in found.forms]
 
     assert report(0) == report(1 << 20)
     assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from edgeformer.pipeline import BuildResult, build
 from edgeformer.pipeline.stages import plugin_comparison
 from edgeformer.pipeline.stages.plugin_comparison import compare_bundle, recorded_comparison
 from edgeformer.records.engine import EngineFigures, PluginComparison
+from tests.pipeline.conftest import engine_report
 
 NAME = "plugin-comparison"
 WITH = EngineFigures(
@@ -70,7 +71,7 @@ def test_a_build_records_both_sides(fp16_bundle: BuildResult) -> None:
     engine, stage = fp16_bundle.manifest.stage("engine"), fp16_bundle.manifest.stage(NAME)
     assert engine is not None
     assert stage is not None
-    assert both.with_plugin.activation_bytes == engine.details["activation_bytes"]
+    assert both.with_plugin.activation_bytes == engine_report(fp16_bundle).activation_bytes
     assert both.with_plugin.engine_bytes == fp16_bundle.manifest.files["model.engine"].size
     # The op's body is some hundred layers, a plugin one.
     assert both.with_plugin.parsed_layers < both.without_plugin.parsed_layers / 2
@@ -103,7 +104,7 @@ def test_a_build_can_leave_it_out_and_inspect_make_it_up(
     engine = result.manifest.stage("engine")
     assert engine is not None
     # This engine is the one without: the plugin is in the other.
-    assert both.without_plugin.parsed_layers == engine.details["parsed_layers"]
+    assert both.without_plugin.parsed_layers == engine_report(result).parsed_layers
     assert both.with_plugin.parsed_layers < both.without_plugin.parsed_layers / 2
     assert read_manifest(bundle) == before
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from edgeformer.records.verification import Score
 from edgeformer.runtime.session import Array
 from edgeformer.verify.batches import Labels
-from edgeformer.records.verification import Score
 from edgeformer.verify.metrics.base import CHANCE_DEVIATIONS, TaskMetric, standard_error
 
 
@@ -28,7 +28,16 @@ class Error(TaskMetric):
         self.total += float(np.abs(outputs[self.outputs[0]] - labels).sum())
 
     def result(self) -> Score:
-        return Score(self.name, self.total, self.unit, self.outputs, 1, 10.0, self.total >= 10.0, {"note": "x"})
+        return Score(
+            metric=self.name,
+            value=self.total,
+            unit=self.unit,
+            outputs=self.outputs,
+            samples=1,
+            chance=10.0,
+            at_chance=self.total >= 10.0,
+            counts={"note": 7},
+        )
 
 
 def test_a_drop_is_a_loss_whichever_way_is_better() -> None:
@@ -41,7 +50,7 @@ def test_a_drop_is_a_loss_whichever_way_is_better() -> None:
 
 def test_a_score_is_json() -> None:
     score = Error(("length",)).result()
-    assert score.to_dict() == {
+    assert score.model_dump(mode="json") == {
         "metric": "error",
         "value": 0.0,
         "unit": "mm",
@@ -49,7 +58,7 @@ def test_a_score_is_json() -> None:
         "samples": 1,
         "chance": 10.0,
         "at_chance": False,
-        "note": "x",
+        "counts": {"note": 7},
     }
 
 

@@ -205,7 +205,7 @@ def test_a_segmentation_model_is_judged_by_its_mean_iou(dense: bool, turned: int
     assert typed.text.startswith(f"accuracy drop in points {drop:.6g} of 'map' ")
     assert "of 'score' meets >= 0.99" in typed.text
     assert (drop > 0.5) == bool(turned)
-    data = report.to_dict()["forms"][1]["accuracy"]
+    data = report.model_dump(mode="json")["forms"][1]["accuracy"]
     assert (data["metric"], data["outputs"], data["samples"]) == ("mean IoU", ["map"], 27)
 
 
