@@ -23,6 +23,7 @@ __all__ = [
     "StageRecord",
     "TargetRecord",
     "TensorRecord",
+    "manifest_schema",
     "open_bundle",
     "read_manifest",
     "stage_key",
@@ -128,6 +129,12 @@ class Manifest(Record):
         return next((stage.details for stage in self.stages if isinstance(stage.details, kind)), None)
 
 
+def manifest_schema() -> dict[str, Any]:
+    """The JSON schema of ``manifest.json``, as JSON Schema 2020-12."""
+    schema = Manifest.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def stage_key(stage: str, **inputs: Any) -> str:
     """SHA-256 over a stage's name and everything its result depends on, as canonical JSON.
 
@@ -146,19 +153,38 @@ def read_manifest(bundle: Path) -> Manifest:
     """
     path = bundle / MANIFEST
     if not bundle.is_dir():
-        raise InputError(f"{bundle}: no such bundle; `edgeformer build ... -o {bundle}` makes one")
+        raise InputError("EF701", f"{bundle}: no such bundle; `edgeformer build ... -o {bundle}` makes one")
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        _check_version(path, content)
+        return Manifest.model_validate_json(content)
     except FileNotFoundError:
-        raise InputError(f"{bundle}: not a bundle, it has no {MANIFEST}") from None
+        raise InputError("EF701", f"{bundle}: not a bundle, it has no {MANIFEST}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError("EF102", f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "top level"
         raise InputError(
-            f"{path}: not a manifest of schema version {SCHEMA_VERSION} ({where}: {first['msg']}); build it again"
+            "EF702",
+            f"{path}: not a manifest of schema version {SCHEMA_VERSION} ({where}: {first['msg']}); build it again",
         ) from None
+
+
+def _check_version(path: Path, content: bytes) -> None:
+    """Refuse a manifest of another schema version in one sentence, whatever else differs in it."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return  # what is no JSON is refused as that
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version != SCHEMA_VERSION:
+        made_by = document.get("edgeformer")
+        raise InputError(
+            "EF703",
+            f"{path} has schema version {version}, made by edgeformer {made_by}, and this edgeformer reads version "
+            f"{SCHEMA_VERSION}: build the bundle again",
+        )
 
 
 def open_bundle(bundle: Path) -> Manifest:
@@ -178,5 +204,5 @@ def open_bundle(bundle: Path) -> Manifest:
         elif path.stat().st_size != record.size or sha256_of_file(path) != record.sha256:
             faults.append(f"{name}: changed since the build (SHA-256 differs)")
     if faults:
-        raise InputError(f"{bundle}: damaged bundle: " + "; ".join(faults) + "; build it again")
+        raise InputError("EF704", f"{bundle}: damaged bundle: " + "; ".join(faults) + "; build it again")
     return manifest

@@ -97,7 +97,7 @@ def staging(target: Path) -> Iterator[Staging]:
     """
     target = target.resolve()
     if target.exists() and not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target}: exists and is no bundle; choose another output or remove it")
+        raise InputError("EF705", f"{target}: exists and is no bundle; choose another output or remove it")
     prefix = f".{target.name}.staging-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def staging(target: Path) -> Iterator[Staging]:
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
-        raise InputError(f"{target.parent}: cannot be written: {error.strerror}") from error
+        raise InputError("EF102", f"{target.parent}: cannot be written: {error.strerror}") from error
     previous = None
     if (target / MANIFEST).is_file():
         with contextlib.suppress(InputError):  # an unreadable older bundle is replaced, not reused

@@ -13,23 +13,32 @@ from edgeformer.errors import InputError
 
 
 @click.command("inspect")
-@click.argument("path", type=output_path)
+@click.argument("path", type=output_path, required=False)
 @click.option(
     "--compare",
     is_flag=True,
     help="For a bundle whose build did not: build its engine without the plugin (or with it), and compare the two.",
 )
+@click.option("--schema", is_flag=True, help="Print the JSON schema of a bundle's manifest instead.")
 @common_options
-def command(path: Path, compare: bool, as_json: bool) -> None:
+def command(path: Path | None, compare: bool, schema: bool, as_json: bool) -> None:
     """Summarize an ONNX file, an engine or a bundle.
 
     A bundle's files are checked against their hashes, and its report shows what the plugin saves: layers, memory and
     build time of the engine with it and without it.
     """
-    if path.is_dir():
+    if schema:
+        if path is not None or compare:
+            raise InputError("EF104", "--schema prints the schema of every manifest: leave out PATH and --compare")
+        from edgeformer.bundle import manifest_schema
+
+        print_json(manifest_schema())
+    elif path is None:
+        raise InputError("EF103", "inspect needs a PATH: an ONNX file, an engine or a bundle; or --schema")
+    elif path.is_dir():
         _bundle(path, compare, as_json)
     elif compare:
-        raise InputError(f"{path}: --compare builds from a bundle's graph; name the bundle's folder")
+        raise InputError("EF107", f"{path}: --compare builds from a bundle's graph; name the bundle's folder")
     elif path.suffix == ".onnx":
         _onnx(path, as_json)
     else:
@@ -96,7 +105,9 @@ def _engine(path: Path, as_json: bool) -> None:
 
     facts = inspect_engine(path)
     if facts.flavour is None:
-        raise InputError(f"{path} is no bundle, no .onnx file, and no engine that is known: {'; '.join(facts.notes)}")
+        raise InputError(
+            "EF107", f"{path} is no bundle, no .onnx file, and no engine that is known: {'; '.join(facts.notes)}"
+        )
     if as_json:
         print_json({"kind": "engine", **facts.model_dump(mode="json")})
         return

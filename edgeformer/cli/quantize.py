@@ -59,7 +59,7 @@ def command(
     assert data is not None
     source = model_source(model, input_size=input_size, preprocessing=preprocessing)
     if not isinstance(source, OnnxFile):
-        raise InputError(f"{model} is no .onnx file; 'edgeformer export' makes one of a named model")
+        raise InputError("EF107", f"{model} is no .onnx file; 'edgeformer export' makes one of a named model")
     with progress(quiet=as_json) as bar:
         task = bar.add_task("quantize", total=None)
         result = quantize(

@@ -52,10 +52,10 @@ def export_model(request: ExportRequest) -> Exported:
 
     source = source_of(request, str(request.model))
     if not isinstance(source, NamedModel):
-        raise InputError(f"{request.model} is an ONNX file already; name a model of 'edgeformer models'")
+        raise InputError("EF107", f"{request.model} is an ONNX file already; name a model of 'edgeformer models'")
     exported = export_source(source, static_batch=request.static_batch, opset=request.opset)
     if not exported.verdict.passed:
-        raise GateMissed(f"the export differs from PyTorch: {exported.verdict.text}; nothing was written")
+        raise GateMissed("EF801", f"the export differs from PyTorch: {exported.verdict.text}; nothing was written")
     save_model(exported.model, Path(request.output))
     return exported
 
@@ -111,7 +111,8 @@ def check_export(
         shape = next(iter(candidate.inputs.values())).shape if candidate.inputs else ()
         if len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
             raise InputError(
-                f"the export's input is {list(shape)}: expected [batch, channels, height, width], both sizes fixed"
+                "EF321",
+                f"the export's input is {list(shape)}: expected [batch, channels, height, width], both sizes fixed",
             )
         batch, size = shape[0], (shape[2], shape[3])
         sizes = (batch, batch) if isinstance(batch, int) else batches

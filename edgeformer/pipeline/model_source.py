@@ -143,19 +143,20 @@ def model_source(
         }
         given = [name for name, is_given in excluded.items() if is_given]
         if given:
-            raise InputError(f"{path} brings its own weights and structure: leave out {', '.join(given)}")
+            raise InputError("EF104", f"{path} brings its own weights and structure: leave out {', '.join(given)}")
         return _onnx_file(path, input_size, preprocessing)
     from edgeformer.models import model_info
 
     info = model_info(str(model))
     if (checkpoint is None) == (not random_weights):
         raise InputError(
+            "EF103",
             f"{info.name} needs its weights: give --checkpoint FILE, or --random-weights to see what a build costs"
             if checkpoint is None
-            else "--checkpoint and --random-weights exclude each other"
+            else "--checkpoint and --random-weights exclude each other",
         )
     if checkpoint is not None and not Path(checkpoint).is_file():
-        raise InputError(f"{checkpoint}: no such checkpoint file")
+        raise InputError("EF102", f"{checkpoint}: no such checkpoint file")
     prepared = preprocessing or info.preprocessing
     if input_size is not None:
         _check_agrees(preprocessing, input_size, "--input-size asks for")
@@ -169,16 +170,18 @@ def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Pr
     model = load_model(path)
     inputs = _inputs(model)
     if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][1] not in (3, None):
-        raise InputError(f"{path} has inputs {inputs}; a build needs one, [batch, 3, height, width]")
+        raise InputError("EF321", f"{path} has inputs {inputs}; a build needs one, [batch, 3, height, width]")
     batch, _, *fixed = inputs[0]
     described = preprocessing or read_preprocessing(model)
     asked = input_size or (None if described is None else (described.height, described.width))
     size: list[int] = []
     for axis, in_graph, wanted in zip(("height", "width"), fixed, asked or (None, None), strict=True):
         if in_graph is None and wanted is None:
-            raise InputError(f"{path} leaves the {axis} open: give --input-size")
+            raise InputError("EF322", f"{path} leaves the {axis} open: give --input-size")
         if in_graph is not None and wanted is not None and in_graph != wanted:
-            raise InputError(f"{path} fixes the {axis} at {in_graph}; input size or preprocessing asks for {wanted}")
+            raise InputError(
+                "EF323", f"{path} fixes the {axis} at {in_graph}; input size or preprocessing asks for {wanted}"
+            )
         size.append(in_graph or wanted or 0)
     if input_size is not None:
         _check_agrees(preprocessing, input_size, "--input-size asks for")
@@ -189,8 +192,9 @@ def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Pr
 def _check_agrees(preprocessing: Preprocessing | None, size: tuple[int, int], who: str) -> None:
     if preprocessing is not None and (preprocessing.height, preprocessing.width) != size:
         raise InputError(
+            "EF323",
             f"the preprocessing is for {preprocessing.height}x{preprocessing.width}, {who} {size[0]}x{size[1]}: "
-            "give one of the two, or the same size in both"
+            "give one of the two, or the same size in both",
         )
 
 
@@ -224,4 +228,6 @@ def read_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
     try:
         return Preprocessing.from_dict(json.loads(text))
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise InputError(f"the ONNX metadata property {PREPROCESSING_PROPERTY!r} cannot be read: {error}") from error
+        raise InputError(
+            "EF326", f"the ONNX metadata property {PREPROCESSING_PROPERTY!r} cannot be read: {error}"
+        ) from error

@@ -168,13 +168,16 @@ def _check_types(source: Source, precision: Precision) -> None:
     graph = source.model.graph
     quantized = sum(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node)
     if quantized:
-        raise InputError(f"{source.path} is quantized already ({quantized} Q/DQ nodes): build from the float model")
+        raise InputError(
+            "EF324", f"{source.path} is quantized already ({quantized} Q/DQ nodes): build from the float model"
+        )
     halves = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
     found = {halves[tensor.data_type] for tensor in graph.initializer if tensor.data_type in halves}
     if found and found != {precision}:
         raise InputError(
+            "EF324",
             f"{source.path} has {' and '.join(sorted(found)).upper()} weights and cannot become {precision.upper()}: "
-            "build from the FP32 model"
+            "build from the FP32 model",
         )
 
 
@@ -185,7 +188,7 @@ def _batch_profile(source: Source, batch: str | None) -> BatchProfile:
     wanted = BatchProfile.parse(batch if batch is not None else str(fixed or 1))
     if fixed is not None and (wanted.min, wanted.max) != (fixed, fixed):
         raise InputError(
-            f"the graph fixes the batch at {fixed}, --batch asks for {wanted}: export it with a free batch"
+            "EF325", f"the graph fixes the batch at {fixed}, --batch asks for {wanted}: export it with a free batch"
         )
     return wanted
 
@@ -196,6 +199,7 @@ def _labelled(source: DataSource | None, preprocessing: Preprocessing) -> Sample
     samples = open_samples(source, preprocessing)
     if not samples.labelled:
         raise InputError(
-            f"{samples.name}: --eval-data needs labels: a folder with one sub-folder a class, or an .npz with 'labels'"
+            "EF106",
+            f"{samples.name}: --eval-data needs labels: a folder with one sub-folder a class, or an .npz with 'labels'",
         )
     return samples

@@ -90,10 +90,12 @@ class CalibrationOptions:
             InputError: there is nothing to calibrate on.
         """
         if self.calibration_images < 1:
-            raise InputError(f"calibration_images {self.calibration_images}: calibration needs at least 1 image")
+            raise InputError(
+                "EF101", f"calibration_images {self.calibration_images}: calibration needs at least 1 image"
+            )
         if self.data is None:
             raise InputError(
-                "INT8 needs calibration images: give --data with a folder of images, an .npy or an .npz file"
+                "EF103", "INT8 needs calibration images: give --data with a folder of images, an .npy or an .npz file"
             )
 
 
@@ -125,7 +127,7 @@ class ExportRequest(ModelOptions):
 
     def __post_init__(self) -> None:
         if self.static_batch is not None and self.static_batch < 1:
-            raise InputError(f"static_batch {self.static_batch}: a batch has at least 1 image")
+            raise InputError("EF101", f"static_batch {self.static_batch}: a batch has at least 1 image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,21 +211,22 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         from edgeformer.engine.builder import check_limits
 
         if self.precision not in PRECISIONS:
-            raise InputError(f"precision {self.precision!r}: it must be one of {', '.join(PRECISIONS)}")
+            raise InputError("EF101", f"precision {self.precision!r}: it must be one of {', '.join(PRECISIONS)}")
         if self.max_drop is not None and not self.max_drop >= 0:
-            raise InputError(f"max_drop {self.max_drop}: points of accuracy that INT8 may lose, at least 0")
+            raise InputError("EF101", f"max_drop {self.max_drop}: points of accuracy that INT8 may lose, at least 0")
         if self.precision == "int8":
             self.check_calibration()
         else:
             self._check_float()
         if self.embed_plugin and not self.use_plugin:
-            raise InputError("--embed-plugin with --no-plugin: there is no plugin to embed")
+            raise InputError("EF104", "--embed-plugin with --no-plugin: there is no plugin to embed")
         check_limits(self.workspace_bytes, self.max_aux_streams)
 
     def _check_float(self) -> None:
         if self.recipe is not None:
-            raise InputError(f"a recipe says what to quantize; precision {self.precision} quantizes nothing")
+            raise InputError("EF104", f"a recipe says what to quantize; precision {self.precision} quantizes nothing")
         if self.quantize_attention:
             raise InputError(
-                f"--quantize-attention with precision {self.precision}, which quantizes nothing: give --precision int8"
+                "EF104",
+                f"--quantize-attention with precision {self.precision}, which quantizes nothing: give --precision int8",
             )

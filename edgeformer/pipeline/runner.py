@@ -92,7 +92,7 @@ class Runner:
             )
         self._record(record)
         if record.verdict == "missed":
-            raise GateMissed(f"stage {name} missed its gate: {record.gate}; nothing was published")
+            raise GateMissed("EF801", f"stage {name} missed its gate: {record.gate}; nothing was published")
 
     def skip(self, name: str, reason: str, details: Details | None = None) -> None:
         """Record that a stage is not run, and why."""

@@ -98,7 +98,7 @@ def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
     with np.load(folder / PARITY, allow_pickle=False) as recorded:
         images = [recorded[name] for name in recorded.files if name.startswith("input:")]
     if len(images) != 1:
-        raise InputError(f"{folder / PARITY} holds {len(images)} inputs, expected one: build the bundle again")
+        raise InputError("EF704", f"{folder / PARITY} holds {len(images)} inputs, expected one: build the bundle again")
     return images
 
 
@@ -113,19 +113,20 @@ def _pytorch(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str |
     made_from = manifest.model
     if made_from.source != "registry":
         if checkpoint is not None:
-            raise InputError("the bundle was made from an ONNX file: there is no checkpoint to compare with")
+            raise InputError("EF104", "the bundle was made from an ONNX file: there is no checkpoint to compare with")
         return not_run("the bundle was made from an ONNX file")
     weights = None
     if made_from.checkpoint_sha256 is not None:
         weights = Path(checkpoint or made_from.checkpoint or "")
         if not weights.is_file():
             if checkpoint is not None:
-                raise InputError(f"{weights}: no such checkpoint file")
+                raise InputError("EF102", f"{weights}: no such checkpoint file")
             return not_run(f"the checkpoint {weights} is not there; name it with --checkpoint")
         if sha256_of_file(weights) != made_from.checkpoint_sha256:
             raise InputError(
+                "EF706",
                 f"{weights} is not the checkpoint this bundle was made from (SHA-256 differs): "
-                "name that one with --checkpoint"
+                "name that one with --checkpoint",
             )
     try:
         network = NamedModel(made_from.name, weights, made_from.overrides, preprocessing).create()

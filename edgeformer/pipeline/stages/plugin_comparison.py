@@ -85,7 +85,7 @@ def compare_plugin(
     from edgeformer.engine.builder import build_engine
 
     if not report.op_nodes:
-        raise InputError("the graph has no op node: with and without the plugin it is the same engine")
+        raise InputError("EF707", "the graph has no op node: with and without the plugin it is the same engine")
     has_plugin = bool(report.plugin.in_network)
     other = build_engine(
         model,
@@ -124,7 +124,9 @@ def compare_bundle(bundle: Path, manifest: Manifest, *, progress: Progress | Non
 
     details = manifest.details(EngineDetails)
     if details is None or details.report is None or manifest.batch is None:
-        raise InputError(f"{bundle} holds no engine, so there is nothing to compare: build it where the target allows")
+        raise InputError(
+            "EF707", f"{bundle} holds no engine, so there is nothing to compare: build it where the target allows"
+        )
     smallest, usual, largest = manifest.batch
     return compare_plugin(
         load_model(bundle / TYPED),
