@@ -1,7 +1,7 @@
 """The errors a user can meet: each with a stable code, and the exit code that it ends the command line with.
 
-``docs/errors.md`` lists the codes. A code names a kind of fault and outlives its wording: programs and tests look at the
-code and at the values in the message, people read the sentence.
+``docs/errors.md`` lists the codes. A code names a kind of fault and outlives its wording: programs and tests look at
+the code and at the values in the message, people read the sentence.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ __all__ = ["EdgeformerError", "EnvironmentFault", "GateMissed", "InputError"]
 class EdgeformerError(Exception):
     """Base of every error that edgeformer raises on purpose.
 
-    The message is written for the user: the value at fault, the limit, and the way out. The command line prints code and
-    message without a traceback and exits with ``exit_code``. Any other exception is a fault of edgeformer and keeps its
-    traceback.
+    The message is written for the user: the value at fault, the limit, and the way out. The command line prints code
+    and message without a traceback and exits with ``exit_code``. Any other exception is a fault of edgeformer and keeps
+    its traceback.
 
     Attributes:
         code: ``EF`` and three digits, as ``docs/errors.md`` lists them.
