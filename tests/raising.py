@@ -1,4 +1,4 @@
-"""How a test says which error it expects: by code and by the values that the message names, not by its wording."""
+"""How a test says which error it expects: by its code and the values that the message has to name, not its wording."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ def prepared(sample: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.f
     """Turn one array into an input.
 
     Args:
-        sample: a float ``[3, height, width]`` that is preprocessed already, or an image to preprocess: uint8
+        sample: a float ``[3, height, width]`` that is already preprocessed, or an image to preprocess: uint8
             ``[h, w, 3]``, ``[h, w, 1]``, ``[h, w, 4]`` (alpha is dropped) or ``[h, w]``.
-        preprocessing: what prepares images; a float array must have its height and width.
+        preprocessing: how images are prepared; a float array must have its height and width.
 
     Returns:
         ``[3, height, width]`` float32.
@@ -50,17 +50,18 @@ def prepared(sample: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.f
             with np.errstate(over="ignore"):  # what overflows is infinite below
                 result = sample.astype(np.float32)
             if not np.isfinite(result).all():
-                raise InputError("an array holds NaN, infinity or a value beyond float32")
+                raise InputError("EF411", "an array holds NaN, infinity or a value beyond float32")
             return result
         raise InputError(
+            "EF410",
             f"a float sample has shape {list(sample.shape)}; the model's input is "
-            f"[3, {preprocessing.height}, {preprocessing.width}] ({_ACCEPTED})"
+            f"[3, {preprocessing.height}, {preprocessing.width}] ({_ACCEPTED})",
         )
-    raise InputError(f"a sample has type {sample.dtype} and shape {list(sample.shape)}; {_ACCEPTED}")
+    raise InputError("EF410", f"a sample has type {sample.dtype} and shape {list(sample.shape)}; {_ACCEPTED}")
 
 
 class _RowReader:
-    """The header of an array in .npy format, and its rows one after another: no more than one of them in memory."""
+    """The header of an array in .npy format, and its rows one after another, only one of them in memory at a time."""
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream, self._name = stream, name
@@ -71,13 +72,13 @@ class _RowReader:
                 raise ValueError(f"format version {version[0]}.{version[1]} is not known")
             self.shape, fortran, self.dtype = read_header[version](stream)
         except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{name} is no array file that can be read: {error}") from error
+            raise InputError("EF408", f"{name} cannot be read as an array: {error}") from error
         if self.dtype.hasobject:
-            raise InputError(f"{name} holds Python objects (pickles), which are never loaded; {_ACCEPTED}")
+            raise InputError("EF410", f"{name} holds Python objects (pickles), which are never loaded; {_ACCEPTED}")
         if not self.shape:
-            raise InputError(f"{name} holds a single number; {_ACCEPTED}")
+            raise InputError("EF410", f"{name} holds a single number; {_ACCEPTED}")
         if fortran and len(self.shape) > 1:
-            raise InputError(f"{name} is in Fortran order: save it through np.ascontiguousarray")
+            raise InputError("EF410", f"{name} is in Fortran order: save it through np.ascontiguousarray")
 
     def rows(self, count: int) -> Iterator[NDArray[Any]]:
         shape = self.shape[1:]
@@ -86,14 +87,14 @@ class _RowReader:
             try:
                 data = self._stream.read(size)
             except (OSError, EOFError, zipfile.BadZipFile) as error:
-                raise InputError(f"{self._name} is damaged at sample {index}: {error}") from error
+                raise InputError("EF408", f"{self._name} is damaged at sample {index}: {error}") from error
             if len(data) < size:
-                raise InputError(f"{self._name} is truncated: sample {index} of {self.shape[0]} is cut off")
+                raise InputError("EF408", f"{self._name} is truncated: sample {index} of {self.shape[0]} is cut off")
             yield np.frombuffer(data, self.dtype).reshape(shape)
 
 
 class ArrayFile(Samples):
-    """The rows of a ``.npy``, or of the array ``images`` (or the only one) of a ``.npz``, whose ``labels`` are used."""
+    """The rows of a ``.npy``, or of the array ``images`` (or the only one) of a ``.npz``, with its ``labels``."""
 
     def __init__(self, path: Path, preprocessing: Preprocessing, limit: int | None) -> None:
         self._path = path
@@ -105,11 +106,13 @@ class ArrayFile(Samples):
             total = reader.shape[0]
             rank = {True: (3, 4), False: (4,)}[reader.dtype == np.uint8]
             if len(reader.shape) not in rank or 0 in reader.shape[1:]:
-                raise InputError(f"{path} holds {reader.dtype} {list(reader.shape)}; {_ACCEPTED}")
+                raise InputError("EF410", f"{path} holds {reader.dtype} {list(reader.shape)}; {_ACCEPTED}")
         if total == 0:
-            raise InputError(f"{path} holds no samples")
+            raise InputError("EF403", f"{path} holds no samples")
         if labels is not None and labels.shape != (total,):
-            raise InputError(f"{path}: labels have shape {list(labels.shape)} for {total} images; they need [{total}]")
+            raise InputError(
+                "EF412", f"{path}: labels have shape {list(labels.shape)} for {total} images; they must have [{total}]"
+            )
         self._labels = labels
         super().__init__(
             str(path),
@@ -125,15 +128,16 @@ class ArrayFile(Samples):
                 names = list(archive.files)
                 labels = archive["labels"] if "labels" in names else None
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{self._path} is no .npz that can be read: {error}") from error
+            raise InputError("EF408", f"{self._path} cannot be read as an .npz file: {error}") from error
         others = [name for name in names if name != "labels"]
         if "images" not in others and len(others) != 1:
-            raise InputError(f"{self._path} holds the arrays {names}: name the one with the images 'images'")
+            raise InputError("EF409", f"{self._path} holds the arrays {names}: call the one with the images 'images'")
         if labels is not None:
             if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or (labels.size and labels.min() < 0):
                 raise InputError(
-                    f"{self._path}: labels are {labels.dtype} {list(labels.shape)}; they need to be class "
-                    "indices: [N], integers, 0 or above"
+                    "EF412",
+                    f"{self._path}: labels are {labels.dtype} {list(labels.shape)}; they must be class "
+                    "indices: [N], integers, 0 or above",
                 )
             labels = labels.astype(np.int64)
         return ("images" if "images" in others else others[0]) + ".npy", labels
@@ -148,7 +152,7 @@ class ArrayFile(Samples):
                 with zipfile.ZipFile(self._path) as archive, archive.open(self._member) as stream:
                     yield _RowReader(stream, f"{self._path} ({self._member[:-4]})")
         except (OSError, zipfile.BadZipFile, KeyError) as error:
-            raise InputError(f"cannot read {self._path}: {error}") from error
+            raise InputError("EF408", f"cannot read {self._path}: {error}") from error
 
     def _rows(self) -> Iterator[tuple[NDArray[Any], int | None]]:
         with self._open() as reader:
@@ -161,7 +165,7 @@ class ArrayFile(Samples):
             try:
                 yield prepared(row, self.preprocessing), label
             except InputError as error:
-                raise InputError(f"{self.name}, sample {index}: {error}") from error
+                raise InputError(error.code, f"{self.name}, sample {index}: {error}") from error
 
     def content(self) -> Iterator[bytes]:
         """Yield every row's type, shape, label and bytes."""
@@ -169,7 +173,7 @@ class ArrayFile(Samples):
 
 
 class ArrayStream(Samples):
-    """Arrays from Python code: what ``make`` returns is iterated anew for every pass.
+    """Arrays from Python code: ``make`` is called for every pass, and what it returns is iterated.
 
     An item is one sample or a batch of them (one dimension more), or a pair of such an array and its label or labels.
     """
@@ -179,7 +183,7 @@ class ArrayStream(Samples):
         super().__init__(name, preprocessing, class_names=None, labelled=False, count=None)
         first = next(self._rows(), None)
         if first is None:
-            raise InputError(f"{name} yields no arrays")
+            raise InputError("EF403", f"{name} yields no arrays")
         self.labelled = first[1] is not None
 
     def _rows(self) -> Iterator[tuple[NDArray[Any], int | None]]:
@@ -189,11 +193,15 @@ class ArrayStream(Samples):
         """Yield every sample, preprocessed where it is uint8."""
         for index, (row, label) in enumerate(self._rows()):
             if (label is not None) != self.labelled:
-                raise InputError(f"{self.name}: sample {index} and the first one differ in having a label")
+                first, this = ("a", "none") if self.labelled else ("no", "one")
+                raise InputError(
+                    "EF412",
+                    f"{self.name}: sample 0 has {first} label and sample {index} has {this}: label all of them or none",
+                )
             try:
                 yield prepared(row, self.preprocessing), label
             except InputError as error:
-                raise InputError(f"{self.name}, sample {index}: {error}") from error
+                raise InputError(error.code, f"{self.name}, sample {index}: {error}") from error
 
     def content(self) -> Iterator[bytes]:
         """Yield every sample's type, shape, label and bytes."""
@@ -201,7 +209,7 @@ class ArrayStream(Samples):
 
 
 class Spool:
-    """What a one-shot iterator yields, kept in a temporary file, so that it can be iterated again; call it to do so.
+    """What a one-shot iterator yields, kept in a temporary file; call it to iterate over the items again.
 
     Raises:
         EnvironmentFault: the disk is full or cannot be written.
@@ -218,8 +226,9 @@ class Spool:
             self._file.flush()
         except OSError as error:
             raise EnvironmentFault(
+                "EF602",
                 f"cannot keep the iterator's samples in {tempfile.gettempdir()}: {error}; make room, set TMPDIR, "
-                "or give a list, an .npy file or a function that returns a fresh iterator"
+                "or give a list, an .npy file or a function that returns a fresh iterator",
             ) from error
 
     def __call__(self) -> Iterator[Any]:
@@ -242,7 +251,7 @@ def _split(item: object) -> Iterator[tuple[NDArray[Any], int | None]]:
     array: Any = item
     if isinstance(item, tuple):
         if len(item) != 2:
-            raise InputError(f"an item is a tuple of {len(item)}; it needs to be an array, or (array, labels)")
+            raise InputError("EF410", f"an item is a tuple of {len(item)}; it must be an array, or (array, labels)")
         array, labels = item[0], np.asarray(item[1])
     array = np.asarray(array)
     single = array.ndim <= 3
@@ -252,7 +261,8 @@ def _split(item: object) -> Iterator[tuple[NDArray[Any], int | None]]:
         return
     if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(rows) or (labels < 0).any():
         raise InputError(
-            f"an item of {len(rows)} samples has labels {labels.dtype} {list(labels.shape)}; they need to be class "
-            "indices: integers, 0 or above, one a sample"
+            "EF412",
+            f"an item of {len(rows)} samples has labels {labels.dtype} {list(labels.shape)}; they must be class "
+            "indices: integers, 0 or above, one per sample",
         )
     yield from zip(rows, map(int, labels.reshape(-1)), strict=True)

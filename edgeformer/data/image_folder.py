@@ -1,4 +1,4 @@
-"""Folders of images: one sub-folder a class, or flat and without labels."""
+"""Folders of images: one sub-folder for each class, or flat and without labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
         ``[3, height, width]`` float32.
 
     Raises:
-        InputError: no image, a damaged one, or one of more than ``MAX_PIXELS`` pixels; the message names the file.
+        InputError: not an image, damaged, or larger than ``MAX_PIXELS`` pixels; the message names the file.
     """
     try:
         with warnings.catch_warnings():
@@ -37,21 +37,25 @@ def read_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise InputError(f"{image.width}x{image.height} is more than {MAX_PIXELS} pixels; make it smaller")
+                    raise InputError(
+                        "EF406", f"{image.width}x{image.height} is more than {MAX_PIXELS} pixels; make it smaller"
+                    )
                 return preprocessing(image)
     except InputError as error:
-        raise InputError(f"cannot use the image {path}: {error}") from error
+        raise InputError(error.code, f"cannot use the image {path}: {error}") from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit, above twice that many pixels
+        raise InputError("EF406", f"cannot use the image {path}: {error}; make it smaller") from error
     except Exception as error:  # decoders raise whatever a damaged file makes them trip over
-        raise InputError(f"cannot read the image {path}: {error or type(error).__name__}") from error
+        raise InputError("EF405", f"cannot read the image {path}: {error or type(error).__name__}") from error
 
 
 class ImageFolder(Samples):
     """The images of a folder.
 
     With sub-folders, each one is a class and its index is its place among the sorted names (torchvision's convention);
-    images may lie deeper inside. Images are read class by turns (the first of every class, then the second of every
-    class, ...), so that the first few of them, ``limit``, hold all classes. Without sub-folders images have no labels
-    and come sorted by name. Hidden files and files that are no images by their suffix are left out.
+    images may lie deeper inside. The classes take turns (the first image of every class, then the second of every
+    class, ...), so that the first ``limit`` images cover all classes. Without sub-folders images have no labels and
+    come sorted by name. Hidden files, and files whose suffix is not an image's, are left out.
     """
 
     def __init__(self, folder: Path, preprocessing: Preprocessing, limit: int | None) -> None:
@@ -60,8 +64,9 @@ class ImageFolder(Samples):
         classes = [entry for entry in entries if entry.is_dir()]
         if flat and classes:
             raise InputError(
+                "EF404",
                 f"{folder} holds images ({flat[0].name}, ...) and sub-folders ({classes[0].name}, ...): "
-                "put every image into its class's sub-folder, or give a folder of images only"
+                "put every image into its class's sub-folder, or give a folder of images only",
             )
         files: list[tuple[Path, int | None]]
         if classes:
@@ -69,16 +74,17 @@ class ImageFolder(Samples):
             empty = [entry.name for entry, images in zip(classes, by_class, strict=True) if not images]
             if empty:
                 raise InputError(
+                    "EF403",
                     f"{folder}: no images ({', '.join(IMAGE_SUFFIXES)}) in the class sub-folder "
-                    f"{', '.join(empty[:10])}{', ...' if len(empty) > 10 else ''}: every sub-folder is a class, "
-                    "remove those or fill them"
+                    f"{', '.join(empty[:10])}{', ...' if len(empty) > 10 else ''}. Every sub-folder is a class: "
+                    "remove the empty ones or fill them",
                 )
             turns = zip_longest(*by_class)
             files = [(path, label) for turn in turns for label, path in enumerate(turn) if path is not None]
         else:
             files = [(path, None) for path in flat]
         if not files:
-            raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise InputError("EF403", f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
         self._folder = folder
         self._files = files[:limit]
         super().__init__(
@@ -100,7 +106,7 @@ class ImageFolder(Samples):
             try:
                 digest = sha256_of_file(path)
             except OSError as error:
-                raise InputError(f"cannot read the image {path}: {error}") from error
+                raise InputError("EF405", f"cannot read the image {path}: {error}") from error
             yield f"{path.relative_to(self._folder).as_posix()}\0{label}\0{digest}".encode()
 
 

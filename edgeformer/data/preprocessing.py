@@ -26,7 +26,7 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes an input: turn upright, RGB, resize, centre crop, scale to 0..1, normalise.
+    """How an image becomes an input: turn upright, RGB, resize, centre crop, scale to 0..1, normalize.
 
     Attributes:
         height: pixels of the result.
@@ -40,7 +40,7 @@ class Preprocessing:
             ``size / crop_fraction`` as ImageNet models are evaluated (224 and 0.875: shorter side 256).
 
     Raises:
-        InputError: a value cannot work.
+        InputError: a value is out of range; one message lists every such value.
     """
 
     height: int
@@ -55,7 +55,7 @@ class Preprocessing:
         for name in ("height", "width"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
-                problems.append(f"{name} is {value!r}; it needs an integer above 0")
+                problems.append(f"{name} is {value!r}; it must be an integer above 0")
         for name in ("mean", "std"):
             value = getattr(self, name)
             try:
@@ -63,14 +63,14 @@ class Preprocessing:
             except (TypeError, ValueError):
                 triple = ()
             if len(triple) != 3 or not all(map(math.isfinite, triple)) or (name == "std" and min(triple) <= 0):
-                problems.append(f"{name} is {value!r}; it needs three numbers{' above 0' if name == 'std' else ''}")
+                problems.append(f"{name} is {value!r}; it must be three numbers{' above 0' if name == 'std' else ''}")
             object.__setattr__(self, name, triple)
         if self.resize_mode not in _RESAMPLING:
-            problems.append(f"resize_mode is {self.resize_mode!r}; it needs one of {', '.join(sorted(_RESAMPLING))}")
+            problems.append(f"resize_mode is {self.resize_mode!r}; it must be one of {', '.join(sorted(_RESAMPLING))}")
         if type(self.crop_fraction) not in (int, float) or not 0 < self.crop_fraction <= 1:
-            problems.append(f"crop_fraction is {self.crop_fraction!r}; it needs a number above 0 and at most 1")
+            problems.append(f"crop_fraction is {self.crop_fraction!r}; it must be a number above 0 and at most 1")
         if problems:
-            raise InputError("this preprocessing cannot work: " + "; ".join(problems))
+            raise InputError("EF413", "the preprocessing cannot be used: " + "; ".join(problems))
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """Prepare one image.
@@ -80,20 +80,20 @@ class Preprocessing:
                 integer grey of more than 8 bits is read as 16-bit and scaled down.
 
         Returns:
-            ``[3, height, width]`` float32, normalised RGB.
+            ``[3, height, width]`` float32, normalized RGB.
 
         Raises:
             InputError: floating-point pixels, or a shape so narrow that the resized image would be huge.
         """
         pixels = self._resize(_rgb(ImageOps.exif_transpose(image)))
-        prepared: NDArray[np.float32] = self.normalise(np.asarray(pixels, np.uint8)[None])[0]
+        prepared: NDArray[np.float32] = self.normalize(np.asarray(pixels, np.uint8)[None])[0]
         return prepared
 
-    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def normalize(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """``[N, H, W, 3]`` uint8 RGB to ``[N, 3, H, W]`` float32: ``(x / 255 - mean) / std``, no resizing."""
         scaled = images.astype(np.float32) / np.float32(255)
-        normalised = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+        normalized = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(normalized.transpose(0, 3, 1, 2))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON can hold them."""
@@ -109,7 +109,7 @@ class Preprocessing:
         known = {field.name for field in fields(cls)}
         missing, unknown = sorted(known - values.keys()), sorted(values.keys() - known)
         if missing or unknown:
-            raise InputError(f"preprocessing: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+            raise InputError("EF413", f"preprocessing: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
         return cls(**values)
 
     def _resize(self, image: Image.Image) -> Image.Image:
@@ -123,8 +123,9 @@ class Preprocessing:
             width, height = wide, max(self.height, wide * image.height // image.width)
         if width * height > MAX_PIXELS:
             raise InputError(
+                "EF406",
                 f"the image is {image.width}x{image.height}: resized for a crop it would be {width}x{height}, more "
-                f"than {MAX_PIXELS} pixels; crop it first, or use crop_fraction 1.0"
+                f"than {MAX_PIXELS} pixels; crop it first, or use crop_fraction 1.0",
             )
         left, top = round((width - self.width) / 2), round((height - self.height) / 2)
         resized = image.resize((width, height), resampling)
@@ -134,7 +135,9 @@ class Preprocessing:
 def _rgb(image: Image.Image) -> Image.Image:
     """RGB without transparency; Pillow's own conversion would clip grey of more than 8 bits at 255."""
     if image.mode == "F":
-        raise InputError("the image has floating-point pixels: save it with 8 or 16 bits, or give arrays instead")
+        raise InputError(
+            "EF407", "the image has floating-point pixels: save it with 8 or 16 bits, or give arrays instead"
+        )
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")

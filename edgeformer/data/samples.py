@@ -37,10 +37,10 @@ class Samples(ABC):
     """A data source that can be read again and again, in the same order, one batch in memory at a time.
 
     Attributes:
-        name: what to call it in messages and reports.
-        class_names: names of the classes in the order of their indices, or None where they have none.
+        name: what messages and reports call it.
+        class_names: names of the classes in the order of their indices, or None if there are none.
         labelled: whether batches have labels.
-        count: number of samples, or None where only reading all of them could tell.
+        count: number of samples, or None if it is not known before all of them are read.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Samples(ABC):
             InputError: ``batch_size`` is below 1, a sample cannot be read, or there is none.
         """
         if batch_size < 1:
-            raise InputError(f"the batch size is {batch_size}; it must be at least 1")
+            raise InputError("EF401", f"the batch size is {batch_size}; it must be at least 1")
         return self._batches(batch_size)
 
     def _batches(self, batch_size: int) -> Iterator[Batch]:
@@ -86,7 +86,7 @@ class Samples(ABC):
                 yield self._batch(images, labels)
                 images, labels = [], []
         if empty:
-            raise InputError(f"{self.name} holds no samples")
+            raise InputError("EF403", f"{self.name} holds no samples")
         if images:
             yield self._batch(images, labels)
 

@@ -28,12 +28,12 @@ def open_samples(source: Source, preprocessing: Preprocessing, *, limit: int | N
         source: one of
 
             * an image folder: sub-folders are classes, their index the place among the sorted names (torchvision's
-              convention), or a flat folder without labels. Labelled images are read class by turns, so that ``limit``
-              keeps all classes.
+              convention), or a flat folder without labels. With labels the classes take turns, so that ``limit`` keeps
+              all of them.
             * a ``.npy`` file, or a ``.npz`` with the array ``images`` (or a single one of any name) and, if labelled,
               ``labels`` (class indices, ``[N]``);
             * an iterable of arrays, or a function that returns one anew for each pass. An item is one sample, a batch
-              of samples, or a pair of those and class indices. A one-shot iterator is read at once, up to ``limit``,
+              of samples, or a pair of these and class indices. A one-shot iterator is read at once, up to ``limit``,
               into a temporary file (an endless one needs ``limit``).
 
             Float arrays ``[N, 3, height, width]`` are taken as preprocessed. Arrays of uint8, ``[N, h, w, 3]`` (also 1
@@ -42,12 +42,12 @@ def open_samples(source: Source, preprocessing: Preprocessing, *, limit: int | N
         limit: use no more than the first ``limit`` samples.
 
     Raises:
-        InputError: nothing there, nothing in it, something else, or a file that cannot be read. What only reading can
-            tell (a damaged image in the middle) is raised by ``batches``, with the file's name.
-        EnvironmentFault: no room for the temporary file.
+        InputError: the source does not exist, is empty, cannot be read, or is none of these. What shows only when the
+            samples are read (a damaged image in the middle) is raised by ``batches``, with the file's name.
+        EnvironmentFault: there is no room for the temporary file.
     """
     if limit is not None and limit < 1:
-        raise InputError(f"the limit is {limit} samples; it must be at least 1")
+        raise InputError("EF401", f"the limit is {limit} samples; it must be at least 1")
     if isinstance(source, (str, os.PathLike)):
         return _open_path(Path(source), preprocessing, limit)
     if callable(source):
@@ -59,7 +59,9 @@ def open_samples(source: Source, preprocessing: Preprocessing, *, limit: int | N
     if isinstance(source, Iterable):
         items = source
         return ArrayStream(lambda: items, "the arrays given", preprocessing, limit)
-    raise InputError(f"no data source: {source!r}; give an image folder, a .npy or .npz file, or an iterable of arrays")
+    raise InputError(
+        "EF402", f"{source!r} is not a data source: give an image folder, a .npy or .npz file, or an iterable of arrays"
+    )
 
 
 def _open_path(path: Path, preprocessing: Preprocessing, limit: int | None) -> Samples:
@@ -67,9 +69,9 @@ def _open_path(path: Path, preprocessing: Preprocessing, limit: int | None) -> S
         if path.is_dir():
             return ImageFolder(path, preprocessing, limit)
         if not path.exists():
-            raise InputError(f"no data at {path}: no such file or folder")
+            raise InputError("EF102", f"no data at {path}: no such file or folder")
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError("EF102", f"cannot read {path}: {error}") from error
     if path.suffix.lower() in (".npy", ".npz"):
         return ArrayFile(path, preprocessing, limit)
-    raise InputError(f"{path} is no data that can be read: give a folder of images, a .npy or a .npz file")
+    raise InputError("EF402", f"{path} is not a data source: give an image folder, or a .npy or .npz file")

@@ -299,7 +299,7 @@ def _explain(headline: str, messages: MessageLog, job: BuildJob | None) -> str:
 
 def _lines(texts: list[str], messages: MessageLog) -> list[str]:
     """Each different line once, without what is ignored: a parser's errors have it in them, too."""
-    lines = (line.strip() for text in texts for line in messages.telling_lines(text))
+    lines = (line.strip() for text in texts for line in messages.kept_lines(text))
     return list(dict.fromkeys(line for line in lines if line))
 
 

@@ -1,1 +1,1 @@
-"""What this machine has to build and run engines with: GPUs, TensorRT, and how both get the plugin library."""
+"""What this machine has for building and running engines: GPUs, TensorRT, and the plugin library that both need."""

@@ -1,4 +1,4 @@
-"""The two TensorRT flavours behind one interface: what is installed, and what a target needs.
+"""The two TensorRT flavours behind one interface: what is installed, and whether its version fits.
 
 ``tensorrt`` (10.3 to 11.x; Jetson and data centre) and ``tensorrt_rtx`` (RTX GPUs; builds without a GPU) share one
 Python API. Finding them reads files only; importing one happens in `import_backend`, never before.
@@ -31,7 +31,7 @@ __all__ = [
     "version_tuple",
 ]
 
-# Lowest version that serves and the first that is not known to. 10.3 is JetPack 6.1's.
+# Lowest version that works and the first that is not known to. 10.3 is JetPack 6.1's.
 BACKEND_RANGES: dict[Flavour, tuple[str, str]] = {"tensorrt": ("10.3", "12"), "tensorrt_rtx": ("1.2", "2")}
 # Where only the two inner wheels are installed, the module has another name.
 _MODULES: dict[Flavour, tuple[str, ...]] = {
@@ -53,9 +53,9 @@ class Backend:
     """An installed TensorRT.
 
     Attributes:
-        flavour: which of the two.
+        flavour: which of the two it is.
         module: name to import it by.
-        version: as the package says; empty where it says none.
+        version: the package's own version; empty if it has none.
         path: the module's folder.
     """
 
@@ -90,7 +90,7 @@ def find_backend(flavour: Flavour) -> Backend | None:
 
 
 def installed_flavours() -> tuple[Flavour, ...]:
-    """The flavours that are installed; none of them is imported."""
+    """The flavours that are installed. Nothing is imported."""
     return tuple(flavour for flavour in FLAVOURS if find_backend(flavour) is not None)
 
 
@@ -116,23 +116,23 @@ def install_command(flavour: Flavour) -> str:
 
 
 def missing_backend(flavour: Flavour, minimum: str, below: str) -> str:
-    """The sentence for a flavour that is not installed, or not in the range that is needed."""
+    """What to say of a flavour that is not installed, or whose version is out of the range that is needed."""
     backend = find_backend(flavour)
     state = f"{backend.title} is installed in {backend.path}" if backend else f"{_TITLES[flavour]} is not installed"
-    return f"{state}; it needs {minimum} or newer, below {below}: {install_command(flavour)}"
+    return f"{state}; {minimum} or newer, below {below}, is needed: {install_command(flavour)}"
 
 
 def require_backend(flavour: Flavour, minimum: str | None = None, below: str | None = None) -> Backend:
     """The installed TensorRT of this flavour, in the range of versions; the range defaults to `BACKEND_RANGES`.
 
     Raises:
-        EnvironmentFault: it is missing, or its version is outside the range; the message has the command that mends it.
+        EnvironmentFault: it is missing, or its version is out of the range; the message has the command to install it.
     """
     default = BACKEND_RANGES[flavour]
     minimum, below = minimum or default[0], below or default[1]
     backend = find_backend(flavour)
     if backend is None or not backend.within(minimum, below):
-        raise EnvironmentFault(missing_backend(flavour, minimum, below))
+        raise EnvironmentFault("EF605", missing_backend(flavour, minimum, below))
     return backend
 
 
@@ -140,12 +140,13 @@ def import_backend(backend: Backend) -> ModuleType:
     """Import TensorRT, which loads its libraries (some hundred MB) into this process.
 
     Raises:
-        EnvironmentFault: the package is there and does not import; its own words are kept.
+        EnvironmentFault: the package is installed and cannot be imported; the message holds the reason.
     """
     try:
         return importlib.import_module(backend.module)
     except (ImportError, OSError, FileNotFoundError) as error:
         raise EnvironmentFault(
+            "EF606",
             f"{backend.title} is installed in {backend.path} and cannot be imported by {sys.executable}: {error}. "
-            f"Reinstall it: {install_command(backend.flavour)}"
+            f"Reinstall it: {install_command(backend.flavour)}",
         ) from error

@@ -1,4 +1,4 @@
-"""The GPUs and the driver of this machine, asked from the CUDA driver library itself; nothing has to be installed."""
+"""The GPUs and the driver of this machine, as the CUDA driver library reports them; nothing else is needed."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Gpu:
 
 @dataclass(frozen=True)
 class GpuSurvey:
-    """What the driver says.
+    """What the driver reports.
 
     Attributes:
         gpus: the GPUs, by device number.
-        driver_version: of the kernel driver, where it can be read.
-        cuda_version: the newest CUDA that the driver serves, such as ``13.0``.
+        driver_version: version of the kernel driver; None if it cannot be read.
+        cuda_version: the newest CUDA that the driver supports, such as ``13.0``.
         problem: why there are no GPUs; empty if there are.
     """
 
@@ -51,7 +51,7 @@ class GpuSurvey:
 
 
 def find_gpus() -> GpuSurvey:
-    """Ask the CUDA driver for its GPUs. Never raises: a machine without a driver is an answer, too."""
+    """Ask the CUDA driver for its GPUs. Never raises: that there is no driver is an answer, too."""
     version = _kernel_driver_version()
     try:
         driver = ctypes.CDLL(_DRIVER_LIBRARY)

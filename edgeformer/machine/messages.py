@@ -16,10 +16,10 @@ class MessageLog:
 
     Attributes:
         keeps: which information and verbose messages go to ``notes``; ``None`` for none.
-        ignores: lines that tell nothing, of any severity, to leave out altogether; ``None`` for none.
+        ignores: harmless lines, of any severity, to leave out altogether; ``None`` for none.
         warnings: each different warning once, in order.
         errors: every error, in order.
-        notes: what `keeps` asked for, in order.
+        notes: the messages that `keeps` matches, in order.
         forward: called with (severity, text) for each message that is not verbose.
     """
 
@@ -30,13 +30,13 @@ class MessageLog:
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def telling_lines(self, text: str) -> list[str]:
+    def kept_lines(self, text: str) -> list[str]:
         """The lines of a text without those that are ignored."""
         return [line for line in text.splitlines() if not (self.ignores and self.ignores.search(line))]
 
     def add(self, severity: str, text: str) -> None:
         """Take one message; ``severity`` is the name of TensorRT's ILogger.Severity."""
-        text = "\n".join(self.telling_lines(text)).strip()
+        text = "\n".join(self.kept_lines(text)).strip()
         if not text:
             return
         if severity in ("ERROR", "INTERNAL_ERROR"):

@@ -1,4 +1,4 @@
-"""The plugin library: which of those on this machine serves, and what it was built for."""
+"""The plugin library: which of those on this machine is used, and what it was built for."""
 
 from __future__ import annotations
 
@@ -69,20 +69,20 @@ class PluginMetadata(BaseModel):
     @field_validator("ptx", mode="before")
     @classmethod
     def _portable_ptx(cls, value: Any) -> Any:
-        """PTX with a letter, such as ``"120a"``, serves no other GPU than its own."""
+        """PTX with a letter, such as ``"120a"``, runs on no other GPU than its own."""
         if not isinstance(value, (list, tuple)):
             return value
         return tuple(int(name) for name in map(str, value) if name.isdigit())
 
     def kernels_for(self, sm: int) -> Literal["machine code", "PTX"] | None:
-        """What a GPU of compute capability ``sm`` (times ten) gets: PTX is compiled by its driver at the first use."""
+        """What a GPU of compute capability ``sm`` (times ten) gets; its driver compiles PTX at the first use."""
         if sm in self.architectures:
             return "machine code"
         return "PTX" if any(held <= sm for held in self.ptx) else None
 
     @property
     def kernels(self) -> str:
-        """What kernels there are, for people: ``SM 80, 87; PTX of 8.0 for later GPUs``."""
+        """The kernels in words: ``SM 80, 87; PTX of 8.0 for later GPUs``."""
         machine_code = f"SM {', '.join(map(str, self.architectures))}" if self.architectures else "no SM"
         ptx = ", ".join(f"{sm // 10}.{sm % 10}" for sm in self.ptx)
         return f"{machine_code}; PTX of {ptx} for later GPUs" if ptx else machine_code
@@ -107,7 +107,7 @@ class PluginLibrary:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All that has to lie in one folder for the library to serve: itself, its metadata, TensorRT-RTX's helper."""
+        """The files that belong together in one folder: the library, its metadata, TensorRT-RTX's helper library."""
         aux = self.aux_path
         return (self.path, metadata_of(self.path), *(() if aux is None else (aux,)))
 
@@ -115,13 +115,14 @@ class PluginLibrary:
         """Check that the library holds kernels for compute capability ``sm`` (times ten).
 
         Raises:
-            EnvironmentFault: it does not; the message says which it holds and how to rebuild it.
+            EnvironmentFault: it does not; the message says which kernels it holds and how to build others.
         """
         if self.metadata.kernels_for(sm) is None:
             raise EnvironmentFault(
+                "EF613",
                 f"{self.path} has kernels for {self.metadata.kernels}, and the target needs SM {sm}: rebuild it with "
                 f"{BUILD_COMMAND} and a CUDA toolkit that knows SM {sm} (or choose the architectures with "
-                f"-DEDGEFORMER_CUDA_ARCHITECTURES={sm}); or build with --no-plugin"
+                f"-DEDGEFORMER_CUDA_ARCHITECTURES={sm}); or build with --no-plugin",
             )
 
 
@@ -134,16 +135,17 @@ def read_plugin_library(path: Path) -> PluginLibrary:
     metadata = metadata_of(path)
     rebuild = f"build it again: {BUILD_COMMAND}"
     if not path.is_file():
-        raise EnvironmentFault(f"the plugin library {path} does not exist: {rebuild}")
+        raise EnvironmentFault("EF612", f"the plugin library {path} does not exist: {rebuild}")
     try:
         return PluginLibrary(path, PluginMetadata.model_validate_json(metadata.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         raise EnvironmentFault(
-            f"{metadata}, which says what the plugin library is for, cannot be read ({error}): {rebuild}"
+            "EF612",
+            f"{metadata}, which says what the plugin library was built for, cannot be read ({error}): {rebuild}",
         ) from error
     except ValidationError as error:
         lines = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-        raise EnvironmentFault(f"{metadata} is damaged ({lines}): {rebuild}") from error
+        raise EnvironmentFault("EF612", f"{metadata} is damaged ({lines}): {rebuild}") from error
 
 
 def find_plugin_library() -> PluginLibrary | None:
@@ -157,8 +159,9 @@ def find_plugin_library() -> PluginLibrary | None:
     if not libraries and os.environ.get(ENVIRONMENT_VARIABLE):
         library = read_plugin_library(candidate_paths()[0])
         raise EnvironmentFault(
+            "EF613",
             f"{library.path}, named in ${ENVIRONMENT_VARIABLE}, is for {library.metadata.cpu}, and this machine is "
-            f"{here}: name one for {here}, or unset the variable"
+            f"{here}: name one for {here}, or unset the variable",
         )
     return libraries[0] if libraries else None
 
@@ -171,8 +174,8 @@ def find_device_library(cpu: str, sm: int) -> PluginLibrary | None:
         sm: its compute capability times ten.
 
     Returns:
-        Of several the one made with the oldest CUDA, as a driver knows none that is newer than itself; ``None`` if
-        there is none.
+        Of several the one built with the oldest CUDA, because a driver supports no CUDA newer than itself; ``None``
+        if there is none.
 
     Raises:
         EnvironmentFault: one was found, or named in the environment, and cannot be used.
@@ -187,7 +190,7 @@ def _libraries(cpu: str) -> list[PluginLibrary]:
 
 
 def missing_plugin_library() -> str:
-    """The sentence for an installation without the plugin library."""
+    """What to say of an installation without the plugin library."""
     return (
         f"the plugin library {LIBRARY_NAME} is not installed ({searched_places()}). Build it where nvcc is: "
         f"{BUILD_COMMAND}; or name one in ${ENVIRONMENT_VARIABLE}; "
@@ -203,13 +206,13 @@ def require_plugin_library(sm: int) -> PluginLibrary:
     """
     library = find_plugin_library()
     if library is None:
-        raise EnvironmentFault(missing_plugin_library())
+        raise EnvironmentFault("EF610", missing_plugin_library())
     library.require_sm(sm)
     return library
 
 
 def take_plugin_errors(path: Path) -> list[str]:
-    """What the plugins of a loaded library have said since the last call; TensorRT only passes on that one failed."""
+    """What the plugins of a loaded library reported since the last call; TensorRT only passes on that one failed."""
     take = getattr(ctypes.CDLL(str(path)), "edgeformerTakeErrors", None)
     if take is None:
         return []

@@ -9,7 +9,7 @@ from typing import Any
 from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.backends import Flavour
 from edgeformer.ops.bi_level_routing_attention import OP_TYPE, OP_VERSION
-from edgeformer.ops.library_files import RTX_ALIAS_NAME, rtx_alias_of
+from edgeformer.ops.library_files import BUILD_COMMAND, RTX_ALIAS_NAME, rtx_alias_of
 
 __all__ = ["load_plugin_library"]
 
@@ -18,14 +18,15 @@ def load_plugin_library(registry: Any, library: Path, *, flavour: Flavour) -> No
     """Make the plugin known to a plugin registry; afterwards TensorRT finds the op by its name.
 
     Args:
-        registry: ``get_plugin_registry()`` of a builder, of a runtime or of the module. One that knows the op's plugin
-            is left as it is.
-        library: the plugin library. TensorRT-RTX's helper library is taken from beside it; where there is none, from
+        registry: ``get_plugin_registry()`` of a builder, of a runtime or of the module. One that already knows the op's
+            plugin is left as it is.
+        library: the plugin library. TensorRT-RTX's helper library is taken from beside it; if there is none, from
             where the dynamic linker finds it.
-        flavour: whose registry it is.
+        flavour: the TensorRT that the registry belongs to.
 
     Raises:
-        EnvironmentFault: a library cannot be loaded, or has no plugin for the op; the loader's own words are kept.
+        EnvironmentFault: a library cannot be loaded, or has no plugin for the op; the message holds the loader's
+            reason.
     """
     if flavour == "tensorrt_rtx":
         _load_rtx_alias(rtx_alias_of(library))
@@ -35,14 +36,17 @@ def load_plugin_library(registry: Any, library: Path, *, flavour: Flavour) -> No
         # Done first for the message: the registry only says that it failed.
         ctypes.CDLL(str(library), mode=ctypes.RTLD_LOCAL)
     except OSError as error:
-        raise EnvironmentFault(f"the plugin library {library} cannot be loaded: {error}") from error
+        raise EnvironmentFault("EF611", f"the plugin library {library} cannot be loaded: {error}") from error
     registry.load_library(str(library))
     if not _knows_op(registry):
-        raise EnvironmentFault(f"{library}: TensorRT finds no plugin {OP_TYPE} in it")
+        raise EnvironmentFault(
+            "EF612",
+            f"{library}: TensorRT finds no plugin {OP_TYPE} in it: build it again with {BUILD_COMMAND}",
+        )
 
 
 def _knows_op(registry: Any) -> bool:
-    # Asked for a creator that it has not, a registry logs errors; so its list is read.
+    # A registry logs errors when asked for a creator that it does not have; so its list is read.
     names = ("name", "plugin_version", "plugin_namespace")
     known = (tuple(getattr(creator, name, None) for name in names) for creator in registry.all_creators_recursive)
     return (OP_TYPE, str(OP_VERSION), "") in known
@@ -56,6 +60,7 @@ def _load_rtx_alias(alias: Path) -> None:
         ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise EnvironmentFault(
+            "EF611",
             f"TensorRT-RTX needs a library named {RTX_ALIAS_NAME} for plugins, and {name} cannot be loaded: {error}. "
-            "Build the plugin library again, which makes it"
+            f"Building the plugin library again makes it: {BUILD_COMMAND}",
         ) from error

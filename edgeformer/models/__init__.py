@@ -1,6 +1,6 @@
 """BiFormer in PyTorch: a registry of models, reference configurations, strict checkpoint loading.
 
-Listing models and reading what is known of them needs no torch; it is imported when a model is built.
+Listing models and their figures needs no torch; it is imported when a model is built.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def create_model(name: str, *, attention: Literal["reference", "fused"] = "refer
 
     Raises:
         InputError: no such model, field or attention, or values that cannot work together.
-        EnvironmentFault: torch is not installed, or "fused" and the plugin library is not.
+        EnvironmentFault: torch is not installed, or "fused" was asked for and the plugin library is missing.
     """
     model = _build(config_with(name, overrides))
     use_attention(model, attention)
@@ -53,8 +53,9 @@ def use_attention(model: nn.Module, kind: Literal["reference", "fused"]) -> None
     """Choose what computes the routing attention of every block of ``model``, as ``create_model(attention=...)`` does.
 
     Raises:
-        InputError: another kind.
-        EnvironmentFault: torch is not installed, or "fused" and the plugin library is missing or cannot be loaded.
+        InputError: there is no such kind.
+        EnvironmentFault: torch is not installed, or ``kind`` is "fused" and the plugin library is missing or cannot be
+            loaded.
     """
     _require_torch()
     from edgeformer.models import attention
@@ -70,8 +71,8 @@ def from_reference(kind: str, **arguments: Any) -> BiFormer:
         **arguments: as its constructor takes them; defaults are the reference's.
 
     Raises:
-        InputError: another class, an argument it does not have, or a value that edgeformer cannot express; one message
-            for all of them.
+        InputError: no such class, no such argument, or a value that edgeformer cannot express; one message lists them
+            all.
         EnvironmentFault: torch is not installed.
     """
     return _build(config_from_reference(kind, arguments))
@@ -84,12 +85,12 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
         model: gets the weights.
         path: ``.safetensors``, or ``.pth`` / ``.pt`` as ``torch.save`` writes them: a state dict, or a dict with one
             under ``model`` or ``state_dict``. Nothing but tensors and plain values is ever unpickled. A prefix
-            ``module.`` on every key is taken off. For a dense model, where keys start with ``backbone.`` (a whole
-            segmentor or detector), those are used without the prefix and the others are left aside.
+            ``module.`` on every key is removed. For a dense model, if keys start with ``backbone.`` (a whole segmentor
+            or detector), those are used without the prefix and the others are ignored.
 
     Raises:
-        InputError: the file is missing, damaged, of another kind or holds other objects; or keys are missing, too many,
-            or of another shape or type: one message for all of them.
+        InputError: the file is missing, damaged, not a checkpoint, or holds other objects; or keys are missing, too
+            many, or of another shape or type: one message lists them all.
         EnvironmentFault: torch or safetensors is not installed.
     """
     _require_torch()
@@ -109,4 +110,4 @@ def _require_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise EnvironmentFault("models need torch: pip install 'edgeformer[export]'") from error
+        raise EnvironmentFault("EF601", "models need torch: pip install 'edgeformer[export]'") from error

@@ -123,11 +123,11 @@ def use_attention(model: nn.Module, kind: str) -> None:
         kind: "reference" (the code here) or "fused" (the CUDA kernels of the plugin library, forward only).
 
     Raises:
-        InputError: another kind.
-        EnvironmentFault: "fused", and the plugin library is missing or cannot be loaded.
+        InputError: there is no such kind.
+        EnvironmentFault: ``kind`` is "fused" and the plugin library is missing or cannot be loaded.
     """
     if kind not in ATTENTION_KINDS:
-        raise InputError(f"attention is {kind!r}; it must be one of {', '.join(map(repr, ATTENTION_KINDS))}")
+        raise InputError("EF201", f"attention is {kind!r}; it must be one of {', '.join(map(repr, ATTENTION_KINDS))}")
     if kind == "fused":
         default_library()
     for module in model.modules():
@@ -156,7 +156,7 @@ def _attend_to_regions(
 
 
 def _fuses_lepe(block: BiLevelRoutingAttention | BiLevelRoutingAttentionNCHW) -> bool:
-    """Whether what `_attend_to_regions` gives has LePE in it."""
+    """Whether the output of `_attend_to_regions` includes LePE."""
     return block.fused and block.lepe is not None and block.lepe.kernel_size[0] <= MAX_LEPE_KERNEL
 
 
@@ -176,7 +176,7 @@ class BiLevelRoutingAttention(nn.Module):
     """BRA with its projections and LePE, NHWC: ``wo(BRA(qkv(x)) + lepe(v))``.
 
     With ``auto_pad`` the *input* is padded with zeros at the right and the bottom to a multiple of ``regions``: padded
-    tokens become the qkv Linear's bias and take part in routing and attention, as in the models trained so.
+    tokens become the qkv Linear's bias and take part in routing and attention, as in the models trained this way.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class BiLevelRoutingAttentionNCHW(nn.Module):
         _, dim, height, width = x.shape
         projected = self.qkv_linear(x)
         qkv = projected.permute(0, 2, 3, 1)  # [N, H, W, 3 * dim]
-        # Where regions do not divide the map, padding and means have rules of their own: not the op, and never fused.
+        # Where regions do not divide the map, padding and means follow other rules than the op's: never fused.
         divisible = height % self.regions == 0 and width % self.regions == 0
         out = _attend_to_regions(self, qkv, dim) if divisible else self._attend_padded(qkv)
         out = out.permute(0, 3, 1, 2)
@@ -247,7 +247,7 @@ class BiLevelRoutingAttentionNCHW(nn.Module):
         return y
 
     def _attend_padded(self, qkv: Tensor) -> Tensor:
-        """``[N, H, W, 3 * dim]`` to ``[N, H, W, dim]`` for sizes that regions do not divide."""
+        """``[N, H, W, 3 * dim]`` to ``[N, H, W, dim]`` for sizes that the regions do not divide."""
         _, height, width, channels = qkv.shape
         dim = channels // 3
         region_height, region_width = height // self.regions, width // self.regions
@@ -270,7 +270,7 @@ class BiLevelRoutingAttentionNCHW(nn.Module):
 class FullAttention(nn.Module):
     """Attention of every token over all tokens, NHWC, 8 heads: ``proj(attention(qkv(x)) + lepe(x))``.
 
-    LePE acts on the *input* here, and ``qkv`` has no bias: so in the released checkpoints.
+    LePE acts on the *input* here, and ``qkv`` has no bias, as in the released checkpoints.
     """
 
     def __init__(self, dim: int, *, lepe_kernel: int) -> None:

@@ -21,7 +21,7 @@ from edgeformer.models.layers import (
     LayerNorm2d,
     conv_block,
     depthwise,
-    initialise,
+    initialize,
     norm2d,
 )
 
@@ -189,7 +189,7 @@ class BiFormer(nn.Module):
     """A BiFormer of any layout.
 
     Call it with images ``[N, in_channels, H, W]``, float. It returns ``[N, num_classes]`` logits (the pooled features
-    where ``num_classes`` is 0), or, for a dense model, the four stages' feature maps ``[N, dims[i], H_i, W_i]``.
+    if ``num_classes`` is 0), or, for a dense model, the four stages' feature maps ``[N, dims[i], H_i, W_i]``.
 
     Attributes:
         config: what the model was built from.
@@ -212,17 +212,18 @@ class BiFormer(nn.Module):
         else:
             self.norm = norm2d(config.head_norm or config.norm, config.dims[-1])
             self.head = nn.Linear(config.dims[-1], config.num_classes) if config.num_classes else nn.Identity()
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the model.
 
         Raises:
-            InputError: the input is no ``[N, in_channels, H, W]``, or the model cannot take its height and width.
+            InputError: the input is not ``[N, in_channels, H, W]``, or the model cannot take its height and width.
         """
         if x.ndim != 4 or x.shape[1] != self.config.in_channels:
             raise InputError(
-                f"the input has shape {list(x.shape)}; the model takes [N, {self.config.in_channels}, height, width]"
+                "EF204",
+                f"the input has shape {list(x.shape)}; the model takes [N, {self.config.in_channels}, height, width]",
             )
         self.config.check_input_size(x.shape[2], x.shape[3])
         features = []

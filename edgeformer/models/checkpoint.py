@@ -1,4 +1,4 @@
-"""Checkpoints into models: weights only, everything checked before anything is changed."""
+"""Loading checkpoints: weights only, and everything is checked before anything is changed."""
 
 from __future__ import annotations
 
@@ -27,33 +27,37 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file, by parameter name as the file has it.
 
     Raises:
-        InputError: the file is missing, damaged, of another kind, or holds anything but tensors.
+        InputError: the file is missing, damaged, not a checkpoint, or holds anything but tensors.
         EnvironmentFault: safetensors is needed and not installed.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no checkpoint at {path}: {'it is a folder' if path.is_dir() else 'no such file'}")
+        raise InputError("EF102", f"no checkpoint at {path}: {'it is a folder' if path.is_dir() else 'no such file'}")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         found = _read_safetensors(path)
     elif suffix in _TORCH_SUFFIXES:
         found = _read_torch(path)
     else:
-        raise InputError(f"{path} ends in {suffix or 'nothing'}; a checkpoint is a .safetensors, .pth or .pt file")
+        raise InputError(
+            "EF205",
+            f"{path} ends in {suffix or 'nothing'}; a checkpoint is a .safetensors, .pth or .pt file",
+        )
     if not found:
-        raise InputError(f"the checkpoint {path} holds no tensors")
+        raise InputError("EF205", f"the checkpoint {path} holds no tensors")
     wrong = [f"{name} is a {type(value).__name__}" for name, value in found.items() if not isinstance(value, Tensor)]
-    wrong += [f"{name!r} is no parameter name" for name in found if not isinstance(name, str)]
+    wrong += [f"{name!r} is not a parameter name" for name in found if not isinstance(name, str)]
     if wrong:
         raise InputError(
-            f"the checkpoint {path} is no state dict: {_some(wrong)}. Expected are tensors by parameter name, at the "
-            "top or under 'model' or 'state_dict'"
+            "EF205",
+            f"the checkpoint {path} is not a state dict: {_some(wrong)}. It must hold tensors by parameter name, "
+            "at the top or under 'model' or 'state_dict'",
         )
     return found
 
 
 def load_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Implement ``edgeformer.models.load_checkpoint``; the contract stands there."""
+    """Implement ``edgeformer.models.load_checkpoint``, which documents the contract."""
     config = getattr(model, "config", None)
     given = _without_prefix(read_state_dict(path), dense=bool(getattr(config, "dense", False)))
     own = model.state_dict()
@@ -81,9 +85,10 @@ def load_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
         faults.append(f"{len(broken)} with NaN or infinity: {_some(broken)}")
     if faults:
         raise InputError(
+            "EF208",
             f"the checkpoint {path} does not fit this model:\n"
             + "\n".join(f"  - {fault}" for fault in faults)
-            + "\nCheck the model's name and its overrides (num_classes, regions, ...)"
+            + "\nCheck the model's name and its overrides (num_classes, regions, ...)",
         )
     model.load_state_dict(given)
 
@@ -93,11 +98,17 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         import safetensors
         from safetensors.torch import load_file
     except ImportError as error:
-        raise EnvironmentFault("reading .safetensors needs the package: pip install 'edgeformer[export]'") from error
+        raise EnvironmentFault(
+            "EF601",
+            "reading .safetensors needs the package safetensors: pip install 'edgeformer[export]'",
+        ) from error
     try:
         return dict(load_file(path))
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is no safetensors file that can be read (damaged or truncated?): {error}") from error
+        raise InputError(
+            "EF206",
+            f"{path} cannot be read as a safetensors file (damaged or truncated?): {error}",
+        ) from error
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
@@ -108,25 +119,29 @@ def _read_torch(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
         if name is None:
-            raise InputError(f"{path} is no checkpoint that can be read (damaged or truncated?)") from error
+            raise InputError("EF206", f"{path} cannot be read as a checkpoint (damaged or truncated?)") from error
         raise InputError(
+            "EF207",
             f"{path} holds a Python object, {name.group(1)}; loading that could run code, so it is never done. Save "
-            "the weights alone, where you trust the file: torch.save({'model': checkpoint['model']}, 'weights.pth')"
+            "the weights alone, where you trust the file: torch.save({'model': checkpoint['model']}, 'weights.pth')",
         ) from error
     except Exception as error:  # a damaged archive makes torch trip over anything from EOFError to RuntimeError
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path} is no checkpoint that can be read (damaged or truncated?): {reason}") from error
+        raise InputError(
+            "EF206",
+            f"{path} cannot be read as a checkpoint (damaged or truncated?): {reason}",
+        ) from error
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping):
-        raise InputError(f"{path} holds a {type(content).__name__}; expected is a state dict")
+        raise InputError("EF205", f"{path} holds a {type(content).__name__}; it must hold a state dict")
     return dict(content)
 
 
 def _without_prefix(tensors: dict[str, Tensor], *, dense: bool) -> dict[str, Tensor]:
-    """Take off what wrappers put before the names; see ``load_checkpoint``."""
+    """Remove the prefixes that wrappers put before the names; see ``load_checkpoint``."""
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     backbone = {

@@ -1,4 +1,4 @@
-"""What a BiFormer is made of, checked as a whole, and the input sizes it can take. Imports no torch."""
+"""The configuration of a BiFormer, checked as a whole, and the input sizes it can take. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FULL_ATTENTION_HEADS", "BiFormerConfig", "Layout"]
 Layout = Literal["biformer", "stl", "stl_nchw"]
 
 FULL_ATTENTION_HEADS = 8
-"""Heads of the plain attention of topk -1 and -2, whatever ``head_dim`` says (so in the released checkpoints)."""
+"""Heads of the plain attention of topk -1 and -2, whatever ``head_dim`` says (as in the released checkpoints)."""
 
 _LAYOUTS = ("biformer", "stl", "stl_nchw")
 _NORMS = ("batch", "layer")
@@ -24,7 +24,7 @@ _STAGES = 4
 
 @dataclass(frozen=True)
 class BiFormerConfig:
-    """Everything that decides a model's parameters and its output; all four-tuples have one entry a stage.
+    """Everything that decides a model's parameters and its output; all four-tuples have one entry per stage.
 
     Lists are turned into tuples; one number for ``regions``, ``topks`` or ``mlp_ratios`` stands for all stages.
 
@@ -42,7 +42,7 @@ class BiFormerConfig:
             same with 1x1 convolutions and an attention that pads after the projection).
         in_channels: channels of the image.
         num_classes: outputs of the head; 0 gives the pooled features.
-        dense: no head; the outputs are the four stages' normalised feature maps. Only "biformer".
+        dense: no head; the outputs are the four stages' normalized feature maps. Only "biformer".
         auto_pad: pad each routing block's input to a multiple of ``regions`` and crop after it. Only "biformer".
         lepe_kernel: side of the depthwise convolution on the values (0: none, otherwise odd).
         pos_embed_kernel: 3, or 0 for none: depthwise convolution before each block. The STL layouts have none.
@@ -54,7 +54,7 @@ class BiFormerConfig:
         head_norm: norm before the head, for the STL layouts; None means ``norm``.
 
     Raises:
-        InputError: one message that lists every value that cannot work.
+        InputError: a value is out of range, or values do not go together; one message lists them all.
     """
 
     depths: tuple[int, ...]
@@ -88,7 +88,10 @@ class BiFormerConfig:
                 object.__setattr__(self, name, tuple(value))
         problems = self._wrong_types() or self._wrong_values()
         if problems:
-            raise InputError("this model cannot be built:\n" + "\n".join(f"  - {problem}" for problem in problems))
+            raise InputError(
+                "EF202",
+                "this model cannot be built:\n" + "\n".join(f"  - {problem}" for problem in problems),
+            )
 
     @property
     def query_dims(self) -> tuple[int, ...]:
@@ -97,7 +100,7 @@ class BiFormerConfig:
 
     @property
     def routing_heads(self) -> tuple[int, ...]:
-        """Heads of each stage's routing attention, were it to have one."""
+        """Heads of each stage's routing attention; for a stage without one, what it would have."""
         return tuple(dim // self.head_dim for dim in self.query_dims)
 
     def stage_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
@@ -110,10 +113,11 @@ class BiFormerConfig:
         return tuple(zip(heights, widths, strict=True))
 
     def check_input_size(self, height: int, width: int) -> None:
-        """Accept an input size, or say which sizes near it would work.
+        """Check that the model takes an input of this size.
 
         Raises:
-            InputError: a stage would be empty, or its size is not a multiple of its regions per side.
+            InputError: a stage would be empty, or its size is not a multiple of its regions per side; the message names
+                the nearest sizes that work.
         """
         faults = []
         # A plain loop: torch.compile traces this, and stumbles over an assignment within a comprehension.
@@ -123,7 +127,7 @@ class BiFormerConfig:
                 faults.append(f"{axis} {size} ({fault}): use {self._sizes_near(size)}")
         if faults:
             way_out = "" if self.auto_pad or self.layout != "biformer" else "; or build the model with auto_pad=True"
-            raise InputError(f"the model cannot take a {height}x{width} input: {'; '.join(faults)}{way_out}")
+            raise InputError("EF204", f"the model cannot take a {height}x{width} input: {'; '.join(faults)}{way_out}")
 
     def _axis_sizes(self, size: int) -> tuple[int, ...]:
         if self.layout == "biformer":
@@ -159,27 +163,27 @@ class BiFormerConfig:
             if name == "qk_dims" and value is None:
                 continue
             if not (isinstance(value, tuple) and len(value) == _STAGES and all(type(item) is int for item in value)):
-                problems.append(f"{name} is {value!r}; it needs {_STAGES} integers, one a stage")
+                problems.append(f"{name} is {value!r}; it must be {_STAGES} integers, one per stage")
         ratios = self.mlp_ratios
         if not (isinstance(ratios, tuple) and len(ratios) == _STAGES and all(type(r) in (int, float) for r in ratios)):
-            problems.append(f"mlp_ratios is {ratios!r}; it needs {_STAGES} numbers, one a stage")
+            problems.append(f"mlp_ratios is {ratios!r}; it must be {_STAGES} numbers, one per stage")
         for name in ("head_dim", "in_channels", "num_classes", "lepe_kernel", "pos_embed_kernel"):
             if type(getattr(self, name)) is not int:
-                problems.append(f"{name} is {getattr(self, name)!r}; it needs an integer")
+                problems.append(f"{name} is {getattr(self, name)!r}; it must be an integer")
         for name in ("dense", "auto_pad", "mlp_dwconv", "pre_norm", "output_projection"):
             if type(getattr(self, name)) is not bool:
-                problems.append(f"{name} is {getattr(self, name)!r}; it needs True or False")
+                problems.append(f"{name} is {getattr(self, name)!r}; it must be True or False")
         if type(self.layer_scale) not in (int, float):
-            problems.append(f"layer_scale is {self.layer_scale!r}; it needs a number")
+            problems.append(f"layer_scale is {self.layer_scale!r}; it must be a number")
         if self.qk_scale is not None and type(self.qk_scale) not in (int, float):
-            problems.append(f"qk_scale is {self.qk_scale!r}; it needs a number or None")
+            problems.append(f"qk_scale is {self.qk_scale!r}; it must be a number or None")
         for name, value, accepted in (
             ("layout", self.layout, _LAYOUTS),
             ("norm", self.norm, _NORMS),
             ("head_norm", self.head_norm, (*_NORMS, None)),
         ):
             if value not in accepted:
-                problems.append(f"{name} is {value!r}; it needs one of {', '.join(map(repr, accepted))}")
+                problems.append(f"{name} is {value!r}; it must be one of {', '.join(map(repr, accepted))}")
         return problems
 
     def _wrong_values(self) -> list[str]:
@@ -195,7 +199,7 @@ class BiFormerConfig:
         if self.qk_scale is not None and not (math.isfinite(self.qk_scale) and self.qk_scale > 0):
             problems.append(f"qk_scale is {self.qk_scale}; it must be above 0 (None: qk_dim ** -0.5)")
         if self.lepe_kernel < 0 or (self.lepe_kernel and self.lepe_kernel % 2 == 0):
-            problems.append(f"lepe_kernel is {self.lepe_kernel}; it must be 0 (none) or odd, or the size would change")
+            problems.append(f"lepe_kernel is {self.lepe_kernel}; it must be 0 (none) or odd, to keep the size")
         if problems:
             return problems
         for stage in range(_STAGES):
@@ -209,7 +213,9 @@ class BiFormerConfig:
         if topk > 0:
             heads = self.routing_heads[stage]
             if topk > regions**2:
-                problems.append(f"{where}: topk is {topk}, but {regions} x {regions} regions are {regions**2}")
+                problems.append(
+                    f"{where}: topk is {topk}, but there are only {regions} x {regions} = {regions**2} regions"
+                )
             if heads < 1 or qk_dim % heads or dim % heads:
                 problems.append(
                     f"{where}: {qk_dim} query channels and {dim} channels do not split into heads of head_dim "
@@ -226,7 +232,7 @@ class BiFormerConfig:
         if self.layout == "biformer":
             problems = []
             if self.dims[0] % 2:
-                problems.append(f"dims[0] is {self.dims[0]}; the stem needs an even number, it starts with half of it")
+                problems.append(f"dims[0] is {self.dims[0]}; it must be even, because the stem starts with half of it")
             if self.pos_embed_kernel not in (0, 3):
                 problems.append(f"pos_embed_kernel is {self.pos_embed_kernel}; it must be 0 (none) or 3 (padding is 1)")
             if self.norm != "batch" or self.head_norm not in (None, "batch"):

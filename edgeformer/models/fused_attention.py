@@ -29,7 +29,7 @@ def bi_level_routing_attention(
     qk_dim: int,
     scale: float,
 ) -> Tensor:
-    """The op on a float ``qkv``; `fused_bi_level_routing_attention` is the same with names.
+    """The op on a float ``qkv``; `fused_bi_level_routing_attention` is the same with keyword arguments.
 
     Args:
         qkv: ``[N, H, W, 2 * qk_dim + dim]``, float32, float16 or bfloat16, on a CUDA device.
@@ -64,7 +64,7 @@ def bi_level_routing_attention(
 
 
 def _dense(tensor: Tensor | None) -> Tensor | None:
-    # Detached: that a gradient is asked for shows in _no_backward, and inference need not be under no_grad.
+    # Detached: a request for a gradient is met in _no_backward, and inference need not be under no_grad.
     return None if tensor is None else tensor.detach().contiguous()
 
 
@@ -85,8 +85,9 @@ def _shape_of_output(
 
 def _no_backward(_context: Any, *_gradients: Tensor) -> Any:
     raise InputError(
+        "EF905",
         "the fused attention has no backward pass: run it under torch.no_grad() (torch.compile asks for gradients "
-        'while it compiles), or train with attention="reference"'
+        'while it compiles), or train with attention="reference"',
     )
 
 

@@ -71,7 +71,7 @@ def conv_block(channels: int) -> nn.Sequential:
     )
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Linear weights from a truncated normal of deviation 0.02 and biases 0; everything else as PyTorch does."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

@@ -1,6 +1,6 @@
-"""Constructor arguments of the reference implementation, turned into a configuration. Imports no torch.
+"""From the constructor arguments of the reference implementation to a configuration. Imports no torch.
 
-The reference is github.com/rayleizhu/BiFormer. Its users have these arguments in their configuration files.
+The reference is github.com/rayleizhu/BiFormer, whose users have these arguments in their configuration files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgeformer.models.config import BiFormerConfig
 
 __all__ = ["REFERENCE_KINDS", "config_from_reference"]
 
-# The reference's defaults, for all that decides the output: a configuration that leaves something out means these.
+# The reference's defaults for everything that decides the output: they fill in what a configuration leaves out.
 _BIFORMER_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         "depth": (3, 4, 8, 3),
@@ -61,7 +61,7 @@ _STL_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "side_dwconv": 5,
     }
 )
-# No effect on a trained model's output: regularisation, memory saving, frozen statistics.
+# No effect on a trained model's output: regularization, memory saving, frozen statistics.
 _TRAINING_ONLY = ("drop_path_rate", "drop_rate", "use_checkpoint_stages")
 _TRAINING_ONLY_MM = (*_TRAINING_ONLY, "norm_eval", "disable_bn_grad")
 # The reference's STL constructors take qk_scale and never use it.
@@ -70,13 +70,13 @@ _TRAINING_ONLY_STL = (*_TRAINING_ONLY, "qk_scale")
 _NORM_LAYERS = {"BatchNorm2d": "batch", "LayerNorm2d": "layer"}
 
 _WAY_OUT = (
-    "export that model to ONNX with the reference's own code and give edgeformer the .onnx: what cannot be fused stays "
-    "as it is"
+    "Export that model to ONNX with the reference's own code and give edgeformer the .onnx: blocks that cannot be "
+    "fused stay as they are"
 )
 
 
 def _biformer(arguments: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """Fields of the configuration for "BiFormer"; what has no counterpart goes to ``problems``."""
+    """Fields of the configuration for "BiFormer"; values without a counterpart are added to ``problems``."""
     routing_stages = [stage for stage, topk in enumerate(_four(arguments["topks"])) if _positive(topk)]
     mode = arguments["kv_downsample_mode"]
     ratios = _four(arguments["kv_downsample_ratios"])
@@ -178,25 +178,26 @@ def config_from_reference(kind: str, arguments: Mapping[str, Any]) -> BiFormerCo
         arguments: keyword arguments of its constructor. Those that only matter in training have no effect.
 
     Raises:
-        InputError: unknown class or argument, or a value without a counterpart; one message for all of them.
+        InputError: no such class or argument, or a value without a counterpart; one message lists them all.
     """
     name = kind.partition("(")[0].strip()
     if name not in _KINDS:
-        raise InputError(f"no reference class is called {name!r}; there are: {', '.join(REFERENCE_KINDS)}")
+        raise InputError("EF201", f"no reference class is called {name!r}; choose one of {', '.join(REFERENCE_KINDS)}")
     defaults, training_only, convert = _KINDS[name]
     unknown = sorted(arguments.keys() - defaults.keys() - set(training_only))
-    problems = [f"{argument} is no argument of the reference's {name}" for argument in unknown]
+    problems = [f"{argument} is not an argument of the reference's {name}" for argument in unknown]
     known = {argument: value for argument, value in arguments.items() if argument in defaults}
     fields = convert({**defaults, **known}, problems)
     if problems:
         raise InputError(
-            f"edgeformer cannot build this {name}:\n" + "\n".join(f"  - {line}" for line in problems) + f"\n{_WAY_OUT}"
+            "EF203",
+            f"edgeformer cannot build this {name}:\n" + "\n".join(f"  - {line}" for line in problems) + f"\n{_WAY_OUT}",
         )
     return BiFormerConfig(**fields)
 
 
 def _four(value: Any) -> tuple[Any, ...]:
-    """Four entries whatever was given; a wrong number of them is reported by the configuration."""
+    """Always four entries; the configuration reports a wrong number of them."""
     if isinstance(value, (list, tuple)):
         return (*value, None, None, None, None)[:4]
     return (value,) * 4

@@ -1,4 +1,4 @@
-"""The models that have a name: configuration, input size, preprocessing. Imports no torch."""
+"""The named models: configuration, input size, preprocessing. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ModelInfo", "config_with", "list_models", "model_info"]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a named model without building it.
+    """What is known about a named model without building it.
 
     Attributes:
         name: what ``create_model`` takes.
@@ -116,21 +116,21 @@ _MODELS = MappingProxyType(
 
 
 def list_models() -> tuple[str, ...]:
-    """Names that :func:`model_info` and ``create_model`` know."""
+    """The names that :func:`model_info` and ``create_model`` take."""
     return tuple(_MODELS)
 
 
 def model_info(name: str) -> ModelInfo:
-    """What is known of a named model.
+    """What is known about a named model.
 
     Raises:
-        InputError: no model has this name; the message lists the names there are.
+        InputError: no model has this name; the message lists all names.
     """
     info = _MODELS.get(name)
     if info is None:
         near = difflib.get_close_matches(name, _MODELS, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"no model is called {name!r}.{guess} There are: {', '.join(_MODELS)}")
+        raise InputError("EF201", f"no model is called {name!r}.{guess} Choose one of {', '.join(_MODELS)}")
     return info
 
 
@@ -138,10 +138,10 @@ def config_with(name: str, overrides: Mapping[str, object]) -> BiFormerConfig:
     """A named model's configuration with some fields replaced.
 
     Raises:
-        InputError: no such model, no such field, or values that cannot work together.
+        InputError: no such model, no such field, or values that do not go together.
     """
     config = model_info(name).config
     unknown = sorted(overrides.keys() - set(CONFIG_FIELDS))
     if unknown:
-        raise InputError(f"no such override: {', '.join(unknown)}. There are: {', '.join(CONFIG_FIELDS)}")
+        raise InputError("EF201", f"no such override: {', '.join(unknown)}. Choose from {', '.join(CONFIG_FIELDS)}")
     return replace(config, **overrides)  # type: ignore[arg-type]  # the config checks every value itself

@@ -1,1 +1,1 @@
-"""The custom operator of edgeformer, one module an op: schema, ONNX function body and float64 reference."""
+"""The custom operators of edgeformer, one module per op: schema, ONNX function body and float64 reference."""

@@ -23,7 +23,7 @@ regions flip otherwise. Regions with equal routing logits are taken lowest index
 reference and the kernels compare the logits without ``scale`` and quantization steps, which change no order: those of
 an INT8 input are then integers, and equal ones are equal. LePE of an INT8 input is that of the dequantized v.
 
-Three things stand here: the attributes with their rules (`Attributes`), the op as an ONNX function in standard ops
+This module has three parts: the attributes with their rules (`Attributes`), the op as an ONNX function in standard ops
 (`function_proto`), which every runtime without the plugin executes, and the slow, obvious float64 reference
 (`reference`), the oracle of all tests.
 """
@@ -64,7 +64,7 @@ OP_VERSION = 1
 FUNCTION_OPSET = 18
 # The largest side of LePE's convolution that the kernels take; released models have 5.
 MAX_LEPE_KERNEL = 7
-# Attributes that an INT8 input has and another has not.
+# Attributes that only a node with INT8 input has.
 QUANTIZATION_SCALES = ("q_scale", "k_scale", "v_scale")
 
 _OUTPUT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
@@ -131,11 +131,11 @@ class Attributes:
             faults.append(f"output_type={self.output_type}; only an INT8 input takes it, a float one keeps its type")
         faults += self._lepe_faults()
         if faults:
-            raise InputError(f"{DOMAIN}::{OP_TYPE}: " + "; ".join(faults))
+            raise InputError("EF901", f"{DOMAIN}::{OP_TYPE}: " + "; ".join(faults))
 
     def _lepe_faults(self) -> list[str]:
         if self.lepe_kernel is None:
-            return [] if self.dim is None else [f"dim={self.dim}; only LePE takes it: give lepe_kernel, too"]
+            return [] if self.dim is None else [f"dim={self.dim}; only a node with LePE has it: give lepe_kernel, too"]
         faults = []
         if self.lepe_kernel not in range(1, MAX_LEPE_KERNEL + 1, 2):
             faults.append(f"lepe_kernel={self.lepe_kernel}; it must be odd, at least 1 and at most {MAX_LEPE_KERNEL}")
@@ -158,11 +158,11 @@ class Attributes:
         """Read the attributes of an ONNX node.
 
         Raises:
-            InputError: the node is another op, an attribute is unknown, missing, of a wrong type or out of range, or
-                the inputs do not go with them.
+            InputError: the node is another op; an attribute is unknown, missing, of a wrong type or out of range; or
+                the number of inputs does not go with the attributes.
         """
         if not is_op(node):
-            raise InputError(f"node {node.name!r} is {node.domain}::{node.op_type}, not {DOMAIN}::{OP_TYPE}")
+            raise InputError("EF902", f"node {node.name!r} is {node.domain}::{node.op_type}, not {DOMAIN}::{OP_TYPE}")
         integers = ("num_heads", "regions", "topk", "qk_dim", "output_type", "lepe_kernel", "dim")
         kinds = dict.fromkeys(integers, onnx.AttributeProto.INT)
         kinds |= dict.fromkeys(("scale", *QUANTIZATION_SCALES), onnx.AttributeProto.FLOAT)
@@ -179,12 +179,12 @@ class Attributes:
         given = {attribute.name for attribute in node.attribute}
         faults += [f"attribute {name!r} is missing" for name in required if name not in given]
         if faults:
-            raise InputError(f"node {node.name!r}: " + "; ".join(faults))
+            raise InputError("EF902", f"node {node.name!r}: " + "; ".join(faults))
         attributes = cls(**values)
         inputs = [name for name in node.input if name]
         if len(inputs) != (3 if attributes.lepe else 1):
-            wanted = "qkv, lepe_weight and lepe_bias" if attributes.lepe else "qkv alone, for it has no lepe_kernel"
-            raise InputError(f"node {node.name!r}: got {len(inputs)} inputs; it takes {wanted}")
+            wanted = "qkv, lepe_weight and lepe_bias" if attributes.lepe else "qkv alone, because it has no lepe_kernel"
+            raise InputError("EF902", f"node {node.name!r}: got {len(inputs)} inputs; it takes {wanted}")
         return attributes
 
     def to_dict(self) -> dict[str, Any]:
@@ -209,8 +209,9 @@ class Attributes:
         lepe = [given for given in (lepe_weight, lepe_bias) if given is not None]
         if len(lepe) != (2 if self.lepe else 0):
             raise InputError(
+                "EF904",
                 f"{DOMAIN}::{OP_TYPE}: got lepe_kernel={self.lepe_kernel}, lepe_weight={lepe_weight} and "
-                f"lepe_bias={lepe_bias}: give all three, or none"
+                f"lepe_bias={lepe_bias}: give all three, or none",
             )
         return helper.make_node(OP_TYPE, [qkv, *lepe], [output], name=name, domain=DOMAIN, **self.to_dict())
 
@@ -218,19 +219,21 @@ class Attributes:
         """Width of the values (and of the output) for an input of ``channels`` channels.
 
         Raises:
-            InputError: no values are left, or their number is no multiple of ``num_heads`` or not the attribute
-                ``dim``.
+            InputError: no channels are left for the values, or their number is not a multiple of ``num_heads`` or not
+                the attribute ``dim``.
         """
         dim = channels - 2 * self.qk_dim
         if dim < 1 or dim % self.num_heads:
             raise InputError(
+                "EF903",
                 f"{DOMAIN}::{OP_TYPE}: got {channels} channels; with qk_dim={self.qk_dim} and "
-                f"num_heads={self.num_heads} they must be 2 * {self.qk_dim} plus a multiple of {self.num_heads}"
+                f"num_heads={self.num_heads} they must be 2 * {self.qk_dim} plus a multiple of {self.num_heads}",
             )
         if self.dim not in (None, dim):
             raise InputError(
+                "EF903",
                 f"{DOMAIN}::{OP_TYPE}: got {channels} channels; with qk_dim={self.qk_dim} that leaves {dim} for the "
-                f"values, and the attribute dim is {self.dim}"
+                f"values, and the attribute dim is {self.dim}",
             )
         return dim
 
@@ -238,15 +241,16 @@ class Attributes:
         """Check that the op takes a ``qkv`` of ``shape`` ``(N, H, W, channels)``.
 
         Raises:
-            InputError: the rank is not 4, H or W is no positive multiple of ``regions``, or the channels do not fit.
+            InputError: the rank is not 4, H or W is not a positive multiple of ``regions``, or the channels do not fit.
         """
         if len(shape) != 4:
-            raise InputError(f"{DOMAIN}::{OP_TYPE}: got shape {shape}; the input is [N, H, W, channels]")
+            raise InputError("EF903", f"{DOMAIN}::{OP_TYPE}: got shape {shape}; the input is [N, H, W, channels]")
         for axis, size in (("H", shape[1]), ("W", shape[2])):
             if size < 1 or size % self.regions:
                 raise InputError(
+                    "EF903",
                     f"{DOMAIN}::{OP_TYPE}: got {axis}={size}; it must be a positive multiple of "
-                    f"regions={self.regions}: choose another input size, or pad (auto_pad) before the qkv projection"
+                    f"regions={self.regions}: choose another input size, or pad (auto_pad) before the qkv projection",
                 )
         self.value_channels(shape[3])
 
@@ -286,16 +290,18 @@ def with_function(model: onnx.ModelProto) -> onnx.ModelProto:
         InputError: op nodes with INT8 and with float input, or with and without LePE, are mixed (one body cannot
             serve both), or a node's attributes are wrong.
     """
-    # Overloads of a function (IR version 10) are no way out: TensorRT-RTX 1.7 takes one of them for every node, and
-    # says nothing.
+    # Overloads of a function (IR version 10) would not help: TensorRT-RTX 1.7 silently takes one of them for all nodes.
     nodes = [Attributes.from_node(node) for node in model.graph.node if is_op(node)]
     quantized, lepe = {node.quantized for node in nodes}, {node.lepe for node in nodes}
     if len(quantized) > 1:
         raise InputError(
-            f"the graph mixes {OP_TYPE} nodes with INT8 and with float input: quantize all of them or none"
+            "EF906", f"the graph mixes {OP_TYPE} nodes with INT8 and with float input: quantize all of them or none"
         )
     if len(lepe) > 1:
-        raise InputError(f"the graph mixes {OP_TYPE} nodes with LePE and without: fuse LePE into all of them or none")
+        raise InputError(
+            "EF906",
+            f"the graph mixes {OP_TYPE} nodes with LePE and without: fuse LePE into all of them or none",
+        )
     result = without_function(model)
     if DOMAIN not in {opset.domain for opset in result.opset_import}:
         result.opset_import.append(helper.make_opsetid(DOMAIN, OP_VERSION))
@@ -349,7 +355,7 @@ def reference(
     lepe_weight: npt.NDArray[Any] | None = None,
     lepe_bias: npt.NDArray[Any] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """The op in plain NumPy and float64: slow, obvious, and the oracle of every other implementation.
+    """The op in plain NumPy and float64: slow, obvious, and the oracle for every other implementation.
 
     Args:
         qkv: ``[N, H, W, 2 * qk_dim + dim]``, any float type, or int8 with the attributes' scales.
@@ -405,8 +411,9 @@ def _lepe(
     wanted = [None, None] if side is None else [(side, side, dim), (dim,)]
     if shapes != wanted:
         raise InputError(
+            "EF903",
             f"{DOMAIN}::{OP_TYPE}: got lepe_weight of shape {shapes[0]} and lepe_bias of shape {shapes[1]}; with "
-            f"lepe_kernel={side} and dim={dim} they must be {wanted[0]} and {wanted[1]}"
+            f"lepe_kernel={side} and dim={dim} they must be {wanted[0]} and {wanted[1]}",
         )
     if side is None or weight is None or bias is None:
         return None

@@ -54,7 +54,7 @@ class Device:
     Attributes:
         compute_capability: times ten: 87 for Orin.
         max_shared_bytes: shared memory that one block can have, after opting in.
-        multiprocessors: how many it has.
+        multiprocessors: number of multiprocessors.
     """
 
     compute_capability: int
@@ -67,15 +67,15 @@ class Plan:
     """How the attention kernel runs.
 
     Attributes:
-        variant: the one that runs.
-        variants: all that can run, best first by the library's table.
+        variant: the variant that runs.
+        variants: all variants that can run, best first by the library's table.
         head_dim: channels of a head in shared memory, padded; 0 for "plain".
-        warps: of a block.
-        heads: of a block.
+        warps: warps per block.
+        heads: heads per block.
         stages: "gather": buffers of 64 keys; 0: all keys of the region at once.
         splits: "resident": blocks that share the queries of one head of an image.
-        shared_bytes: shared memory of a block.
-        blocks: of the launch.
+        shared_bytes: shared memory per block.
+        blocks: blocks of the launch.
     """
 
     variant: VariantName
@@ -95,9 +95,9 @@ class WorkspaceLayout:
 
     Attributes:
         bytes: size of the whole workspace.
-        alignment: that its address needs, bytes.
+        alignment: alignment of its address, bytes.
         means_offset: where the mean query and mean key of each region start, bytes.
-        means_shape: ``[N, regions ** 2, 2 * qk_dim]``, float32; of an INT8 input the sums of the integers.
+        means_shape: ``[N, regions ** 2, 2 * qk_dim]``, float32; for an INT8 input these are sums of the integers.
         routing_offset: where the regions that each region attends to start, bytes.
         routing_shape: ``[N, regions ** 2, topk]``, int32, best first.
     """
@@ -137,7 +137,7 @@ def bi_level_routing_attention(
             An integer is taken as an address.
         stream: a CUDA stream handle as an integer, or a stream object of torch, CuPy or pycuda. None: torch's or
             CuPy's current stream where ``qkv`` is theirs, else CUDA's default stream.
-        variant: the attention kernel to run; None takes the one of the library's table.
+        variant: the attention kernel to run; None takes the best by the library's table.
         programmatic_launch: let a kernel start before the one before it has ended (SM 9.0 and newer).
         library: the plugin library; None takes the one of this installation.
 
@@ -145,7 +145,7 @@ def bi_level_routing_attention(
         ``out``.
 
     Raises:
-        InputError: an array, a shape, a type or a variant cannot be taken; the message says what can.
+        InputError: the kernels do not take an array, a shape, a type or the variant; the message says what they take.
         EnvironmentFault: there is no plugin library or no CUDA device, or CUDA reports an error.
     """
     library = library or default_library()
@@ -176,9 +176,10 @@ def bi_level_routing_attention(
         ):
             if attributes.lepe != (array is not None):
                 raise InputError(
+                    "EF904",
                     f"the attributes have lepe_kernel={attributes.lepe_kernel}, and {name} is "
                     f"{'missing' if attributes.lepe else 'given'}: give lepe_kernel, dim, lepe_weight and lepe_bias, "
-                    "or none of them"
+                    "or none of them",
                 )
             if array is not None:
                 operand = memory_of(array, name)
@@ -189,7 +190,10 @@ def bi_level_routing_attention(
             _check_memory(operands, library, layout.alignment)
             _check_overlap(operands)
         if scratch.nbytes < layout.bytes:
-            raise InputError(f"workspace has {scratch.nbytes} bytes; this call needs {layout.bytes} (workspace_layout)")
+            raise InputError(
+                "EF907",
+                f"workspace has {scratch.nbytes} bytes; this call needs {layout.bytes} (workspace_layout)",
+            )
         library.run(
             problem,
             qkv=source.address,
@@ -214,8 +218,8 @@ def plan(
     """Which attention kernel runs, and with which block shape.
 
     Args:
-        shape: of qkv, ``(N, H, W, 2 * qk_dim + dim)``.
-        dtype: of qkv, as NumPy names it.
+        shape: shape of qkv, ``(N, H, W, 2 * qk_dim + dim)``.
+        dtype: type of qkv, as NumPy names it.
         attributes: the op's attributes.
         variant: the kernel asked for; None: the library's choice.
         device: the GPU to plan for; None: the current one.
@@ -239,11 +243,11 @@ def plan(
 def workspace_layout(
     shape: Sequence[int], dtype: Any, attributes: Attributes, *, library: Library | None = None
 ) -> WorkspaceLayout:
-    """How much workspace a call needs, and where in it the routing stands; asks no GPU.
+    """How much workspace a call needs, and where the routing lies in it; needs no GPU.
 
     Args:
-        shape: of qkv, ``(N, H, W, 2 * qk_dim + dim)``.
-        dtype: of qkv, as NumPy names it.
+        shape: shape of qkv, ``(N, H, W, 2 * qk_dim + dim)``.
+        dtype: type of qkv, as NumPy names it.
         attributes: the op's attributes.
         library: the plugin library; None takes the one of this installation.
 
@@ -268,21 +272,22 @@ def routing(workspace: Any, layout: WorkspaceLayout) -> Any:
 
     Args:
         workspace: the uint8 torch tensor, CuPy or NumPy array that the call was given.
-        layout: of that call.
+        layout: the layout of that call.
 
     Returns:
         A view of ``workspace``, int32 ``[N, regions ** 2, topk]``, best region first. It is filled once the stream has
         passed the call, and the next call overwrites it.
 
     Raises:
-        InputError: the workspace is too small, or of another kind.
+        InputError: the workspace is too small, or not such an array.
     """
     start, count = layout.routing_offset, math.prod(layout.routing_shape)
     memory = memory_of(workspace, "workspace")
     if memory.dtype != np.uint8 or len(memory.shape) != 1 or memory.nbytes < layout.bytes:
         raise InputError(
+            "EF907",
             f"workspace is {memory.dtype} of shape {memory.shape}; the workspace of this layout is uint8 with "
-            f"{layout.bytes} bytes"
+            f"{layout.bytes} bytes",
         )
     indices = workspace[start : start + 4 * count]
     if is_torch(workspace):
@@ -290,7 +295,10 @@ def routing(workspace: Any, layout: WorkspaceLayout) -> Any:
 
         return indices.view(torch.int32).reshape(layout.routing_shape)
     if not hasattr(indices, "view"):
-        raise InputError(f"workspace is a {type(workspace).__name__}; routing reads torch, CuPy and NumPy workspaces")
+        raise InputError(
+            "EF908",
+            f"workspace is a {type(workspace).__name__}; routing reads torch, CuPy and NumPy workspaces",
+        )
     return indices.view(np.int32).reshape(layout.routing_shape)
 
 
@@ -298,19 +306,20 @@ def output_dtype(dtype: Any, attributes: Attributes) -> np.dtype[Any]:
     """The type of the output for a ``qkv`` of ``dtype``.
 
     Raises:
-        InputError: the op takes no such type, or the attributes do not go with it.
+        InputError: the op does not take this type, or the attributes do not go with it.
     """
     dtype = np.dtype(dtype)
     if dtype not in _TYPES:
-        raise InputError(f"qkv is {dtype}; the kernels take float32, float16, bfloat16 and int8")
+        raise InputError("EF909", f"qkv is {dtype}; the kernels take float32, float16, bfloat16 and int8")
     if (dtype == np.int8) != attributes.quantized:
         raise InputError(
+            "EF909",
             f"qkv is {dtype}; "
             + (
                 "attributes with q_scale, k_scale and v_scale need int8"
                 if attributes.quantized
                 else "int8 needs attributes with q_scale, k_scale, v_scale and output_type"
-            )
+            ),
         )
     return _OUTPUT_TYPES[attributes.output_type] if attributes.output_type is not None else dtype
 
@@ -326,7 +335,10 @@ def _problem(
     out = output_dtype(dtype, attributes)
     attributes.check_shape(shape)
     if variant is not None and variant.upper() not in Variant.__members__:
-        raise InputError(f"variant is {variant!r}; it must be one of {', '.join(map(_name, Variant))}, or None")
+        raise InputError(
+            "EF910",
+            f"variant is {variant!r}; it must be one of {', '.join(map(_name, Variant))}, or None",
+        )
     return _library.Problem(
         input_type=_TYPES[dtype],
         output_type=_TYPES[out],
@@ -352,7 +364,7 @@ def _name(variant: int) -> VariantName:
 
 
 def _given(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Memory:
-    """``out`` or ``workspace``: an array, or a plain address of which nothing is known."""
+    """``out`` or ``workspace``: an array, or a plain address about which nothing is known."""
     if isinstance(array, int) or (hasattr(array, "__int__") and not hasattr(array, "shape")):
         return memory_of(Buffer(array, shape, dtype), name)
     memory = memory_of(array, name)
@@ -364,7 +376,8 @@ def _given(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
 def _require_shape_and_type(memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if memory.shape != shape or memory.dtype != dtype:
         raise InputError(
-            f"{memory.name} is {memory.dtype} of shape {memory.shape}; for this qkv it must be {dtype} of shape {shape}"
+            "EF903",
+            f"{memory.name} is {memory.dtype} of shape {memory.shape}; this qkv needs {dtype} of shape {shape}",
         )
 
 
@@ -372,8 +385,9 @@ def _require_no_gradient(*arrays: Any) -> None:
     for array in arrays:
         if is_torch(array) and array.requires_grad and sys.modules["torch"].is_grad_enabled():
             raise InputError(
-                "a gradient is asked for (requires_grad), and the fused kernels have no backward pass: call them under "
-                "torch.no_grad(), or train with the reference attention"
+                "EF905",
+                "a gradient was asked for (requires_grad), and the fused kernels have no backward pass: call them "
+                "under torch.no_grad(), or train with the reference attention",
             )
 
 
@@ -381,21 +395,23 @@ def _check_memory(operands: Sequence[Memory], library: Library, workspace_alignm
     known = {operand.device for operand in operands if operand.device is not None}
     if len(known) > 1:
         where = ", ".join(f"{operand.name} on CUDA device {operand.device}" for operand in operands)
-        raise InputError(f"the arrays are on several devices ({where}); they must be on one")
+        raise InputError("EF911", f"the arrays are on several devices ({where}); they must be on one")
     for operand in operands:
         if operand.on_device is not None and operand.on_device != library.takes_device_memory:
             raise InputError(
+                "EF911",
                 f"{operand.name} is in host memory; the kernels need the memory of a CUDA device: move it there "
                 "(torch: .cuda())"
                 if library.takes_device_memory
                 else f"{operand.name} is on a CUDA device; {library.path} runs the kernels on the CPU, for tests, and "
-                "takes host memory"
+                "takes host memory",
             )
         alignment = workspace_alignment if operand.name == "workspace" else _ALIGNMENT
         if operand.address % alignment:
             raise InputError(
+                "EF912",
                 f"{operand.name} starts at address {operand.address:#x}; it must be a multiple of {alignment} bytes: "
-                "copy a view that starts inside another array (torch: .clone())"
+                "copy a view that starts inside another array (torch: .clone())",
             )
 
 
@@ -408,7 +424,7 @@ def _check_overlap(operands: Sequence[Memory]) -> None:
                 and written.address < other.address + other.nbytes
                 and other.address < written.address + written.nbytes
             ):
-                raise InputError(f"{written.name} overlaps {other.name}; each needs memory of its own")
+                raise InputError("EF912", f"{written.name} overlaps {other.name}; each needs memory of its own")
 
 
 def _allocate(like: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Any:
@@ -425,7 +441,7 @@ def _allocate(like: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(like, cupy.ndarray):
         return cupy.empty(shape, dtype)
-    raise InputError(f"qkv is a {type(like).__name__}, for which nothing is allocated: give {name}=")
+    raise InputError("EF908", f"qkv is a {type(like).__name__}, for which nothing can be allocated: give {name}=")
 
 
 def _allocate_workspace(like: Any, size: int, alignment: int) -> Any:
@@ -436,7 +452,7 @@ def _allocate_workspace(like: Any, size: int, alignment: int) -> Any:
 
 
 def _device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
-    """Makes the array's device the current one, where its library has a way to say so."""
+    """Makes the array's device the current one, if its library can do that."""
     if is_torch(array) and array.is_cuda:
         return sys.modules["torch"].cuda.device(array.device)  # type: ignore[no-any-return]
     cupy = sys.modules.get("cupy")
@@ -461,4 +477,7 @@ def _stream_handle(stream: Any, qkv: Any, library: Library) -> int:
     for attribute in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, pycuda
         if hasattr(stream, attribute):
             return int(getattr(stream, attribute))
-    raise InputError(f"stream is a {type(stream).__name__}; give a handle, or a stream of torch, CuPy or pycuda")
+    raise InputError(
+        "EF908",
+        f"stream is a {type(stream).__name__}; give a handle, or a stream of torch, CuPy or pycuda",
+    )

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgeformer.errors import EdgeformerError, EnvironmentFault, InputError
+from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.ops.library_files import (
     BUILD_COMMAND,
     ENVIRONMENT_VARIABLE,
@@ -40,7 +40,7 @@ class Variant(IntEnum):
 
 
 class _Struct(ctypes.Structure):
-    """A struct that begins with its own size, by which the library knows what the caller was written for."""
+    """A struct that begins with its own size, which tells the library what version the caller was written for."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(struct_size=ctypes.sizeof(type(self)), **values)
@@ -94,8 +94,8 @@ class Plan(_Struct):
     )
 
 
-# EdgeformerStatus: whose fault it is. Anything else is the machine's.
-_FAULTS: dict[int, type[EdgeformerError]] = {1: InputError, 2: InputError}
+# EdgeformerStatus: a problem that the kernels do not take, or an invalid buffer. Any other is the machine's fault.
+_CALLERS_FAULTS = (1, 2)
 _PREFIX = "edgeformerBiLevelRoutingAttention"
 
 
@@ -112,7 +112,7 @@ class Library:
         try:
             library = ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
         except OSError as error:
-            raise EnvironmentFault(f"the plugin library {path} cannot be loaded: {error}") from error
+            raise EnvironmentFault("EF611", f"the plugin library {path} cannot be loaded: {error}") from error
         self.path = path
         try:
             self._run = getattr(library, _PREFIX)
@@ -121,8 +121,9 @@ class Library:
             self._take_errors = library.edgeformerTakeErrors
         except AttributeError as error:
             raise EnvironmentFault(
+                "EF612",
                 f"the library {path} does not have the C interface of this edgeformer ({error}): build it again: "
-                f"{BUILD_COMMAND}"
+                f"{BUILD_COMMAND}",
             ) from error
         self._run.argtypes = (*[c_void_p] * 6, c_size_t, c_void_p)
         self._workspace.argtypes = (c_void_p, c_void_p)
@@ -147,7 +148,7 @@ class Library:
 
         Raises:
             InputError: the library does not take the problem or the buffers.
-            EnvironmentFault: CUDA refuses: no device, a failed launch, an earlier fault.
+            EnvironmentFault: CUDA reports an error: no device, a failed launch, an earlier fault.
         """
         buffers = (qkv, lepe_weight, lepe_bias, output, workspace)
         self._check(self._run(ctypes.byref(problem), *buffers, workspace_bytes, stream))
@@ -178,7 +179,10 @@ class Library:
             buffer = ctypes.create_string_buffer(1 << 14)
             self._take_errors(buffer, len(buffer))
             text = buffer.value.decode(errors="replace").strip().replace("\n", "; ")
-            raise _FAULTS.get(status, EnvironmentFault)(text or f"{self.path} fails with status {status}")
+            message = text or f"{self.path} fails with status {status}"
+            if status in _CALLERS_FAULTS:
+                raise InputError("EF913", message)
+            raise EnvironmentFault("EF914", message)
 
 
 @cache
@@ -193,7 +197,7 @@ def load_library(path: str | os.PathLike[str]) -> Library:
 
 @cache
 def _default(chosen: str | None) -> Library:
-    """The library; ``chosen`` is what the environment says, so that a change of it is noticed."""
+    """The library; ``chosen`` is the environment variable's value, so that a change of it is noticed."""
     refused = []
     for path in candidate_paths():
         try:
@@ -203,8 +207,9 @@ def _default(chosen: str | None) -> Library:
     if refused:
         raise refused[0]
     raise EnvironmentFault(
+        "EF610",
         f"the fused kernels need {LIBRARY_NAME}, which is not installed ({searched_places()}). Build it where nvcc "
-        f"is: {BUILD_COMMAND}; or name one in ${ENVIRONMENT_VARIABLE}"
+        f"is: {BUILD_COMMAND}; or name one in ${ENVIRONMENT_VARIABLE}",
     )
 
 

@@ -1,7 +1,7 @@
-"""The plugin library's files: their names, the places where they are looked for, and how a build tree is recognised.
+"""The plugin library's files: their names, where they are looked for, and how a build tree is recognized.
 
-All that asks where the plugin library is asks here, so that nothing but the installation's own library is ever taken:
-not the copy that lies in a bundle, wherever the bundle is.
+Whatever needs the plugin library asks this module for its place, so that only the installation's own library is ever
+taken: never the copy in a bundle, wherever the bundle is.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def development_builds() -> tuple[Path, ...]:
 
 
 def searched_places() -> str:
-    """Where `candidate_paths` looks, and what it passes over there and why: for the message that nothing was found."""
+    """Where `candidate_paths` looks, and what it passes over and why: for the message that nothing was found."""
     if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
         return f"looked for: {chosen}, named in ${ENVIRONMENT_VARIABLE}"
     places = f"looked for: {_packaged()}, {_builds() / '*' / LIBRARY_NAME}"
@@ -87,9 +87,9 @@ def _below_build() -> list[Path]:
 
 
 def _why_not_built(folder: Path) -> str | None:
-    """Why ``folder`` is no build tree of edgeformer, for people; ``None`` if it is one.
+    """Why ``folder`` is not a build tree of edgeformer, for people; ``None`` if it is one.
 
-    The path that CMake noted is not compared: a tree that was moved or is mounted elsewhere keeps its build.
+    The path that CMake noted is not compared: a tree that was moved or is mounted elsewhere is still one.
     """
     if (folder / _BUNDLE_MARK).exists():
         return "a bundle's copy"

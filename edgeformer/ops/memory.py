@@ -1,4 +1,4 @@
-"""What array libraries hold, as addresses: torch, CuPy, Numba, pycuda, JAX and NumPy, without importing any of them."""
+"""Addresses of the arrays of torch, CuPy, Numba, pycuda, JAX and NumPy, without importing any of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Buffer:
 
     Attributes:
         address: an integer, or an object that ``int()`` turns into one.
-        shape: of the dense, row-major array that starts there.
+        shape: shape of the dense, row-major array that starts there.
         dtype: its type, as NumPy names it; bfloat16 is ``ml_dtypes.bfloat16``.
     """
 
@@ -61,7 +61,7 @@ class Memory:
 
 
 def is_torch(array: object) -> bool:
-    """Whether ``array`` is a torch tensor; torch is not imported for the question."""
+    """Whether ``array`` is a torch tensor; torch is not imported to find out."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
 
@@ -74,7 +74,7 @@ def memory_of(array: Any, name: str) -> Memory:
         name: what messages call it.
 
     Raises:
-        InputError: it is nothing of that kind, lies on another kind of device, or is not dense and row-major.
+        InputError: it is none of these, lies on another kind of device, or is not dense and row-major.
     """
     if isinstance(array, Buffer):
         return Memory(name, int(array.address), tuple(array.shape), np.dtype(array.dtype), None, None)
@@ -88,8 +88,9 @@ def memory_of(array: Any, name: str) -> Memory:
     if hasattr(array, "__dlpack__"):
         return _from_dlpack(array, name)
     raise InputError(
+        "EF908",
         f"{name} is a {type(array).__name__}; it must be a torch tensor, have __cuda_array_interface__ or DLPack "
-        "(CuPy, Numba, pycuda's GPUArray, JAX), or be an edgeformer.ops.cuda.Buffer around an address"
+        "(CuPy, Numba, pycuda's GPUArray, JAX), or be an edgeformer.ops.cuda.Buffer around an address",
     )
 
 
@@ -101,8 +102,9 @@ def _require_dense(name: str, shape: Sequence[int], strides: Sequence[int] | Non
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
         if size != 1 and stride != expected:
             raise InputError(
+                "EF912",
                 f"{name} of shape {tuple(shape)} has strides {tuple(strides)}; it must be dense and row-major: make it "
-                "contiguous first (torch: .contiguous(), NumPy and CuPy: ascontiguousarray)"
+                "contiguous first (torch: .contiguous(), NumPy and CuPy: ascontiguousarray)",
             )
         expected *= size
 
@@ -120,11 +122,11 @@ def _from_torch(tensor: Any, name: str) -> Memory:
         torch.float64: np.dtype(np.float64),
     }
     if tensor.dtype not in kinds:
-        raise InputError(f"{name} is {tensor.dtype}; the kernels take float32, float16, bfloat16 and int8")
+        raise InputError("EF909", f"{name} is {tensor.dtype}; the kernels take float32, float16, bfloat16 and int8")
     if tensor.device.type not in ("cuda", "cpu"):
-        raise InputError(f"{name} is on {tensor.device}; it must be on a CUDA device")
+        raise InputError("EF911", f"{name} is on {tensor.device}; it must be on a CUDA device")
     if tensor.layout != torch.strided:
-        raise InputError(f"{name} has layout {tensor.layout}; it must be dense")
+        raise InputError("EF912", f"{name} has layout {tensor.layout}; it must be dense")
     _require_dense(name, tensor.shape, tensor.stride(), 1)
     on_device = tensor.device.type == "cuda"
     return Memory(
@@ -186,12 +188,13 @@ def _from_dlpack(array: Any, name: str) -> Memory:
     get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     tensor = _DLTensor.from_address(get_pointer(capsule, b"dltensor"))
     if tensor.device_type not in (_DL_CPU, _DL_CUDA, _DL_CUDA_MANAGED):
-        raise InputError(f"{name} is on DLPack device type {tensor.device_type}; it must be on a CUDA device")
+        raise InputError("EF911", f"{name} is on DLPack device type {tensor.device_type}; it must be on a CUDA device")
     dtype = _DL_DTYPES.get((tensor.code, tensor.bits))
     if dtype is None or tensor.lanes != 1:
         raise InputError(
+            "EF909",
             f"{name} has DLPack type code {tensor.code} with {tensor.bits} bits; the kernels take float32, float16, "
-            "bfloat16 and int8"
+            "bfloat16 and int8",
         )
     shape = tuple(tensor.shape[: tensor.ndim])
     _require_dense(name, shape, tensor.strides[: tensor.ndim] if tensor.strides else None, 1)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.backends import (
     Backend,
     find_backend,
@@ -15,6 +14,7 @@ from edgeformer.machine.backends import (
     require_backend,
     version_tuple,
 )
+from tests.raising import raises
 
 
 def package(folder: Path, name: str, text: str) -> None:
@@ -82,30 +82,28 @@ def test_a_folder_of_type_stubs_is_no_tensorrt(site: Path) -> None:
 
 
 def test_require_says_how_to_install(site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFault, match=r"TensorRT-RTX is not installed.*pip install 'edgeformer\[rtx\]'"):
+    with raises("EF605", "TensorRT-RTX is not installed", "pip install 'edgeformer[rtx]'"):
         require_backend("tensorrt_rtx")
-    with pytest.raises(EnvironmentFault, match=r"TensorRT is not installed.*pip install 'edgeformer\[tensorrt\]'"):
+    with raises("EF605", "TensorRT is not installed", "pip install 'edgeformer[tensorrt]'"):
         require_backend("tensorrt")
     jetson = tmp_path / "nv_tegra_release"
     jetson.touch()
     monkeypatch.setattr("edgeformer.machine.backends._JETSON_MARK", jetson)
-    with pytest.raises(EnvironmentFault, match="sudo apt-get install python3-libnvinfer"):
+    with raises("EF605", "sudo apt-get install python3-libnvinfer"):
         require_backend("tensorrt")
 
 
 def test_require_checks_the_range(site: Path) -> None:
     package(site, "tensorrt", '__version__ = "10.3.0"\n')
     assert require_backend("tensorrt").version == "10.3.0"
-    with pytest.raises(
-        EnvironmentFault, match=r"TensorRT 10\.3\.0 is installed in .*it needs 10\.13 or newer, below 12"
-    ):
+    with raises("EF605", "TensorRT 10.3.0 is installed", "10.13 or newer, below 12"):
         require_backend("tensorrt", "10.13", "12")
 
 
 def test_broken_package_keeps_its_words(site: Path) -> None:
     package(site, "tensorrt", '__version__ = "10.3.0"\nraise ImportError("libnvinfer.so.10: cannot open")\n')
     backend = require_backend("tensorrt")
-    with pytest.raises(EnvironmentFault, match=r"cannot be imported by .*libnvinfer\.so\.10: cannot open.*Reinstall"):
+    with raises("EF606", "TensorRT 10.3.0", sys.executable, "libnvinfer.so.10: cannot open", "pip install"):
         import_backend(backend)
 
 

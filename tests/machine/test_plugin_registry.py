@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.plugin_registry import load_plugin_library
+from tests.raising import raises
 
 # A shared library that every Linux has; it has no plugins.
 LIBRARY = Path("libc.so.6")
@@ -39,7 +40,7 @@ def test_a_plugin_library_is_loaded_once(known: bool) -> None:
 
 
 def test_a_library_without_the_plugin() -> None:
-    with pytest.raises(EnvironmentFault, match=r"libc\.so\.6: TensorRT finds no plugin BiLevelRoutingAttention in it"):
+    with raises("EF612", LIBRARY, "BiLevelRoutingAttention", "cmake --build"):
         load_plugin_library(Registry(works=False), LIBRARY, flavour="tensorrt")
 
 
@@ -47,8 +48,9 @@ def test_a_library_that_cannot_be_loaded_keeps_the_loaders_words(tmp_path: Path)
     path = tmp_path / "plugins.so"
     path.write_bytes(b"no library")
     registry = Registry()
-    with pytest.raises(EnvironmentFault, match=r"plugins\.so cannot be loaded: .*(too short|invalid ELF)"):
+    with raises("EF611", path) as caught:
         load_plugin_library(registry, path, flavour="tensorrt")
+    assert re.search("too short|invalid ELF", str(caught.value))
     assert registry.loaded == []
 
 
@@ -57,6 +59,6 @@ def test_rtx_without_its_alias_library_stops_before_the_parser(tmp_path: Path, k
     """Also where the plugin is known already: it is the parser that opens the alias."""
     (tmp_path / "libtensorrt_rtx.so").write_bytes(b"not ELF")
     registry = Registry(known=known)
-    with pytest.raises(EnvironmentFault, match=r"needs a library named libtensorrt_rtx\.so for plugins"):
+    with raises("EF611", tmp_path / "libtensorrt_rtx.so", "TensorRT-RTX", "cmake --build"):
         load_plugin_library(registry, tmp_path / "plugins.so", flavour="tensorrt_rtx")
     assert registry.loaded == []

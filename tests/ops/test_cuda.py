@@ -13,13 +13,13 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.ops import cuda
 from edgeformer.ops import library as library_module
 from edgeformer.ops.bi_level_routing_attention import Attributes, reference, reference_routing
 from edgeformer.ops.library import Library, Variant, default_library, load_library
-from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
+from edgeformer.ops.library_files import BUILD_COMMAND, ENVIRONMENT_VARIABLE
 from edgeformer.ops.memory import memory_of
+from tests.raising import raises
 
 ATTRIBUTES = Attributes(num_heads=2, regions=3, topk=4, qk_dim=32, scale=32**-0.5)
 SHAPE = (2, 6, 9, 96)
@@ -79,7 +79,7 @@ def test_routing_is_read_from_the_workspace(emulated: Library) -> None:
     expected = reference_routing(qkv.numpy(), ATTRIBUTES)
     np.testing.assert_array_equal(cuda.routing(workspace, layout).numpy(), expected)
     np.testing.assert_array_equal(cuda.routing(workspace.numpy(), layout), expected)
-    with pytest.raises(InputError, match="the workspace of this layout is uint8 with"):
+    with raises("EF907", f"{layout.bytes} bytes", "uint8"):
         cuda.routing(workspace[:-300], layout)
 
 
@@ -129,7 +129,7 @@ def test_every_variant_that_the_plan_names_runs(emulated: Library, variant: Any)
     shape = (1, 14, 14, 96)
     names = cuda.plan(shape, np.float16, ATTRIBUTES_14, library=emulated).variants
     if variant not in names:
-        with pytest.raises(InputError, match=f"variant={Variant[variant.upper()].value}"):
+        with raises("EF913", f"variant={Variant[variant.upper()].value}"):
             cuda.bi_level_routing_attention(
                 np.zeros(shape, np.float16), ATTRIBUTES_14, variant=variant, library=emulated
             )
@@ -145,61 +145,73 @@ def on_gpu(shape: tuple[int, ...], device: int) -> Any:
     return SimpleNamespace(__cuda_array_interface__=interface, device=SimpleNamespace(id=device))
 
 
+def aligned_bytes(count: int) -> Any:
+    """As a workspace has to be: at an address that is a multiple of 256."""
+    raw = np.zeros(count + 256, np.uint8)
+    start = -raw.ctypes.data % 256
+    return raw[start : start + count]
+
+
 QKV = np.zeros(SHAPE, np.float32)
 OUT = np.zeros((*SHAPE[:3], 32), np.float32)
 WEIGHT = np.zeros((5, 5, 32), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("qkv", "arguments", "message"),
+    ("qkv", "arguments", "code", "named"),
     [
-        (QKV.astype(np.float64), {}, "qkv is float64; the kernels take float32, float16, bfloat16 and int8"),
-        (QKV.astype(np.int8), {}, "qkv is int8; int8 needs attributes with q_scale, k_scale"),
-        (QKV[0], {}, r"got shape \(6, 9, 96\); the input is \[N, H, W, channels\]"),
-        (np.zeros((1, 7, 9, 96), np.float32), {}, "got H=7; it must be a positive multiple of regions=3"),
-        (QKV.transpose(0, 2, 1, 3), {}, "qkv of shape .* has strides .* contiguous"),
-        (QKV, {"out": OUT[1:]}, r"out is float32 of shape \(1, .* must be float32 of shape \(2, 6, 9, 32\)"),
-        (QKV, {"out": OUT.astype(np.float16)}, "out is float16 of shape .* must be float32"),
-        (QKV, {"out": QKV.reshape(-1)[: OUT.size].reshape(OUT.shape)}, "out overlaps qkv"),
-        (QKV, {"workspace": np.zeros(8192, np.uint8)[64:128]}, "workspace .*(has 64 bytes|multiple of 256)"),
-        (QKV, {"workspace": 256 * 77 + 1}, "workspace starts at address 0x4d01; it must be a multiple of 256"),
-        (QKV, {"lepe_weight": np.zeros((5, 5, 32), np.float32)}, "have lepe_kernel=None, and lepe_weight is given"),
-        (QKV, {"attributes": LEPE}, "have lepe_kernel=5, and lepe_weight is missing"),
+        (QKV.astype(np.float64), {}, "EF909", ("qkv is float64", "float32, float16, bfloat16 and int8")),
+        (QKV.astype(np.int8), {}, "EF909", ("qkv is int8", "q_scale, k_scale, v_scale and output_type")),
+        (QKV[0], {}, "EF903", ("(6, 9, 96)", "[N, H, W, channels]")),
+        (np.zeros((1, 7, 9, 96), np.float32), {}, "EF903", ("H=7", "regions=3")),
+        (QKV.transpose(0, 2, 1, 3), {}, "EF912", ("qkv", "strides", "contiguous")),
+        (QKV, {"out": OUT[1:]}, "EF903", ("out is float32 of shape (1, ", "float32 of shape (2, 6, 9, 32)")),
+        (QKV, {"out": OUT.astype(np.float16)}, "EF903", ("out is float16", "float32 of shape")),
+        (QKV, {"out": QKV.reshape(-1)[: OUT.size].reshape(OUT.shape)}, "EF912", ("out overlaps qkv",)),
+        (QKV, {"workspace": aligned_bytes(64)}, "EF907", ("workspace", "64 bytes", "workspace_layout")),
+        (QKV, {"workspace": 256 * 77 + 1}, "EF912", ("workspace", "0x4d01", "multiple of 256")),
+        (QKV, {"lepe_weight": WEIGHT}, "EF904", ("lepe_kernel=None", "lepe_weight is given")),
+        (QKV, {"attributes": LEPE}, "EF904", ("lepe_kernel=5", "lepe_weight is missing")),
         (
             QKV,
             {"attributes": LEPE, "lepe_weight": WEIGHT[:3, :3].copy(), "lepe_bias": WEIGHT[0, 0]},
-            r"lepe_weight is float32 of shape \(3, 3, 32\); for this qkv it must be float32 of shape \(5, 5, 32\)",
+            "EF903",
+            ("lepe_weight is float32 of shape (3, 3, 32)", "float32 of shape (5, 5, 32)"),
         ),
         (
             QKV,
             {"attributes": LEPE, "lepe_weight": WEIGHT.astype(np.float16), "lepe_bias": WEIGHT[0, 0]},
-            "lepe_weight is float16 of shape .* must be float32",
+            "EF903",
+            ("lepe_weight is float16", "float32 of shape"),
         ),
-        (QKV, {"attributes": LEPE, "lepe_weight": WEIGHT}, "have lepe_kernel=5, and lepe_bias is missing"),
-        (QKV, {"variant": "warp"}, "variant is 'warp'; it must be one of plain, gather, resident"),
-        (on_gpu(SHAPE, 0), {"out": OUT, "workspace": 4096}, "qkv is on a CUDA device; .* takes host memory"),
-        (on_gpu(SHAPE, 0), {}, "qkv is a SimpleNamespace, for which nothing is allocated: give out="),
+        (QKV, {"attributes": LEPE, "lepe_weight": WEIGHT}, "EF904", ("lepe_kernel=5", "lepe_bias is missing")),
+        (QKV, {"variant": "warp"}, "EF910", ("'warp'", "plain, gather, resident")),
+        (on_gpu(SHAPE, 0), {"out": OUT, "workspace": 4096}, "EF911", ("qkv", "CUDA device", "host memory")),
+        (on_gpu(SHAPE, 0), {}, "EF908", ("SimpleNamespace", "give out=")),
         (
             on_gpu(SHAPE, 0),
             {"out": on_gpu(OUT.shape, 1), "workspace": 4096},
-            "on several devices .*qkv on CUDA device 0",
+            "EF911",
+            ("qkv on CUDA device 0", "out on CUDA device 1"),
         ),
     ],
 )
-def test_bad_use_is_one_message(emulated: Library, qkv: Any, arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_bad_use_is_one_message(
+    emulated: Library, qkv: Any, arguments: dict[str, Any], code: str, named: tuple[str, ...]
+) -> None:
+    with raises(code, *named):
         cuda.bi_level_routing_attention(qkv, **{"attributes": ATTRIBUTES, **arguments}, library=emulated)
 
 
 def test_misaligned_input(emulated: Library) -> None:
     buffer = torch.zeros(QKV.size + 1)
-    with pytest.raises(InputError, match=r"qkv starts at address .*; it must be a multiple of 16 bytes: .*\.clone\(\)"):
+    with raises("EF912", "qkv", hex(buffer[1:].data_ptr()), "multiple of 16", ".clone()"):
         cuda.bi_level_routing_attention(buffer[1:].view(SHAPE), ATTRIBUTES, library=emulated)
 
 
 def test_gradients_are_refused(emulated: Library) -> None:
     qkv = torch.zeros(SHAPE, requires_grad=True)
-    with pytest.raises(InputError, match=r"no backward pass: call them under torch\.no_grad\(\)"):
+    with raises("EF905", "requires_grad", "torch.no_grad()"):
         cuda.bi_level_routing_attention(qkv, ATTRIBUTES, library=emulated)
     with torch.no_grad():
         cuda.bi_level_routing_attention(qkv, ATTRIBUTES, library=emulated)
@@ -210,13 +222,13 @@ def test_streams_of_several_libraries() -> None:
     for stream in (77, SimpleNamespace(cuda_stream=77), SimpleNamespace(ptr=77), SimpleNamespace(handle=77)):
         assert cuda._stream_handle(stream, QKV, library) == 77
     assert cuda._stream_handle(None, QKV, library) == 0
-    with pytest.raises(InputError, match="stream is a str; give a handle"):
+    with raises("EF908", "stream is a str", "handle"):
         cuda._stream_handle("0", QKV, library)
 
 
 def test_host_memory_is_refused_by_the_gpu_library() -> None:
     library: Any = SimpleNamespace(takes_device_memory=True, path="x.so")
-    with pytest.raises(InputError, match=r"qkv is in host memory; the kernels need the memory of a CUDA device"):
+    with raises("EF911", "qkv", "host memory", "CUDA device", ".cuda()"):
         cuda._check_memory([memory_of(QKV, "qkv")], library, 256)
 
 
@@ -224,7 +236,7 @@ def test_library_of_the_environment(emulated_kernels: Path, monkeypatch: pytest.
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(emulated_kernels))
     assert default_library() is load_library(emulated_kernels)
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "gone.so"))
-    with pytest.raises(EnvironmentFault, match=r"gone\.so cannot be loaded"):
+    with raises("EF611", tmp_path / "gone.so"):
         default_library()
 
 
@@ -232,18 +244,18 @@ def test_no_library_says_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr("edgeformer.ops.library_files._PACKAGE", tmp_path / "edgeformer")
     monkeypatch.setattr(library_module, "_default", library_module._default.__wrapped__)
-    with pytest.raises(EnvironmentFault, match=r"not installed \(looked for: .*_plugins.*Build it where nvcc is"):
+    with raises("EF610", "_plugins", BUILD_COMMAND, ENVIRONMENT_VARIABLE):
         default_library()
     build = tmp_path / "build" / "x"
     build.mkdir(parents=True)
     (build / "libedgeformer_plugins.so").write_bytes(b"not ELF")
-    with pytest.raises(EnvironmentFault, match=r"passed over: .*x/libedgeformer_plugins\.so \(no CMakeCache\.txt"):
+    with raises("EF610", f"{build / 'libedgeformer_plugins.so'} (no CMakeCache.txt"):
         default_library()
     (build / "CMakeCache.txt").write_text("CMAKE_PROJECT_NAME:STATIC=edgeformer\n")
-    with pytest.raises(EnvironmentFault, match=r"x/libedgeformer_plugins\.so cannot be loaded"):
+    with raises("EF611", build / "libedgeformer_plugins.so"):
         default_library()
 
 
 def test_a_library_of_something_else_is_refused() -> None:
-    with pytest.raises(EnvironmentFault, match=r"libc\.so\.6 does not have the C interface.*build it again"):
+    with raises("EF612", "libc.so.6", BUILD_COMMAND):
         load_library("libc.so.6")
