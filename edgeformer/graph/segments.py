@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import onnx
 from onnx import helper
@@ -25,13 +26,11 @@ class Segment:
         model: the part as a model of its own.
         inputs: the tensors it reads that other parts make or the graph is fed.
         outputs: the tensors it makes that later parts read or the graph gives.
-        stop: position of the first node behind it in the graph.
     """
 
     model: onnx.ModelProto
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    stop: int
 
 
 def cut_positions(index: GraphIndex, marks: Sequence[int], count: int) -> list[int]:
@@ -102,7 +101,7 @@ def segments(index: GraphIndex, cuts: Collection[int]) -> Iterator[Segment]:
     constants = {node.output[0]: node for node in graph.node if is_standard(node, "Constant")}
     bounds = [0, *sorted(cuts), len(graph.node)]
     given = {value.name for value in graph.output}
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         nodes = [node for node in graph.node[start:stop] if not is_standard(node, "Constant")]
         made = {name for node in nodes for name in node.output if name}
         read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in made)
@@ -117,9 +116,8 @@ def segments(index: GraphIndex, cuts: Collection[int]) -> Iterator[Segment]:
         model.graph.initializer.extend(stored[name] for name in read if name in stored)
         model.graph.input.extend(_value(index, name) for name in inputs)
         model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
-        yield Segment(model, tuple(inputs), tuple(outputs), stop)
+        yield Segment(model, tuple(inputs), tuple(outputs))
 
 
 def _value(index: GraphIndex, name: str) -> onnx.ValueInfoProto:
-    # Sizes that a name ties to another axis are left open: the part does not know that axis.
     return helper.make_tensor_value_info(name, index.element_type(name), index.shape(name))
