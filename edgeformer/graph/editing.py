@@ -7,7 +7,16 @@ from typing import Any
 
 import onnx
 
-__all__ = ["UniqueNames", "complete", "draft", "remove_unused", "unique_names", "with_nodes", "without_unused"]
+__all__ = [
+    "UniqueNames",
+    "complete",
+    "copy_fields",
+    "draft",
+    "remove_unused",
+    "unique_names",
+    "with_nodes",
+    "without_unused",
+]
 
 
 def draft(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -17,16 +26,17 @@ def draft(model: onnx.ModelProto) -> onnx.ModelProto:
     memory beside the new one. So a pass that replaces weights does not copy them first.
     """
     result = onnx.ModelProto()
-    _copy_fields(model, result, "graph")
-    _copy_fields(model.graph, result.graph, "initializer")
+    copy_fields(model, result, "graph")
+    copy_fields(model.graph, result.graph, "initializer")
     return result
 
 
-def _copy_fields(source: Any, target: Any, left_out: str) -> None:
+def copy_fields(source: Any, target: Any, left_out: str) -> None:
+    """Add all fields of a protobuf message to an empty one, but for the one called ``left_out``."""
     for field, value in source.ListFields():
         if field.name == left_out:
             continue
-        if isinstance(value, (str, int)):
+        if isinstance(value, (str, bytes, int, float)):
             setattr(target, field.name, value)
         else:
             # A message or a repeated field.

@@ -96,12 +96,10 @@ def fuse(
     """
     if draws < 1:
         raise InputError(f"draws={draws}; at least 1 random input is needed to prove anything")
-    source = onnx.ModelProto()
-    source.CopyFrom(model)
-    inlined = in_topological_order(_inlined(source))
+    inlined = in_topological_order(_inlined(model))
     has_op = any(is_op(node) for node in inlined.graph.node)
     if not find_anchors(Dataflow(inlined)) and not (fuse_lepe and has_op):
-        return FuseResult(source, (), None)
+        return FuseResult(_copy(model), (), None)
     raised = _without_stale_types(raise_opset(inlined, FUNCTION_OPSET))
     wide = widened(with_function(raised) if has_op else raised)
     flow = Dataflow(wide)
@@ -116,7 +114,7 @@ def fuse(
     except ExecutionError as failure:
         reason = f"ONNX Runtime cannot run this graph, so nothing can be proven about it: {failure}"
         left = tuple(_report(flow, candidate.anchors, Verdict(reason=reason)) for candidate in candidates)
-        return FuseResult(source, left, None)
+        return FuseResult(_copy(model), left, None)
     free_name = unique_names(raised)
     verdicts = []
     for number, candidate in enumerate(candidates):
@@ -137,11 +135,17 @@ def fuse(
         for candidate, verdict in zip(candidates, verdicts, strict=True)
     )
     if not plans and all(report.status == "left" for report in lepe):
-        return FuseResult(source, reports, None, lepe)
+        return FuseResult(_copy(model), reports, None, lepe)
     onnx.checker.check_model(fused)
     logits = [flow.nodes[candidate.anchors.topk].input[0] for candidate in candidates]
     error = _whole_graph_error(wide, widened(fused), shapes, logits, seed)
     return FuseResult(fused, reports, error, lepe)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    return result
 
 
 def _fewest_tokens(model: onnx.ModelProto, flow: Dataflow, candidates: Sequence[Candidate], shapes: Shapes) -> float:
@@ -167,8 +171,7 @@ def _without_stale_types(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         infer_values(model)
     except onnx.shape_inference.InferenceError:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
+        copy = _copy(model)
         del copy.graph.value_info[:]
         return copy
     return model
@@ -227,8 +230,7 @@ def _whole_graph_error(
     Raises:
         RuntimeError: they differ.
     """
-    probe = onnx.ModelProto()
-    probe.CopyFrom(old)
+    probe = _copy(old)
     names = [value.name for value in old.graph.output]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(logits) if name not in names)
     reference, session = Session(probe), Session(new)

@@ -11,9 +11,10 @@ from onnx import AttributeProto, TensorProto, external_data_helper
 
 from edgeformer.artifacts import replacing, sha256_of_bytes
 from edgeformer.errors import InputError
+from edgeformer.graph.editing import copy_fields, draft
 from edgeformer.graph.node_order import in_topological_order
-from edgeformer.graph.protos import subgraphs
-from edgeformer.ops.bi_level_routing_attention import without_function
+from edgeformer.graph.protos import subgraphs, tensor_bytes
+from edgeformer.ops.bi_level_routing_attention import DOMAIN, OP_TYPE
 
 __all__ = ["load_model", "save_model"]
 
@@ -45,6 +46,7 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         model.ParseFromString(content)
     except Exception as error:  # protobuf's DecodeError, whose module has no type information
         raise InputError(f"{path} is no ONNX model, or a damaged one ({error}): export or copy it again") from error
+    del content  # as large as the model
     # Nearly any bytes are some protobuf message: an ONNX model also says its version and does something.
     if not model.ir_version or not model.graph.node or not model.graph.output:
         missing = "IR version" if not model.ir_version else "node" if not model.graph.node else "output"
@@ -59,14 +61,26 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         tensor.ClearField("data_location")
         del tensor.external_data[:]
     try:
-        # The op's function is edgeformer's own; the checker would compare its opset with the model's.
-        onnx.checker.check_model(without_function(model))
+        _check(model)
     except onnx.checker.ValidationError as error:
         raise InputError(f"{path} is an invalid ONNX model: {error}") from error
     except ValueError:
         # The checker takes a serialised model, and one beyond 2 GiB cannot be serialised.
         return model
     return model
+
+
+def _check(model: onnx.ModelProto) -> None:
+    # The op's function is edgeformer's own, and the checker would compare its opset with the model's. It is taken out
+    # and put back: a copy without it would take the weights twice.
+    functions = list(model.functions)
+    del model.functions[:]
+    model.functions.extend(one for one in functions if (one.domain, one.name) != (DOMAIN, OP_TYPE))
+    try:
+        onnx.checker.check_model(model)
+    finally:
+        del model.functions[:]
+        model.functions.extend(functions)
 
 
 def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
@@ -83,28 +97,38 @@ def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
         OSError: the file cannot be written.
     """
     path = Path(path)
-    if model.ByteSize() > _LARGEST_MESSAGE:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        _move_weights(copy, path)
-        model = copy
+    # protobuf serialises a message to tell its size, so only a model that may be too large is asked.
+    weights = sum(tensor_bytes(tensor) for tensor in _tensors(model))
+    if weights > _LARGEST_MESSAGE // 2 and model.ByteSize() > _LARGEST_MESSAGE:
+        model = _without_large_weights(model, path)
     with replacing(path) as partial:
         partial.write_bytes(model.SerializeToString())
 
 
-def _move_weights(model: onnx.ModelProto, path: Path) -> None:
-    """Write the large weights to a file beside ``path`` and leave references to it in the model."""
-    weights = [tensor for tensor in _tensors(model) if len(tensor.raw_data) >= 1024]
+def _without_large_weights(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """Write the large weights to a file beside ``path``; a copy of the model with references to it."""
+    weights = [tensor for tensor in _tensors(model) if _is_large(tensor)]
     # Under a name of its own: the file that is replaced may still need another one, often called model.onnx.data.
     digest = sha256_of_bytes(*(tensor.raw_data for tensor in weights))
     target = path.with_name(f"{path.name}.{digest[:16]}.data")
+    result = draft(model)
+    for tensor in model.graph.initializer:
+        copy_fields(tensor, result.graph.initializer.add(), left_out="raw_data" if _is_large(tensor) else "")
     with replacing(target) as partial, partial.open("wb") as file:
-        for tensor in weights:
-            # Pages of 4 KiB, so that a runtime can map the file.
-            file.seek(-(-file.tell() // 4096) * 4096)
-            external_data_helper.set_external_data(tensor, target.name, file.tell(), len(tensor.raw_data))
-            file.write(tensor.raw_data)
-            tensor.ClearField("raw_data")
+        for tensor, reference in zip(_tensors(model), _tensors(result), strict=True):
+            if _is_large(tensor):
+                content = tensor.raw_data
+                # Pages of 4 KiB, so that a runtime can map the file.
+                file.seek(-(-file.tell() // 4096) * 4096)
+                reference.raw_data = b""
+                external_data_helper.set_external_data(reference, target.name, file.tell(), len(content))
+                file.write(content)
+                reference.ClearField("raw_data")
+    return result
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return tensor.HasField("raw_data") and tensor_bytes(tensor) >= 1024
 
 
 def _external_fault(tensor: onnx.TensorProto, folder: Path) -> str | None:
@@ -128,7 +152,7 @@ def _external_fault(tensor: onnx.TensorProto, folder: Path) -> str | None:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors stored anywhere in a model."""
+    """All tensors stored anywhere in a model: the initializers, those of the nodes, those of the functions."""
     yield from _graph_tensors(model.graph)
     for function in model.functions:
         for node in function.node:

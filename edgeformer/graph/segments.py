@@ -26,13 +26,11 @@ class Segment:
         model: the part as a model of its own.
         inputs: the tensors it reads that other parts make or the graph is fed.
         outputs: the tensors it makes that later parts read or the graph gives.
-        stop: position of the first node behind it in the graph.
     """
 
     model: onnx.ModelProto
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    stop: int
 
 
 def cut_positions(index: GraphIndex, marks: Sequence[int], count: int) -> list[int]:
@@ -118,9 +116,8 @@ def segments(index: GraphIndex, cuts: Collection[int]) -> Iterator[Segment]:
         model.graph.initializer.extend(stored[name] for name in read if name in stored)
         model.graph.input.extend(_value(index, name) for name in inputs)
         model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
-        yield Segment(model, tuple(inputs), tuple(outputs), stop)
+        yield Segment(model, tuple(inputs), tuple(outputs))
 
 
 def _value(index: GraphIndex, name: str) -> onnx.ValueInfoProto:
-    # Sizes that a name ties to another axis are left open: the part does not know that axis.
     return helper.make_tensor_value_info(name, index.element_type(name), index.shape(name))

@@ -81,9 +81,9 @@ class Calibration(_Strict):
         recipe: the recipe's name.
         observer: the observer's settings.
         images: number of images seen.
-        ranges: activation -> amax, the magnitude that becomes 127. After balancing, so some tensors are only there.
+        ranges: activation -> amax, the magnitude that becomes 127. After SmoothQuant, so some tensors are only there.
             INT8 attention has a range each for queries, keys and values: ``qkv[..., 0:64]`` are channels of a tensor.
-        channels: activation, before balancing -> the ranges of its channels; what balancing needs.
+        channels: activation, before SmoothQuant -> the ranges of its channels; what SmoothQuant needs.
         bias_errors: layer output -> mean error of each channel that INT8 makes there; its bias is corrected by it.
         snr_db: SNR of the outputs on calibration images, layers returned; None where the recipe asks for no SNR.
         snr_all_int8_db: the same with no layer returned.

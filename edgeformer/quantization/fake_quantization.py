@@ -78,16 +78,16 @@ def with_switches(
     bias_errors: Mapping[str, Sequence[float]],
     attention: Sequence[AttentionSite] = (),
     index: GraphIndex | None = None,
-) -> tuple[onnx.ModelProto, str]:
-    """The model with a switch for each layer: 0 leaves it in float, 1 makes it INT8; and a last one for all attention.
+) -> tuple[onnx.ModelProto, list[str]]:
+    """The model with a switch for each layer: 0 leaves it in float, 1 makes it INT8; and one for all attention.
 
     Returns:
-        The model, and the name of its new input, float32 ``[len(sites) + 1]``: the switches in the order of ``sites``.
+        The model, and the names of its new inputs, a float32 scalar each: the switches in the order of ``sites``, and
+        that of the ``attention``, where there is some, at the end.
     """
     writer = _Writer(model, ranges, index or GraphIndex(model))
-    switches = writer.name("int8_switches")
-    for i, site in enumerate(sites):
-        gate = writer.op("Gather", switches, writer.constant("index", np.asarray(i)))
+    switches = [writer.name("int8_switch") for _ in range(len(sites) + bool(attention))]
+    for gate, site in zip(switches, sites, strict=False):
         rounded = writer.op("Sub", writer.rounded(site), site.activation)
         weight, restored = writer.weights(site)
         error = np.asarray(bias_errors.get(site.output, [0.0]), dtype=np.float32)
@@ -99,13 +99,11 @@ def with_switches(
         layer.input[site.weight_input] = writer.mixed(gate, site.weight, change)
         layer.output[0] = writer.name(f"int8_{site.output}")
         writer.mixed(gate, layer.output[0], writer.constant("bias_change", -error), output=site.output)
-    if attention:
-        gate = writer.op("Gather", switches, writer.constant("index", np.asarray(len(sites))))
     for place in attention:
         rounded = writer.op("Sub", writer.rounded_qkv(place), place.qkv)
-        writer.index.producer[place.output].input[0] = writer.mixed(gate, place.qkv, rounded)
+        writer.index.producer[place.output].input[0] = writer.mixed(switches[-1], place.qkv, rounded)
     result = writer.model()
-    result.graph.input.append(helper.make_tensor_value_info(switches, TensorProto.FLOAT, [len(sites) + 1]))
+    result.graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in switches)
     return result, switches
 
 

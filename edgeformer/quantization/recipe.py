@@ -55,9 +55,9 @@ class Recipe(_Strict):
         schema_version: of this format.
         name: for reports.
         observer: how activation ranges are taken.
-        balance: even out activations before the Linears that a LayerNormalization feeds, by moving scale and offset
-            of each channel between the norm and the weights; and centre one-sided activations (after GELU).
-            Exact in float.
+        balance: apply SmoothQuant: even out activations before the Linears that a LayerNormalization feeds, by moving
+            scale and offset of each channel between the norm and the weights; and centre one-sided activations (after
+            GELU). Exact in float.
         correct_bias: subtract the mean error of the INT8 weights from each layer's bias.
         min_snr_db: SNR of the outputs, in dB, that the INT8 model should keep on the calibration images; the most
             harmful layers return to float until it does. None: no layer returns.

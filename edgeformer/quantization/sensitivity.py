@@ -16,14 +16,19 @@ import numpy.typing as npt
 import onnx
 
 from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.protos import fed_inputs
 from edgeformer.graph.qdq import AttentionSite, LayerSite
+from edgeformer.graph.segments import cut_positions, segments
 from edgeformer.progress import Progress
 from edgeformer.quantization.calibration import ReturnedLayer
 from edgeformer.quantization.fake_quantization import with_switches
-from edgeformer.quantization.streaming import SamplesLike, TensorStream
+from edgeformer.quantization.streaming import SamplesLike
+from edgeformer.runtime import OnnxSession
 
 __all__ = ["Sensitivity", "SwitchedModel", "measure", "snr_db", "spread_batches"]
 
+# Tensors by name.
+_Values = dict[str, npt.NDArray[Any]]
 # An SNR that stands for "no difference at all": JSON has no infinity.
 _NO_NOISE_DB = 200.0
 # Ranking takes at most one run of the model for each layer and image. A deep model gets fewer images, so that the time
@@ -31,6 +36,8 @@ _NO_NOISE_DB = 200.0
 _RANKING_RUNS = 400
 _RANKING_IMAGES = (4, 16)
 _SNR_BATCHES = 4
+# Parts that the model is cut into. With one layer in INT8 half of them run, on average, and half of one more.
+_PARTS = 8
 
 
 def snr_db(noise: float) -> float:
@@ -54,14 +61,18 @@ class Sensitivity:
 
 
 class SwitchedModel:
-    """The model with a switch for each layer and one for all attention, in one session, and the images to measure on.
+    """The model with a switch for each layer and one for all attention, and the images to measure on.
+
+    It is cut into parts. What one layer changes comes behind it, so a run in which all layers before some part are in
+    float starts there, from what the float model made of the same images.
 
     Args:
-        model: the float model, balanced.
+        model: the float model, after SmoothQuant.
         sites: the layers.
         ranges: their activations' ranges.
         bias_errors: their mean errors, subtracted where the layer is in INT8.
-        batches: images, ``[N, 3, H, W]`` float32 each.
+        batches: images, ``[N, 3, H, W]`` float32 each. Of the first, which ranks the layers, what the parts hand on is
+            kept.
         attention: op nodes that are INT8 together: the output of any of them stands for all.
         index: of ``model``, where there is one.
     """
@@ -78,19 +89,40 @@ class SwitchedModel:
         index: GraphIndex | None = None,
     ) -> None:
         switched, self._switches = with_switches(model, sites, ranges, bias_errors, attention, index)
-        self._count = len(sites) + 1
-        self._positions = {site.output: i for i, site in enumerate(sites)}
-        self._positions |= {place.output: len(sites) for place in attention}
+        self._switch_of = dict(zip([site.output for site in sites], self._switches, strict=False))
+        self._switch_of |= {place.output: self._switches[-1] for place in attention}
         self._outputs = [value.name for value in model.graph.output]
-        self._stream = TensorStream(switched, self._outputs, [self._switches])
+        (image,) = fed_inputs(model.graph)
+        self._image = image.name
+        size = image.type.tensor_type.shape.dim[0]
+        self._batch_size = size.dim_value if size.HasField("dim_value") else None
+        self._parts = _parts(switched)
         self._batches = batches
-        self._references = [self.run(images, ()) for images in batches]
+        self._known: _Values = {}
+        self._references = []
+        for number, images in enumerate(batches):
+            values = self._values(images, ())
+            self._references.append({name: values[name] for name in self._outputs})
+            self._known = values if number == 0 else self._known
 
     def run(self, images: npt.NDArray[np.float32], layers: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """The outputs for a batch, with ``layers`` (their output tensors) in INT8 and all others in float."""
-        switches = np.zeros(self._count, np.float32)
-        switches[[self._positions[layer] for layer in layers]] = 1
-        return self._stream.run(images, **{self._switches: switches})
+        values = self._values(images, layers)
+        return {name: values[name] for name in self._outputs}
+
+    def _values(self, images: npt.NDArray[np.float32], layers: Sequence[str], known: _Values | None = None) -> _Values:
+        """All that the parts hand on; ``known`` is that of a run on the same images in float, if there was one."""
+        if self._batch_size is not None and len(images) != self._batch_size:
+            images = np.resize(images, (self._batch_size, *images.shape[1:]))
+        on = {self._switch_of[layer] for layer in layers}
+        values = {self._image: images} if known is None else dict(known)
+        values |= {name: np.asarray(name in on, np.float32) for name in self._switches}
+        changed = known is None
+        for inputs, session in self._parts:
+            changed = changed or not on.isdisjoint(inputs)
+            if changed:
+                values |= session.run({name: values[name] for name in inputs})
+        return values
 
     def noise(self, layers: Sequence[str], batches: int | None = None) -> float:
         """Relative noise power ``sum (ref - x)^2 / sum ref^2`` of the output where it is largest.
@@ -101,13 +133,29 @@ class SwitchedModel:
         """
         noise = dict.fromkeys(self._outputs, 0.0)
         power = dict.fromkeys(self._outputs, 0.0)
-        for images, references in zip(self._batches[:batches], self._references, strict=False):
-            found = self.run(images, layers)
+        for number, images in enumerate(self._batches[:batches]):
+            references = self._references[number]
+            found = self._values(images, layers, self._known if number == 0 else None)
             for name, reference in references.items():
                 wide = reference.astype(np.float64)
                 power[name] += float((wide**2).sum())
                 noise[name] += float(((wide - found[name]) ** 2).sum())
         return max(noise[name] / power[name] if power[name] else float(noise[name] > 0) for name in self._outputs)
+
+
+def _parts(switched: onnx.ModelProto) -> list[tuple[tuple[str, ...], OnnxSession]]:
+    """The model in parts of about as many layers each: what each part reads, and its session."""
+    index = GraphIndex(switched)
+    switches = {value.name for value in fed_inputs(switched.graph)[1:]}
+    seen: set[str] = set()
+    marks = []
+    for position, node in enumerate(switched.graph.node):
+        new = switches.intersection(node.input) - seen
+        if new:
+            marks.append(position)
+            seen |= new
+    parts = segments(index, cut_positions(index, marks, _PARTS))
+    return [(part.inputs, OnnxSession(part.model, optimization="basic")) for part in parts]
 
 
 def measure(

@@ -366,6 +366,28 @@ def test_model_given_is_not_changed(make_samples: MakeSamples) -> None:
     assert model.SerializeToString(deterministic=True) == before
 
 
+def test_shapes_of_the_whole_model_are_inferred_only_where_it_changed(
+    make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for the model as it is given, once after SmoothQuant, and once for the model with a switch a layer."""
+    sizes = []
+    infer = onnx.shape_inference.infer_shapes
+
+    def counted(model: onnx.ModelProto, *args: Any, **options: Any) -> onnx.ModelProto:
+        sizes.append(len(model.SerializeToString()))
+        return infer(model, *args, **options)
+
+    b = Builder(("batch", 3, 8, 8))
+    x = b.op("Transpose", b.conv("input", 3, 64, 1, "stem"), perm=[0, 2, 3, 1])
+    for i in range(3):
+        x = b.op("Add", x, b.linear(b.layer_norm(x, 64, f"norm{i}"), 64, 64, f"fc{i}"))
+    model = b.model(b.op("Relu", x))
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", counted)
+    quantize(model, make_samples(8, 8))
+    assert 2 <= len(sizes) <= 3
+    assert max(sizes) < 3 * 64 * 64 * 4 < len(model.SerializeToString())
+
+
 def test_progress_names_every_step(make_samples: MakeSamples) -> None:
     steps: dict[str, int] = {}
 

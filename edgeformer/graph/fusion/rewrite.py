@@ -10,6 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper
 
+from edgeformer.graph.editing import copy_fields
 from edgeformer.graph.fusion.execution import Array, element_types
 from edgeformer.graph.fusion.replacement import Plan
 from edgeformer.ops.bi_level_routing_attention import with_function
@@ -47,7 +48,7 @@ def rewrite(model: onnx.ModelProto, plans: Sequence[Plan], constants: Mapping[st
     with _quiet():
         exported = gs.export_onnx(graph, do_type_check=False).graph
     result = onnx.ModelProto()
-    result.CopyFrom(model)
+    copy_fields(model, result, left_out="graph")
     result.graph.CopyFrom(exported)
     result.graph.metadata_props.extend(model.graph.metadata_props)
     for made, given in ((result.graph.input, model.graph.input), (result.graph.output, model.graph.output)):
