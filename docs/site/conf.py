@@ -9,10 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sphinx.application import Sphinx
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "build" / "site_pages"
@@ -57,7 +54,7 @@ def copy_pages(root: Path, folder: Path) -> None:
     shutil.copy2(Path(__file__).with_name("index.md"), folder)
 
 
-def setup(app: Sphinx) -> None:
-    """Called by Sphinx before it looks for pages."""
+def setup(app: Any) -> None:
+    """Called by Sphinx, with its application, before it looks for pages."""
     copy_pages(ROOT, PAGES)
     app.srcdir = type(app.srcdir)(PAGES)
