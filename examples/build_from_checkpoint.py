@@ -43,7 +43,7 @@ def main() -> None:
     except ef.GateMissed as missed:
         raise SystemExit(f"not good enough to ship: {missed}") from missed
     except ef.EdgeformerError as error:  # its message says what is wrong and what to do
-        raise SystemExit(str(error)) from error
+        raise SystemExit(f"{error.code}: {error}") from error
 
     for precision, score in result.manifest.accuracy.items():
         print(f"top-1 {precision}: {score.value:.2f} % of {score.samples} images")

@@ -54,8 +54,8 @@ def main() -> None:
     try:
         show_blocks(path)
         result = ef.build(path, precision=arguments.precision, target=arguments.target, output=arguments.output)
-    except ef.EdgeformerError as error:
-        raise SystemExit(str(error)) from error
+    except ef.EdgeformerError as error:  # its message says what is wrong and what to do
+        raise SystemExit(f"{error.code}: {error}") from error
     for stage in result.manifest.stages:
         print(f"{stage.name}: {stage.verdict}{f', {stage.gate}' if stage.gate else ''}")
     print(f"bundle: {result.path}")

@@ -87,7 +87,9 @@ def test_a_checkpoint_becomes_a_bundle(tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_not_there_ends_in_one_sentence(tmp_path: Path) -> None:
     result = run(EXAMPLES / "build_from_checkpoint.py", "--checkpoint", tmp_path / "no.pth", "-o", tmp_path / "bundle")
     assert result.returncode == 1
-    assert result.stderr == f"{tmp_path / 'no.pth'}: no such checkpoint file\n"
+    (sentence,) = result.stderr.splitlines()
+    assert re.match(r"EF\d{3}: ", sentence)
+    assert str(tmp_path / "no.pth") in sentence
 
 
 def test_a_foreign_graph_is_fused_and_built(foreign_build: tuple[Path, str]) -> None:
@@ -132,4 +134,4 @@ def test_the_recipes_page_commands_run(tmp_path: Path) -> None:
             [sys.executable, "-m", "edgeformer", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True
         )
         assert result.returncode == 0, result.stderr
-        assert re.search(r"top-1 INT8 +\d+\.\d\d %", result.stdout)
+        assert re.search(r"^top-1 .*INT8 +\d+\.\d\d %", result.stdout, re.MULTILINE)
