@@ -11,7 +11,6 @@ import onnx
 import pytest
 
 from edgeformer.errors import GateMissed, InputError
-from edgeformer.records.verification import FormReport
 from edgeformer.runtime import OnnxSession
 from edgeformer.verify import Form, FormReport, RoutingOutput, require, verify_forms
 from tests.present import present
