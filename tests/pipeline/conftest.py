@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from edgeformer.bundle.details import EngineDetails
-from edgeformer.pipeline import BuildResult, build, export_model
+from edgeformer.graph.onnx_files import load_model
+from edgeformer.pipeline import BuildResult, Observer, build, export_model
 from edgeformer.records.engine import EngineReport
+
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = ROOT / "checkpoints" / "biformer_nano_digits" / "model.safetensors"
+DIGITS = ROOT / "calibration" / "digits"
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +34,32 @@ def engine_report(result: BuildResult) -> EngineReport:
     assert details is not None
     assert details.report is not None
     return details.report
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def started(self, stage: str) -> None:
+        self.ran.append(stage)
+
+
+def linears_as_convolutions(result: BuildResult) -> bool:
+    """Whether the 20 Linears of feature maps are convolutions in the typed graph, and the stage says so."""
+    typed = load_model(result.path / "typed.onnx")
+    shapes = {tensor.name: list(tensor.dims) for tensor in typed.graph.initializer}
+    pointwise = [n for n in typed.graph.node if n.op_type == "Conv" and shapes[n.input[1]][2:] == [1, 1]]
+    assert len(pointwise) in (0, 20)
+    types = result.manifest.stage("types")
+    assert types is not None
+    assert ("20 Linears as 1 x 1 convolutions" in (types.note or "")) == bool(pointwise)
+    return bool(pointwise)
+
+
+def weight_scale_sizes(bundle: Path) -> set[str]:
+    """Of the INT8 weights of MatMul and Conv nodes: "one" scale or one "each" channel."""
+    graph = load_model(bundle / "typed.onnx").graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    made = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    layers = [node for node in graph.node if node.op_type in ("MatMul", "Conv") and node.input[1] in made]
+    return {"each" if constants[made[node.input[1]].input[1]].dims else "one" for node in layers}

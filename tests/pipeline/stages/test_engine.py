@@ -1,0 +1,116 @@
+"""The engine stage: with the plugin and without, for this machine and for devices."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeformer.bundle.details import EngineDetails
+from edgeformer.errors import InputError
+from edgeformer.graph.onnx_files import load_model
+from edgeformer.machine import plugin_library
+from edgeformer.machine.devices import Gpu, GpuSurvey
+from edgeformer.machine.plugin_library import find_plugin_library
+from edgeformer.ops.bi_level_routing_attention import is_op
+from edgeformer.pipeline import BuildResult, build
+from tests.pipeline.conftest import (
+    engine_report,
+    linears_as_convolutions,
+)
+
+
+def test_the_engine_has_one_plugin_layer_per_routing_block(fp16_bundle: BuildResult) -> None:
+    engine = fp16_bundle.manifest.stage("engine")
+    assert engine is not None
+    typed = load_model(fp16_bundle.path / "typed.onnx")
+    assert sum(is_op(node) for node in typed.graph.node) == 4
+    report = engine_report(fp16_bundle)
+    assert report.plugin.in_network == 4
+    shapes = report.profile["input"]
+    assert (shapes.min, shapes.opt, shapes.max) == ((1, 3, 112, 112), (2, 3, 112, 112), (4, 3, 112, 112))
+
+
+def test_a_device_target_ends_after_the_typed_graph(
+    nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin_library, "candidate_paths", lambda: ())
+    result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", batch="1:2:4", max_aux_streams=0)
+    assert not linears_as_convolutions(result)  # nobody has seen TensorRT itself gain by them
+    assert set(result.manifest.files) == {"exported.onnx", "fused.onnx", "typed.onnx", "parity.npz"}
+    engine = result.manifest.stage("engine")
+    assert engine is not None
+    assert engine.verdict == "not run"
+    assert engine.note is not None
+    assert "built on the device itself (SM 87, aarch64)" in engine.note
+    assert isinstance(engine.details, EngineDetails)
+    steps = engine.details.left_to_do
+    assert "build the plugin library for SM 87" in steps[0]
+    assert any("typed.onnx" in step and step.endswith(", max_aux_streams=0") for step in steps)
+    assert result.manifest.stage("engine-parity") is None
+
+
+def test_a_device_target_gets_the_library_that_was_cross_compiled_for_it(
+    nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "cross" / "libedgeformer_plugins.so"
+    library.parent.mkdir()
+    library.write_bytes(b"for another processor")
+    metadata = {"version": "0.1.0", "tensorrt_headers": "10.14.1", "cuda": "12.6", "cpu": "aarch64"}
+    library.with_suffix(".json").write_text(json.dumps({**metadata, "architectures": ["87"], "ptx": []}))
+    monkeypatch.setattr(plugin_library, "candidate_paths", lambda: (library,))
+    result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin")
+    assert {"libedgeformer_plugins.so", "libedgeformer_plugins.json"} < set(result.manifest.files)
+    assert (result.path / library.name).read_bytes() == b"for another processor"
+    engine = result.manifest.stage("engine")
+    assert engine is not None
+    assert isinstance(engine.details, EngineDetails)
+    assert engine.details.left_to_do[0].endswith("has CUDA 12.6, for libedgeformer_plugins.so")
+    without = build(nano_onnx, output=tmp_path / "without", target="jetson-agx-orin", use_plugin=False)
+    assert "libedgeformer_plugins.so" not in without.manifest.files
+
+
+def test_without_the_plugin_the_engine_comes_from_the_body(nano_onnx: Path, tmp_path: Path) -> None:
+    result = build(nano_onnx, output=tmp_path / "bundle", target="rtx-30", use_plugin=False)
+    engine = result.manifest.stage("engine")
+    assert engine is not None
+    assert engine_report(result).plugin.in_network == 0
+    assert engine.verdict == "not judged"
+    assert engine.note == "built from the op's ONNX body, without the plugin"
+    assert "libedgeformer_plugins.so" not in result.manifest.files
+
+
+def test_the_plugin_library_can_lie_in_the_engine(nano_onnx: Path, tmp_path: Path) -> None:
+    library = find_plugin_library()
+    assert library is not None
+    bundle = tmp_path / "bundle"
+    limits: dict[str, Any] = {"max_aux_streams": 1, "workspace_bytes": 8 << 30}
+    result = build(nano_onnx, output=bundle, target="rtx-30", embed_plugin=True, **limits)
+    assert library.path.read_bytes() in (bundle / "model.engine").read_bytes()
+    assert not [name for name in result.manifest.files if name.startswith("lib")]
+    engine = result.manifest.stage("engine")
+    assert engine is not None
+    report = engine_report(result)
+    assert report.plugin_embedded is True
+    assert (report.max_aux_streams, report.workspace_bytes) == (1, 8 << 30)
+    with pytest.raises(InputError, match="--embed-plugin with --no-plugin"):
+        build(nano_onnx, output=bundle, target="rtx-30", use_plugin=False, embed_plugin=True)
+
+
+def test_another_gpu_in_the_machine_is_no_fault(
+    fp16_bundle: BuildResult, nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines for RTX targets are built on any machine, also on one with another GPU."""
+    other = Gpu(index=0, name="GPU of another kind", sm=90, memory_bytes=1 << 30)
+    survey = GpuSurvey(gpus=(other,), driver_version=None, cuda_version="13.0", problem="")
+    monkeypatch.setattr("edgeformer.verify.forms.find_gpus", lambda: survey)
+    output = tmp_path / "bundle"
+    shutil.copytree(fp16_bundle.path, output)
+    result = build(nano_onnx, output=output, target="rtx-40", batch="1:2:4")
+    parity = result.manifest.stage("engine-parity")
+    assert parity is not None
+    assert parity.verdict == "not run"
+    assert parity.note == "engine not run: it is for SM 89, and this machine's GPU is a GPU of another kind (SM 90)"
