@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plant bugs in the kernels, one at a time, and show that the tests find every one of them.
 
-The bugs stand in plugins/tests/mutations.py. Each is compiled as host C++ with sanitizers, linked with the rest of the
+The bugs stand in plugins/tests/mutations/. Each is compiled as host C++ with sanitizers, linked with the rest of the
 emulated library and run on the tests of plugins/tests/bi_level_routing_attention/one_kernel_test.cpp that it names. The
 kernels as they are must pass all of them.
 
@@ -93,7 +93,7 @@ def main() -> int:
 def run(mutations: Sequence[Mutation], build: Path, jobs: int) -> int:
     started = time.monotonic()
     if not mutations:
-        raise CannotPlant("no bug has such a name; plugins/tests/mutations.py lists them")
+        raise CannotPlant("no bug has such a name; plugins/tests/mutations/ lists them")
     # Before anything is compiled: a list that no longer fits the sources fails at once.
     texts = {mutation: mutated(mutation) for mutation in mutations}
     targets = [f"test_support{sanitizers.variant}" for sanitizers in (MEMORY, THREADS)]
@@ -121,7 +121,7 @@ def mutated(mutation: Mutation) -> str:
     if count != 1:
         raise CannotPlant(
             f"{mutation.name}: its text occurs {count} times in {mutation.file}, not once; adapt "
-            "plugins/tests/mutations.py to the kernel as it is now"
+            "plugins/tests/mutations/ to the kernel as it is now"
         )
     return text.replace(mutation.old, mutation.new)
 

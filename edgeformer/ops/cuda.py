@@ -7,9 +7,7 @@ workspace given, a call enqueues its kernels and returns, and can be captured in
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +19,18 @@ from edgeformer.errors import InputError
 from edgeformer.ops import library as _library
 from edgeformer.ops.bi_level_routing_attention import Attributes
 from edgeformer.ops.library import Library, Variant, default_library
-from edgeformer.ops.memory import Buffer, Memory, bfloat16, is_torch, memory_of
+from edgeformer.ops.memory import Buffer, bfloat16, is_torch, memory_of
+from edgeformer.ops.operands import (
+    allocate,
+    allocate_workspace,
+    check_memory,
+    check_overlap,
+    device_of,
+    given,
+    require_no_gradient,
+    require_shape_and_type,
+    stream_handle,
+)
 
 __all__ = [
     "Buffer",
@@ -43,8 +52,6 @@ _OUTPUT_TYPES: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
     TensorProto.FLOAT16: np.dtype(np.float16),
 }
-# What the kernels' widest accesses need, and what the workspace's parts are aligned to.
-_ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ def bi_level_routing_attention(
     """
     library = library or default_library()
     source = memory_of(qkv, "qkv")
-    _require_no_gradient(qkv, lepe_weight, lepe_bias)
+    require_no_gradient(qkv, lepe_weight, lepe_bias)
     problem = _problem(
         source.shape,
         source.dtype,
@@ -160,13 +167,13 @@ def bi_level_routing_attention(
     )
     shape, dtype = (*source.shape[:3], problem.dim), output_dtype(source.dtype, attributes)
     layout = library.workspace(problem)
-    with _device_of(qkv):
+    with device_of(qkv):
         if out is None:
-            out = _allocate(qkv, shape, dtype, "out")
+            out = allocate(qkv, shape, dtype, "out")
         if workspace is None:
-            workspace = _allocate_workspace(qkv, layout.bytes, layout.alignment)
-        result = _given(out, "out", shape, dtype)
-        scratch = _given(workspace, "workspace", (layout.bytes,), np.dtype(np.uint8))
+            workspace = allocate_workspace(qkv, layout.bytes, layout.alignment)
+        result = given(out, "out", shape, dtype)
+        scratch = given(workspace, "workspace", (layout.bytes,), np.dtype(np.uint8))
         operands = [source, result, scratch]
         addresses = {"lepe_weight": 0, "lepe_bias": 0}
         side = problem.lepe_kernel
@@ -183,12 +190,12 @@ def bi_level_routing_attention(
                 )
             if array is not None:
                 operand = memory_of(array, name)
-                _require_shape_and_type(operand, expected, dtype)
+                require_shape_and_type(operand, expected, dtype)
                 addresses[name] = operand.address
                 operands.append(operand)
         if math.prod(source.shape):
-            _check_memory(operands, library, layout.alignment)
-            _check_overlap(operands)
+            check_memory(operands, library, layout.alignment)
+            check_overlap(operands)
         if scratch.nbytes < layout.bytes:
             raise InputError(
                 "EF907",
@@ -200,7 +207,7 @@ def bi_level_routing_attention(
             output=result.address,
             workspace=scratch.address,
             workspace_bytes=scratch.nbytes,
-            stream=_stream_handle(stream, qkv, library),
+            stream=stream_handle(stream, qkv, library),
             **addresses,
         )
     return out
@@ -361,123 +368,3 @@ def _problem(
 def _name(variant: int) -> VariantName:
     names: dict[int, VariantName] = {1: "plain", 2: "gather", 3: "resident"}
     return names[variant]
-
-
-def _given(array: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Memory:
-    """``out`` or ``workspace``: an array, or a plain address about which nothing is known."""
-    if isinstance(array, int) or (hasattr(array, "__int__") and not hasattr(array, "shape")):
-        return memory_of(Buffer(array, shape, dtype), name)
-    memory = memory_of(array, name)
-    if name == "out":
-        _require_shape_and_type(memory, shape, dtype)
-    return memory
-
-
-def _require_shape_and_type(memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if memory.shape != shape or memory.dtype != dtype:
-        raise InputError(
-            "EF903",
-            f"{memory.name} is {memory.dtype} of shape {memory.shape}; this qkv needs {dtype} of shape {shape}",
-        )
-
-
-def _require_no_gradient(*arrays: Any) -> None:
-    for array in arrays:
-        if is_torch(array) and array.requires_grad and sys.modules["torch"].is_grad_enabled():
-            raise InputError(
-                "EF905",
-                "a gradient was asked for (requires_grad), and the fused kernels have no backward pass: call them "
-                "under torch.no_grad(), or train with the reference attention",
-            )
-
-
-def _check_memory(operands: Sequence[Memory], library: Library, workspace_alignment: int) -> None:
-    known = {operand.device for operand in operands if operand.device is not None}
-    if len(known) > 1:
-        where = ", ".join(f"{operand.name} on CUDA device {operand.device}" for operand in operands)
-        raise InputError("EF911", f"the arrays are on several devices ({where}); they must be on one")
-    for operand in operands:
-        if operand.on_device is not None and operand.on_device != library.takes_device_memory:
-            raise InputError(
-                "EF911",
-                f"{operand.name} is in host memory; the kernels need the memory of a CUDA device: move it there "
-                "(torch: .cuda())"
-                if library.takes_device_memory
-                else f"{operand.name} is on a CUDA device; {library.path} runs the kernels on the CPU, for tests, and "
-                "takes host memory",
-            )
-        alignment = workspace_alignment if operand.name == "workspace" else _ALIGNMENT
-        if operand.address % alignment:
-            raise InputError(
-                "EF912",
-                f"{operand.name} starts at address {operand.address:#x}; it must be a multiple of {alignment} bytes: "
-                "copy a view that starts inside another array (torch: .clone())",
-            )
-
-
-def _check_overlap(operands: Sequence[Memory]) -> None:
-    """Neither the output nor the workspace may share a byte with another operand."""
-    for written in operands[1:3]:
-        for other in operands:
-            if (
-                other is not written
-                and written.address < other.address + other.nbytes
-                and other.address < written.address + written.nbytes
-            ):
-                raise InputError("EF912", f"{written.name} overlaps {other.name}; each needs memory of its own")
-
-
-def _allocate(like: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Any:
-    if is_torch(like):
-        import torch
-
-        kind = torch.bfloat16 if dtype == bfloat16 else getattr(torch, dtype.name)
-        return torch.empty(shape, dtype=kind, device=like.device)
-    if isinstance(like, np.ndarray):
-        # NumPy promises 16 bytes only by habit.
-        raw = np.empty(math.prod(shape) * dtype.itemsize + _ALIGNMENT, np.uint8)
-        start = -raw.ctypes.data % _ALIGNMENT
-        return raw[start : start + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
-    cupy = sys.modules.get("cupy")
-    if cupy is not None and isinstance(like, cupy.ndarray):
-        return cupy.empty(shape, dtype)
-    raise InputError("EF908", f"qkv is a {type(like).__name__}, for which nothing can be allocated: give {name}=")
-
-
-def _allocate_workspace(like: Any, size: int, alignment: int) -> Any:
-    # Slack for allocators that align to less: torch's on the CPU and NumPy's; those of the GPU give 256 and more.
-    raw = _allocate(like, (size + alignment,), np.dtype(np.uint8), "workspace")
-    start = -memory_of(raw, "workspace").address % alignment
-    return raw[start : start + size]
-
-
-def _device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
-    """Makes the array's device the current one, if its library can do that."""
-    if is_torch(array) and array.is_cuda:
-        return sys.modules["torch"].cuda.device(array.device)  # type: ignore[no-any-return]
-    cupy = sys.modules.get("cupy")
-    if cupy is not None and isinstance(array, cupy.ndarray):
-        return array.device  # type: ignore[no-any-return]
-    return contextlib.nullcontext()
-
-
-def _stream_handle(stream: Any, qkv: Any, library: Library) -> int:
-    if not library.takes_device_memory:
-        return 0
-    if stream is None:
-        cupy = sys.modules.get("cupy")
-        if is_torch(qkv) and qkv.is_cuda:
-            stream = sys.modules["torch"].cuda.current_stream(qkv.device)
-        elif cupy is not None and isinstance(qkv, cupy.ndarray):
-            stream = cupy.cuda.get_current_stream()
-        else:
-            return 0
-    if isinstance(stream, int):
-        return stream
-    for attribute in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, pycuda
-        if hasattr(stream, attribute):
-            return int(getattr(stream, attribute))
-    raise InputError(
-        "EF908",
-        f"stream is a {type(stream).__name__}; give a handle, or a stream of torch, CuPy or pycuda",
-    )

@@ -79,7 +79,9 @@ def test_another_version_is_refused_in_one_sentence(tmp_path: Path, version: int
         assert len(str(refused.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": "2"}', '{"schema_version": 2}', "[" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"schema_version": "2"}', '{"schema_version": 2}', "[" * 5000]
+)
 def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with raises("EF702", tmp_path / "manifest.json", "build it again"):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from edgeformer.ops import cuda
+from edgeformer.ops import cuda, operands
 from edgeformer.ops import library as library_module
 from edgeformer.ops.bi_level_routing_attention import Attributes, reference, reference_routing
 from edgeformer.ops.library import Library, Variant, default_library, load_library
@@ -220,16 +220,16 @@ def test_gradients_are_refused(emulated: Library) -> None:
 def test_streams_of_several_libraries() -> None:
     library: Any = SimpleNamespace(takes_device_memory=True)
     for stream in (77, SimpleNamespace(cuda_stream=77), SimpleNamespace(ptr=77), SimpleNamespace(handle=77)):
-        assert cuda._stream_handle(stream, QKV, library) == 77
-    assert cuda._stream_handle(None, QKV, library) == 0
+        assert operands.stream_handle(stream, QKV, library) == 77
+    assert operands.stream_handle(None, QKV, library) == 0
     with raises("EF908", "stream is a str", "handle"):
-        cuda._stream_handle("0", QKV, library)
+        operands.stream_handle("0", QKV, library)
 
 
 def test_host_memory_is_refused_by_the_gpu_library() -> None:
     library: Any = SimpleNamespace(takes_device_memory=True, path="x.so")
     with raises("EF911", "qkv", "host memory", "CUDA device", ".cuda()"):
-        cuda._check_memory([memory_of(QKV, "qkv")], library, 256)
+        operands.check_memory([memory_of(QKV, "qkv")], library, 256)
 
 
 def test_library_of_the_environment(emulated_kernels: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
