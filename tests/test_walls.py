@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,6 +219,15 @@ def test_only_models_and_the_torch_session_import_torch_at_the_top() -> None:
 def test_only_three_rooms_know_tensorrt() -> None:
     rooms = {room_of(name) for name in users_of(ROOT / PACKAGE, TENSORRT)}
     assert rooms <= {"engine", "machine", "runtime"}
+
+
+@pytest.mark.parametrize("module", ["records.verification", "records.engine", "bundle", "bundle.details"])
+def test_a_bundle_is_read_without_the_libraries_that_made_it(module: str) -> None:
+    heavy = {"torch", "onnx", "onnxruntime", "numpy", "polygraphy"}
+    probe = f"import sys, edgeformer.{module}; print(*sorted(set(sys.modules) & {heavy!r}))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout.strip() == ""
 
 
 def test_the_plugins_know_nothing_of_python() -> None:
