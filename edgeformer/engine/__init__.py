@@ -1,4 +1,4 @@
-"""Engines: targets, the two TensorRT flavours, the plugin library, and the builder that joins them.
+"""Engines: the targets to build for, and the builder.
 
-Nothing here imports TensorRT when it is imported; TensorRT itself runs in a child process (`edgeformer.engine.worker`).
+Importing this imports no TensorRT, which runs in a child process (`edgeformer.engine.worker`).
 """

@@ -53,10 +53,10 @@ _ERRORS: dict[str, type[EdgeformerError]] = {
 _LEVELS = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.WARNING}
 # A protobuf message, which an ONNX file without external data is, ends at 2 GiB.
 _LARGEST_MODEL = 2**31 - 1
-_LAST_WORDS = 2000
+_STDERR_SHOWN = 2000
 
 log = logging.getLogger("edgeformer.tensorrt")
-# What matters of it is in the error raised; without this, logging prints warnings of unconfigured loggers by itself.
+# The error that is raised holds what matters; without a handler, logging would print warnings to the terminal.
 log.addHandler(logging.NullHandler())
 
 
@@ -66,7 +66,7 @@ class BuildCancelled(EdgeformerError):
 
 @dataclass(frozen=True)
 class EngineBuild:
-    """A serialised engine and what is known of it."""
+    """A serialized engine and its report."""
 
     serialized: bytes
     report: EngineReport
@@ -93,27 +93,30 @@ def build_engine(
         batch: batch sizes to serve.
         input_shapes: shapes of inputs with further dynamic axes; see `edgeformer.engine.profiles.shape_ranges`.
         use_plugin: run op nodes with the fused kernels of the plugin library; otherwise from their ONNX body.
-        workspace_bytes: limit of the workspace, bytes; ``None`` sets none.
+        workspace_bytes: limit of the workspace, bytes; ``None`` for no limit.
         max_aux_streams: streams that branches may run on beside the caller's, each with scratch memory of its own;
             ``None`` leaves their number to TensorRT.
-        timing_cache: file with TensorRT's kernel timings, read if there and written afterwards. TensorRT-RTX times
-            nothing when it builds, so for it the file is neither read nor written, and the report warns.
-        progress: told of the builder's phases; returning ``False`` cancels the build.
+        timing_cache: file with TensorRT's kernel timings, read if it exists and written afterwards. TensorRT-RTX times
+            nothing when it builds, so for it the file is neither read nor written, and the report has a warning.
+        progress: called with the builder's phases; returning ``False`` cancels the build.
         embed_plugin: put the plugin library into the engine, so that one file is enough to run it; otherwise the
             library has to be loaded before the engine is. The engine grows by the library's size.
 
     Raises:
-        InputError: shapes that do not fit the graph, a model that TensorRT cannot parse, an unusable timing cache,
-            a plugin to embed and none to use.
+        InputError: the shapes do not fit the graph, TensorRT cannot parse the model, the timing cache is of another
+            GPU or version, or ``embed_plugin`` is set without ``use_plugin``.
         EnvironmentFault: TensorRT, the plugin library, or the GPU that the target needs is missing.
-        GateMissed: the engine has not one plugin layer for each op node.
-        BuildFailed: TensorRT does not build the network, or ended its process.
+        GateMissed: the engine does not have one plugin layer for each op node.
+        BuildFailed: TensorRT cannot build the network, or its process ended.
         BuildCancelled: ``progress`` returned ``False``.
     """
     shapes = shape_ranges(model, batch, input_shapes)
     op_nodes = count_op_nodes(model.graph)
     if embed_plugin and not use_plugin:
-        raise InputError("embed_plugin=True with use_plugin=False: there is no plugin to embed")
+        raise InputError(
+            "EF104",
+            "embed_plugin=True with use_plugin=False leaves no plugin to embed: set use_plugin=True, or embed none",
+        )
     can_build(target, raise_error=True)
     backend = require_backend(target.flavour, target.tensorrt_minimum, target.tensorrt_below)
     library = require_plugin_library(target.sm) if use_plugin and op_nodes else None
@@ -150,8 +153,9 @@ def build_engine(
         raise
     except OSError as error:
         raise EnvironmentFault(
+            "EF602",
             f"the engine build cannot read or write its files: {error}. It needs room in {tempfile.gettempdir()}; "
-            "$TMPDIR names another folder"
+            "$TMPDIR names another folder",
         ) from error
     warnings = list(compiled.warnings)
     if timing_cache is not None and not caching:
@@ -178,15 +182,21 @@ def build_engine(
 
 
 def check_limits(workspace_bytes: int | None, max_aux_streams: int | None) -> None:
-    """Check what TensorRT would be limited to, before hours of work that end in it.
+    """Check the limits for TensorRT, before the hours of work that come ahead of the engine.
 
     Raises:
-        InputError: a limit that is none.
+        InputError: a limit is out of range.
     """
     if workspace_bytes is not None and workspace_bytes <= 0:
-        raise InputError(f"workspace limit {workspace_bytes}: it needs at least one byte; leave it out for no limit")
+        raise InputError(
+            "EF101",
+            f"workspace limit {workspace_bytes} is out of range: give at least 1 byte, or leave it out for no limit",
+        )
     if max_aux_streams is not None and max_aux_streams < 0:
-        raise InputError(f"{max_aux_streams} auxiliary streams: 0 for none, or leave it out to let TensorRT choose")
+        raise InputError(
+            "EF101",
+            f"{max_aux_streams} auxiliary streams: give 0 for none, or leave it out to let TensorRT choose",
+        )
 
 
 def write_engine(build: EngineBuild, path: str | os.PathLike[str]) -> None:
@@ -204,14 +214,18 @@ def count_op_nodes(graph: onnx.GraphProto) -> int:
 def _write_model(model: onnx.ModelProto, path: Path) -> Path:
     if model.ByteSize() > _LARGEST_MODEL:
         raise InputError(
-            f"the model is {model.ByteSize() / 2**30:.1f} GiB; TensorRT gets it as one file, which ends at 2 GiB"
+            "EF623", f"the model is {model.ByteSize() / 2**30:.1f} GiB; TensorRT takes it as one file, of at most 2 GiB"
         )
     path.write_bytes(model.SerializeToString())
     return path
 
 
 def _run_worker(folder: Path, title: str, progress: Progress | None) -> tuple[Compiled, int]:
-    """Run the job in ``folder``; what the child compiled, and its peak resident memory in bytes."""
+    """Run the job in ``folder``.
+
+    Returns:
+        What the child compiled, and its peak resident memory in bytes.
+    """
     # The child looks for packages where this process does, in the same order, installed or not.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     stderr_path = folder / "stderr.txt"
@@ -238,16 +252,20 @@ def _run_worker(folder: Path, title: str, progress: Progress | None) -> tuple[Co
         with process:
             pass
     if result is None:
-        raise BuildFailed(_obituary(process.returncode, title, stderr_path))
+        raise BuildFailed("EF626", _how_it_ended(process.returncode, title, stderr_path))
     if result["event"] == "failed":
         if result["error"] == OSError.__name__:
             raise OSError(result["text"])
-        raise _ERRORS.get(result["error"], EdgeformerError)(result["text"])
+        raise _ERRORS.get(result["error"], EdgeformerError)(result["code"], result["text"])
     return Compiled.model_validate(result["compiled"]), int(result["peak_host_bytes"])
 
 
 def _follow(lines: Iterable[str], progress: Progress | None) -> dict[str, Any] | None:
-    """Pass on progress and messages until the child is done; its last word, ``None`` if it ended without one."""
+    """Pass on progress and messages until the child is done.
+
+    Returns:
+        Its last event, ``done`` or ``failed``; ``None`` if it ended without one.
+    """
     for line in lines:
         try:
             event: dict[str, Any] = json.loads(line)
@@ -259,15 +277,15 @@ def _follow(lines: Iterable[str], progress: Progress | None) -> dict[str, Any] |
             log.log(_LEVELS.get(event["severity"], logging.DEBUG), "%s", event["text"])
         elif kind == "progress":
             if progress is not None and progress(event["phase"], event["done"], event["total"]) is False:
-                raise BuildCancelled("the engine build was cancelled; nothing was written")
+                raise BuildCancelled("EF627", "the engine build was cancelled; nothing was written")
         else:
             return event
     return None
 
 
-def _obituary(returncode: int, title: str, stderr_path: Path) -> str:
-    """What to say of a build process that ended without a word."""
-    words = stderr_path.read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:].strip()
+def _how_it_ended(returncode: int, title: str, stderr_path: Path) -> str:
+    """What to say of a build process that ended without its last event."""
+    words = stderr_path.read_text(encoding="utf-8", errors="replace")[-_STDERR_SHOWN:].strip()
     if returncode < 0:
         end = f"was ended by {signal.Signals(-returncode).name}"
         if -returncode == signal.SIGKILL:

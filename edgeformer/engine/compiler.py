@@ -32,8 +32,8 @@ _LISTED_LAYER = re.compile(r"^Name: .*?, LayerType: (\w+)", re.MULTILINE)
 # A plugin is a "custom_layer" in what TensorRT-RTX 1.7 compiles, a "PluginV3" where it stays a layer of its own.
 _PLUGIN_KIND = re.compile("custom_layer|Plugin.*", re.IGNORECASE)
 _KEEP = re.compile(f"^{_LISTING}|{_ACTIVATIONS.pattern}|{_WEIGHTS.pattern}")
-# What tells nothing: our creator has defaults for the attributes of INT8 inputs and of LePE, and the nodes of the op's
-# body have the same names in every place the parser inlines it.
+# Harmless: our creator has defaults for the attributes of INT8 inputs and of LePE, and the nodes of the op's body have
+# the same names in every place the parser inlines it.
 _HARMLESS = (
     r"Attribute (q_scale|k_scale|v_scale|output_type|lepe_kernel|dim) not found in plugin node",
     r"A node named .* already exists",
@@ -45,7 +45,7 @@ _NETWORK_SOURCE = "layer types of the parsed network"
 
 
 class BuildFailed(EdgeformerError):
-    """TensorRT took the model and could not build it; the message holds TensorRT's own text."""
+    """TensorRT took the model and could not build it; the message holds TensorRT's reason."""
 
 
 def takes_override(trt: ModuleType) -> bool:
@@ -66,7 +66,7 @@ def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progres
         InputError: TensorRT cannot parse the model, or the timing cache does not fit.
         EnvironmentFault: the plugin library cannot be loaded, or this TensorRT cannot build for the target.
         GateMissed: not every op node became a plugin layer.
-        BuildFailed: TensorRT does not build the network.
+        BuildFailed: TensorRT cannot build the network.
     """
     started = time.monotonic()
     messages.keeps = _KEEP
@@ -91,7 +91,7 @@ def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progres
     config.progress_monitor = monitor
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise BuildFailed(_explain("TensorRT cannot build this network", messages, job))
+        raise BuildFailed("EF625", _explain("TensorRT cannot build this network", messages, job))
     kinds = _listed_layers(messages)
     evidence = _engine_evidence(in_network, kinds, job)
     check_plugin_layers(evidence, expected)
@@ -107,8 +107,8 @@ def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progres
         weight_bytes=_bytes_in(messages, _WEIGHTS),
         build_seconds=time.monotonic() - started,
         tensors=_tensors(network),
-        # An error that TensorRT got over is one that somebody should know of.
-        warnings=(*(f"TensorRT went on after an error: {text}" for text in messages.errors), *messages.warnings),
+        # An error that did not stop TensorRT must not go unnoticed.
+        warnings=(*(f"TensorRT continued after an error: {text}" for text in messages.errors), *messages.warnings),
     )
 
 
@@ -121,8 +121,9 @@ def check_plugin_layers(evidence: PluginEvidence, expected: int) -> None:
     for place, count in (("parsed network", evidence.in_network), ("built engine", evidence.in_engine)):
         if count is not None and count != expected:
             raise GateMissed(
-                f"the {place} has {count} plugin layers, and the graph asks for {expected} "
-                f"(counted from: {evidence.source}): the engine would not run what was verified"
+                "EF628",
+                f"the {place} has {count} plugin layers, and the graph needs {expected} "
+                f"(counted from: {evidence.source}): the engine would not run what was verified",
             )
 
 
@@ -143,15 +144,15 @@ def _engine_evidence(in_network: int, kinds: list[str], job: BuildJob) -> Plugin
     """Count once more in the finished engine, so that a layer lost on the way shows."""
     in_engine = sum(_PLUGIN_KIND.fullmatch(kind) is not None for kind in kinds)
     if not kinds or (in_network and not in_engine and job.flavour == "tensorrt"):
-        # What `tensorrt` calls a plugin here was not seen by us, so not finding one there proves nothing.
-        source = f"{_NETWORK_SOURCE}; the builder's listing of the engine tells nothing about plugins"
+        # We never saw what `tensorrt` calls a plugin here, so finding none proves nothing.
+        source = f"{_NETWORK_SOURCE}; the builder's listing of the engine does not show plugins"
         return PluginEvidence(in_network=in_network, in_engine=None, source=source)
     source = f"{_NETWORK_SOURCE}; layer kinds in the builder's listing of the engine"
     return PluginEvidence(in_network=in_network, in_engine=in_engine, source=source)
 
 
 def _ignored(job: BuildJob) -> re.Pattern[str]:
-    """Messages that tell nothing in this build."""
+    """Messages that are harmless in this build."""
     return re.compile("|".join((*_HARMLESS, _NO_DRIVER) if job.ahead_of_time else _HARMLESS))
 
 
@@ -160,7 +161,7 @@ def _builder(trt: ModuleType, logger: Any, messages: MessageLog) -> Any:
         builder: Any = trt.Builder(logger)
     except (RuntimeError, TypeError) as error:
         # pybind11 turns the null pointer of a machine without a working driver into one of these.
-        raise EnvironmentFault(_explain(f"TensorRT does not start ({error})", messages, None)) from error
+        raise EnvironmentFault("EF606", _explain(f"TensorRT does not start ({error})", messages, None)) from error
     return builder
 
 
@@ -176,8 +177,8 @@ def _parse(trt: ModuleType, network: Any, logger: Any, job: BuildJob, messages: 
     headline = f"TensorRT {trt.__version__} cannot parse the model"
     errors = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
     if not errors:
-        raise InputError(_explain(headline, messages, job))
-    raise InputError("\n  ".join([f"{headline}:", *_lines(errors, messages), *_plugin_words(job)]))
+        raise InputError("EF624", _explain(headline, messages, job))
+    raise InputError("EF624", "\n  ".join([f"{headline}:", *_lines(errors, messages), *_plugin_words(job)]))
 
 
 def _strip_function(path: Path) -> None:
@@ -218,8 +219,9 @@ def _config(
         if capability is None:
             known = sorted(int(name[2:]) for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
             raise EnvironmentFault(
+                "EF607",
                 f"TensorRT-RTX {trt.__version__} builds for SM {', '.join(map(str, known))}, not for SM {job.sm}: "
-                "install a newer one, or choose another target"
+                "install a newer one, or choose another target",
             )
         config.num_compute_capabilities = 1
         config.set_compute_capability(capability, 0)
@@ -228,7 +230,7 @@ def _config(
         for name, shapes in job.shapes.items():
             profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
         if config.add_optimization_profile(profile) < 0:
-            raise BuildFailed(_explain("TensorRT does not accept the range of shapes", messages, job))
+            raise BuildFailed("EF625", _explain("TensorRT does not accept this range of shapes", messages, job))
     if job.embed_plugin and job.plugin_library is not None:
         config.plugins_to_serialize = [str(job.plugin_library)]
     if job.timing_cache_out is not None:
@@ -236,8 +238,9 @@ def _config(
         cache = config.create_timing_cache(content)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             raise InputError(
-                f"timing cache {job.timing_cache} is not of this GPU and TensorRT {trt.__version__}: "
-                "delete it, or name another"
+                "EF629",
+                f"timing cache {job.timing_cache} is of another GPU, or of another TensorRT than {trt.__version__}: "
+                "delete it, or name another",
             )
     return config
 
@@ -298,7 +301,7 @@ def _explain(headline: str, messages: MessageLog, job: BuildJob | None) -> str:
 
 
 def _lines(texts: list[str], messages: MessageLog) -> list[str]:
-    """Each different line once, without what is ignored: a parser's errors have it in them, too."""
+    """Each different line once, without those that are ignored, which a parser's errors hold, too."""
     lines = (line.strip() for text in texts for line in messages.kept_lines(text))
     return list(dict.fromkeys(line for line in lines if line))
 

@@ -1,4 +1,4 @@
-"""What this machine has for building and running engines, and the command that mends what it lacks."""
+"""What this machine has for building and running engines, and the command that installs what is missing."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ __all__ = ["Fact", "diagnose"]
 _NVCC_FALLBACK = Path("/usr/local/cuda/bin/nvcc")
 _NVCC_SECONDS = 20
 _SERVES: dict[Flavour, str] = {
-    "tensorrt_rtx": "builds for the RTX targets on any machine",
-    "tensorrt": "builds on Jetson and data-centre GPUs",
+    "tensorrt_rtx": "builds engines for the RTX targets on any machine",
+    "tensorrt": "builds engines on Jetson and on machines with data-centre GPUs",
 }
 
 
@@ -39,8 +39,8 @@ class Fact(BaseModel):
     Attributes:
         name: what it is.
         status: whether it is there and usable.
-        detail: version and place, or why it is missing and what needs it.
-        remedy: the command or step that mends it; empty when the status is ok.
+        detail: version and place; or why it is missing, and what needs it.
+        remedy: the command or step that provides it; empty if the status is ok.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,17 +78,17 @@ def _backend(flavour: Flavour) -> Fact:
 def _cuda_toolkit() -> Fact:
     name = "cuda toolkit"
     nvcc = shutil.which("nvcc") or (str(_NVCC_FALLBACK) if _NVCC_FALLBACK.exists() else None)
-    lost = "only needed to compile the plugin library"
+    use = "only needed to compile the plugin library"
     remedy = "install the CUDA toolkit (https://developer.nvidia.com/cuda-downloads) and put its bin folder on PATH"
     if nvcc is None:
-        return Fact(name=name, status="missing", detail=f"no nvcc on PATH; {lost}", remedy=remedy)
+        return Fact(name=name, status="missing", detail=f"no nvcc on PATH; {use}", remedy=remedy)
     try:
         output = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=_NVCC_SECONDS).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        return Fact(name=name, status="missing", detail=f"{nvcc} does not run ({error}); {lost}", remedy=remedy)
+        return Fact(name=name, status="missing", detail=f"{nvcc} does not run ({error}); {use}", remedy=remedy)
     version = re.search(r"release (\d+\.\d+)", output)
     if version is None:
-        return Fact(name=name, status="missing", detail=f"{nvcc} does not say its version; {lost}", remedy=remedy)
+        return Fact(name=name, status="missing", detail=f"{nvcc} does not report its version; {use}", remedy=remedy)
     return Fact(name=name, status="ok", detail=f"{version.group(1)} ({nvcc})")
 
 
@@ -97,7 +97,7 @@ def _driver(survey: GpuSurvey) -> Fact:
         return Fact(
             name="driver",
             status="missing",
-            detail=f"{survey.problem}; engines for RTX targets are built without one, no engine runs without one",
+            detail=f"{survey.problem}; engines for RTX targets can be built without a driver, but none runs without it",
             remedy="on a machine with an NVIDIA GPU, install its driver (https://www.nvidia.com/drivers)",
         )
     version = f"{survey.driver_version}, " if survey.driver_version else ""
@@ -109,8 +109,8 @@ def _gpus(survey: GpuSurvey) -> Fact:
         return Fact(
             name="gpu",
             status="missing",
-            detail=f"{survey.problem}; needed to run and time engines, and to build for Jetson and data centre",
-            remedy="run edgeformer where the GPU is; building for an RTX target needs none",
+            detail=f"{survey.problem}; needed to run and time engines, and to build them for Jetson and data centre",
+            remedy="run edgeformer on a machine with a GPU; building for an RTX target needs none",
         )
     gpus = "; ".join(f"{gpu.name}, SM {gpu.sm}, {gpu.memory_bytes / 1e9:.1f} GB" for gpu in survey.gpus)
     return Fact(name="gpu", status="ok", detail=gpus)

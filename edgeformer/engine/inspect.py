@@ -1,10 +1,9 @@
-"""What an engine file says without a GPU: its header, and the report that `builder.write_engine` put beside it.
+"""What an engine file shows without a GPU: its header, and the report that `builder.write_engine` put beside it.
 
-An engine can only be deserialised on the GPU it was built for, so layers and shapes come from the report alone, and
-only while its hash is the file's. The header's layout is not documented. Two things in it were found equal to the
-truth in every engine that TensorRT-RTX 1.7.1 built here: the size of the whole file, and the version at bytes 24 to 26
-(where a TensorRT engineer says it is, https://github.com/NVIDIA/TensorRT/issues/3073). Headers that begin otherwise
-are not interpreted.
+An engine can only be deserialized on the GPU it was built for, so layers and shapes come from the report alone, and
+only if the report has the file's hash. The header's layout is not documented. Two fields were right in every engine
+that TensorRT-RTX 1.7.1 built here: the size of the whole file, and the version at bytes 24 to 26 (where a TensorRT
+engineer says it is, https://github.com/NVIDIA/TensorRT/issues/3073). Headers that begin otherwise are not interpreted.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ _HEADER = struct.Struct("<4s12xQ4B")
 
 
 class EngineFacts(BaseModel):
-    """What is certain about an engine file.
+    """What is known for certain about an engine file.
 
     Attributes:
         size_bytes: its size.
         sha256: its hash.
-        flavour: TensorRT flavour, from the header, else from the report; ``None`` if neither tells.
+        flavour: TensorRT flavour, from the header, else from the report; ``None`` if neither has it.
         tensorrt_version: version of TensorRT that built it, from the same place.
-        report: the report of the build, where one with the same hash stands beside the file.
+        report: the report of the build, if one with the same hash lies beside the file.
         notes: what could not be read, and why.
     """
 
@@ -51,7 +50,7 @@ class EngineFacts(BaseModel):
 
 
 def inspect_engine(source: str | os.PathLike[str] | bytes) -> EngineFacts:
-    """The facts of an engine file, or of a serialised engine in memory (which has no report beside it).
+    """The facts of an engine file, or of a serialized engine in memory (which has no report beside it).
 
     Raises:
         InputError: the file is missing or empty, or shorter or longer than its header says.
@@ -66,16 +65,16 @@ def inspect_engine(source: str | os.PathLike[str] | bytes) -> EngineFacts:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise InputError(f"engine {path} cannot be read: {error.strerror or error}") from error
+            raise InputError("EF102", f"engine {path} cannot be read: {error.strerror or error}") from error
     digest = sha256_of_bytes(content)
     if not content:
-        raise InputError(f"{name} is empty: build it again")
+        raise InputError("EF630", f"{name} is empty: build it again")
     if not isinstance(source, bytes):
         report = _report(Path(f"{path}{SIDECAR_SUFFIX}"), digest, notes)
     version = _version_in_header(content, name)
     flavour: Flavour | None = "tensorrt_rtx" if version else None
     if version is None:
-        notes.append("the header is not one that is known, so it was not interpreted")
+        notes.append("the header is of an unknown kind, so it was not interpreted")
     if report is not None:
         flavour, version = report.flavour, report.tensorrt_version
     return EngineFacts(
@@ -94,7 +93,10 @@ def _version_in_header(content: bytes, name: str) -> str | None:
         return None
     size = _HEADER.unpack_from(content)[1] if len(content) >= _HEADER.size else _HEADER.size
     if size != len(content):
-        raise InputError(f"{name} is damaged: it has {len(content)} bytes, its header says {size}. Build it again")
+        raise InputError(
+            "EF630",
+            f"{name} is damaged: it has {len(content)} bytes, and its header says {size}. Build it again",
+        )
     # The build number is cut to one byte, so it is left out.
     return ".".join(map(str, _HEADER.unpack_from(content)[2:5]))
 
@@ -106,7 +108,7 @@ def _report(path: Path, digest: str, notes: list[str]) -> EngineReport | None:
         notes.append(f"there is no report {path.name} beside it, so its layers and shapes are not known")
         return None
     except (UnicodeDecodeError, ValidationError):
-        notes.append(f"{path.name} beside it is no report of an engine build")
+        notes.append(f"{path.name} beside it is not the report of an engine build")
         return None
     if report.engine_sha256 != digest:
         notes.append(f"the report {path.name} beside it is of another engine")

@@ -1,4 +1,4 @@
-"""Optimisation profiles: the range of shapes an engine serves, worked out from the graph before TensorRT runs."""
+"""Optimization profiles: the range of shapes an engine serves, worked out from the graph before TensorRT runs."""
 
 from __future__ import annotations
 
@@ -29,17 +29,23 @@ class BatchProfile(Record):
     def model_post_init(self, context: object, /) -> None:
         """Check the order; pydantic calls this after the fields are set."""
         if not 1 <= self.min <= self.opt <= self.max:
-            raise InputError(f"batch {self}: it needs 1 <= smallest <= most frequent <= largest")
+            raise InputError(
+                "EF620",
+                f"batch {self} is out of order: 1 <= smallest <= most frequent <= largest must hold",
+            )
 
     @classmethod
     def parse(cls, text: str) -> BatchProfile:
         """Read ``8``, or ``1:8:32`` for smallest, most frequent and largest.
 
         Raises:
-            InputError: neither form, or numbers out of order.
+            InputError: the text has neither form, or its numbers are out of order.
         """
         if not re.fullmatch(r"\d+(:\d+:\d+)?", text.strip()):
-            raise InputError(f"batch '{text}': write one number such as 8, or smallest:frequent:largest such as 1:8:32")
+            raise InputError(
+                "EF620",
+                f"batch '{text}': write one number such as 8, or smallest:frequent:largest such as 1:8:32",
+            )
         numbers = [int(part) for part in text.split(":")] * (1 if ":" in text else 3)
         return cls(min=numbers[0], opt=numbers[1], max=numbers[2])
 
@@ -62,7 +68,7 @@ def shape_ranges(
 
     Raises:
         InputError: a fixed batch differs from ``batch``, a dynamic axis has no size, or ``input_shapes`` contradicts
-            the graph. One message lists everything that is wrong.
+            the graph. One message lists every fault.
     """
     given = dict(input_shapes or {})
     ranges: dict[str, ShapeRange] = {}
@@ -74,9 +80,7 @@ def shape_ranges(
         elif value.name in given:
             asked = given[value.name]
             if problem := _contradiction(axes, asked):
-                wrong.append(
-                    f"input '{value.name}' is {_text(axes)} in the graph, the shape asked for is {asked}: {problem}"
-                )
+                wrong.append(f"input '{value.name}' is {_text(axes)} in the graph and {asked} was asked for: {problem}")
             ranges[value.name] = asked
         else:
             problems = _undecided(value.name, axes, batch)
@@ -86,11 +90,9 @@ def shape_ranges(
         given.pop(value.name, None)
     if given:
         names = ", ".join(value.name for value in model.graph.input)
-        wrong.append(
-            f"shapes are given for {', '.join(sorted(given))}, which the graph has not; its inputs are: {names}"
-        )
+        wrong.append(f"shapes are given for {', '.join(sorted(given))}, but the graph has only these inputs: {names}")
     if wrong:
-        raise InputError("the shapes do not fit the graph:\n" + "\n".join(f"  {line}" for line in wrong))
+        raise InputError("EF621", "the shapes do not fit the graph:\n" + "\n".join(f"  {line}" for line in wrong))
     return ranges
 
 
@@ -107,11 +109,11 @@ def _text(axes: list[int | str]) -> str:
 
 
 def _undecided(name: str, axes: list[int | str], batch: BatchProfile) -> list[str]:
-    """What ``batch`` alone leaves open for this input."""
+    """What ``batch`` alone does not decide about this input."""
     wrong = []
     if axes and isinstance(axes[0], int) and not axes[0] == batch.min == batch.max:
         wrong.append(
-            f"input '{name}' is {_text(axes)}: its batch is fixed at {axes[0]}, asked for is {batch}. "
+            f"input '{name}' is {_text(axes)}: its batch is fixed at {axes[0]}, and {batch} was asked for. "
             f"Ask for batch {axes[0]}, or export the model with a dynamic batch"
         )
     if open_axes := [f"{index} ({size})" for index, size in enumerate(axes) if index and isinstance(size, str)]:
@@ -129,7 +131,7 @@ def _with_batch(axes: list[int | str], batch: BatchProfile) -> ShapeRange:
 def _contradiction(axes: list[int | str], asked: ShapeRange) -> str:
     """Why ``asked`` cannot be a range of an input with these axes; empty if it can."""
     if len(axes) != len(asked.min):
-        return f"{len(axes)} axes against {len(asked.min)}"
+        return f"the graph has {len(axes)} axes, the shape {len(asked.min)}"
     fixed = [
         f"axis {index} is fixed at {size}"
         for index, size in enumerate(axes)

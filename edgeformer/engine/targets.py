@@ -18,7 +18,7 @@ __all__ = ["LOCAL", "Buildable", "Figure", "Peaks", "Target", "can_build", "get_
 
 LOCAL = "local"
 _TABLE = Path(__file__).with_name("targets.json")
-# The compute capabilities TensorRT-RTX 1.7 builds for, trt.ComputeCapability. A new release may know more.
+# The compute capabilities that TensorRT-RTX 1.7 builds for (trt.ComputeCapability). A new release may add some.
 _RTX_SMS = (75, 80, 86, 89, 120, 121)
 
 
@@ -56,8 +56,8 @@ class Target(_Record):
         sm: compute capability times ten, such as 87.
         cpu: processor architecture of the machine that runs the engine, as ``platform.machine()`` names it.
         flavour: ``tensorrt`` or ``tensorrt_rtx``.
-        tensorrt_minimum: lowest version of the flavour that serves.
-        tensorrt_below: first version that does not.
+        tensorrt_minimum: lowest version of the flavour that works.
+        tensorrt_below: first version that is not known to.
         memory_gb: memory the GPU can use, GB.
         built: ``anywhere``: ahead of time, no GPU needed; ``on-device``: only where the GPU is.
         peaks: peak figures.
@@ -92,7 +92,7 @@ class _Table(_Record):
 
 
 class Buildable(_Record):
-    """Whether an engine can be built here; false in a boolean context if not. ``reason`` says why, empty if it can."""
+    """Whether an engine can be built here, which is also its truth value. ``reason`` says why not; empty if it can."""
 
     ok: bool
     reason: str
@@ -103,7 +103,7 @@ class Buildable(_Record):
 
 @cache
 def list_targets() -> tuple[Target, ...]:
-    """Every target of the table, in its order; `LOCAL` is not among them, as it depends on the machine."""
+    """Every target of the table, in its order, without `LOCAL`, which depends on the machine."""
     return _Table.model_validate_json(_TABLE.read_text(encoding="utf-8")).targets
 
 
@@ -111,8 +111,8 @@ def get_target(name: str) -> Target:
     """The target called ``name``; ``local`` is the first GPU of this machine.
 
     Raises:
-        InputError: no such target; the message names close ones and all there are.
-        EnvironmentFault: ``local`` was asked for and this machine has no GPU that TensorRT can use.
+        InputError: no such target; the message names close ones, and all of them.
+        EnvironmentFault: ``name`` is ``local`` and this machine has no GPU that TensorRT can use.
     """
     if name == LOCAL:
         return _local_target()
@@ -122,20 +122,24 @@ def get_target(name: str) -> Target:
     names = [*known, LOCAL]
     close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise InputError(f"unknown target '{name}': {hint}Targets: {', '.join(names)}")
+    raise InputError("EF603", f"unknown target '{name}': {hint}Targets: {', '.join(names)}")
 
 
 def _local_target() -> Target:
     survey = find_gpus()
     if not survey.gpus:
         raise EnvironmentFault(
+            "EF604",
             f"target 'local' needs a GPU in this machine, and there is none: {survey.problem}. "
-            f"Name the target instead, one of: {', '.join(target.name for target in list_targets())}"
+            f"Name the machine to build for instead, one of: {', '.join(target.name for target in list_targets())}",
         )
     gpu = survey.gpus[0]
     cpu = platform.machine()
     if cpu not in ("x86_64", "aarch64"):
-        raise EnvironmentFault(f"target 'local': processor '{cpu}' has no TensorRT; it needs x86_64 or aarch64")
+        raise EnvironmentFault(
+            "EF604",
+            f"target 'local': there is no TensorRT for the processor '{cpu}', only for x86_64 and aarch64",
+        )
     # TensorRT tunes on the GPU it builds for, so it comes first where both are installed.
     flavour: Flavour = "tensorrt"
     if find_backend("tensorrt") is None and find_backend("tensorrt_rtx") is not None and gpu.sm in _RTX_SMS:
@@ -165,13 +169,14 @@ def can_build(target: Target, *, raise_error: bool = False) -> Buildable:
     Raises:
         EnvironmentFault: it cannot, and ``raise_error`` is set.
     """
-    reason = _missing_gpu(target) if target.built == "on-device" else ""
+    reason, code = _missing_gpu(target) if target.built == "on-device" else "", "EF604"
     backend = find_backend(target.flavour)
-    # Where the GPU is missing, installing TensorRT would not help: that is not said then.
+    # Installing TensorRT would not help where the GPU is missing, so the GPU comes first.
     if not reason and (backend is None or not backend.within(target.tensorrt_minimum, target.tensorrt_below)):
         reason = missing_backend(target.flavour, target.tensorrt_minimum, target.tensorrt_below)
+        code = "EF605"
     if raise_error and reason:
-        raise EnvironmentFault(reason)
+        raise EnvironmentFault(code, reason)
     return Buildable(ok=not reason, reason=reason)
 
 
@@ -182,5 +187,5 @@ def _missing_gpu(target: Target) -> str:
     found = ", ".join(f"{gpu.name} (SM {gpu.sm})" for gpu in survey.gpus) or survey.problem
     return (
         f"an engine for {target.name} is built on the device itself (SM {target.sm}, {target.cpu}), "
-        f"and this machine has none: {found}"
+        f"and this machine has no such GPU: {found}"
     )

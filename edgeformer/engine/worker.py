@@ -77,7 +77,7 @@ def main(folder: Path) -> int:
             trt, job, messages, lambda phase, done, total: channel.send("progress", phase=phase, done=done, total=total)
         )
     except EdgeformerError as error:
-        channel.send("failed", error=type(error).__name__, text=str(error))
+        channel.send("failed", error=type(error).__name__, code=error.code, text=str(error))
         return 0
     except OSError as error:
         channel.send("failed", error=OSError.__name__, text=str(error))

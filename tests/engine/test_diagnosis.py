@@ -30,7 +30,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_bare_machine_lacks_everything_and_says_how_to_mend_it(bare_machine: Path) -> None:
+def test_bare_machine_lacks_everything_and_says_how_to_get_it(bare_machine: Path) -> None:
     found = facts()
     assert list(found) == ["tensorrt", "tensorrt_rtx", "cuda toolkit", "driver", "gpu", "plugin library"]
     assert {fact.status for fact in found.values()} == {"missing"}
@@ -69,7 +69,7 @@ def test_tensorrt_that_is_too_old_counts_as_missing(bare_machine: Path, monkeypa
     monkeypatch.setattr("edgeformer.machine.backends.find_backend", lambda flavour: old)
     fact = facts()["tensorrt"]
     assert fact.status == "missing"
-    assert fact.detail.startswith("TensorRT 8.6.1 is installed in /opt; it needs 10.3 or newer, below 12")
+    assert fact.detail.startswith("TensorRT 8.6.1 is installed in /opt; 10.3 or newer, below 12")
 
 
 def test_a_bundle_in_the_build_folder_is_named_and_not_taken(bare_machine: Path) -> None:
@@ -114,4 +114,4 @@ def test_nvcc_that_says_nothing(bare_machine: Path) -> None:
     nvcc = bare_machine / "nvcc"
     nvcc.write_text("#!/bin/sh\n")
     nvcc.chmod(0o755)
-    assert facts()["cuda toolkit"].detail.startswith(f"{nvcc} does not say its version")
+    assert facts()["cuda toolkit"].detail.startswith(f"{nvcc} does not report its version")

@@ -8,7 +8,7 @@ from edgeformer.artifacts import sha256_of_bytes
 from edgeformer.engine.builder import BatchProfile, EngineBuild, build_engine, write_engine
 from edgeformer.engine.inspect import inspect_engine
 from edgeformer.engine.targets import get_target
-from edgeformer.errors import InputError
+from tests.raising import raises
 
 from .conftest import linear_model
 
@@ -50,29 +50,30 @@ def test_report_of_another_engine_is_not_believed(build: EngineBuild, tmp_path: 
     assert (facts.report, facts.flavour, facts.tensorrt_version) == (None, None, None)
     assert facts.notes == (
         "the report a.json beside it is of another engine",
-        "the header is not one that is known, so it was not interpreted",
+        "the header is of an unknown kind, so it was not interpreted",
     )
 
 
 def test_damaged_report_is_said(build: EngineBuild, tmp_path: Path) -> None:
     write_engine(build, tmp_path / "a")
     (tmp_path / "a.json").write_text("{")
-    assert inspect_engine(tmp_path / "a").notes == ("a.json beside it is no report of an engine build",)
+    assert inspect_engine(tmp_path / "a").notes == ("a.json beside it is not the report of an engine build",)
 
 
 @pytest.mark.parametrize("length", [4, 20, 31, 1000, -1])
 def test_truncated_engine_is_damaged(build: EngineBuild, length: int) -> None:
-    with pytest.raises(InputError, match=r"is damaged: it has \d+ bytes, its header says \d+"):
-        inspect_engine(build.serialized[:length])
+    cut = build.serialized[:length]
+    with raises("EF630", f"{len(cut)} bytes"):
+        inspect_engine(cut)
 
 
 def test_engine_with_more_behind_it_is_damaged(build: EngineBuild) -> None:
-    with pytest.raises(InputError, match="is damaged"):
+    with raises("EF630", f"{len(build.serialized) + 1} bytes", len(build.serialized)):
         inspect_engine(build.serialized + b"\0")
 
 
 def test_missing_and_empty_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="gone cannot be read: No such file"):
+    with raises("EF102", tmp_path / "gone", "No such file"):
         inspect_engine(tmp_path / "gone")
-    with pytest.raises(InputError, match="is empty"):
+    with raises("EF630", "empty"):
         inspect_engine(b"")
