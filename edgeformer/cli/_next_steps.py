@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +38,7 @@ def next_steps(bundle: Path, manifest: Manifest) -> list[NextStep]:
 
 
 def _python(code: str) -> str:
+    """A command that runs ``code``; its strings are in double quotes, so that the shell's single ones can stay."""
     return shlex.join(["python3", "-c", code])
 
 
@@ -44,7 +46,7 @@ def _run_engine(bundle: Path, manifest: Manifest) -> str:
     files = [str(bundle / ENGINE)]
     if LIBRARY_NAME in manifest.files:
         files.append(str(bundle / LIBRARY_NAME))
-    words = ", ".join(map(repr, files))
+    words = ", ".join(map(json.dumps, files))
     return f"from edgeformer.runtime import EngineSession; print(EngineSession({words}).inputs)"
 
 
@@ -53,6 +55,7 @@ def _build_engine(bundle: Path, manifest: Manifest) -> str:
     typed, engine = str(bundle / TYPED), str(bundle / ENGINE)
     return (
         "import edgeformer as ef; from edgeformer.engine.builder import BatchProfile, write_engine; "
-        f"write_engine(ef.build_engine(ef.load_model({typed!r}), target=ef.get_target({manifest.target.name!r}), "
-        f"batch=BatchProfile.parse({batch!r})), {engine!r})"
+        f"write_engine(ef.build_engine(ef.load_model({json.dumps(typed)}), "
+        f"target=ef.get_target({json.dumps(manifest.target.name)}), "
+        f"batch=BatchProfile.parse({json.dumps(batch)})), {json.dumps(engine)})"
     )
