@@ -32,7 +32,7 @@ INFO = model_info("biformer_nano")
 def accuracy(model: onnx.ModelProto) -> float:
     """Percent of 40 evaluation images."""
     samples = ef.open_samples(DIGITS / "evaluate", INFO.preprocessing, limit=40)
-    return top1_accuracy(OnnxSession(model), samples.batches(20)).points
+    return top1_accuracy(OnnxSession(model), samples.batches(20)).value
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,8 @@ class Tiny(nn.Module):
         y = self.drop(y)
         if self.dense:
             return [first, y.permute(0, 3, 1, 2)]
-        return self.head(y.mean((1, 2)))
+        logits: torch.Tensor = self.head(y.mean((1, 2)))
+        return logits
 
 
 def make_tiny(dense: bool = False) -> Tiny:
@@ -38,6 +39,8 @@ def make_tiny(dense: bool = False) -> Tiny:
     model = Tiny(dense)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2.0)
     return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
@@ -43,7 +45,9 @@ def test_reference_exports_have_the_same_types_and_shapes(name: str, data_prop: 
 
 @pytest.mark.parametrize("data_prop", [False, True])
 @pytest.mark.parametrize("change", [lambda model: model, constants_as_nodes, lambda model: fuse(model).model])
-def test_built_models_have_the_same_types_and_shapes(change, data_prop: bool) -> None:
+def test_built_models_have_the_same_types_and_shapes(
+    change: Callable[[onnx.ModelProto], onnx.ModelProto], data_prop: bool
+) -> None:
     assert_same(change(transformer()), data_prop=data_prop)
 
 

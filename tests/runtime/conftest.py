@@ -8,11 +8,14 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tests.export.conftest import tiny as tiny
 
+Value = tuple[str, int, Sequence[int | str]]
+"""An input or output: name, element type, shape."""
+
 
 def make_model(
     nodes: Sequence[NodeProto],
-    inputs: Sequence[tuple[str, int, Sequence[int | str]]],
-    outputs: Sequence[tuple[str, int, Sequence[int | str]]],
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
     weights: dict[str, np.ndarray] | None = None,
     opset: int = 20,
 ) -> ModelProto:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -14,7 +18,14 @@ from edgeformer.runtime.bfloat16 import has_bfloat16, with_bfloat16_rounding
 BF16 = ml_dtypes.bfloat16
 
 
-def build(nodes, weights=(), x_type=TensorProto.FLOAT, y_type=TensorProto.FLOAT, opset=20, shape=(2, 5)):
+def build(
+    nodes: Sequence[onnx.NodeProto],
+    weights: Sequence[TensorProto] = (),
+    x_type: int = TensorProto.FLOAT,
+    y_type: int = TensorProto.FLOAT,
+    opset: int = 20,
+    shape: Sequence[int] = (2, 5),
+) -> onnx.ModelProto:
     graph = helper.make_graph(
         list(nodes),
         "half",
@@ -25,7 +36,7 @@ def build(nodes, weights=(), x_type=TensorProto.FLOAT, y_type=TensorProto.FLOAT,
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
 
 
-def bf16_weight(array, name):
+def bf16_weight(array: np.ndarray, name: str) -> TensorProto:
     tensor = helper.make_tensor(name, TensorProto.BFLOAT16, array.shape, array.astype(BF16).tobytes(), raw=True)
     np.testing.assert_array_equal(
         numpy_helper.to_array(tensor).astype(np.float32), array.astype(BF16).astype(np.float32)
@@ -33,7 +44,7 @@ def bf16_weight(array, name):
     return tensor
 
 
-def product():
+def product() -> tuple[onnx.ModelProto, np.ndarray]:
     weight = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
     nodes = [
         helper.make_node("Cast", ["x"], ["xh"], to=TensorProto.BFLOAT16),
@@ -44,7 +55,7 @@ def product():
     return build(nodes, [bf16_weight(weight, "w")]), weight
 
 
-def test_every_value_is_rounded():
+def test_every_value_is_rounded() -> None:
     model, weight = product()
     x = np.random.default_rng(1).standard_normal((2, 5)).astype(np.float32)
     y = OnnxSession(model).run({"x": x})["y"]
@@ -55,14 +66,14 @@ def test_every_value_is_rounded():
 
 
 @pytest.mark.parametrize("optimization", ["none", "all"])
-def test_no_optimisation_removes_the_rounding(optimization):
+def test_no_optimisation_removes_the_rounding(optimization: Any) -> None:
     model, _ = product()
     x = np.full((2, 5), 1.0 + 2.0**-9, np.float32)  # rounds to 1 in bfloat16
     y = OnnxSession(model, optimization=optimization).run({"x": x})["y"]
     np.testing.assert_array_equal(y, OnnxSession(model).run({"x": np.ones((2, 5), np.float32)})["y"])
 
 
-def test_a_file_and_bfloat16_inputs_and_outputs(tmp_path):
+def test_a_file_and_bfloat16_inputs_and_outputs(tmp_path: Path) -> None:
     model = build([helper.make_node("Neg", ["x"], ["y"])], x_type=TensorProto.BFLOAT16, y_type=TensorProto.BFLOAT16)
     onnx.save_model(model, tmp_path / "m.onnx")
     session = OnnxSession(tmp_path / "m.onnx")
@@ -71,7 +82,7 @@ def test_a_file_and_bfloat16_inputs_and_outputs(tmp_path):
     np.testing.assert_array_equal(session.run({"x": x})["y"], -np.ones((2, 5), np.float32))
 
 
-def test_float32_stays_float32():
+def test_float32_stays_float32() -> None:
     nodes = [
         helper.make_node("Cast", ["x"], ["h"], to=TensorProto.BFLOAT16),
         helper.make_node("Cast", ["h"], ["w"], to=TensorProto.FLOAT),
@@ -82,7 +93,7 @@ def test_float32_stays_float32():
     assert (y == np.float32(1 / 3)).all()
 
 
-def test_constants_are_converted():
+def test_constants_are_converted() -> None:
     value = bf16_weight(np.array(3.0, np.float32), "three")
     nodes = [
         helper.make_node("Constant", [], ["three"], value=value),
@@ -94,7 +105,7 @@ def test_constants_are_converted():
     np.testing.assert_array_equal(y, np.full((2, 5), 6.0, np.float32))
 
 
-def test_the_ops_body_in_bfloat16():
+def test_the_ops_body_in_bfloat16() -> None:
     attributes = Attributes(num_heads=2, regions=2, topk=2, qk_dim=16, scale=0.25)
     nodes = [
         helper.make_node("Cast", ["x"], ["qkv"], to=TensorProto.BFLOAT16),
@@ -111,14 +122,14 @@ def test_the_ops_body_in_bfloat16():
     assert np.abs(y - want).max() > 1e-4
 
 
-def test_which_models_have_bfloat16():
+def test_which_models_have_bfloat16() -> None:
     model, _ = product()
     assert has_bfloat16(model)
     assert not has_bfloat16(build([helper.make_node("Neg", ["x"], ["y"])]))
     assert not has_bfloat16(with_bfloat16_rounding(build([helper.make_node("Neg", ["x"], ["y"])])))
 
 
-def test_subgraphs_are_refused():
+def test_subgraphs_are_refused() -> None:
     branch = helper.make_graph(
         [helper.make_node("Cast", ["x"], ["b"], to=TensorProto.BFLOAT16)],
         "branch",
@@ -133,7 +144,7 @@ def test_subgraphs_are_refused():
         OnnxSession(build(nodes, y_type=TensorProto.BFLOAT16))
 
 
-def test_types_that_cannot_be_told():
+def test_types_that_cannot_be_told() -> None:
     nodes = [
         helper.make_node("Cast", ["x"], ["h"], to=TensorProto.BFLOAT16),
         helper.make_node("Strange", ["h"], ["y"], domain="nowhere"),

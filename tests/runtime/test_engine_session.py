@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.machine.devices import find_gpus
+from edgeformer.records.base import Flavour
 from edgeformer.runtime import EngineSession, Session
 from edgeformer.runtime import engine_session as module
 from edgeformer.runtime.engine_session import choose_flavour, tensor_info
@@ -17,7 +20,7 @@ without_gpu = pytest.mark.skipif(bool(find_gpus().gpus), reason="this machine ha
 
 
 @without_gpu
-def test_no_gpu(tmp_path):
+def test_no_gpu(tmp_path: Path) -> None:
     path = tmp_path / "model.engine"
     path.write_bytes(b"engine")
     with pytest.raises(
@@ -27,7 +30,7 @@ def test_no_gpu(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["model.engine", "plugins.so"])
-def test_no_such_file(tmp_path, missing):
+def test_no_such_file(tmp_path: Path, missing: str) -> None:
     for name in {"model.engine", "plugins.so"} - {missing}:
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(InputError, match=rf"{missing}: there is no such file"):
@@ -35,26 +38,26 @@ def test_no_such_file(tmp_path, missing):
 
 
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt_rtx"])
-def test_the_flavour_asked_for(flavour):
+def test_the_flavour_asked_for(flavour: Flavour) -> None:
     assert choose_flavour(flavour, ()) == flavour
 
 
-def test_the_only_flavour_there_is():
+def test_the_only_flavour_there_is() -> None:
     assert choose_flavour(None, ("tensorrt_rtx",)) == "tensorrt_rtx"
 
 
-def test_no_flavour_and_two_flavours():
+def test_no_flavour_and_two_flavours() -> None:
     with pytest.raises(EnvironmentFault, match="neither tensorrt nor tensorrt_rtx is installed"):
         choose_flavour(None, ())
     with pytest.raises(InputError, match="both installed: say which"):
         choose_flavour(None, ("tensorrt", "tensorrt_rtx"))
 
 
-def test_tensor_info_of_an_engines_tensor():
+def test_tensor_info_of_an_engines_tensor() -> None:
     assert tensor_info(np.float32, (-1, 3, 224, -1)) == (np.dtype(np.float32), ("dim0", 3, 224, "dim3"))
 
 
-def test_bfloat16_at_the_engines_border_is_refused():
+def test_bfloat16_at_the_engines_border_is_refused() -> None:
     from polygraphy.datatype import DataType
 
     with pytest.raises(InputError, match="keep them in FP32"):
@@ -64,7 +67,7 @@ def test_bfloat16_at_the_engines_border_is_refused():
 class FakeRunner:
     """As much of Polygraphy's TrtRunner as a session needs: y = 2 x."""
 
-    def __init__(self, dtype: type = np.float32) -> None:
+    def __init__(self, dtype: Any = np.float32) -> None:
         self.is_active = True
         self.engine = SimpleNamespace(
             num_io_tensors=2,
@@ -74,23 +77,23 @@ class FakeRunner:
             get_tensor_shape=lambda _: (-1, 3),
         )
 
-    def infer(self, feeds):
+    def infer(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"y": 2 * feeds["x"]}
 
-    def deactivate(self):
+    def deactivate(self) -> None:
         assert self.is_active
         self.is_active = False
 
 
 @pytest.fixture
-def engine(tmp_path, monkeypatch):
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "model.engine"
     path.write_bytes(b"engine")
     monkeypatch.setattr(module, "can_run_engine", lambda *_, **__: True)
     return path
 
 
-def test_a_session_is_closed_once_and_says_so(engine, monkeypatch):
+def test_a_session_is_closed_once_and_says_so(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = FakeRunner()
     monkeypatch.setattr(module, "_make_runner", lambda *_: runner)
     x = np.ones((2, 3), np.float32)
@@ -104,7 +107,7 @@ def test_a_session_is_closed_once_and_says_so(engine, monkeypatch):
         session.run({"x": x})
 
 
-def test_an_engine_that_cannot_be_described_is_freed(engine, monkeypatch):
+def test_an_engine_that_cannot_be_described_is_freed(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from polygraphy.datatype import DataType
 
     runner = FakeRunner(DataType.BFLOAT16)
@@ -115,7 +118,7 @@ def test_an_engine_that_cannot_be_described_is_freed(engine, monkeypatch):
 
 
 @without_gpu
-def test_an_engine_that_cannot_be_loaded_keeps_tensorrts_words(tmp_path):
+def test_an_engine_that_cannot_be_loaded_keeps_tensorrts_words(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     path = tmp_path / "model.engine"
     path.write_bytes(b"not an engine" * 20)

@@ -4,13 +4,14 @@ import pytest
 
 from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.devices import Gpu, GpuSurvey
+from edgeformer.records.base import Flavour
 from edgeformer.runtime import can_run_engine, gpu
 
 NONE = GpuSurvey((), None, None, "no NVIDIA driver (test)")
 ONE = GpuSurvey((Gpu(0, "GPU", 86, 1 << 33),), "580.65", "13.0", "")
 
 
-def test_without_gpu(monkeypatch):
+def test_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "find_gpus", lambda: NONE)
     assert not can_run_engine()
     with pytest.raises(
@@ -30,7 +31,9 @@ def test_without_gpu(monkeypatch):
         (("tensorrt_rtx",), "tensorrt", False),
     ],
 )
-def test_with_gpu_the_flavour_decides(monkeypatch, installed, flavour, works):
+def test_with_gpu_the_flavour_decides(
+    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], flavour: Flavour | None, works: bool
+) -> None:
     monkeypatch.setattr(gpu, "find_gpus", lambda: ONE)
     monkeypatch.setattr(gpu, "installed_flavours", lambda: installed)
     assert can_run_engine(flavour) is works

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tracemalloc
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def options_of(session: OnnxSession) -> Any:
 
 
 @pytest.mark.parametrize("form", ["proto", "bytes", "path", "text path"])
-def test_it_takes_a_model_in_any_form(tmp_path, form):
+def test_it_takes_a_model_in_any_form(tmp_path: Path, form: str) -> None:
     model = scale_model(3.0)
     path = tmp_path / "m.onnx"
     onnx.save_model(model, path)
@@ -37,7 +38,7 @@ def test_it_takes_a_model_in_any_form(tmp_path, form):
     np.testing.assert_array_equal(session.run({"x": X})["y"], 3 * X)
 
 
-def test_external_data_beside_the_file_is_found(tmp_path):
+def test_external_data_beside_the_file_is_found(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     model = scale_model(3.0)
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.full(3, 3.0, np.float32), "factor"))
@@ -48,7 +49,7 @@ def test_external_data_beside_the_file_is_found(tmp_path):
         OnnxSession(path)
 
 
-def test_the_body_of_the_op_is_run():
+def test_the_body_of_the_op_is_run() -> None:
     attributes = Attributes(num_heads=2, regions=2, topk=3, qk_dim=8, scale=8**-0.5)
     node = attributes.make_node("qkv", "out", "block")
     graph = helper.make_graph(
@@ -63,7 +64,7 @@ def test_the_body_of_the_op_is_run():
 
 
 @pytest.mark.parametrize("optimization", ["none", "basic", "extended", "all"])
-def test_optimisation_and_threads(optimization):
+def test_optimisation_and_threads(optimization: Any) -> None:
     session = OnnxSession(scale_model(), optimization=optimization, threads=1)
     options = options_of(session)
     assert options.intra_op_num_threads == 1
@@ -74,7 +75,7 @@ def test_optimisation_and_threads(optimization):
     np.testing.assert_array_equal(session.run({"x": X})["y"], 2 * X)
 
 
-def test_quantisation_is_run_as_written():
+def test_quantisation_is_run_as_written() -> None:
     """Products of +-127 add up beyond what 16 bits hold, where an integer kernel without VNNI saturates."""
     size = 64
     weight = np.full((size, 2), 127, np.int8)
@@ -95,7 +96,7 @@ def test_quantisation_is_run_as_written():
     assert options_of(session).get_session_config_entry("session.disable_quant_qdq") == "1"
 
 
-def test_threads_sleep_while_they_wait():
+def test_threads_sleep_while_they_wait() -> None:
     assert options_of(OnnxSession(scale_model())).get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
@@ -125,11 +126,13 @@ CHAIN = {
 @pytest.mark.parametrize("optimization", ["none", "all"])
 @pytest.mark.parametrize("form", ["proto", "bytes", "path", "external"])
 @pytest.mark.parametrize("outputs", [["b"], ["a", "y"], ["a", "a"], ["x", "factor", "y"], []])
-def test_it_gives_the_tensors_that_it_is_asked_for(tmp_path, monkeypatch, outputs, form, optimization):
+def test_it_gives_the_tensors_that_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: list[str], form: str, optimization: Any
+) -> None:
     model = chain_model()
     path = tmp_path / "m.onnx"
-    beside = {"save_as_external_data": True, "location": "m.data", "size_threshold": 0} if form == "external" else {}
-    onnx.save_model(chain_model(), path, **beside)
+    external = form == "external"
+    onnx.save_model(chain_model(), path, save_as_external_data=external, location="m.data", size_threshold=0)
     monkeypatch.chdir(tmp_path.parent)
     before = model.SerializeToString()
     source = {"proto": model, "bytes": before}.get(form, path)
@@ -142,7 +145,7 @@ def test_it_gives_the_tensors_that_it_is_asked_for(tmp_path, monkeypatch, output
     assert model.SerializeToString() == before
 
 
-def test_a_tensor_inside_a_bfloat16_model_is_given_rounded():
+def test_a_tensor_inside_a_bfloat16_model_is_given_rounded() -> None:
     model = make_model(
         [
             helper.make_node("Cast", ["x"], ["half"], to=TensorProto.BFLOAT16),
@@ -156,14 +159,14 @@ def test_a_tensor_inside_a_bfloat16_model_is_given_rounded():
 
 
 @pytest.mark.parametrize("form", ["proto", "bytes", "path"])
-def test_a_tensor_that_the_model_does_not_have(tmp_path, form):
+def test_a_tensor_that_the_model_does_not_have(tmp_path: Path, form: str) -> None:
     onnx.save_model(chain_model(), tmp_path / "m.onnx")
     source = {"proto": chain_model(), "bytes": chain_model().SerializeToString()}.get(form, tmp_path / "m.onnx")
     with pytest.raises(InputError, match=r"has no tensor 'c', 'z' to give; its outputs are 'y', 'b'"):
         OnnxSession(source, outputs=["a", "c", "z"])
 
 
-def test_a_closed_session_says_so():
+def test_a_closed_session_says_so() -> None:
     with OnnxSession(scale_model()) as session:
         session.run({"x": X})
     with pytest.raises(InputError, match="the model 'small' cannot run: its session was closed"):
@@ -172,14 +175,14 @@ def test_a_closed_session_says_so():
     assert list(session.inputs) == ["x"]
 
 
-def test_closing_frees_the_model():
+def test_closing_frees_the_model() -> None:
     session = OnnxSession(scale_model())
     alive = weakref.ref(session._session)
     session.close()
     assert alive() is None
 
 
-def test_it_keeps_no_copy_of_the_model():
+def test_it_keeps_no_copy_of_the_model() -> None:
     """ONNX Runtime's Python session would keep the bytes it was made from."""
     model = make_model(
         [helper.make_node("MatMul", ["x", "weight"], ["y"])],
@@ -199,7 +202,7 @@ def test_it_keeps_no_copy_of_the_model():
 
 
 @pytest.mark.slow
-def test_memory_is_given_back_after_a_run():
+def test_memory_is_given_back_after_a_run() -> None:
     """Forty activations of 64 MB, of which two live at a time: the arena would keep them, and the layout of all."""
     code = """
 import numpy as np, onnx, sys
@@ -225,7 +228,7 @@ print(resident() - before)
     assert float(done.stdout) < 32
 
 
-def test_a_failing_session_prints_nothing(capfd):
+def test_a_failing_session_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError):
         OnnxSession(broken_reshape()).run({"x": X})
     with pytest.raises(InputError, match="cannot be run by ONNX Runtime"):
@@ -241,7 +244,7 @@ def test_a_failing_session_prints_nothing(capfd):
         ({"input": X}, "input 'x' is missing"),
     ],
 )
-def test_feeds_that_do_not_fit(feeds, message):
+def test_feeds_that_do_not_fit(feeds: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(InputError, match=message):
         OnnxSession(scale_model()).run(feeds)
 
@@ -255,24 +258,24 @@ def broken_reshape() -> onnx.ModelProto:
     )
 
 
-def test_a_run_that_fails_says_why():
+def test_a_run_that_fails_says_why() -> None:
     with pytest.raises(InputError, match=r"the model 'small' failed in ONNX Runtime.*squeeze"):
         OnnxSession(broken_reshape()).run({"x": X})
 
 
-def test_no_such_file(tmp_path):
+def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.onnx: there is no such file"):
         OnnxSession(tmp_path / "nothing.onnx")
 
 
-def test_a_file_that_is_no_model(tmp_path):
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "words.onnx"
     path.write_bytes(b"\xff\xfenot a model")
     with pytest.raises(InputError, match=r"words\.onnx: not an ONNX model"):
         OnnxSession(path)
 
 
-def test_bytes_that_are_no_model():
+def test_bytes_that_are_no_model() -> None:
     with pytest.raises(InputError, match="these 4 bytes are not an ONNX model"):
         OnnxSession(b"\xff\xff\xff\xff")
 
@@ -287,12 +290,12 @@ def unknown_op() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("nowhere", 1)])
 
 
-def test_an_op_that_the_runtime_does_not_know():
+def test_an_op_that_the_runtime_does_not_know() -> None:
     with pytest.raises(InputError, match=r"cannot be run by ONNX Runtime.*nowhere"):
         OnnxSession(unknown_op())
 
 
-def test_an_output_that_is_no_tensor():
+def test_an_output_that_is_no_tensor() -> None:
     model = make_model(
         [helper.make_node("SequenceConstruct", ["x"], ["s"])],
         [("x", TensorProto.FLOAT, [1])],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
+from typing import Any, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -29,7 +31,9 @@ def linear() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("optimization", ["none", "basic", "all"])
-def test_a_model_beyond_the_limit_runs_with_its_weights_beside_it(monkeypatch, optimization):
+def test_a_model_beyond_the_limit_runs_with_its_weights_beside_it(
+    monkeypatch: pytest.MonkeyPatch, optimization: Any
+) -> None:
     monkeypatch.setattr(onnx_source, "_LARGEST_MESSAGE", 4096)
     model = linear()
     before = model.SerializeToString()
@@ -44,7 +48,7 @@ def test_a_model_beyond_the_limit_runs_with_its_weights_beside_it(monkeypatch, o
     assert model.SerializeToString() == before
 
 
-def test_its_weights_live_as_long_as_its_session(monkeypatch):
+def test_its_weights_live_as_long_as_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_source, "_LARGEST_MESSAGE", 4096)
     model = linear()
     tracemalloc.start()
@@ -58,25 +62,25 @@ def test_its_weights_live_as_long_as_its_session(monkeypatch):
     assert held - left > WEIGHT.nbytes / 2
 
 
-def test_a_model_that_protobuf_cannot_write_is_beyond_the_limit(monkeypatch):
+def test_a_model_that_protobuf_cannot_write_is_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """That is how protobuf reports a message beyond 2 GiB."""
-    from google.protobuf.message import EncodeError
+    from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
     class Model:
-        def SerializeToString(self):  # noqa: N802 - protobuf's name
+        def SerializeToString(self) -> NoReturn:  # noqa: N802 - protobuf's name
             raise EncodeError("Failed to serialize proto")
 
-    assert onnx_source._serialised(Model()) is None
+    assert onnx_source._serialised(Model()) is None  # type: ignore[arg-type]
 
 
-def test_a_small_model_is_one_message():
+def test_a_small_model_is_one_message() -> None:
     source = onnx_source.onnx_source(linear(), ["h"])
     assert source.weights == {}
     assert isinstance(source.model, bytes)
     assert [value.name for value in onnx.load_model_from_string(source.model).graph.output] == ["y", "h"]
 
 
-def test_a_file_is_handed_over_by_its_path(tmp_path):
+def test_a_file_is_handed_over_by_its_path(tmp_path: Path) -> None:
     onnx.save_model(linear(), tmp_path / "m.onnx")
     assert onnx_source.onnx_source(tmp_path / "m.onnx", ["y"]).model == str(tmp_path / "m.onnx")
     inside = onnx_source.onnx_source(tmp_path / "m.onnx", ["h"])
@@ -84,7 +88,7 @@ def test_a_file_is_handed_over_by_its_path(tmp_path):
     assert inside.folder == tmp_path
 
 
-def test_constants_beyond_the_limit_are_refused(monkeypatch):
+def test_constants_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_source, "_LARGEST_MESSAGE", 4096)
     model = linear()
     weight = model.graph.initializer.pop(0)
@@ -95,7 +99,7 @@ def test_constants_beyond_the_limit_are_refused(monkeypatch):
         OnnxSession(model)
 
 
-def test_bfloat16_beyond_the_limit_is_refused(monkeypatch):
+def test_bfloat16_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = linear()
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(WEIGHT.astype(ml_dtypes.bfloat16), "weight"))
     monkeypatch.setattr(onnx_source, "_LARGEST_MESSAGE", 4096)

@@ -10,7 +10,7 @@ from edgeformer.runtime.engine_session import tensor_info
 from edgeformer.runtime.polygraphy_support import quiet_polygraphy, use_flavour
 
 
-def test_within_it_polygraphy_is_silent(capfd):
+def test_within_it_polygraphy_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
     from polygraphy.exception import PolygraphyException
     from polygraphy.logger import G_LOGGER
 
@@ -21,7 +21,7 @@ def test_within_it_polygraphy_is_silent(capfd):
     assert "still there" in capfd.readouterr().out
 
 
-def test_a_flavour_can_be_chosen_after_polygraphy_was_imported():
+def test_a_flavour_can_be_chosen_after_polygraphy_was_imported() -> None:
     rtx = pytest.importorskip("tensorrt_rtx")
     import polygraphy.comparator
 
@@ -35,7 +35,7 @@ def test_a_flavour_can_be_chosen_after_polygraphy_was_imported():
     assert polygraphy.backend.trt.TrtRunner is runner.TrtRunner
 
 
-def test_choosing_a_flavour_imports_no_tensorrt():
+def test_choosing_a_flavour_imports_no_tensorrt() -> None:
     code = "import sys; from edgeformer.runtime.polygraphy_support import use_flavour; use_flavour('tensorrt_rtx'); "
     code += "print(sorted({m.split('.')[0] for m in sys.modules} & {'tensorrt', 'tensorrt_rtx', 'torch'}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

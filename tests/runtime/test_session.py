@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,15 +18,15 @@ def rows(count: int) -> np.ndarray:
     return np.arange(count * 3, dtype=np.float32).reshape(count, 3)
 
 
-def test_tensor_info_reads_as_type_and_shape():
+def test_tensor_info_reads_as_type_and_shape() -> None:
     assert str(INPUTS["x"]) == "float32 [batch, 3]"
 
 
-def test_feeds_that_fit():
+def test_feeds_that_fit() -> None:
     check_feeds(INPUTS, {"x": rows(5), "y": np.zeros(1, np.int64)})
 
 
-def test_every_misfit_is_listed():
+def test_every_misfit_is_listed() -> None:
     with pytest.raises(InputError) as caught:
         check_feeds(INPUTS, {"x": rows(2).astype(np.float64), "z": rows(1)})
     message = str(caught.value)
@@ -33,26 +36,26 @@ def test_every_misfit_is_listed():
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2,), (2, 3, 1), ()])
-def test_shapes_that_do_not_fit(shape):
+def test_shapes_that_do_not_fit(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"expected float32 \[batch, 3\]"):
         check_feeds({"x": INPUTS["x"]}, {"x": np.zeros(shape, np.float32)})
 
 
-def test_static_batch():
+def test_static_batch() -> None:
     assert static_batch(OnnxSession(scale_model(batch=4))) == 4
     assert static_batch(OnnxSession(scale_model())) is None
 
 
 @pytest.mark.parametrize("batch", ["batch", 4])
 @pytest.mark.parametrize("count", [1, 4, 7, 8])
-def test_chunks_give_what_one_run_would(batch, count):
+def test_chunks_give_what_one_run_would(batch: Any, count: int) -> None:
     session = OnnxSession(scale_model(batch=batch))
     np.testing.assert_array_equal(run_in_chunks(session, {"x": rows(count)}, 4)["y"], 2 * rows(count))
 
 
-def test_chunks_are_as_large_as_said():
+def test_chunks_are_as_large_as_said() -> None:
     class Spy(OnnxSession):
-        def run(self, feeds):
+        def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             seen.append(len(feeds["x"]))
             return super().run(feeds)
 
@@ -65,11 +68,11 @@ def test_chunks_are_as_large_as_said():
 
 
 @pytest.mark.parametrize(("count", "batch"), [(0, 2), (3, 0)])
-def test_nothing_to_chunk(count, batch):
+def test_nothing_to_chunk(count: int, batch: Any) -> None:
     with pytest.raises(InputError, match="same number of samples"):
         run_in_chunks(OnnxSession(scale_model()), {"x": rows(count)}, batch)
 
 
-def test_inputs_that_disagree_about_the_samples():
+def test_inputs_that_disagree_about_the_samples() -> None:
     with pytest.raises(InputError, match="same number of samples"):
         run_in_chunks(OnnxSession(scale_model()), {"x": rows(2), "z": rows(3)}, 2)

@@ -6,9 +6,10 @@ import torch
 
 from edgeformer.errors import InputError
 from edgeformer.runtime import Session, TorchSession
+from tests.export.conftest import Tiny
 
 
-def test_it_is_a_session_with_the_models_outputs(tiny):
+def test_it_is_a_session_with_the_models_outputs(tiny: Tiny) -> None:
     session = TorchSession(tiny, input_size=(6, 8))
     assert isinstance(session, Session)
     assert session.inputs["input"].shape == ("batch", 3, 6, 8)
@@ -20,7 +21,7 @@ def test_it_is_a_session_with_the_models_outputs(tiny):
     np.testing.assert_array_equal(session.run({"input": x})["logits"], want)
 
 
-def test_it_runs_in_eval_mode_and_restores_the_mode(tiny):
+def test_it_runs_in_eval_mode_and_restores_the_mode(tiny: Tiny) -> None:
     tiny.train()
     session = TorchSession(tiny, input_size=(6, 8))
     x = np.ones((1, 3, 6, 8), np.float32)
@@ -37,17 +38,17 @@ def test_it_runs_in_eval_mode_and_restores_the_mode(tiny):
         (np.zeros((1, 3, 6, 8), np.float64), r"got float64"),
     ],
 )
-def test_feeds_that_do_not_fit(tiny, x, message):
+def test_feeds_that_do_not_fit(tiny: Tiny, x: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         TorchSession(tiny, input_size=(6, 8)).run({"input": x})
 
 
-def test_a_size_the_model_refuses(tiny):
+def test_a_size_the_model_refuses(tiny: Tiny) -> None:
     with pytest.raises(InputError, match="got 5x8"):
         TorchSession(tiny, input_size=(5, 8))
 
 
-def test_a_closed_session_says_so_and_leaves_the_model(tiny):
+def test_a_closed_session_says_so_and_leaves_the_model(tiny: Tiny) -> None:
     with TorchSession(tiny, input_size=(6, 8)) as session:
         pass
     with pytest.raises(InputError, match="the model Tiny cannot run: its session was closed"):

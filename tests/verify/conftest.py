@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgeformer.ops.bi_level_routing_attention import Attributes, with_function
 from edgeformer.runtime import TensorInfo
 from edgeformer.runtime.session import closed_error
-from tests.runtime.conftest import make_model
+from tests.runtime.conftest import Value, make_model
 
 FLOAT = np.dtype(np.float32)
+Function = Callable[[np.ndarray], np.ndarray | Mapping[str, np.ndarray]]
 
 
 @dataclass
@@ -25,7 +26,7 @@ class FunctionSession:
 
     def __init__(
         self,
-        function: Callable[[np.ndarray], np.ndarray | Mapping[str, np.ndarray]],
+        function: Function,
         batch: int | str = "batch",
         width: int = 3,
         outputs: Sequence[str] = ("logits",),
@@ -83,7 +84,8 @@ def routing_model(gains: Sequence[float] = (1.0, 1.0), shift: float = 0.0, named
         shift: added to the first three channels of the first block's queries.
         named: name the weights as PyTorch names them.
     """
-    nodes, weights = [], {}
+    nodes: list[NodeProto] = []
+    weights: dict[str, np.ndarray] = {}
     value = "input"
     for index, (attributes, gain) in enumerate(zip(ATTRIBUTES, gains, strict=True)):
         weight = np.eye(12 if index == 0 else 4, 12, dtype=np.float32)
@@ -157,10 +159,10 @@ def gather_attention(how: str) -> ModelProto:
         "gathered_by_others": [elsewhere, *product, softmax],
         "values_only": [fetched, *values],
     }[how]
-    inputs = [("x", TensorProto.FLOAT, ["n", 4, 3])]
+    inputs: list[Value] = [("x", TensorProto.FLOAT, ["n", 4, 3])]
     if how == "gathered_by_others":
         inputs.append(("other", TensorProto.INT64, ["n", 4, 2, 1]))
     constants = {"two": np.array([2]), "last": np.array([-1]), "weight": np.eye(3, dtype=np.float32)}
-    shape = ["n", 4, "rows"] if how == "reduced" else ["n", "?", "??", "???"]
+    shape: list[int | str] = ["n", 4, "rows"] if how == "reduced" else ["n", "?", "??", "???"]
     opset = 23 if how == "attention" else 20
     return make_model(nodes, inputs, [("y", TensorProto.FLOAT, shape)], constants, opset)

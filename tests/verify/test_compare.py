@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import pytest
 from edgeformer.errors import InputError
 from edgeformer.runtime import OnnxSession, TensorInfo
 from edgeformer.verify import compare_models
+from edgeformer.verify.batches import BatchLike
 from edgeformer.verify.compare import check_types, match_names
 from tests.verify.conftest import FunctionSession, Labelled, images, linear_model
 
 
-def test_two_graphs_that_differ_by_a_known_amount():
+def test_two_graphs_that_differ_by_a_known_amount() -> None:
     weight = np.array([[1.0, 0.0], [0.0, 2.0]])
     changed = weight + np.array([[0.0, 0.0], [0.0, 0.5]])
     x = np.array([[1.0, 1.0], [3.0, -2.0]], np.float32)
@@ -27,12 +29,13 @@ def test_two_graphs_that_differ_by_a_known_amount():
     assert figures.top1_agreement == 1.0
 
 
-def test_every_output_and_every_batch_counts():
+def test_every_output_and_every_batch_counts() -> None:
     reference = FunctionSession(lambda x: {"a": x, "b": 2 * x}, outputs=("a", "b"))
     candidate = FunctionSession(
         lambda x: {"b": 2 * x + np.float32(0.5 * (len(x) == 2)) * np.sign(x), "a": x}, outputs=("b", "a")
     )
-    figures = compare_models(reference, candidate, iter([images(3), Labelled(images(2), np.zeros(2, int)), images(1)]))
+    batches: list[BatchLike] = [images(3), Labelled(images(2), np.zeros(2, int)), images(1)]
+    figures = compare_models(reference, candidate, iter(batches))
     assert list(figures) == ["a", "b"]
     assert figures["a"].max_abs == 0.0
     assert figures["b"].max_abs == pytest.approx(0.5, rel=1e-6)
@@ -53,7 +56,9 @@ def session(*outputs: str) -> FunctionSession:
         (("a",), (), r"outputs are \(none\), the reference's a\. Every output has to be there under the same name"),
     ],
 )
-def test_outputs_that_one_of_the_two_lacks(reference, candidate, message):
+def test_outputs_that_one_of_the_two_lacks(
+    reference: tuple[str, ...], candidate: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         compare_models(session(*reference), session(*candidate), [images(1)])
     with pytest.raises(InputError, match=message):
@@ -61,7 +66,7 @@ def test_outputs_that_one_of_the_two_lacks(reference, candidate, message):
 
 
 @pytest.mark.parametrize("dtype", ["S4", "U4", "O", "complex64"])
-def test_outputs_that_cannot_be_compared_are_named(dtype):
+def test_outputs_that_cannot_be_compared_are_named(dtype: Any) -> None:
     odd = session("a", "names")
     odd.outputs["names"] = TensorInfo(np.dtype(dtype), ("batch", 2))
     kind = re.escape(str(odd.outputs["names"]))
@@ -73,30 +78,30 @@ def test_outputs_that_cannot_be_compared_are_named(dtype):
     assert odd.sizes == []
 
 
-def test_types_that_can_be_compared():
+def test_types_that_can_be_compared() -> None:
     check_types(
         {str(kind): TensorInfo(np.dtype(kind), ("batch",)) for kind in ("f2", "f4", "f8", "i1", "u1", "i8", "?")}
     )
 
 
-def test_an_output_that_a_run_lacks():
+def test_an_output_that_a_run_lacks() -> None:
     with pytest.raises(InputError, match="the candidate has no output 'logits'; it has other"):
         compare_models(FunctionSession(lambda x: x), FunctionSession(lambda x: {"other": x}), [images(1)])
 
 
-def test_no_batch():
+def test_no_batch() -> None:
     with pytest.raises(InputError, match="there is no sample"):
         compare_models(FunctionSession(lambda x: x), FunctionSession(lambda x: x), [])
 
 
-def test_several_inputs():
+def test_several_inputs() -> None:
     session = FunctionSession(lambda x: x)
     session.inputs["more"] = session.inputs["input"]
     with pytest.raises(InputError, match="a model with one input, this one has 2: input, more"):
         compare_models(session, FunctionSession(lambda x: x), [images(1)])
 
 
-def test_verifying_needs_no_torch_and_no_tensorrt():
+def test_verifying_needs_no_torch_and_no_tensorrt() -> None:
     code = "import sys, edgeformer.verify, edgeformer.runtime, edgeformer.export; "
     code += "print([m for m in sys.modules if m in ('torch', 'tensorrt', 'tensorrt_rtx', 'tensorrt_rtx_bindings')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from edgeformer.runtime import OnnxSession
 from edgeformer.verify.decisions import expose_routing, show_routing
 from tests.graph.blocks import DIFFERENT, SAME, Block, dynamo, torchscript
 from tests.graph.graphs import reference_graph
-from tests.runtime.conftest import make_model
+from tests.runtime.conftest import Value, make_model
 from tests.verify.conftest import ATTRIBUTES, gather_attention, linear_model, routing_model
 
 
@@ -20,7 +22,7 @@ def inputs(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, 4, 6, 12)).astype(np.float32)
 
 
-def test_exposed_indices_are_the_ops_own():
+def test_exposed_indices_are_the_ops_own() -> None:
     model, outputs = expose_routing(routing_model())
     x = inputs(2, seed=3)
     found = OnnxSession(model).run({"input": x})
@@ -33,7 +35,7 @@ def test_exposed_indices_are_the_ops_own():
     )
 
 
-def test_exposing_leaves_the_model_and_its_outputs_alone():
+def test_exposing_leaves_the_model_and_its_outputs_alone() -> None:
     model = routing_model()
     before = model.SerializeToString()
     exposed, _ = expose_routing(model)
@@ -44,12 +46,12 @@ def test_exposing_leaves_the_model_and_its_outputs_alone():
     )
 
 
-def test_weights_without_such_names():
+def test_weights_without_such_names() -> None:
     _, outputs = expose_routing(routing_model(named=False))
     assert [(output.stage, output.block) for output in outputs] == [(None, 0), (None, 1)]
 
 
-def test_weights_that_two_blocks_share_are_not_believed():
+def test_weights_that_two_blocks_share_are_not_believed() -> None:
     model = routing_model()
     for node in model.graph.node:
         for index, name in enumerate(node.input):
@@ -66,7 +68,7 @@ def test_weights_that_two_blocks_share_are_not_believed():
     assert OnnxSession(exposed).run({"input": inputs(1, seed=1)})[outputs[0].name].shape == (1, 4, 1)
 
 
-def test_showing_leaves_the_weights_where_they_are():
+def test_showing_leaves_the_weights_where_they_are() -> None:
     model = routing_model()
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     want, outputs = expose_routing(model)
@@ -86,14 +88,14 @@ REFERENCE_PLACES = {
 
 @pytest.mark.parametrize("exporter", ["dynamo20", "torchscript17"])
 @pytest.mark.parametrize("name", REFERENCE_PLACES)
-def test_every_block_of_the_reference_is_shown(name, exporter):
+def test_every_block_of_the_reference_is_shown(name: str, exporter: Any) -> None:
     _, outputs = expose_routing(reference_graph(f"{name}.{exporter}"))
     assert [(output.stage, output.block) for output in outputs] == REFERENCE_PLACES[name]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lepe", [False, True])
-def test_every_block_is_shown_fused_and_in_fp16_too(lepe):
+def test_every_block_is_shown_fused_and_in_fp16_too(lepe: bool) -> None:
     fused = fuse(reference_graph("biformer_cls_224.dynamo20"), fuse_lepe=lepe).model
     assert sum(map(is_op, fused.graph.node)) == 4
     for model in (fused, to_float_type(fused, "float16")):
@@ -101,7 +103,7 @@ def test_every_block_is_shown_fused_and_in_fp16_too(lepe):
         assert [(output.stage, output.block) for output in outputs] == REFERENCE_PLACES["biformer_cls_224"]
 
 
-def test_the_op_on_int8_shows_its_routing():
+def test_the_op_on_int8_shows_its_routing() -> None:
     attributes = Attributes(1, 2, 2, 4, 0.5, 0.1, 0.2, 0.3, TensorProto.FLOAT)
     graph = helper.make_graph(
         [attributes.make_node("qkv", "out", "block")],
@@ -123,15 +125,16 @@ WAYS = [
 
 @pytest.mark.parametrize("exporter", [torchscript, dynamo])
 @pytest.mark.parametrize(("piece", "how"), WAYS)
-def test_however_the_block_is_written_its_routing_is_shown(piece, how, exporter):
+def test_however_the_block_is_written_its_routing_is_shown(piece: str, how: str, exporter: Any) -> None:
     """In functions that the fuser leaves alone, too: those decide where to attend just as well."""
     torch.manual_seed(0)
-    _, outputs = expose_routing(exporter(Block(**{piece: how}), torch.zeros(2, 8, 8, 16)))
+    part: dict[str, Any] = {piece: how}
+    _, outputs = expose_routing(exporter(Block(**part), torch.zeros(2, 8, 8, 16)))
     assert len(outputs) == 1
 
 
 @pytest.mark.parametrize("how", ["one", "reduced", "attention"])
-def test_attention_over_gathered_keys_is_routing(how):
+def test_attention_over_gathered_keys_is_routing(how: str) -> None:
     exposed, outputs = expose_routing(gather_attention(how))
     assert [output.name for output in outputs] == ["picked"]
     assert [output.name for output in exposed.graph.output] == ["y", "picked"]
@@ -139,13 +142,13 @@ def test_attention_over_gathered_keys_is_routing(how):
 
 
 @pytest.mark.parametrize("how", ["no_softmax", "weights", "gathered_by_others", "values_only"])
-def test_a_topk_whose_indices_lead_to_no_attention_is_no_routing(how):
+def test_a_topk_whose_indices_lead_to_no_attention_is_no_routing(how: str) -> None:
     assert expose_routing(gather_attention(how))[1] == ()
 
 
-def test_the_best_classes_are_results():
+def test_the_best_classes_are_results() -> None:
     """A classifier that gives its classes: they are an output to compare, not a place where queries were sent."""
-    values = [("scores", TensorProto.FLOAT, ["n", 2]), ("classes", TensorProto.INT64, ["n", 2])]
+    values: list[Value] = [("scores", TensorProto.FLOAT, ["n", 2]), ("classes", TensorProto.INT64, ["n", 2])]
     model = make_model(
         [helper.make_node("Softmax", ["x"], ["p"]), helper.make_node("TopK", ["p", "k"], ["scores", "classes"])],
         [("x", TensorProto.FLOAT, ["n", 5])],
@@ -157,7 +160,7 @@ def test_the_best_classes_are_results():
     assert exposed == model
 
 
-def test_routing_that_is_an_output_already_is_not_added_again():
+def test_routing_that_is_an_output_already_is_not_added_again() -> None:
     model = gather_attention("one")
     model.graph.output.append(helper.make_tensor_value_info("picked", TensorProto.INT64, ["n", 4, 2]))
     exposed, outputs = expose_routing(model)
@@ -168,7 +171,7 @@ def test_routing_that_is_an_output_already_is_not_added_again():
     np.testing.assert_array_equal(OnnxSession(exposed).run({"x": x})["picked"], want)
 
 
-def test_a_graph_without_routing_stays_as_it_is():
+def test_a_graph_without_routing_stays_as_it_is() -> None:
     model = linear_model(np.eye(3))
     exposed, outputs = expose_routing(model)
     assert (exposed, outputs) == (model, ())

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from edgeformer.verify.gates import GATES, check, gates_of, judge, judged_against
+from edgeformer.verify.gates import GATES, Gate, check, gates_of, judge, judged_against
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from edgeformer.verify.gates import GATES, check, gates_of, judge, judged_agains
         ("int8", "accuracy_drop", "<=", 1.0),
     ],
 )
-def test_the_table_says_what_the_design_says(stage, metric, direction, limit):
+def test_the_table_says_what_the_design_says(stage: str, metric: str, direction: str, limit: float) -> None:
     assert [(g.direction, g.limit) for g in GATES if (g.stage, g.metric) == (stage, metric)] == [(direction, limit)]
 
 
@@ -43,7 +43,9 @@ def test_the_table_says_what_the_design_says(stage, metric, direction, limit):
         ("int8", "cosine", 0.99, 0.9899),
     ],
 )
-def test_the_limit_itself_passes_and_what_is_beyond_misses(stage, metric, limit, beyond):
+def test_the_limit_itself_passes_and_what_is_beyond_misses(
+    stage: str, metric: str, limit: float, beyond: float
+) -> None:
     assert check(stage, {metric: limit}).passed
     verdict = check(stage, {metric: beyond})
     assert (verdict.passed, verdict.metric, verdict.value, verdict.limit) == (False, metric, beyond, limit)
@@ -51,14 +53,14 @@ def test_the_limit_itself_passes_and_what_is_beyond_misses(stage, metric, limit,
 
 
 @pytest.mark.parametrize("gate", GATES, ids=lambda gate: f"{gate.stage}-{gate.metric}")
-def test_nan_misses_every_gate(gate):
+def test_nan_misses_every_gate(gate: Gate) -> None:
     verdict = check(gate.stage, {gate.metric: math.nan})
     assert not verdict.passed
     assert "NaN MISSES" in verdict.text
     assert json.loads(json.dumps(verdict.to_dict(), allow_nan=False))["value"] == "nan"
 
 
-def test_every_condition_of_a_stage_counts_and_the_first_missed_decides():
+def test_every_condition_of_a_stage_counts_and_the_first_missed_decides() -> None:
     good = check("fp16", {"cosine": 0.99999, "top1_agreement": 1.0})
     assert (good.passed, good.metric, good.value) == (True, "cosine", 0.99999)
     assert "top-1 agreement 1 meets >= 0.995" in good.text
@@ -66,17 +68,17 @@ def test_every_condition_of_a_stage_counts_and_the_first_missed_decides():
     assert (bad.passed, bad.metric, bad.value, bad.limit) == (False, "top1_agreement", 0.99, 0.995)
 
 
-def test_dense_outputs_are_judged_by_cosine_alone():
+def test_dense_outputs_are_judged_by_cosine_alone() -> None:
     assert check("fp16", {"cosine": 0.99995, "top1_agreement": None}).passed
 
 
-def test_int8_with_labels_is_judged_by_accuracy_alone():
+def test_int8_with_labels_is_judged_by_accuracy_alone() -> None:
     verdict = check("int8", {"accuracy_drop": 0.9, "top1_agreement": 0.5, "cosine": 0.5})
     assert (verdict.passed, verdict.metric) == (True, "accuracy_drop")
     assert "in place of" not in verdict.text
 
 
-def test_int8_without_labels_says_what_is_judged_instead():
+def test_int8_without_labels_says_what_is_judged_instead() -> None:
     verdict = check("int8", {"top1_agreement": 0.985, "cosine": 0.9999})
     assert (verdict.passed, verdict.metric) == (False, "top1_agreement")
     assert verdict.text.endswith("(judged in place of accuracy drop in points, which is not known here)")
@@ -88,7 +90,7 @@ def test_int8_without_labels_says_what_is_judged_instead():
 @pytest.mark.parametrize(
     ("max_drop", "agreement"), [(0.5, 0.995), (2.0, 0.98), (0.7, 993 / 1000), (0.0, 1.0), (0.1, 0.999)]
 )
-def test_max_drop_moves_both_limits_together(max_drop, agreement):
+def test_max_drop_moves_both_limits_together(max_drop: float, agreement: float) -> None:
     assert check("int8", {"accuracy_drop": max_drop}, max_drop=max_drop).passed
     assert not check("int8", {"accuracy_drop": max_drop + 0.01}, max_drop=max_drop).passed
     assert check("int8", {"top1_agreement": agreement}, max_drop=max_drop).passed
@@ -97,35 +99,35 @@ def test_max_drop_moves_both_limits_together(max_drop, agreement):
     assert not check("int8", {"integer_agreement": agreement - 0.001}, max_drop=max_drop).passed
 
 
-def test_max_drop_is_int8s_alone():
+def test_max_drop_is_int8s_alone() -> None:
     assert gates_of("fp16", max_drop=50.0) == gates_of("fp16")
 
 
 @pytest.mark.parametrize(
     ("stage", "against"), [("export", "previous"), ("fuse", "previous"), ("fp16", "first"), ("int8", "first")]
 )
-def test_what_the_figures_compare_with(stage, against):
+def test_what_the_figures_compare_with(stage: str, against: str) -> None:
     assert judged_against(stage) == against
 
 
-def test_an_unknown_stage():
+def test_an_unknown_stage() -> None:
     with pytest.raises(ValueError, match="no gate is named 'fp8'; there are bf16, export"):
         check("fp8", {"cosine": 1.0})
 
 
-def test_figures_that_no_condition_judges():
+def test_figures_that_no_condition_judges() -> None:
     with pytest.raises(ValueError, match="none of the figures cosine is judged by gate 'fuse'"):
         check("fuse", {"cosine": 1.0})
 
 
 @pytest.mark.parametrize("stage", sorted({gate.stage for gate in GATES}))
-def test_an_integer_is_judged_as_a_top1_class_is(stage):
+def test_an_integer_is_judged_as_a_top1_class_is(stage: str) -> None:
     """Whatever a stage or a precision may change of the classes, it may change of outputs that are classes."""
     limits = {gate.metric: gate.limit for gate in GATES if gate.stage == stage}
     assert limits["integer_agreement"] == limits.get("top1_agreement", limits.get("routing_agreement"))
 
 
-def test_each_condition_is_judged_by_its_worst_output():
+def test_each_condition_is_judged_by_its_worst_output() -> None:
     verdict = judge(
         "fp16",
         {
@@ -144,7 +146,7 @@ def test_each_condition_is_judged_by_its_worst_output():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_nan_is_the_worst_of_all(order):
+def test_a_nan_is_the_worst_of_all(order: int) -> None:
     outputs = {
         "good": {"max_abs_relative": 1e-7},
         "nan": {"max_abs_relative": math.nan},
@@ -156,7 +158,7 @@ def test_a_nan_is_the_worst_of_all(order):
     assert judge("fp16", dict(list(cosines.items())[::order])).output == "nan"
 
 
-def test_an_output_without_the_task_metric_is_judged_by_its_agreement():
+def test_an_output_without_the_task_metric_is_judged_by_its_agreement() -> None:
     """What top-1 says of the logits says nothing of what stands beside them."""
     logits = {"accuracy_drop": 0.0, "top1_agreement": 0.9, "cosine": 0.9}
     verdict = judge("int8", {"logits": logits, "features": {"cosine": 0.5}})
@@ -170,11 +172,11 @@ def test_an_output_without_the_task_metric_is_judged_by_its_agreement():
     ]
 
 
-def test_dense_outputs_with_a_task_metric_are_judged_by_it_alone():
+def test_dense_outputs_with_a_task_metric_are_judged_by_it_alone() -> None:
     assert judge("int8", {"map": {"accuracy_drop": 0.5, "cosine": 0.5}}).passed
 
 
-def test_what_is_known_and_says_nothing_is_told():
+def test_what_is_known_and_says_nothing_is_told() -> None:
     figures = {"logits": {"top1_agreement": 1.0, "cosine": 1.0}}
     verdict = judge("int8", figures, not_judged={"accuracy_drop": "it was at chance"})
     assert verdict.passed
@@ -182,7 +184,7 @@ def test_what_is_known_and_says_nothing_is_told():
     assert "chance" not in judge("fp16", figures, not_judged={"accuracy_drop": "it was at chance"}).text
 
 
-def test_figures_of_the_whole_model_belong_to_no_output():
+def test_figures_of_the_whole_model_belong_to_no_output() -> None:
     outputs = {"a": {"max_abs_relative": 0.0}, "b": {"max_abs_relative": 0.0}}
     verdict = judge("fuse", outputs, shared={"routing_agreement": 0.5})
     assert (verdict.passed, verdict.metric, verdict.output) == (False, "routing_agreement", None)
@@ -190,8 +192,8 @@ def test_figures_of_the_whole_model_belong_to_no_output():
     assert "routing" not in judge("fuse", outputs, shared={"routing_agreement": None}).text
 
 
-def test_no_output_goes_unjudged():
-    outputs = {"logits": {"cosine": 1.0}, "text": {"cosine": None, "length": 3.0}}
+def test_no_output_goes_unjudged() -> None:
+    outputs: dict[str, dict[str, float | None]] = {"logits": {"cosine": 1.0}, "text": {"cosine": None, "length": 3.0}}
     with pytest.raises(ValueError, match="none of the figures length of output 'text' is judged by gate 'fp16'"):
         judge("fp16", outputs)
     with pytest.raises(ValueError, match=r"none of the figures \(none\) is judged by gate 'fp16'"):

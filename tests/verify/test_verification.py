@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,17 +12,18 @@ import pytest
 
 from edgeformer.errors import GateMissed, InputError
 from edgeformer.runtime import OnnxSession
-from edgeformer.verify import Form, RoutingOutput, require, verify_forms
-from tests.verify.conftest import FunctionSession, Labelled, images, linear_model, routing_model
+from edgeformer.verify import Form, FormReport, RoutingOutput, require, verify_forms
+from tests.present import present
+from tests.verify.conftest import Function, FunctionSession, Labelled, images, linear_model, routing_model
 
 WEIGHT = np.random.default_rng(20).standard_normal((3, 4))
 
 
-def classifier(weight=WEIGHT, **options):
+def classifier(weight: np.ndarray = WEIGHT, **options: Any) -> FunctionSession:
     return FunctionSession(lambda x: x @ weight.astype(np.float32), **options)
 
 
-def scaled(factor: float):
+def scaled(factor: float) -> onnx.ModelProto:
     return linear_model(WEIGHT * factor)
 
 
@@ -31,7 +35,12 @@ def chain(*tail: Form) -> list[Form]:
     ]
 
 
-def test_forms_that_meet_their_gates():
+def judged(form: FormReport) -> tuple[str, str, float | None]:
+    verdict = present(form.verdict)
+    return form.status, verdict.metric, verdict.value
+
+
+def test_forms_that_meet_their_gates() -> None:
     fused = Form.from_onnx("fused", scaled(1 + 5e-6), "fuse")
     typed = Form.from_onnx("typed", scaled(1.01), "fp16")
     report = verify_forms(chain(fused, typed), [images(5), images(4, seed=1)])
@@ -44,49 +53,49 @@ def test_forms_that_meet_their_gates():
     assert (report.passed, report.samples, report.labelled, report.not_run) == (True, 9, False, ())
     require(report)
     typed_report = report.forms[3]
-    assert typed_report.previous["logits"].max_abs_relative == pytest.approx(0.01, rel=1e-2)
-    assert typed_report.first["logits"].snr_db == pytest.approx(40.0, abs=0.01)
-    assert typed_report.previous["logits"].samples == 9
-    assert all(form.seconds > 0 for form in report.forms)
+    assert present(typed_report.previous)["logits"].max_abs_relative == pytest.approx(0.01, rel=1e-2)
+    assert present(typed_report.first)["logits"].snr_db == pytest.approx(40.0, abs=0.01)
+    assert present(typed_report.previous)["logits"].samples == 9
+    assert all(present(form.seconds) > 0 for form in report.forms)
 
 
-def test_each_form_is_compared_with_the_one_before_and_with_the_first():
+def test_each_form_is_compared_with_the_one_before_and_with_the_first() -> None:
     report = verify_forms(chain(Form.from_onnx("a", scaled(1.01)), Form.from_onnx("b", scaled(1.03))), [images(6)])
     last = report.forms[3]
     assert last.status == "not judged"
-    assert last.first["logits"].max_abs_relative == pytest.approx(0.03, rel=1e-4)
-    assert last.previous["logits"].max_abs_relative == pytest.approx(0.02 / 1.01, rel=1e-4)
+    assert present(last.first)["logits"].max_abs_relative == pytest.approx(0.03, rel=1e-4)
+    assert present(last.previous)["logits"].max_abs_relative == pytest.approx(0.02 / 1.01, rel=1e-4)
 
 
-def test_a_missed_gate_names_form_figure_and_limit():
+def test_a_missed_gate_names_form_figure_and_limit() -> None:
     report = verify_forms(chain(Form.from_onnx("fused", scaled(1.001), "fuse")), [images(5)])
     assert [form.status for form in report.forms] == ["reference", "passed", "missed"]
     assert not report.passed
     with pytest.raises(GateMissed) as caught:
         require(report)
-    verdict = report.forms[2].verdict
+    verdict = present(report.forms[2].verdict)
     assert verdict.value == pytest.approx(1e-3, rel=1e-3)
     assert str(caught.value) == (
         f"form 'fused' against 'exported': max |diff| / max |ref| {verdict.value:.6g} MISSES <= 1e-05"
     )
 
 
-def test_every_missed_gate_is_named():
+def test_every_missed_gate_is_named() -> None:
     tail = [Form.from_onnx("fused", scaled(1.1), "fuse"), Form.from_onnx("typed", linear_model(-WEIGHT), "fp16")]
     with pytest.raises(GateMissed, match=r"form 'fused'.*form 'typed' against 'pytorch': cosine -1 MISSES"):
         require(verify_forms(chain(*tail), [images(5)]))
 
 
-def test_nan_in_one_batch_misses_the_gate():
-    def broken(x):
+def test_nan_in_one_batch_misses_the_gate() -> None:
+    def broken(x: np.ndarray) -> np.ndarray:
         y = x @ WEIGHT.astype(np.float32)
         return np.where(len(x) == 2, np.nan, y).astype(np.float32)
 
     typed = Form.from_session("typed", FunctionSession(broken), "fp16")
     report = verify_forms(chain(typed), [images(5), images(2, seed=1), images(5, seed=2)])
     assert report.forms[2].status == "missed"
-    assert math.isnan(report.forms[2].verdict.value)
-    assert report.forms[2].first["logits"].nonfinite == 8
+    assert math.isnan(present(report.forms[2].verdict).value)
+    assert present(report.forms[2].first)["logits"].nonfinite == 8
 
 
 def labelled(count: int, wrong: int = 0) -> Labelled:
@@ -96,10 +105,10 @@ def labelled(count: int, wrong: int = 0) -> Labelled:
     return Labelled(x, labels)
 
 
-def wrong_for_the_first(count: int):
+def wrong_for_the_first(count: int) -> FunctionSession:
     """A classifier that gives another class than the reference for the first samples of its batch."""
 
-    def function(x):
+    def function(x: np.ndarray) -> np.ndarray:
         y = x @ WEIGHT.astype(np.float32)
         y[:count] = np.roll(y[:count], 2, axis=1)
         return y
@@ -110,34 +119,34 @@ def wrong_for_the_first(count: int):
 @pytest.mark.parametrize(
     ("changed", "max_drop", "status"), [(1, 1.0, "passed"), (2, 1.0, "missed"), (2, 2.0, "passed")]
 )
-def test_int8_with_labels_is_judged_by_the_accuracy_drop(changed, max_drop, status):
+def test_int8_with_labels_is_judged_by_the_accuracy_drop(changed: int, max_drop: float, status: str) -> None:
     batch = labelled(100)
     report = verify_forms(
         chain(Form.from_session("typed", wrong_for_the_first(changed), "int8")), [batch], max_drop=max_drop
     )
     form = report.forms[2]
     assert report.labelled
-    assert (form.status, form.verdict.metric, form.verdict.value) == (status, "accuracy_drop", float(changed))
-    assert form.accuracy.counts["correct"] == 100 - changed
-    assert report.forms[0].accuracy.value == 100.0
+    assert judged(form) == (status, "accuracy_drop", float(changed))
+    assert present(form.accuracy).counts["correct"] == 100 - changed
+    assert present(report.forms[0].accuracy).value == 100.0
 
 
-def test_int8_without_labels_is_judged_by_agreement():
+def test_int8_without_labels_is_judged_by_agreement() -> None:
     batch = labelled(100)
     report = verify_forms(chain(Form.from_session("typed", wrong_for_the_first(2), "int8")), [batch.images])
     form = report.forms[2]
-    assert (form.status, form.verdict.metric, form.verdict.value) == ("missed", "top1_agreement", 0.98)
+    assert judged(form) == ("missed", "top1_agreement", 0.98)
     assert form.accuracy is None
 
 
-def test_labels_in_some_batches_only_are_not_used():
+def test_labels_in_some_batches_only_are_not_used() -> None:
     report = verify_forms(chain(), [labelled(4), images(4)])
     assert not report.labelled
     assert report.forms[0].accuracy is None
 
 
-def test_dense_outputs_the_worst_decides():
-    def dense(noise: float):
+def test_dense_outputs_the_worst_decides() -> None:
+    def dense(noise: float) -> Function:
         return lambda x: {"stage0": x[:, :, None], "stage1": x[:, ::-1, None] * np.float32(1 + noise)}
 
     first = FunctionSession(dense(0.0), outputs=("stage0", "stage1"), rank=3)
@@ -146,15 +155,15 @@ def test_dense_outputs_the_worst_decides():
         [Form.from_session("pytorch", first), Form.from_session("exported", second, "export")], [images(5)]
     )
     form = report.forms[1]
-    assert form.first["stage0"].max_abs == 0.0
+    assert present(form.first)["stage0"].max_abs == 0.0
     assert form.status == "missed"
-    assert form.verdict.value == form.first["stage1"].max_abs_relative
-    assert form.verdict.output == "stage1"
-    assert form.text == f"max |diff| / max |ref| {form.verdict.value:.6g} of 'stage1' MISSES <= 0.0001"
+    assert present(form.verdict).value == present(form.first)["stage1"].max_abs_relative
+    assert present(form.verdict).output == "stage1"
+    assert form.text == f"max |diff| / max |ref| {present(form.verdict).value:.6g} of 'stage1' MISSES <= 0.0001"
     assert form.accuracy is None
 
 
-def routed_chain(**changes):
+def routed_chain(**changes: Any) -> list[Form]:
     reference = OnnxSession(routing_model())
     return [
         Form.from_session("pytorch", reference),
@@ -168,15 +177,15 @@ def routed_images(count: int) -> np.ndarray:
     return np.random.default_rng(9).standard_normal((count, 4, 6, 12)).astype(np.float32)
 
 
-def test_routing_agreement_is_reported_against_the_first_and_the_one_before():
+def test_routing_agreement_is_reported_against_the_first_and_the_one_before() -> None:
     report = verify_forms(routed_chain(shift=0.75), [routed_images(4)])
     pytorch, exported, fused, typed = report.forms
     assert pytorch.routing_first is exported.routing_first is None, "nothing before it shows its routing"
     assert fused.routing_first == fused.routing_previous
-    assert 0.0 < fused.routing_first.blocks[0].agreement < 1.0
-    assert typed.routing_first.agreement == 1.0
-    assert typed.routing_previous.agreement < 1.0
-    assert list(fused.first) == ["logits"], "routing indices are no figures"
+    assert 0.0 < present(fused.routing_first).blocks[0].agreement < 1.0
+    assert present(typed.routing_first).agreement == 1.0
+    assert present(typed.routing_previous).agreement < 1.0
+    assert list(present(fused.first)) == ["logits"], "routing indices are no figures"
 
 
 ROUTING = (RoutingOutput("routing", None, 0),)
@@ -204,7 +213,7 @@ def _routes(flipped: int, moved: int) -> FunctionSession:
         (5, 0, "missed", "routing agreement 0.99875 MISSES >= 0.999"),
     ],
 )
-def test_a_near_tie_that_fusing_turns_around_is_no_fault(flipped, moved, status, text):
+def test_a_near_tie_that_fusing_turns_around_is_no_fault(flipped: int, moved: int, status: str, text: str) -> None:
     """A sample that is routed otherwise may differ by more than rounding; one that is routed alike may not."""
     exported = FunctionSession(
         lambda values: {"logits": values, "routing": np.tile(np.array([1, 0]), (len(values), 40, 1))},
@@ -217,10 +226,12 @@ def test_a_near_tie_that_fusing_turns_around_is_no_fault(flipped, moved, status,
     fused = verify_forms(forms, [images(100)]).forms[1]
     assert fused.status == status
     assert text in fused.text
-    assert fused.first["logits"].max_abs == pytest.approx(1e-2, rel=1e-3), "the figures are those of all samples"
+    assert present(fused.first)["logits"].max_abs == pytest.approx(1e-2, rel=1e-3), (
+        "the figures are those of all samples"
+    )
 
 
-def test_the_report_is_json():
+def test_the_report_is_json() -> None:
     tail = [
         Form.from_onnx("fused", linear_model(WEIGHT), "fuse"),
         Form.not_run("engine", "engine not run: no GPU", "fp16"),
@@ -255,30 +266,30 @@ def test_the_report_is_json():
         ([Form.not_run("engine", "no GPU")], r"got \['engine'\]"),
     ],
 )
-def test_forms_that_make_no_chain(given, message):
+def test_forms_that_make_no_chain(given: list[Form], message: str) -> None:
     with pytest.raises(InputError, match=message):
         verify_forms(given, [images(1)])
 
 
 @pytest.mark.parametrize("batches", [[], [np.zeros((0, 3), np.float32)]])
-def test_no_sample(batches):
+def test_no_sample(batches: list[np.ndarray]) -> None:
     with pytest.raises(InputError, match="no sample to verify with"):
         verify_forms(chain(), batches)
 
 
 @pytest.mark.parametrize("x", [images(2, width=4), images(2).astype(np.float64), images(2)[:, :, None]])
-def test_images_that_do_not_fit(x):
+def test_images_that_do_not_fit(x: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"input 'input': expected float32 \[batch, 3\], got float"):
         verify_forms(chain(), [x])
 
 
-def test_outputs_that_do_not_fit_each_other():
+def test_outputs_that_do_not_fit_each_other() -> None:
     narrow = Form.from_onnx("fused", linear_model(WEIGHT[:, :2]), "fuse")
     with pytest.raises(InputError, match=r"output 'logits': the reference is \[2, 4\] and the candidate \[2, 2\]"):
         verify_forms(chain(narrow), [images(2)])
 
 
-def test_labels_of_another_task():
+def test_labels_of_another_task() -> None:
     with pytest.raises(InputError, match="labels go from 0 to 9, and the model has 4 classes"):
         verify_forms(chain(), [Labelled(images(2), np.array([0, 9]))])
 
@@ -292,7 +303,7 @@ def with_classes(weight: np.ndarray) -> onnx.ModelProto:
     return model
 
 
-def test_the_best_classes_are_an_output_and_no_routing():
+def test_the_best_classes_are_an_output_and_no_routing() -> None:
     forms = [
         Form.from_onnx("exported", with_classes(WEIGHT)),
         Form.from_onnx("fused", with_classes(WEIGHT), "fuse"),
@@ -302,10 +313,10 @@ def test_the_best_classes_are_an_output_and_no_routing():
     _, fused, typed = report.forms
     assert (fused.status, fused.routing_first) == ("passed", None)
     assert "integer agreement 1 of 'classes' meets >= 0.999" in fused.text
-    assert fused.first["classes"].integer_agreement == 1.0
+    assert present(fused.first)["classes"].integer_agreement == 1.0
     want = np.concatenate([np.argsort(-(x @ WEIGHT))[:, :2] for x in (images(40), images(10, seed=1))])
     have = np.concatenate([np.argsort(-(x @ WEIGHT[:, ::-1]))[:, :2] for x in (images(40), images(10, seed=1))])
-    assert typed.first["classes"].integer_agreement == (want == have).mean()
+    assert present(typed.first)["classes"].integer_agreement == (want == have).mean()
     assert typed.status == "missed"
     assert f"integer agreement {(want == have).mean():g} of 'classes' MISSES >= 0.995" in typed.text
     assert json.loads(json.dumps(typed.to_dict()))["first"]["classes"] == {
@@ -316,33 +327,44 @@ def test_the_best_classes_are_an_output_and_no_routing():
     }
 
 
-def two_outputs(logits_of, features_of=lambda x: x, **kinds):
+def two_outputs(
+    logits_of: Callable[[np.ndarray], np.ndarray],
+    features_of: Callable[[np.ndarray], np.ndarray] = lambda x: x,
+    **kinds: Any,
+) -> FunctionSession:
     return FunctionSession(
         lambda x: {"features": features_of(x), "logits": logits_of(x)}, outputs=("features", "logits"), **kinds
     )
 
 
-def right(x):
+def right(x: np.ndarray) -> np.ndarray:
     return x @ WEIGHT.astype(np.float32)
 
 
-def test_the_task_metric_judges_its_output_and_the_others_are_judged_without():
+def test_the_task_metric_judges_its_output_and_the_others_are_judged_without() -> None:
     features = "features", "logits"
-    dense = lambda factor: lambda x: np.stack([x, x * factor], 2).astype(np.float32)  # noqa: E731
+
+    def dense(factor: float) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda x: np.stack([x, x * factor], 2).astype(np.float32)
+
     forms = [
         Form.from_session("pytorch", two_outputs(right, dense(1.0))),
         Form.from_session("typed", two_outputs(right, dense(-1.0)), "int8"),
     ]
     report = verify_forms(forms, [labelled(50)])
     typed = report.forms[1]
-    assert list(typed.first) == list(features)
-    assert report.forms[0].accuracy.outputs == ("logits",)
-    assert (typed.status, typed.verdict.metric, typed.verdict.output) == ("missed", "cosine", "features")
+    assert list(present(typed.first)) == list(features)
+    assert present(report.forms[0].accuracy).outputs == ("logits",)
+    assert (typed.status, present(typed.verdict).metric, present(typed.verdict).output) == (
+        "missed",
+        "cosine",
+        "features",
+    )
     assert typed.text.startswith("accuracy drop in points 0 of 'logits' meets <= 1; cosine ")
     assert typed.text.endswith("of 'features' MISSES >= 0.99")
 
 
-def test_a_reference_at_chance_has_nothing_to_lose():
+def test_a_reference_at_chance_has_nothing_to_lose() -> None:
     """Labels that have nothing to do with the images: any rounding passes on them, so agreement decides."""
     x = images(100, seed=30)
     batch = Labelled(x, np.random.default_rng(6).integers(0, 4, 100))
@@ -350,8 +372,8 @@ def test_a_reference_at_chance_has_nothing_to_lose():
     forms = chain(Form.from_session("typed", wrong_for_the_first(2), "int8"))
     report = verify_forms(forms, [batch])
     reference, _, typed = report.forms
-    assert (reference.accuracy.at_chance, reference.accuracy.value) == (True, float(correct))
-    assert (typed.status, typed.verdict.metric, typed.verdict.value) == ("missed", "top1_agreement", 0.98)
+    assert (present(reference.accuracy).at_chance, present(reference.accuracy).value) == (True, float(correct))
+    assert judged(typed) == ("missed", "top1_agreement", 0.98)
     assert typed.text == (
         f"accuracy drop in points not judged: the reference's top-1 accuracy of {correct}.00 points on 100 samples is "
         "no better than chance (25.00 points), so that it has nothing to lose; top-1 agreement 0.98 MISSES >= 0.99"
@@ -362,13 +384,13 @@ def test_a_reference_at_chance_has_nothing_to_lose():
     assert report.to_dict()["forms"][0]["accuracy"]["at_chance"] is True
 
 
-def test_a_gate_without_a_task_metric_says_nothing_of_chance():
+def test_a_gate_without_a_task_metric_says_nothing_of_chance() -> None:
     batch = Labelled(images(20), np.random.default_rng(6).integers(0, 4, 20))
     assert "chance" not in verify_forms(chain(), [batch]).forms[1].text
 
 
-def test_labels_that_fit_no_output():
-    def dense():
+def test_labels_that_fit_no_output() -> None:
+    def dense() -> FunctionSession:
         return FunctionSession(lambda x: {"stage0": x[:, :, None]}, outputs=("stage0",), rank=3)
 
     with pytest.raises(
@@ -377,8 +399,8 @@ def test_labels_that_fit_no_output():
         verify_forms([Form.from_session("pytorch", dense()), Form.from_session("b", dense())], [labelled(5)])
 
 
-def test_integers_are_judged_on_samples_that_are_routed_alike():
-    def form(changed: int, flipped: int):
+def test_integers_are_judged_on_samples_that_are_routed_alike() -> None:
+    def form(changed: int, flipped: int) -> Form:
         def run(x: np.ndarray) -> dict[str, np.ndarray]:
             routing = np.zeros((len(x), 4000, 1), int)
             routing[:flipped, 0] = 1
@@ -390,27 +412,29 @@ def test_integers_are_judged_on_samples_that_are_routed_alike():
         return Form.from_session(f"form{changed}", session, "fuse" if changed else None, routing=ROUTING)
 
     alike = verify_forms([form(0, 0), form(2, 2)], [images(100)]).forms[1]
-    assert (alike.status, alike.verdict.value) == ("passed", 1.0)
+    assert (alike.status, present(alike.verdict).value) == ("passed", 1.0)
     assert alike.text.endswith(", judged on the 98 of 100 samples that both route alike")
-    assert alike.first["classes"].integer_agreement == 0.98
+    assert present(alike.first)["classes"].integer_agreement == 0.98
     changed = verify_forms([form(0, 0), form(3, 2)], [images(100)]).forms[1]
-    assert (changed.status, changed.verdict.metric) == ("missed", "integer_agreement")
-    assert changed.verdict.value == pytest.approx(97 / 98)
+    assert (changed.status, present(changed.verdict).metric) == ("missed", "integer_agreement")
+    assert present(changed.verdict).value == pytest.approx(97 / 98)
 
 
 @pytest.mark.parametrize("names", [("logits",), ("features", "logits", "more")])
-def test_outputs_that_one_form_lacks_are_named(names):
-    other = FunctionSession(lambda x: dict.fromkeys(names, right(x)), outputs=names)
+def test_outputs_that_one_form_lacks_are_named(names: list[str]) -> None:
+    other = FunctionSession(lambda x: {name: right(x) for name in names}, outputs=names)
     forms = [Form.from_session("pytorch", two_outputs(right)), Form.from_session("exported", other, "export")]
     lacking = "this model has no output 'features'" if len(names) == 1 else "the reference has no output 'more'"
     with pytest.raises(InputError, match=f"form 'exported': {lacking}"):
         verify_forms(forms, [images(2)])
 
 
-def test_the_report_is_the_same_whether_outputs_are_kept_in_memory_or_in_files(tmp_path, monkeypatch):
+def test_the_report_is_the_same_whether_outputs_are_kept_in_memory_or_in_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
-    def report(limit: int):
+    def report(limit: int) -> list[dict[str, Any]]:
         found = verify_forms(routed_chain(shift=0.75), [routed_images(3), routed_images(2)], memory_limit=limit)
         return [{**form.to_dict(), "seconds": None} for form in found.forms]
 

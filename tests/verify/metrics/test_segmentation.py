@@ -34,7 +34,8 @@ def scene(images: int, seed: int, classes: int = 7, size: tuple[int, int] = (9, 
 
 
 def logits_of(predicted: Array, classes: int, kind: Any = np.float32) -> Array:
-    return np.moveaxis(np.eye(classes)[predicted], -1, 1).astype(kind) * 3 - 1
+    logits: Array = np.moveaxis(np.eye(classes)[predicted], -1, 1).astype(kind) * 3 - 1
+    return logits
 
 
 def measured(*batches: tuple[Array, Array]) -> MeanIoU:
@@ -201,7 +202,8 @@ def test_a_segmentation_model_is_judged_by_its_mean_iou(dense: bool, turned: int
     assert reference.accuracy.value == pytest.approx(oracle(*whole)[0], rel=1e-13)
     assert typed.status == status
     drop = reference.accuracy.value - typed.accuracy.value
-    assert (typed.verdict.metric, typed.verdict.value) == ("accuracy_drop", pytest.approx(drop))
+    assert typed.verdict.metric == "accuracy_drop"
+    assert typed.verdict.value == pytest.approx(drop)
     assert typed.text.startswith(f"accuracy drop in points {drop:.6g} of 'map' ")
     assert "of 'score' meets >= 0.99" in typed.text
     assert (drop > 0.5) == bool(turned)
