@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeformer.cli import verify
+from edgeformer.cli import _common, verify
 from edgeformer.verify import Form, RoutingOutput, VerifyReport, verify_forms
+from tests.present import present
 from tests.verify.conftest import FunctionSession, Labelled, images
 
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify.console, "width", 160)
+    monkeypatch.setattr(_common.console, "width", 160)
 
 
 def printed(report: VerifyReport, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
@@ -47,9 +48,9 @@ def test_one_output_has_its_figures_in_the_forms_row(capsys: pytest.CaptureFixtu
     snr = report.forms[1].first["logits"].snr_db if report.forms[1].first else None
     lines = printed(report, capsys)
     assert lines[0] == ["form", "verdict", "SNR", "max |diff|", "top-1", "routing", "accuracy"]
-    agreement = report.forms[1].to_dict()["first"]["logits"]["top1_agreement"]
+    agreement = present(present(report.forms[1].first)["logits"].top1_agreement)
     assert lines[2] == ["exported", "reference", "100.00 %"]
-    accuracy = report.forms[1].to_dict()["accuracy"]["value"]
+    accuracy = present(report.forms[1].accuracy).value
     assert lines[3] == [
         *("typed", report.forms[1].status, f"{snr:.1f} dB", "2.5e-01"),
         *(f"{100 * agreement:.2f} %", "100.00 %", f"{accuracy:.2f} %"),
