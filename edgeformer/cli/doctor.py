@@ -1,4 +1,4 @@
-"""``edgeformer doctor``: what this machine has, and what mends what it lacks."""
+"""``edgeformer doctor``: what this machine has, and how to install what is missing."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ def _follow(lines: Iterable[str], progress: Progress | None) -> dict[str, Any] |
 
 def _how_it_ended(returncode: int, title: str, stderr_path: Path) -> str:
     """What to say of a build process that ended without its last event."""
-    words = stderr_path.read_text(encoding="utf-8", errors="replace")[-_STDERR_SHOWN:].strip()
+    written = stderr_path.read_text(encoding="utf-8", errors="replace")[-_STDERR_SHOWN:].strip()
     if returncode < 0:
         end = f"was ended by {signal.Signals(-returncode).name}"
         if -returncode == signal.SIGKILL:
@@ -293,5 +293,5 @@ def _how_it_ended(returncode: int, title: str, stderr_path: Path) -> str:
     else:
         end = f"ended with status {returncode}"
     return f"the build process of {title} {end} before the engine was done. " + (
-        f"It wrote:\n{words}" if words else "It wrote nothing."
+        f"It wrote:\n{written}" if written else "It wrote nothing."
     )

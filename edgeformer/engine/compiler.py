@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 
 _ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
-# At detailed profiling verbosity the builder logs the layers of the finished engine, one a line.
+# At detailed profiling verbosity the builder logs the layers of the finished engine, one per line.
 _LISTING = "Layers:"
 _LISTED_LAYER = re.compile(r"^Name: .*?, LayerType: (\w+)", re.MULTILINE)
 # A plugin is a "custom_layer" in what TensorRT-RTX 1.7 compiles, a "PluginV3" where it stays a layer of its own.
@@ -178,7 +178,7 @@ def _parse(trt: ModuleType, network: Any, logger: Any, job: BuildJob, messages: 
     errors = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
     if not errors:
         raise InputError("EF624", _explain(headline, messages, job))
-    raise InputError("EF624", "\n  ".join([f"{headline}:", *_lines(errors, messages), *_plugin_words(job)]))
+    raise InputError("EF624", "\n  ".join([f"{headline}:", *_lines(errors, messages), *_plugin_messages(job)]))
 
 
 def _strip_function(path: Path) -> None:
@@ -296,8 +296,8 @@ def _bytes_in(messages: MessageLog, pattern: re.Pattern[str]) -> int | None:
 
 
 def _explain(headline: str, messages: MessageLog, job: BuildJob | None) -> str:
-    words = messages.errors or messages.warnings or ["TensorRT gave no reason"]
-    return "\n  ".join([f"{headline}. TensorRT says:", *_lines(words, messages), *_plugin_words(job)])
+    reasons = messages.errors or messages.warnings or ["TensorRT gave no reason"]
+    return "\n  ".join([f"{headline}. TensorRT says:", *_lines(reasons, messages), *_plugin_messages(job)])
 
 
 def _lines(texts: list[str], messages: MessageLog) -> list[str]:
@@ -306,7 +306,7 @@ def _lines(texts: list[str], messages: MessageLog) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
-def _plugin_words(job: BuildJob | None) -> list[str]:
+def _plugin_messages(job: BuildJob | None) -> list[str]:
     if job is None or job.plugin_library is None:
         return []
     return [f"the plugin says: {text}" for text in take_plugin_errors(job.plugin_library)]

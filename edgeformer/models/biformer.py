@@ -29,7 +29,7 @@ __all__ = ["BiFormer"]
 
 
 def _attention(config: BiFormerConfig, stage: int) -> nn.Module:
-    """The NHWC attention (or what stands in its place) of a stage's blocks."""
+    """The NHWC attention of a stage's blocks, or what replaces it."""
     dim, topk = config.dims[stage], config.topks[stage]
     if topk == 0:
         return conv_block(dim)

@@ -154,7 +154,7 @@ class Library:
         self._check(self._run(ctypes.byref(problem), *buffers, workspace_bytes, stream))
 
     def workspace(self, problem: Problem) -> Workspace:
-        """The workspace that the problem needs; asks no GPU.
+        """The workspace that the problem needs; needs no GPU.
 
         Raises:
             InputError: the library does not take the problem.

@@ -1,4 +1,4 @@
-"""What steps of the work found, as data: the manifest, ``--json`` and reports hold these records and nothing else.
+"""What the stages found, as data: the manifest, ``--json`` and reports are made of these records.
 
-They stand on a low floor, so that a machine without torch, ONNX and TensorRT can read them; the rooms above fill them.
+They need no torch, ONNX or TensorRT, so that any machine can read them; the rooms above fill them.
 """

@@ -1,4 +1,4 @@
-"""What all records share: strict fields, and the few words that every room uses."""
+"""What all records share: strict fields, and the few names that every room uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 
-# What is judged on nothing is "not judged", and what could not be run here is "not run": neither is a pass.
+# Without anything to judge it is "not judged", and what could not be run here is "not run": neither is a pass.
 Verdict = Literal["passed", "missed", "not judged", "not run"]
 
 
@@ -28,6 +28,6 @@ Figure = Annotated[float, PlainSerializer(_as_json, when_used="json")]
 
 
 class Record(BaseModel):
-    """Unknown fields are refused, and nothing changes once it is written."""
+    """A record: unknown fields are refused, and it does not change once it is made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -61,13 +61,13 @@ class BuildJob(Record):
 
     Attributes:
         model: the ONNX file.
-        engine: where the child puts the serialised engine.
+        engine: where the child puts the serialized engine.
         flavour: TensorRT flavour.
         sm: compute capability times ten.
         ahead_of_time: build for ``sm`` whatever GPU is here, instead of for the GPU that is here.
         shapes: range of every input.
         op_nodes: op nodes in the graph.
-        use_plugin: take the plugin for them; otherwise their ONNX body.
+        use_plugin: run them with the plugin; otherwise from their ONNX body.
         plugin_library: the library to load, if any.
         embed_plugin: put the plugin library into the engine, so that one file is enough to run it.
         workspace_bytes: limit of the workspace pool; ``None`` leaves TensorRT's own, all of the GPU's memory.
@@ -130,25 +130,25 @@ class Compiled(Record):
 
 
 class EngineReport(Compiled):
-    """What is known of a built engine, without a GPU.
+    """What is known about a built engine, without a GPU.
 
     Attributes:
         flavour: TensorRT flavour.
         tensorrt_version: its version.
         target: name of the target.
         sm: compute capability times ten.
-        engine_sha256: SHA-256 of the serialised engine.
+        engine_sha256: SHA-256 of the serialized engine.
         engine_bytes: its size.
         parsed_layers: layers of the network definition after parsing.
         engine_layers: layers of the finished engine in the builder's own listing; ``None`` if it gave none.
         op_nodes: op nodes of the graph.
         plugin: plugin layers, and the evidence.
-        plugin_version: version of the plugin library; ``None`` if no plugin was taken.
+        plugin_version: version of the plugin library; ``None`` if no plugin was used.
         plugin_embedded: the plugin library is in the engine, and need not be loaded before it.
         workspace_bytes: limit of the workspace it was built with; ``None`` for none.
-        max_aux_streams: limit of auxiliary streams, likewise.
-        activation_bytes: device memory for activations, as the builder's log gives it; ``None`` if it gave none.
-        weight_bytes: device memory for weights, in the same way.
+        max_aux_streams: limit of auxiliary streams it was built with; ``None`` for none.
+        activation_bytes: device memory for activations, from the builder's log; ``None`` if the log does not have it.
+        weight_bytes: device memory for weights, from the same place.
         build_seconds: wall-clock time of parsing and building.
         peak_host_bytes: largest resident memory of the build process.
         profile: range of every input.
@@ -171,13 +171,13 @@ class EngineReport(Compiled):
 
 
 class EngineFigures(Record):
-    """What an engine and its build take.
+    """The size and cost of an engine and its build.
 
     Attributes:
         parsed_layers: layers of the network that TensorRT parsed.
-        engine_layers: layers of the finished engine; None where the builder lists none.
-        activation_bytes: device memory for activations; None where the builder does not say.
-        weight_bytes: device memory for weights, likewise.
+        engine_layers: layers of the finished engine; None if the builder lists none.
+        activation_bytes: device memory for activations; None if the builder does not report it.
+        weight_bytes: device memory for weights; None if the builder does not report it.
         engine_bytes: size of the engine file.
         build_seconds: wall-clock time of parsing and building.
         peak_host_bytes: largest resident memory of the build process.
@@ -193,7 +193,7 @@ class EngineFigures(Record):
 
     @classmethod
     def of(cls, report: EngineReport) -> EngineFigures:
-        """Those of one build."""
+        """The figures of one build."""
         return cls(**{name: getattr(report, name) for name in cls.model_fields})
 
 
@@ -204,7 +204,7 @@ class PluginComparison(Record):
     without_plugin: EngineFigures
 
     def ratio(self, figure: str) -> float | None:
-        """A figure with the plugin, as a fraction of the one without; None where either is not known or zero."""
+        """A figure with the plugin over the same figure without; None if either is unknown or zero."""
         above, below = getattr(self.with_plugin, figure), getattr(self.without_plugin, figure)
         return above / below if above is not None and below else None
 
@@ -218,7 +218,7 @@ class PluginComparison(Record):
         return parts[0] + ("" if ratio is None else f" ({ratio:.2f}x)") + ", " + ", ".join(parts[1:])
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """For a table: what, with the plugin, without it, and the ratio of the two."""
+        """Rows of a table: the figure's name, its value with the plugin and without, and the ratio of the two."""
         made = []
         for figure, word, text in _ROWS:
             ratio = self.ratio(figure)

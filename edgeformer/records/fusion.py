@@ -1,4 +1,4 @@
-"""What the fuser found of every candidate block."""
+"""What the fuser found about every candidate block."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LepeReport(Record):
 
 
 class FusionReport(Record):
-    """The whole graph's.
+    """The report on the whole graph.
 
     Attributes:
         fused: number of blocks that became an op node.

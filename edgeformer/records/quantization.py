@@ -1,4 +1,4 @@
-"""What quantization decided of every layer."""
+"""What quantization decided about every layer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["LayerRecord"]
 
 
 class LayerRecord(Record):
-    """One layer.
+    """The decision about one layer.
 
     Attributes:
-        node: the node's name, or its output where it has none.
+        node: the node's name, or its first output if it has none.
         op: its operator.
         int8: whether it became INT8.
         because: the reason.

@@ -1,4 +1,4 @@
-"""What verification found of every form of the model."""
+"""What verification found about every form of the model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Comparison(Record):
 
     Integers and booleans are names of things (classes, indices, masks), and their difference means nothing: such an
     output has ``integer_agreement`` and no other figure. An output of floats has all the others. If any value of either
-    is NaN or infinite, every float figure is NaN, which no gate lets pass.
+    side is NaN or infinite, every float figure is NaN, which no gate lets pass.
 
     Attributes:
         max_abs: largest |candidate - reference|.
@@ -54,15 +54,16 @@ class Comparison(Record):
 
 
 class GateVerdict(Record):
-    """What a gate said.
+    """The verdict of a gate.
 
     Attributes:
         passed: whether every condition of the stage is met.
         metric: the deciding figure's name: that of the first condition missed, or of the stage's first condition.
         value: that figure.
         limit: its limit.
-        output: the output whose figure that is, the worst of all that have it; None for one of the whole model.
-        text: a line for people, all conditions of the stage in it.
+        output: the output that the figure belongs to, the worst of all that have it; None for a figure of the whole
+            model.
+        text: one line for people, with all conditions of the stage.
     """
 
     passed: bool
@@ -74,7 +75,7 @@ class GateVerdict(Record):
 
 
 class BlockAgreement(Record):
-    """One block's agreement.
+    """How far the routing of one block agrees.
 
     Attributes:
         stage: as in `RoutingOutput`.
@@ -94,11 +95,11 @@ class BlockAgreement(Record):
 
 
 class RoutingAgreement(Record):
-    """The agreement of all blocks.
+    """How far the routing of all blocks agrees.
 
     Attributes:
-        agreement: mean over blocks.
-        overlap: likewise.
+        agreement: mean agreement over the blocks.
+        overlap: mean overlap over the blocks.
         stages: mean agreement of the blocks of each stage, by its number, for those blocks whose stage is known.
         blocks: block by block.
     """
@@ -110,7 +111,7 @@ class RoutingAgreement(Record):
 
 
 class Score(Record):
-    """What a metric came to.
+    """The result of a metric.
 
     Attributes:
         metric: the metric's name.
@@ -118,10 +119,10 @@ class Score(Record):
         unit: its unit.
         outputs: the outputs that were judged.
         samples: number of labelled samples.
-        chance: what a model that knows nothing would come to, in ``unit``.
-        at_chance: whether ``value`` is no better than that, sampling error allowed for: such a model has nothing to
-            lose, so that a small loss says nothing.
-        counts: what the figure was computed from, and figures beside it, by name.
+        chance: the figure of a model that guesses, in ``unit``.
+        at_chance: whether ``value`` is no better than that, within sampling error: such a model has nothing to lose,
+            so a small loss proves nothing.
+        counts: what the figure was computed from, and further figures, by name.
     """
 
     metric: str
@@ -135,7 +136,7 @@ class Score(Record):
 
 
 class FormReport(Record):
-    """What was found of one form.
+    """The report on one form.
 
     Attributes:
         name: the form's name.
@@ -147,7 +148,7 @@ class FormReport(Record):
         first: figures per output against the first form.
         routing_previous: routing agreement with the nearest form before that shows its routing.
         routing_first: routing agreement with the first form that shows its routing.
-        accuracy: what the task metric came to on labelled data.
+        accuracy: the result of the task metric on labelled data.
         seconds: time spent in the form's runs.
     """
 
@@ -165,7 +166,7 @@ class FormReport(Record):
 
 
 class VerifyReport(Record):
-    """What was found of all forms.
+    """The report on all forms.
 
     Attributes:
         forms: one report per form, in the order given.
