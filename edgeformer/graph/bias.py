@@ -26,7 +26,7 @@ def bias_of(index: GraphIndex, layer: onnx.NodeProto, channels: int) -> tuple[on
     Args:
         index: of the layer's graph.
         layer: a Conv, Gemm or MatMul.
-        channels: its output channels; a constant of another shape is no bias.
+        channels: its output channels; a constant of another shape is not a bias.
     """
     node, position = layer, 2
     if layer.op_type == "MatMul":
@@ -48,7 +48,7 @@ def add_to_bias(
     Args:
         model: the graph to edit; ``index`` was made of it.
         index: tensors made meanwhile are unknown to it, so every layer can be edited once.
-        layer: a Conv, Gemm or MatMul whose output is no output of the network.
+        layer: a Conv, Gemm or MatMul whose output is not an output of the network.
         added: ``[channels]``.
         name: gives the new tensors their names.
     """

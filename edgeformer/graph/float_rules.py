@@ -4,7 +4,7 @@ Four reasons, each found in the graph's structure and never in its names:
 
 * the operator itself loses too much: sums of squares overflow FP16, exp and pow overflow, a softmax over BF16 logits
   keeps three digits;
-* a normalisation that an exporter wrote out (ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div): its statistics;
+* a normalization that an exporter wrote out (ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div): its statistics;
 * routing: what lies between the region means and TopK, because near-ties flip regions in 16 bits;
 * ``1 + erf(x)``: the sum cancels on the negative side of a GELU that was written out.
 """
@@ -77,7 +77,7 @@ def float32_nodes(index: GraphIndex) -> set[str]:
     chosen |= routing_nodes(index)
     for node in index.model.graph.node:
         if _is_root(index, node):
-            chosen |= _normalisation(index, node)
+            chosen |= _normalization(index, node)
         elif node.op_type == "Add" and len(index.data_inputs(node)) == 1:
             source = index.producer.get(index.data_inputs(node)[0])
             if source is not None and source.op_type == "Erf":
@@ -111,7 +111,7 @@ def routing_nodes(index: GraphIndex) -> set[str]:
 
 
 def _upstream(index: GraphIndex, topk: onnx.NodeProto) -> set[str]:
-    """Everything before a TopK, up to and including the pools and up to the first operator that is no routing."""
+    """Everything before a TopK, up to and including the pools and up to the first operator that is not routing."""
     seen: set[str] = set()
     frontier = [topk.input[0]]
     while frontier:
@@ -138,8 +138,8 @@ def _is_root(index: GraphIndex, node: onnx.NodeProto) -> bool:
     return node.op_type == "Sqrt"
 
 
-def _normalisation(index: GraphIndex, root: onnx.NodeProto) -> set[str]:
-    """The chain of a written-out normalisation around its square root, or nothing where the root is of another kind."""
+def _normalization(index: GraphIndex, root: onnx.NodeProto) -> set[str]:
+    """The chain of a written-out normalization around its square root, or nothing where the root is of another kind."""
     chain = {root.output[0]}
     frontier = [root.input[0]]
     statistics = index.is_constant(root.input[0])

@@ -1,4 +1,4 @@
-"""Folding inference-time batch normalisation into the convolution before or behind it.
+"""Folding inference-time batch normalization into the convolution before or behind it.
 
 BatchNormalization with running statistics is, per channel, ``y = x * a + b`` with ``a = gamma / sqrt(var + eps)`` and
 ``b = beta - mean * a``. Behind a convolution with weight W and bias c it becomes ``W' = W * a``, ``c' = c * a + b``
@@ -49,7 +49,7 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass(frozen=True)
 class _Fold:
-    """A normalisation, its factor and offset per channel, and the convolution before it (``backward``) or behind."""
+    """A normalization, its factor and offset per channel, and the convolution before it (``backward``) or behind."""
 
     norm: onnx.NodeProto
     conv: onnx.NodeProto

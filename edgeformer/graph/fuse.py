@@ -90,12 +90,12 @@ def fuse(
         an unchanged copy.
 
     Raises:
-        InputError: ``draws`` is below 1, the graph has a circle, or the model's opset cannot be raised.
+        InputError: ``draws`` is below 1, the graph has a cycle, or the model's opset cannot be raised.
         RuntimeError: the new graph does not compute what the old one does (a fault of edgeformer; no graph is
             returned).
     """
     if draws < 1:
-        raise InputError(f"draws={draws}; at least 1 random input is needed to prove anything")
+        raise InputError("EF101", f"draws {draws}: a proof needs at least 1 random input")
     inlined = in_topological_order(_inlined(model))
     has_op = any(is_op(node) for node in inlined.graph.node)
     if not find_anchors(Dataflow(inlined)) and not (fuse_lepe and has_op):

@@ -48,8 +48,9 @@ class GraphIndex:
         nested = [describe(node) for node in graph.node if list(subgraphs(node))]
         if nested:
             raise InputError(
+                "EF305",
                 f"the graph holds control flow, which cannot be typed or quantized: {', '.join(nested)}. "
-                "Export the model without data-dependent branches."
+                "Export the model without data-dependent branches.",
             )
         self._find_nodes(graph)
         self.outputs = {value.name for value in graph.output}
@@ -97,9 +98,10 @@ class GraphIndex:
         if kind == TensorProto.UNDEFINED:
             node = self.producer.get(name)
             raise InputError(
+                "EF306",
                 f"the type of tensor {name!r} cannot be inferred"
                 + (f" (it comes out of {describe(node)}, domain {node.domain!r})" if node is not None else "")
-                + ": give the model with the function or the value_info that defines it"
+                + ": add the function or the value_info that defines it to the model",
             )
         return int(kind)
 
@@ -117,7 +119,7 @@ class GraphIndex:
         return tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
 
     def value_info(self, name: str) -> ValueInfoProto | None:
-        """What shape inference found out about a tensor that is no initializer."""
+        """What shape inference found out about a tensor that is not an initializer."""
         return self._values.get(name)
 
     def array(self, name: str) -> npt.NDArray[Any] | None:
@@ -142,7 +144,7 @@ class GraphIndex:
         return node is not None and self.is_constant(node.input[0])
 
     def data_inputs(self, node: onnx.NodeProto) -> list[str]:
-        """The node's inputs that are no constants."""
+        """The node's inputs that are not constants."""
         return [name for name in node.input if name and not self.is_constant(name)]
 
     def sole_consumer(self, name: str) -> onnx.NodeProto | None:

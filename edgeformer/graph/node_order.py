@@ -20,7 +20,7 @@ def in_topological_order(model: onnx.ModelProto) -> onnx.ModelProto:
     no further than they have to. The model itself is returned where its order is right, else a copy.
 
     Raises:
-        InputError: nodes read each other's outputs in a circle.
+        InputError: the graph has a cycle.
     """
     order = _order(model.graph.node)
     if order == sorted(order):
@@ -35,7 +35,7 @@ def sort_nodes(model: onnx.ModelProto) -> None:
     """Bring the nodes, in place, into the order of `in_topological_order`.
 
     Raises:
-        InputError: nodes read each other's outputs in a circle.
+        InputError: the graph has a cycle.
     """
     order = _order(model.graph.node)
     if order != sorted(order):
@@ -71,5 +71,5 @@ def _order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
                 heapq.heappush(ready, reader)
     if len(order) < len(nodes):
         stuck = next(node for node, count in zip(nodes, missing, strict=True) if count)
-        raise InputError(f"the graph has a circle: {describe(stuck)} needs its own output")
+        raise InputError("EF302", f"the graph has a cycle: {describe(stuck)} needs its own output")
     return order

@@ -29,33 +29,35 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         path: the ``.onnx`` file; external data is looked for beside it, and nowhere else.
 
     Raises:
-        InputError: there is no such file, it is no ONNX model or an incomplete or invalid one, or external data is
+        InputError: there is no such file, it is not an ONNX model or is a damaged or invalid one, or external data is
             missing, too short, or outside the model's folder.
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path} is a folder; give the .onnx file in it")
+        raise InputError("EF102", f"{path} is a folder; give the .onnx file in it")
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+        raise InputError("EF102", f"{path}: there is no such file")
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError("EF102", f"{path} cannot be read: {error.strerror}") from error
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
     except Exception as error:  # protobuf's DecodeError, whose module has no type information
-        raise InputError(f"{path} is no ONNX model, or a damaged one ({error}): export or copy it again") from error
+        raise InputError(
+            "EF301", f"{path} is not an ONNX model, or is damaged ({error}): export or copy it again"
+        ) from error
     del content  # as large as the model
     # Nearly any bytes are some protobuf message: an ONNX model also says its version and does something.
     if not model.ir_version or not model.graph.node or not model.graph.output:
         missing = "IR version" if not model.ir_version else "node" if not model.graph.node else "output"
-        raise InputError(f"{path} is no ONNX model: it is a protobuf file without {missing}")
+        raise InputError("EF301", f"{path} is not an ONNX model: it is a protobuf file without {missing}")
     model = in_topological_order(model)
     external = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
     faults = sorted({fault for tensor in external if (fault := _external_fault(tensor, path.parent))})
     if faults:
-        raise InputError(f"{path} keeps weights in other files: " + "; ".join(faults))
+        raise InputError("EF303", f"{path} keeps weights in other files: " + "; ".join(faults))
     for tensor in external:
         external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
         tensor.ClearField("data_location")
@@ -63,9 +65,9 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     try:
         _check(model)
     except onnx.checker.ValidationError as error:
-        raise InputError(f"{path} is an invalid ONNX model: {error}") from error
+        raise InputError("EF302", f"{path} is an invalid ONNX model: {error}") from error
     except ValueError:
-        # The checker takes a serialised model, and one beyond 2 GiB cannot be serialised.
+        # The checker takes a serialized model, and one beyond 2 GiB cannot be serialized.
         return model
     return model
 
@@ -97,7 +99,7 @@ def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
         OSError: the file cannot be written.
     """
     path = Path(path)
-    # protobuf serialises a message to tell its size, so only a model that may be too large is asked.
+    # protobuf serializes a message to tell its size, so only a model that may be too large is asked.
     weights = sum(tensor_bytes(tensor) for tensor in _tensors(model))
     if weights > _LARGEST_MESSAGE // 2 and model.ByteSize() > _LARGEST_MESSAGE:
         model = _without_large_weights(model, path)
@@ -136,7 +138,7 @@ def _external_fault(tensor: onnx.TensorProto, folder: Path) -> str | None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     if not location:
-        return f"tensor {tensor.name!r} names none"
+        return f"tensor {tensor.name!r} names no file"
     file = folder / location
     if Path(location).is_absolute() or not file.resolve().is_relative_to(folder.resolve()):
         return f"{location!r} lies outside the model's folder, which is not allowed: put it beside the model"

@@ -21,7 +21,7 @@ def model_opset(model: onnx.ModelProto) -> int:
     for opset in model.opset_import:
         if opset.domain in STANDARD_DOMAINS:
             return int(opset.version)
-    raise InputError("the model imports no version of the standard ONNX operator set: is it a complete model?")
+    raise InputError("EF302", "the model imports no version of the standard ONNX operator set: export it again")
 
 
 def raise_opset(model: onnx.ModelProto, minimum: int) -> onnx.ModelProto:
@@ -30,7 +30,7 @@ def raise_opset(model: onnx.ModelProto, minimum: int) -> onnx.ModelProto:
     Model-local functions are carried over, as ONNX's converter drops them; the op's own takes the model's new opset.
 
     Raises:
-        InputError: ONNX's version converter knows no way for one of the operators.
+        InputError: ONNX's version converter cannot convert one of the operators.
     """
     version = model_opset(model)
     ir_version = max(model.ir_version, helper.find_min_ir_version_for(list(model.opset_import), True))
@@ -45,8 +45,9 @@ def raise_opset(model: onnx.ModelProto, minimum: int) -> onnx.ModelProto:
             result = version_converter.convert_version(model, minimum)
         except Exception as error:  # the converter raises bare RuntimeError and its own ConvertError
             raise InputError(
-                f"the model is at ONNX opset {version} and cannot be raised to {minimum}, which these types need: "
-                f"{error}. Export it at opset {minimum}."
+                "EF304",
+                f"the model is at ONNX opset {version} and cannot be raised to {minimum}: {error}. "
+                f"Export it at opset {minimum}.",
             ) from error
         del result.functions[:]
         result.functions.extend(model.functions)

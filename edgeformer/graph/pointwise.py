@@ -35,7 +35,7 @@ def linears_as_convolutions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, in
     """``model`` with 1 x 1 convolutions for the Linears of its feature maps, and how many there are; itself for none.
 
     A Linear is a MatMul of a tensor of rank 4 with a constant matrix, and the bias behind it. Those with Q/DQ pairs
-    stay: their weight is no constant but comes out of a DequantizeLinear. What the graph computes stays the same;
+    stay: their weight comes out of a DequantizeLinear and is not a constant. What the graph computes stays the same;
     weights are copied, not edited.
 
     Args:

@@ -83,7 +83,7 @@ class ChannelSlice:
     Attributes:
         tensor: whose last axis holds the channels.
         start: the first of them.
-        stop: the first that is no more of them.
+        stop: the first behind them.
     """
 
     tensor: str
@@ -265,7 +265,7 @@ def insert_qdq(
     present = [describe(node) for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     if present:
         raise InputError(
-            f"the model is quantized already ({present[0]} and {len(present) - 1} more): give the float model"
+            "EF324", f"the model is quantized already ({present[0]} and {len(present) - 1} more): give the float model"
         )
     raised = raise_opset(model, _MINIMUM_OPSET)
     if index is None or raised is not model:
@@ -319,11 +319,11 @@ def _check(
     for site in sites:
         node = index.producer.get(site.output)
         if node is None or layer_site(index, node) != site:
-            faults.append(f"{site.output!r} is no layer of this model that reads {site.activation!r}")
+            faults.append(f"{site.output!r} is not a layer of this model that reads {site.activation!r}")
     for place in attention:
         node = index.producer.get(place.output)
         if node is None or not bra.is_op(node) or attention_site(index, node) != place:
-            faults.append(f"{place.output!r} is no float attention of this model that reads {place.qkv!r}")
+            faults.append(f"{place.output!r} is not a float attention of this model that reads {place.qkv!r}")
     parts = [part.name for place in attention for part in place.parts]
     for name in dict.fromkeys([*(site.activation for site in sites), *parts]):
         amax = ranges.get(name)
@@ -332,7 +332,7 @@ def _check(
         elif not (np.isfinite(amax) and amax >= 0):
             faults.append(f"the range of {name!r} is {amax}; it must be finite and not negative")
     if faults:
-        raise InputError("cannot insert Q/DQ: " + "; ".join(faults))
+        raise InputError("EF501", "cannot insert Q/DQ: " + "; ".join(faults))
 
 
 def min_max_weight(weight: npt.NDArray[Any], axis: int) -> QuantizedWeight:
@@ -376,8 +376,9 @@ class _Writer:
         weight = given or min_max_weight(original, site.axis)
         if weight.values.shape != original.shape or weight.scales.shape != (original.shape[site.axis],):
             raise InputError(
+                "EF501",
                 f"the INT8 weight of {site.output!r} has shape {weight.values.shape} and {weight.scales.shape} scales; "
-                f"the layer's weight has shape {original.shape} and {original.shape[site.axis]} output channels"
+                f"the layer's weight has shape {original.shape} and {original.shape[site.axis]} output channels",
             )
         values = self._constant(f"{site.weight}_int8", weight.values)
         scale = self._constant(f"{site.weight}_scale", weight.scales)

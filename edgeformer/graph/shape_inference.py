@@ -1,6 +1,6 @@
 """ONNX shape inference without the weights.
 
-`onnx.shape_inference` serialises the model it is given, all weights included, and reads it again twice over: a second
+`onnx.shape_inference` serializes the model it is given, all weights included, and reads it again twice over: a second
 for a hundred megabytes, and nothing beyond 2 GiB. Of a weight it uses type and shape only, and values only of the small
 tensors that shapes, axes and sizes come from. So a large tensor is declared here, as an input, and not handed over.
 """

@@ -103,11 +103,11 @@ def to_float_type(model: onnx.ModelProto, float_type: FloatType, *, keep_io_floa
             too.
 
     Raises:
-        InputError: constants leave the range of ``float_type`` (all are named, with their largest magnitude); the graph
-            holds control flow or tensors of unknown type.
+        InputError: ``float_type`` is neither of the two; constants are out of its range (all are named, with their
+            largest magnitude); the graph holds control flow or tensors of unknown type.
     """
     if float_type not in _KINDS:
-        raise InputError(f"got float type {float_type!r}; use one of {', '.join(_KINDS)}")
+        raise InputError("EF101", f"float type {float_type!r}: use one of {', '.join(_KINDS)}")
     quantized = any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
     if float_type == "bfloat16" or quantized:
         model = raise_opset(model, _MINIMUM_OPSET[float_type])
@@ -287,9 +287,10 @@ class _Typer:
         limit = _largest(self._low)
         worst = sorted(self._out_of_range.items(), key=lambda item: -item[1])
         raise InputError(
-            f"{len(worst)} constants leave the range of {self._suffix} (largest magnitude {limit:g}): "
+            "EF307",
+            f"{len(worst)} constants are out of the range of {self._suffix} (largest magnitude {limit:g}): "
             + ", ".join(f"{name!r} reaches {value:g}" for name, value in worst)
-            + ". Use bfloat16 or FP32, or retrain or rescale these weights."
+            + ". Use bfloat16 or FP32, or retrain or rescale these weights.",
         )
 
     def _assemble(self) -> onnx.ModelProto:

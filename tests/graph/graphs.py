@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 def reference_graph(name: str, seed: int = 0) -> onnx.ModelProto:
-    """A graph of ``tests/assets/reference_onnx`` with random weights, sized as initialisation does."""
+    """A graph of ``tests/assets/reference_onnx`` with random weights, sized as initialization does."""
     model = onnx.load_model_from_string(gzip.decompress((REFERENCE / f"{name}.onnx.gz").read_bytes()))
     rng = np.random.default_rng(seed)
     for tensor in model.graph.initializer:
@@ -58,7 +58,7 @@ def images(
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
-    """The graph's outputs, in ONNX Runtime as a user would run it, optimisations and all."""
+    """The graph's outputs, in ONNX Runtime as a user would run it, optimizations and all."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1

@@ -109,7 +109,7 @@ def check(model: onnx.ModelProto) -> None:
 def run(
     model: onnx.ModelProto, x: np.ndarray[Any, Any], *extra: str, optimize: bool = False
 ) -> list[np.ndarray[Any, Any]]:
-    """Outputs (or the named tensors instead) in ONNX Runtime, by default without any optimisation."""
+    """Outputs (or the named tensors instead) in ONNX Runtime, by default without any optimization."""
     if extra:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)

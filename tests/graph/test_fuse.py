@@ -13,7 +13,6 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 import edgeformer.graph.fuse as fuse_module
-from edgeformer.errors import InputError
 from edgeformer.graph.fuse import fuse
 from edgeformer.graph.fusion import proof
 from edgeformer.graph.fusion.execution import random_images
@@ -22,6 +21,7 @@ from edgeformer.graph.fusion.rewrite import rewrite
 from edgeformer.ops.bi_level_routing_attention import is_op
 from tests.graph.blocks import Block, dynamo
 from tests.graph.graphs import difference, ops, reference_graph, run
+from tests.raising import raises
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_an_input_full_of_ties_says_nothing_and_another_is_drawn(
 
 @pytest.mark.parametrize("draws", [0, -1])
 def test_no_draws_is_no_proof(model: onnx.ModelProto, draws: int) -> None:
-    with pytest.raises(InputError, match=f"draws={draws}; at least 1"):
+    with raises("EF101", f"draws {draws}", "at least 1"):
         fuse(model, draws=draws)
 
 

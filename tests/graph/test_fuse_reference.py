@@ -64,7 +64,7 @@ def test_every_block_of_a_reference_export_is_fused(name: str) -> None:
         assert block.proof_error <= 1e-5
         assert block.draws == 3
         assert block.reason is None
-    # Independently of what fuse() found out about it: another input, optimised, as a user runs it.
+    # Independently of what fuse() found out about it: another input, optimized, as a user runs it.
     feeds = images(model)
     assert difference(run(model, feeds), run(result.model, feeds)) <= 1e-5
     assert result.whole_graph_error is not None

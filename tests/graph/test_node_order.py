@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from edgeformer.errors import InputError
 from edgeformer.graph.node_order import in_topological_order
+from tests.raising import raises
 
 
 def chain(*order: int) -> ModelProto:
@@ -57,8 +57,8 @@ def test_what_a_subgraph_reads_counts() -> None:
     assert [node.name for node in in_topological_order(model).graph.node] == ["0", "if"]
 
 
-def test_a_circle_is_an_error() -> None:
+def test_a_cycle_is_an_error() -> None:
     model = chain(0, 1)
     model.graph.node[0].input[0] = "t2"
-    with pytest.raises(InputError, match="circle"):
+    with raises("EF302", "cycle", "Relu '0'"):
         in_topological_order(model)

@@ -19,6 +19,7 @@ from edgeformer.graph.weight_scales import one_weight_scale
 from edgeformer.quantization.policy import decide
 from tests.graph.graphs import ops
 from tests.graph.precision_graphs import Builder, check, run, snr_db, transformer
+from tests.raising import raises
 
 
 def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -202,7 +203,7 @@ def test_control_flow_is_refused() -> None:
     node = helper.make_node("If", ["condition"], ["y"], then_branch=branch, else_branch=branch)
     inputs = [helper.make_tensor_value_info("condition", TensorProto.BOOL, [])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])]
-    with pytest.raises(Exception, match="control flow"):
+    with raises("EF305", "If"):
         one_weight_scale(helper.make_model(helper.make_graph([node], "g", inputs, outputs)))
 
 

@@ -37,7 +37,7 @@ class Anchors:
 
 
 def find_anchors(flow: Dataflow) -> list[Anchors]:
-    """All candidates, in graph order. A TopK whose indices gather nothing that a Softmax attends to is none."""
+    """All candidates, in graph order. A TopK whose indices gather nothing that a Softmax attends to is not one."""
     found = []
     for index, node in enumerate(flow.nodes):
         if is_standard(node, "TopK") and len(node.output) == 2 and node.output[1] and node.output[0] not in flow.static:
@@ -82,7 +82,7 @@ def _product_after(flow: Dataflow, softmax: int) -> str | None:
 
 
 def _tail(flow: Dataflow, product: str) -> tuple[str, ...]:
-    """``product`` and the views of it that follow, as long as each has one reader and is no output of the graph."""
+    """``product`` and the views of it that follow, as long as each has one reader and is not an output of the graph."""
     tail = [product]
     while tail[-1] not in flow.outputs:
         readers = flow.readers(tail[-1])

@@ -53,9 +53,9 @@ class ExecutionError(Exception):
 
 
 class Session:
-    """A model in ONNX Runtime as it is written, with no graph optimisation.
+    """A model in ONNX Runtime as it is written, with no graph optimization.
 
-    A graph that does not run is a finding of the fuser and no fault of the user's: it raises `ExecutionError`.
+    A graph that does not run is a finding of the fuser and not the user's fault: it raises `ExecutionError`.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:

@@ -79,17 +79,17 @@ def geometry_of(flow: Dataflow, anchors: Anchors, guess: Guess, shapes: Mapping[
     count = picked_from[axis]
     side = math.isqrt(count)
     if side * side != count:
-        raise RejectedError(f"{count} regions are no square number; the op has regions x regions of them", 9)
+        raise RejectedError(f"{count} regions is not a square number; the op has regions x regions of them", 9)
     image = shapes[guess.route.tensor]
     if len(image) != 4:
-        raise RejectedError("q, k and v come from no tensor in image layout ([N, H, W, C] or [N, C, H, W])", 0)
+        raise RejectedError("q, k and v do not come from a tensor in image layout ([N, H, W, C] or [N, C, H, W])", 0)
     batch, height, width, inner = (image[axis] for axis in PERM[guess.layout])
     if batch * count * count != math.prod(picked_from):
-        raise RejectedError("q, k and v come from no tensor in image layout ([N, H, W, C] or [N, C, H, W])", 0)
+        raise RejectedError("q, k and v do not come from a tensor in image layout ([N, H, W, C] or [N, C, H, W])", 0)
     if height % side or width % side:
         raise RejectedError(
-            f"q, k and v come from an image of {height} x {width}, no multiple of {side} x {side} regions: they are "
-            "padded inside the block, after the projection, which the op does not do",
+            f"q, k and v come from an image of {height} x {width}, which {side} x {side} regions do not divide: they "
+            "are padded inside the block, after the projection, which the op does not do",
             0,
         )
     result = shapes[guess.output]
@@ -118,7 +118,7 @@ def geometry_of(flow: Dataflow, anchors: Anchors, guess: Guess, shapes: Mapping[
         )
     heads, rest = divmod(math.prod(logits), batch * height * width * attended)
     if rest or qk_dim % heads or dim % heads:
-        raise RejectedError(f"the attention logits {logits} fit no number of heads", 3)
+        raise RejectedError(f"the attention logits {logits} do not fit any number of heads", 3)
     return Geometry(
         (batch, height, width, inner), channels, Attributes(heads, side, picked[axis], qk_dim, qk_dim**-0.5)
     )

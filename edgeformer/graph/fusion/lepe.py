@@ -141,7 +141,7 @@ def _find(flow: Dataflow, op: int, types: Mapping[str, int]) -> _Site:
     while True:
         readers = flow.readers(attended)
         if attended in flow.outputs or len(readers) != 1:
-            raise RejectedError(f"{attended}, the attention's output, is read in more places than one sum", 0)
+            raise RejectedError(f"{attended}, the attention's output, is used by more than one sum", 0)
         if flow.view_source(readers[0]) is None:
             break
         attended = str(flow.nodes[readers[0]].output[0])
@@ -165,7 +165,7 @@ def _find(flow: Dataflow, op: int, types: Mapping[str, int]) -> _Site:
     ]
     if strange or len(convolutions) != 1:
         found = f"{strange[0].op_type} ({label(strange[0])})" if strange else f"{len(convolutions)} convolutions"
-        raise RejectedError(f"what {label(add)} adds to the attention is no LePE: it has {found}", 2)
+        raise RejectedError(f"what {label(add)} adds to the attention is not LePE: it has {found}", 2)
     convolution = flow.nodes[convolutions[0]]
     kernel, dim = _kernel(flow, convolution)
     if types.get(convolution.input[1]) != types.get(node.output[0]):
@@ -184,8 +184,8 @@ def _kernel(flow: Dataflow, convolution: onnx.NodeProto) -> tuple[int, int]:
     plain = all(step == size for name, size in _PLAIN.items() for step in values.get(name, ()))
     if not (depthwise and plain and shape[2] == shape[3] and shape[2] % 2 == 1 and shape[2] <= MAX_LEPE_KERNEL):
         raise RejectedError(
-            f"{label(convolution)} with a weight of shape {list(shape)} is no depthwise convolution with an odd kernel "
-            f"of at most {MAX_LEPE_KERNEL} x {MAX_LEPE_KERNEL} and stride 1",
+            f"{label(convolution)} with a weight of shape {list(shape)} is not a depthwise convolution with an odd "
+            f"kernel of at most {MAX_LEPE_KERNEL} x {MAX_LEPE_KERNEL} and stride 1",
             3,
         )
     return shape[2], shape[0]
@@ -261,7 +261,7 @@ def _prove(
 
 
 def _bias(flow: Dataflow, opset: Sequence[onnx.OperatorSetIdProto], site: _Site, observation: Observation) -> Array:
-    """What LePE makes of v = 0, however it is written: the same at every token."""
+    """LePE of v = 0, however it is written: the same at every token."""
     path = flow.between(site.source, [site.encoded])
     model = extract(flow, opset, path, {site.source: 4}, [site.encoded], observation.values)
     zeros = np.zeros(observation.shapes[site.source], np.float32)
@@ -271,7 +271,9 @@ def _bias(flow: Dataflow, opset: Sequence[onnx.OperatorSetIdProto], site: _Site,
             tokens = np.moveaxis(made, axis, -1).reshape(-1, made.shape[axis])
             if np.array_equal(tokens, np.broadcast_to(tokens[0], tokens.shape)):
                 return np.ascontiguousarray(tokens[0])
-    raise RejectedError(f"of v = 0 {site.encoded} is not one bias of {site.attributes.dim} channels at every token", 4)
+    raise RejectedError(
+        f"for v = 0, {site.encoded} is not the same bias of {site.attributes.dim} channels at every token", 4
+    )
 
 
 def _set_lepe(model: onnx.ModelProto, output: str, attributes: Attributes, weight: Array, bias: Array) -> None:

@@ -90,7 +90,7 @@ def _routes(flow: Dataflow, product: str) -> Iterator[Route]:
 
 
 def _link(flow: Dataflow, index: int) -> Link | None:
-    """The link that a node is; None where it is none that this module knows how to move."""
+    """The node as a link; None where this module does not know how to move it."""
     node = flow.nodes[index]
     data = flow.data_inputs(index)
     operands = tuple(name for name in node.input if name and name not in data)

@@ -127,7 +127,7 @@ def _obstacle(flow: Dataflow, anchors: Anchors, region: Sequence[int]) -> str | 
     for index in region:
         node = flow.nodes[index]
         if not is_standard(node, *_BLOCK_OPS):
-            return f"{node.op_type} ({label(node)}) is no part of bi-level routing attention"
+            return f"{node.op_type} ({label(node)}) is not part of bi-level routing attention"
     if not set(region).isdisjoint(flow.readers(topk.output[0])):
         return "the routing weights (TopK's values) go into the output: soft routing, which the op does not do"
     if next((attribute.i for attribute in topk.attribute if attribute.name == "largest"), 1) != 1:
@@ -215,13 +215,13 @@ class _Attempt:
         if escape.tensor in self.flow.outputs:
             users.append("the graph's outputs")
         raise RejectedError(
-            f"{escape.tensor} comes from inside the block, is no part of qkv in image layout, and is used outside by "
+            f"{escape.tensor} comes from inside the block, is not part of qkv in image layout, and is used outside by "
             + ", ".join(users),
             6,
         )
 
     def _permutation(self, chain: Chain) -> tuple[int, ...] | None:
-        """The permutation of axes that a chain of views between two image layouts amounts to; None if it is none."""
+        """The permutation of axes that a chain of views between two image layouts amounts to; None if there is none."""
         tried = [(0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2)]
         for observation in self.observations:
             shape = observation.shapes[chain.source]

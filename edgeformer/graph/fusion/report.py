@@ -17,7 +17,7 @@ class FuseResult:
 
     Attributes:
         model: the new model; a copy of the given one where nothing was fused.
-        blocks: one report per candidate. Op nodes that the given model already had are no candidates.
+        blocks: one report per candidate. Op nodes that the given model already had are not candidates.
         whole_graph_error: greatest difference between the given and the new model's outputs, each as a fraction of the
             output's greatest absolute value; None where nothing was fused.
         lepe: one report per op node without LePE, those included that the given model already had; empty where LePE

@@ -84,7 +84,7 @@ class Trial:
                 shape = self._shapes[name]
                 if math.prod(shape) != self._geometry.channels:
                     raise RejectedError(
-                        f"{name} with shape {shape} is no bias of {self._geometry.channels} channels", 4
+                        f"{name} with shape {shape} is not a bias of {self._geometry.channels} channels", 4
                     )
                 # Where two biases are added the first carries the drawn values and the others are zero.
                 values = np.zeros(self._geometry.channels, np.float32) if added else draw.bias

@@ -61,11 +61,11 @@ SAME: dict[str, tuple[nn.Module, int]] = {
 }
 # Name -> what the values go through, and a word that the reason must contain.
 DIFFERENT: dict[str, tuple[nn.Module, str]] = {
-    "dilated": (depthwise(3, dilation=2, padding=2), "no depthwise convolution"),
-    "even": (nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), depthwise(2, padding=0)), "no depthwise convolution"),
-    "too large": (depthwise(9), "no depthwise convolution with an odd kernel of at most 7 x 7"),
-    "oblong": (nn.Conv2d(DIM, DIM, (3, 5), padding=(1, 2), groups=DIM), "no depthwise convolution"),
-    "not depthwise": (nn.Conv2d(DIM, DIM, 5, padding=2, groups=2), "no depthwise convolution"),
+    "dilated": (depthwise(3, dilation=2, padding=2), "is not a depthwise convolution"),
+    "even": (nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), depthwise(2, padding=0)), "is not a depthwise convolution"),
+    "too large": (depthwise(9), "is not a depthwise convolution with an odd kernel of at most 7 x 7"),
+    "oblong": (nn.Conv2d(DIM, DIM, (3, 5), padding=(1, 2), groups=DIM), "is not a depthwise convolution"),
+    "not depthwise": (nn.Conv2d(DIM, DIM, 5, padding=2, groups=2), "is not a depthwise convolution"),
     "shifted": (nn.Sequential(nn.ZeroPad2d((3, 1, 2, 2)), depthwise(padding=0)), "differ"),
     "reflecting": (nn.Sequential(nn.ReflectionPad2d(2), depthwise(padding=0)), "differ"),
     "bent": (nn.Sequential(depthwise(), nn.ReLU()), "Relu"),
@@ -213,7 +213,7 @@ def test_an_attention_that_others_read_too_is_left() -> None:
     (node,) = (node for node in fused.graph.node if is_op(node))
     fused.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, ["batch", 8, 8, DIM]))
     (report,) = fuse(fused, fuse_lepe=True).lepe
-    assert "is read in more places than one sum" in (report.reason or "")
+    assert "is used by more than one sum" in (report.reason or "")
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
