@@ -72,7 +72,7 @@ class CudaBackend:
         torch.cuda.synchronize()
 
     def capture(self, call: Call) -> Call:
-        # Lazy initialisation (cuBLAS handles, module loading) must not fall into the capture.
+        # Lazy initialization (cuBLAS handles, module loading) must not fall into the capture.
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):

@@ -1,7 +1,7 @@
 """The op in TensorRT-RTX engines: built, run, compared with float64, timed with the plugin and without it.
 
 A program of its own, because TensorRT ends its process on some failures. Every step is a line on standard output, the
-last one the answer; a failure is a line, too, and the exit code tells what it means. With ``--sm`` engines are built
+last one the answer; a failure is a line, too, and the exit code says what it means. With ``--sm`` engines are built
 ahead of time and not run, which needs no GPU.
 """
 

@@ -93,7 +93,7 @@ def check_export(
     Args:
         model: the PyTorch model.
         proto: its export.
-        seed: of the random inputs, which are normally distributed, as normalised images are.
+        seed: of the random inputs, which are normally distributed, as normalized images are.
         batches: the two batch sizes; where the export fixes its batch, both are that.
         threads: as for `OnnxSession`.
 

@@ -47,7 +47,7 @@ class ParityInputs:
         return np.concatenate(list(_first(self.batches(), count)))
 
     def noise(self, count: int) -> npt.NDArray[np.float32]:
-        """``count`` normally distributed random images, as normalised images are; the same ones each time."""
+        """``count`` normally distributed random images, as normalized images are; the same ones each time."""
         size = (self.preprocessing.height, self.preprocessing.width)
         return np.random.default_rng(0).standard_normal((count, 3, *size), np.float32)
 

@@ -50,8 +50,8 @@ class Measurement:
     Attributes:
         images: number of images.
         top1: share of them that the network gets right, in percent.
-        int8_top1: the same with the layers of the default INT8 policy fake-quantised.
-        int8_snr_db: signal to noise of the fake-quantised logits against the others, in dB.
+        int8_top1: the same with the layers of the default INT8 policy fake-quantized.
+        int8_snr_db: signal to noise of the fake-quantized logits against the others, in dB.
     """
 
     images: int
@@ -67,7 +67,7 @@ def digit_samples(digits: Digits) -> Samples:
 
 
 def training_data(digits: Digits) -> TrainingData:
-    """Digits for :mod:`examples.train_nano.training`, which resizes and normalises as deployment does."""
+    """Digits for :mod:`examples.train_nano.training`, which resizes and normalizes as deployment does."""
     preprocessing = model_info(MODEL).preprocessing
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (preprocessing.mean, preprocessing.std))
     images = torch.from_numpy(digits.images)[:, None].float() / 255
@@ -141,7 +141,7 @@ def _top1(model: nn.Module, samples: Samples) -> float:
 
 
 def measure(model: nn.Module, calibration: Samples, evaluation: Samples) -> Measurement:
-    """Run ``model`` on ``evaluation`` (labelled), as it is and fake-quantised with ranges from ``calibration``."""
+    """Run ``model`` on ``evaluation`` (labelled), as it is and fake-quantized with ranges from ``calibration``."""
     ranges = input_ranges(model, _inputs(calibration))
     labels = _labels(evaluation)
     clean = _logits(model, evaluation)
@@ -255,9 +255,9 @@ and chose nothing). `examples/train_nano/train.py --evaluate` measures again.
 | | top-1 |
 |---|---|
 | FP32 | {test["top1"]:.2f} % |
-| INT8, imitated in PyTorch | {test["int8_top1"]:.2f} % |
+| INT8, fake-quantized in PyTorch | {test["int8_top1"]:.2f} % |
 
-Logits of the imitated INT8 against FP32: {test["int8_snr_db"]:.1f} dB signal to noise. Imitated means: inputs and
+Logits of the fake-quantized INT8 against FP32: {test["int8_snr_db"]:.1f} dB signal to noise. Fake-quantized: inputs and
 weights of linear layers, stem and downsampling convolutions rounded to 8 bits, symmetric, activations per tensor with
 the largest magnitude over the calibration images, weights per channel; everything else FP32.
 
@@ -267,7 +267,7 @@ the largest magnitude over the calibration images, weights per channel; everythi
 First {plan["epochs"]} epochs of AdamW with small random shifts, rotations, scales and changes of brightness and
 contrast, label smoothing {plan["label_smoothing"]} and averaged weights.
 
-Then {plan["settle_epochs"]} epochs of settling, which is quantisation-aware training: the network runs fake-quantised,
+Then {plan["settle_epochs"]} epochs of settling, which is quantization-aware training: the network runs fake-quantized,
 and the distance of its logits to its own FP32 logits is part of the loss, so that post-training INT8 costs little.
 A network that was not trained so will lose more. Every setting and every epoch's loss are in `{LOG}`.
 

@@ -1,8 +1,8 @@
-"""INT8 as edgeformer's default policy places it, imitated in PyTorch with a straight-through gradient.
+"""INT8 as edgeformer's default policy places it, fake-quantized in PyTorch with a straight-through gradient.
 
 Inputs and weights of every Linear but the head, and of the stem's and the downsampling convolutions: symmetric, 8 bits,
 activations per tensor, weights per output channel. Everything else stays as it is. It serves training and a first look;
-what is deployed is quantised, and judged, on the ONNX graph.
+what is deployed is quantized, and judged, on the ONNX graph.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LEVELS = 127
 
 
 def quantized_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
-    """The layers that the default INT8 policy quantises: every Linear but ``head``, every dense convolution."""
+    """The layers that the default INT8 policy quantizes: every Linear but ``head``, every dense convolution."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -51,12 +51,12 @@ def _forward(layer: nn.Linear | nn.Conv2d, largest: float | None) -> Callable[[T
 def fake_quantized(
     model: nn.Module, ranges: Mapping[str, float] | None = None, *, only: Callable[[str], bool] = lambda name: True
 ) -> Iterator[None]:
-    """Within the ``with`` block, ``model`` computes with INT8 inputs and weights in its quantised layers.
+    """Within the ``with`` block, ``model`` computes with INT8 inputs and weights in its quantized layers.
 
     Args:
         model: changed only for the duration of the block.
         ranges: largest magnitude of each layer's input, by layer name; None takes each batch's own.
-        only: which of the quantised layers take part.
+        only: which of the quantized layers take part.
     """
     layers = {name: layer for name, layer in quantized_layers(model).items() if only(name)}
     for name, layer in layers.items():
@@ -71,7 +71,7 @@ def fake_quantized(
 
 @torch.no_grad()
 def input_ranges(model: nn.Module, batches: Iterator[Tensor]) -> dict[str, float]:
-    """The largest magnitude that each quantised layer's input reaches over ``batches`` (``[N, 3, H, W]`` float)."""
+    """The largest magnitude that each quantized layer's input reaches over ``batches`` (``[N, 3, H, W]`` float)."""
     ranges: dict[str, float] = {}
 
     def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

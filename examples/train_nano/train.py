@@ -62,7 +62,7 @@ def main() -> None:
             report=functools.partial(print, flush=True),
         )
     print(
-        f"{result.images} test images: top-1 {result.top1:.2f} % FP32, {result.int8_top1:.2f} % INT8 (imitated), "
+        f"{result.images} test images: top-1 {result.top1:.2f} % FP32, {result.int8_top1:.2f} % INT8 (fake-quantized), "
         f"INT8 SNR {result.int8_snr_db:.1f} dB"
     )
 

@@ -23,8 +23,8 @@ class TrainingPlan:
 
     Attributes:
         epochs: epochs of ordinary training.
-        settle_epochs: further epochs in which the network runs fake-quantised (INT8, ``fake_quantized``) and the
-            distance of its logits to the unquantised ones is part of the loss.
+        settle_epochs: further epochs in which the network runs fake-quantized (INT8, ``fake_quantized``) and the
+            distance of its logits to the unquantized ones is part of the loss.
         batch_size: images a step.
         learning_rate: peak of the ordinary training.
         settle_learning_rate: peak of the settling.
@@ -98,13 +98,13 @@ class TrainingData:
         images: ``[N, C, h, w]`` float, 0 to 1, before augmentation.
         labels: ``[N]`` int64.
         size: height and width of the network's input.
-        normalise: from augmented images ``[N, C, *size]`` to the network's input.
+        normalize: from augmented images ``[N, C, *size]`` to the network's input.
     """
 
     images: Tensor
     labels: Tensor
     size: tuple[int, int]
-    normalise: Callable[[Tensor], Tensor]
+    normalize: Callable[[Tensor], Tensor]
 
 
 OnEpoch = Callable[[EpochRecord, nn.Module], None]
@@ -117,7 +117,7 @@ def train(model: nn.Module, data: TrainingData, plan: TrainingPlan, on_epoch: On
 
 
 def settle(model: nn.Module, data: TrainingData, plan: TrainingPlan, on_epoch: OnEpoch) -> nn.Module:
-    """Train on with INT8 in the loop, so that quantising costs less; as :func:`train` otherwise."""
+    """Train on with INT8 in the loop, so that quantizing costs less; as :func:`train` otherwise."""
     return _run(model, data, plan, on_epoch, phase="settle", epochs=plan.settle_epochs, rate=plan.settle_learning_rate)
 
 
@@ -142,7 +142,7 @@ def _run(
         model.train(not settling)
         losses, errors = [], []
         for batch, target in _batches(data.images, data.labels, plan.batch_size, generator):
-            inputs = data.normalise(augment(batch, data.size, generator)).contiguous(memory_format=torch.channels_last)
+            inputs = data.normalize(augment(batch, data.size, generator)).contiguous(memory_format=torch.channels_last)
             logits, error = _settle_step(model, inputs) if settling else (model(inputs), torch.zeros(()))
             cross_entropy = functional.cross_entropy(logits, target, label_smoothing=plan.label_smoothing)
             loss = cross_entropy + plan.settle_weight * error
@@ -162,7 +162,7 @@ def _run(
 
 
 def _settle_step(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Fake-quantised logits, and the energy of their error over that of the unquantised, centred logits."""
+    """Fake-quantized logits, and the energy of their error over that of the unquantized, centred logits."""
     with torch.no_grad():
         clean = model(inputs)
     with fake_quantized(model):

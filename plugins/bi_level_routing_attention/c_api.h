@@ -2,12 +2,12 @@
  * <edgeformer/bi_level_routing_attention.h>; examples/op_from_c is a program with it.
  *
  * The functions work on the calling thread's current CUDA device, which the buffers and the stream must belong to. They
- * allocate no device memory, never synchronise, and can be captured into a CUDA graph. All of them may be called from
+ * allocate no device memory, never synchronize, and can be captured into a CUDA graph. All of them may be called from
  * several threads at once; calls that may overlap on the device need outputs and workspaces of their own.
  *
  * A status other than EDGEFORMER_SUCCESS means that nothing more was enqueued; edgeformerTakeErrors then says why. What
  * cannot be noticed is a pointer that is neither null nor misaligned and yet points to less memory than the problem
- * needs, and a stream handle that is none.
+ * needs, and an invalid stream handle.
  *
  * Every struct begins with its size as the caller was compiled. Later versions only add fields at the end, whose zero
  * means what the versions before them did: an older caller's missing fields are taken as zero, and a newer caller's
@@ -110,7 +110,7 @@ struct EdgeformerBiLevelRoutingAttentionPlan {
  *
  * Tensors are dense and row-major, and their addresses are multiples of 16 bytes, the workspace's of 256. With a batch
  * of 0 pointers are not looked at. Returns an EdgeformerStatus; the kernels' own faults show at the next
- * synchronisation, as CUDA reports them. */
+ * synchronization, as CUDA reports them. */
 EDGEFORMER_API int32_t edgeformerBiLevelRoutingAttention(struct EdgeformerBiLevelRoutingAttentionProblem const* problem,
                                                          void const* qkv, void const* lepe_weight,
                                                          void const* lepe_bias, void* output, void* workspace,

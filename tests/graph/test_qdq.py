@@ -166,7 +166,7 @@ class TestInsertion:
         np.testing.assert_allclose(
             run(quantized, x)[0], run(by_hand, rounded.astype(np.float32))[0], rtol=1e-5, atol=1e-5
         )
-        # ONNX Runtime's optimiser may use integer kernels: the same but for rounding.
+        # ONNX Runtime's optimizer may use integer kernels: the same but for rounding.
         assert snr_db(run(quantized, x)[0], run(quantized, x, optimize=True)[0]) > 80
 
     def test_residual_branch_stays_float(self) -> None:

@@ -61,7 +61,7 @@ def test_int8_keeps_the_trained_model_accurate(fused: onnx.ModelProto) -> None:
     # What the shipped model has to keep: 40 dB and all but half a point of top-1.
     assert snr_db(reference, int8) >= 40
     assert top1 - int8_top1 <= 0.5
-    # ONNX Runtime's optimiser changes nothing that matters: the figure does not hang on how the graph is run.
+    # ONNX Runtime's optimizer changes nothing that matters: the figure does not hang on how the graph is run.
     optimized, _ = logits(typed, evaluation, optimize=True)
     assert snr_db(reference, optimized) == pytest.approx(snr_db(reference, int8), abs=0.5)
     # Most of the network is INT8: 25 layers are eligible, and at most a quarter may return.

@@ -133,7 +133,7 @@ def test_training_sees_the_same_pixels_as_deployment() -> None:
     resized = torch.nn.functional.interpolate(data.images, (112, 112), mode="bilinear", align_corners=False)
     deployed = torch.from_numpy(next(digit_samples(SPLIT.train).batches(20)).images)
     one_grey_value = 1 / 255 / min(PREPROCESSING.std)
-    difference = (data.normalise(resized) - deployed).abs()
+    difference = (data.normalize(resized) - deployed).abs()
     assert difference.max() <= 1.01 * one_grey_value
     assert difference.mean() <= 0.5 * one_grey_value
     assert data.size == (112, 112)

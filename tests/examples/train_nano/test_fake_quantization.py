@@ -1,4 +1,4 @@
-"""INT8 imitated in PyTorch: which layers, the rounding, the gradient, and a model left as it was."""
+"""INT8 fake-quantized in PyTorch: which layers, the rounding, the gradient, and a model left as it was."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def test_convolutions_keep_stride_and_padding(net: _Net) -> None:
     with torch.no_grad():
         clean = net.conv(x)
         with fake_quantized(net):
-            quantised = net.conv(x)
-    assert quantised.shape == clean.shape
+            quantized = net.conv(x)
+    assert quantized.shape == clean.shape
     # 8 bits of input and weight: each is off by at most half a step, 1/254 of the largest value.
-    assert 30 < signal_to_noise(clean, quantised) < 60
+    assert 30 < signal_to_noise(clean, quantized) < 60
 
 
 def test_the_model_is_left_as_it_was(net: _Net) -> None:
@@ -112,9 +112,9 @@ def test_only_some_layers(net: _Net) -> None:
 def test_gradients_pass_the_rounding(net: _Net) -> None:
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
     gradients = []
-    for quantise in (False, True):
+    for quantize in (False, True):
         net.zero_grad()
-        if quantise:
+        if quantize:
             with fake_quantized(net):
                 loss = net(x).square().sum()
         else:

@@ -32,7 +32,7 @@ def _data() -> TrainingData:
 
 def _accuracy(model: nn.Module, data: TrainingData) -> float:
     with torch.no_grad():
-        return float((model(data.normalise(data.images)).argmax(dim=1) == data.labels).float().mean())
+        return float((model(data.normalize(data.images)).argmax(dim=1) == data.labels).float().mean())
 
 
 def test_augmentation_keeps_shape_and_type_and_varies() -> None:
