@@ -152,11 +152,7 @@ def build_engine(
         # Nothing is written to a pipe here: this one is the progress callback's.
         raise
     except OSError as error:
-        raise EnvironmentFault(
-            "EF602",
-            f"the engine build cannot read or write its files: {error}. It needs room in {tempfile.gettempdir()}; "
-            "$TMPDIR names another folder",
-        ) from error
+        raise _no_room(error) from error
     warnings = list(compiled.warnings)
     if timing_cache is not None and not caching:
         warnings.append(f"timing cache {timing_cache} neither read nor written: {backend.title} times nothing at build")
@@ -179,6 +175,14 @@ def build_engine(
         }
     )
     return EngineBuild(serialized, report)
+
+
+def _no_room(error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        "EF602",
+        f"the engine build cannot read or write its files: {error}. It needs room in {tempfile.gettempdir()}; "
+        "$TMPDIR names another folder",
+    )
 
 
 def check_limits(workspace_bytes: int | None, max_aux_streams: int | None) -> None:
