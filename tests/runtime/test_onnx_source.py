@@ -94,7 +94,7 @@ def test_constants_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch)
     weight = model.graph.initializer.pop(0)
     model.graph.node.insert(0, helper.make_node("Constant", [], ["weight"], value=weight))
     with pytest.raises(
-        InputError, match=r"the model 'small' more than 2 GiB without its initializers.*as initializers"
+        InputError, match=r"the model 'small' takes more than 2 GiB without its initializers.*as initializers"
     ):
         OnnxSession(model)
 
