@@ -1,8 +1,8 @@
 """Bias correction: the mean error that INT8 makes in each output channel, measured, and taken back in the biases.
 
-Rounding is no pure noise: a background of one value is always rounded the same way, and a weight's rounding error times
-a mean activation is a constant. Both move a layer's output by an amount that its bias can take back (Nagel et al.,
-arXiv 1906.04721, section 4.2).
+Rounding is not pure noise: a background of one value is always rounded the same way, and a weight's rounding error
+times a mean activation is a constant. Both move a layer's output by an amount that its bias can take back (Nagel et
+al., arXiv 1906.04721, section 4.2).
 
 A Linear's mean error follows from two means of what it reads: with ``x'`` and ``W'`` for what INT8 makes of ``x`` and
 ``W``, ``mean(x' @ W' - x @ W) = mean(x' - x) @ W' + mean(x) @ (W' - W)``. A convolution, which pads, is run twice.

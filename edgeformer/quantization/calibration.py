@@ -121,8 +121,9 @@ class Calibration(_Strict):
                 for name in differing
             )
             raise InputError(
+                "EF506",
                 f"the calibration {os.fspath(path)!r} was made for something else: {reasons}. Delete the file or name "
-                "another one to calibrate anew."
+                "another one to calibrate again.",
             )
 
 
@@ -138,21 +139,24 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibration:
     """Read a ``calibration.json``.
 
     Raises:
-        InputError: the file cannot be read, is no JSON, or is not of this schema.
+        InputError: the file cannot be read, is not JSON, or is not of this schema.
     """
     name = os.fspath(path)
     try:
         return Calibration.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the calibration {name!r}: {error}") from error
+        raise InputError("EF505", f"cannot read the calibration {name!r}: {error}") from error
     except json.JSONDecodeError as error:
-        raise InputError(f"the calibration {name!r} is damaged ({error}): delete it to calibrate anew") from error
+        raise InputError(
+            "EF505", f"the calibration {name!r} is damaged ({error}): delete it to calibrate again"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"
         raise InputError(
+            "EF505",
             f"the calibration {name!r} is damaged or of another version ({where}: {first['msg']}): delete it to "
-            "calibrate anew"
+            "calibrate again",
         ) from error
 
 

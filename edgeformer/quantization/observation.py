@@ -127,8 +127,9 @@ def observe_channels(
 def _check_finite(broken: Sequence[str], images: int, count: int) -> None:
     if broken:
         raise InputError(
+            "EF508",
             f"calibration images {images} to {images + count - 1} make NaN or infinity in {len(broken)} "
-            f"activations, first in {broken[0]!r}: check the images and the model's weights"
+            f"activations, first in {broken[0]!r}: check the images and the model's weights",
         )
 
 

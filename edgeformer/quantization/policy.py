@@ -129,7 +129,7 @@ def decide(
     if quantize_attention:
         faults += _attention_faults([item for item in decisions if item.op_type == bra.OP_TYPE])
     if faults:
-        raise InputError("the recipe does not fit the model: " + "; ".join(faults))
+        raise InputError("EF504", "the recipe does not fit the model: " + "; ".join(faults))
     return tuple(decisions)
 
 

@@ -80,7 +80,9 @@ def quantize(
             the model is quantized already or has nothing to quantize.
     """
     if samples is None:
-        raise InputError("INT8 needs calibration data: give a folder of images, an .npy or .npz file, or an iterator")
+        raise InputError(
+            "EF103", "INT8 needs calibration data: give a folder of images, an .npy or .npz file, or an iterator"
+        )
     plan = _plan(model, samples, recipe or load_recipe())
     cache = None if calibration_cache is None else Path(calibration_cache)
     if cache is not None and cache.exists():
@@ -248,8 +250,9 @@ def _plan(model: onnx.ModelProto, samples: SamplesLike, recipe: Recipe) -> _Plan
     chosen = [decision.output for decision in decisions if decision.quantized]
     if not chosen:
         raise InputError(
+            "EF504",
             "nothing in this model is to be quantized: it has no Linear and no dense convolution besides its "
-            "classifier, or the recipe leaves all of them out"
+            "classifier, or the recipe leaves all of them out",
         )
     key = calibration_key(model, samples, recipe, chosen)
     return _Plan(recipe, _Layers.of(prepared, decisions, index), decisions, key)
@@ -259,7 +262,7 @@ def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model that is calibrated and quantized: batch norms folded, at an opset that knows 16-bit scales."""
     present = [node.op_type for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     if present:
-        raise InputError(f"the model is quantized already ({len(present)} Q/DQ nodes): give the float model")
+        raise InputError("EF324", f"the model is quantized already ({len(present)} Q/DQ nodes): give the float model")
     return fold_batch_norm(raise_opset(model, _OPSET))
 
 

@@ -96,7 +96,7 @@ def load_recipe(source: str | os.PathLike[str] = "default", *, quantize_attentio
         quantize_attention: replaces the recipe's own answer; None leaves it.
 
     Raises:
-        InputError: no such recipe or file, no JSON, or values that the schema refuses; all of them are listed.
+        InputError: there is no such recipe or file, it is not JSON, or the schema refuses values (all are listed).
     """
     if isinstance(source, str) and source in list_recipes():
         text = (_folder() / f"{source}.json").read_text(encoding="utf-8")
@@ -106,16 +106,17 @@ def load_recipe(source: str | os.PathLike[str] = "default", *, quantize_attentio
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
+                "EF502",
                 f"cannot read the recipe {str(source)!r}: {error}. Give a JSON file or one of: "
-                f"{', '.join(list_recipes())}"
+                f"{', '.join(list_recipes())}",
             ) from error
     try:
         recipe = Recipe.model_validate(json.loads(text))
     except json.JSONDecodeError as error:
-        raise InputError(f"the recipe {str(source)!r} is no JSON: {error}") from error
+        raise InputError("EF503", f"the recipe {str(source)!r} is not JSON: {error}") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
-        raise InputError(f"the recipe {str(source)!r} is wrong: {faults}") from error
+        raise InputError("EF503", f"the recipe {str(source)!r} is not valid: {faults}") from error
     if quantize_attention is None:
         return recipe
     return recipe.model_copy(update={"quantize_attention": quantize_attention})

@@ -15,8 +15,6 @@ from edgeformer.runtime import OnnxSession
 
 __all__ = ["BatchLike", "SamplesLike", "TensorStream"]
 
-"""Called with what is going on, how many images are done, and how many there are, where that is known."""
-
 
 class BatchLike(Protocol):
     """What calibration reads of a batch: ``images``, float32 ``[N, 3, H, W]``."""
@@ -57,7 +55,9 @@ class TensorStream:
         inputs = [v for v in model.graph.input if v.name not in initializers and v.name not in extra_inputs]
         if len(inputs) != 1:
             names = [value.name for value in inputs]
-            raise InputError(f"calibration feeds images to one input, and this model has {len(inputs)}: {names}")
+            raise InputError(
+                "EF321", f"calibration feeds images to one input, and this model has {len(inputs)}: {names}"
+            )
         self.input = inputs[0].name
         self.tensors = tuple(tensors)
         # Fused nodes would, around Q/DQ, change arithmetic: what is written is what runs.
@@ -90,8 +90,9 @@ class TensorStream:
         )
         if not fits:
             raise InputError(
+                "EF507",
                 f"a batch of shape {list(images.shape)} does not fit the model's input {self.input!r} of shape "
-                f"{list(self._shape)}: prepare the data at the model's input size"
+                f"{list(self._shape)}: prepare the data at the model's input size",
             )
         if self.batch_size is not None and len(images) != self.batch_size:
             images = np.resize(images, (self.batch_size, *images.shape[1:]))
@@ -127,5 +128,5 @@ class TensorStream:
                 progress(what, done, total)
         if not done:
             raise InputError(
-                "there are no calibration images: give a folder, an array file or an iterator that holds some"
+                "EF403", "there are no calibration images: give a folder, an array file or an iterator that holds some"
             )

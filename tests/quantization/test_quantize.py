@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import representable_scale, with_float_attention
 from edgeformer.graph.types import to_float_type
@@ -21,6 +20,7 @@ from edgeformer.quantization.sensitivity import SwitchedModel
 from edgeformer.quantization.sensitivity import snr_db as from_noise
 from tests.graph.precision_graphs import Builder, check, maker, run, snr_db, transformer
 from tests.quantization.conftest import ArraySamples
+from tests.raising import raises
 
 MakeSamples = Callable[..., ArraySamples]
 PLAIN = Recipe(name="plain", observer=ObserverSettings(kind="min_max"), balance=False, correct_bias=False)
@@ -239,7 +239,7 @@ class TestAttention:
     def test_calibration_without_it_is_refused(self, make_samples: MakeSamples, tmp_path: Path) -> None:
         cache = tmp_path / "calibration.json"
         quantize(transformer(), make_samples(), recipe=PLAIN, calibration_cache=cache)
-        with pytest.raises(InputError, match="other layers"):
+        with raises("EF506", cache, "other layers"):
             quantize(transformer(), make_samples(), recipe=self.recipe(), calibration_cache=cache)
         cache.unlink()
         first = quantize(transformer(), make_samples(), recipe=self.recipe(), calibration_cache=cache)
@@ -316,7 +316,7 @@ class TestCache:
         cache = tmp_path / "calibration.json"
         quantize(transformer(), make_samples(), recipe=PLAIN, calibration_cache=cache)
         before = cache.read_bytes()
-        with pytest.raises(InputError, match="other calibration data"):
+        with raises("EF506", cache, "other calibration data"):
             quantize(transformer(), make_samples(seed=1), recipe=PLAIN, calibration_cache=cache)
         assert cache.read_bytes() == before
 
@@ -324,38 +324,38 @@ class TestCache:
         cache = tmp_path / "calibration.json"
         quantize(transformer(), make_samples(), recipe=PLAIN, calibration_cache=cache)
         fewer = PLAIN.model_copy(update={"overrides": (Override(name="stem", quantize=False, because="x"),)})
-        with pytest.raises(InputError, match="other layers"):
+        with raises("EF506", cache, "other layers"):
             quantize(transformer(), make_samples(), recipe=fewer, calibration_cache=cache)
 
     def test_damaged_one_is_refused(self, make_samples: MakeSamples, tmp_path: Path) -> None:
         cache = tmp_path / "calibration.json"
         cache.write_text("{")
-        with pytest.raises(InputError, match="damaged"):
+        with raises("EF505", cache):
             quantize(transformer(), make_samples(), calibration_cache=cache)
 
 
 class TestRefusals:
     def test_no_data(self) -> None:
-        with pytest.raises(InputError, match="needs calibration data"):
+        with raises("EF103", "calibration data"):
             quantize(transformer(), None)
 
     def test_no_images(self) -> None:
         empty = ArraySamples(np.zeros((0, 3, 16, 16), np.float32))
-        with pytest.raises(InputError, match="no calibration images"):
+        with raises("EF403"):
             quantize(transformer(), empty)
 
     def test_images_of_another_size(self, make_samples: MakeSamples) -> None:
-        with pytest.raises(InputError, match=r"\[8, 3, 12, 12\] does not fit"):
+        with raises("EF507", [8, 3, 12, 12]):
             quantize(transformer(), make_samples(24, 12))
 
     def test_quantized_model(self, make_samples: MakeSamples) -> None:
         model = quantize(transformer(), make_samples(), recipe=PLAIN).model
-        with pytest.raises(InputError, match=r"quantized already \(18 Q/DQ nodes\)"):
+        with raises("EF324", "18 Q/DQ nodes"):
             quantize(model, make_samples())
 
     def test_nothing_to_quantize(self, make_samples: MakeSamples) -> None:
         nothing = PLAIN.model_copy(update={"overrides": (Override(quantize=False, because="x"),)})
-        with pytest.raises(InputError, match="nothing in this model"):
+        with raises("EF504", "nothing"):
             quantize(transformer(), make_samples(), recipe=nothing)
 
 

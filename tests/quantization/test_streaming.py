@@ -14,6 +14,7 @@ from edgeformer.quantization.recipe import ObserverSettings
 from edgeformer.quantization.streaming import TensorStream
 from tests.graph.precision_graphs import Builder, maker, run, transformer
 from tests.quantization.conftest import ArraySamples, Images
+from tests.raising import raises
 
 
 def test_tensors_of_each_batch() -> None:
@@ -46,7 +47,7 @@ def test_only_the_input_is_asked_for() -> None:
 
 
 def test_a_tensor_that_the_model_does_not_have() -> None:
-    with pytest.raises(InputError, match="has no tensor 'norm7' to give; its outputs are 'logits'"):
+    with pytest.raises(InputError, match=r"'norm7'.*'logits'"):
         TensorStream(transformer(), ["norm1", "norm7"])
 
 
@@ -71,12 +72,12 @@ def test_progress_and_unknown_counts() -> None:
 @pytest.mark.parametrize("shape", [(2, 3, 8, 16), (2, 1, 16, 16), (2, 3, 16)])
 def test_images_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
     stream = TensorStream(transformer(), ["logits"])
-    with pytest.raises(InputError, match=r"does not fit.*'input'.*16, 16"):
+    with raises("EF507", list(shape), "'input'", "16, 16"):
         list(stream.over(ArraySamples(np.zeros(shape, np.float32)), 2, "test"))
 
 
 def test_no_images_are_refused() -> None:
-    with pytest.raises(InputError, match="no calibration images"):
+    with raises("EF403"):
         list(
             TensorStream(transformer(), ["logits"]).over(ArraySamples(np.zeros((0, 3, 16, 16), np.float32)), 2, "test")
         )
@@ -88,7 +89,7 @@ def test_model_with_two_inputs_is_refused() -> None:
     b.inputs[1].CopyFrom(b.inputs[0])
     b.inputs[1].name = "second"
     b.op("Add", "input", "second", output="y")
-    with pytest.raises(InputError, match=r"this model has 2: \['input', 'second'\]"):
+    with raises("EF321", 2, ["input", "second"]):
         TensorStream(b.model("y"), ["y"])
 
 
@@ -190,5 +191,5 @@ def test_values_that_are_not_finite_are_refused_by_name(bad: float) -> None:
     x = np.zeros((6, 3, 16, 16), np.float32)
     x[4, 1, 3, 3] = bad
     model = transformer()
-    with pytest.raises(InputError, match=r"images 4 to 5 make NaN or infinity in 1 activations, first in 'input'"):
+    with raises("EF508", "4 to 5", "1 activations", "'input'"):
         observe(model, ArraySamples(x), sites(model, "stem"), observer=ObserverSettings(kind="min_max"), batch_size=2)
