@@ -127,7 +127,7 @@ def check(stage: str, figures: Mapping[str, float | None], *, max_drop: float = 
     Raises:
         ValueError: no stage has that name, or no condition of the stage applies to the figures.
     """
-    return replace(judge(stage, {"": figures}, max_drop=max_drop), output=None)
+    return judge(stage, {"": figures}, max_drop=max_drop).model_copy(update={"output": None})
 
 
 def judge(
