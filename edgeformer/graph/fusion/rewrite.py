@@ -33,6 +33,8 @@ def rewrite(model: onnx.ModelProto, plans: Sequence[Plan], constants: Mapping[st
     """
     with _quiet():
         graph = gs.import_onnx(model)
+    # GraphSurgeon keeps the model's own list, and its export adds the op's domain to it.
+    graph.import_domains = [*graph.import_domains]
     tensors = graph.tensors()
     types = element_types(model)
     for plan in plans:
