@@ -87,21 +87,28 @@ def with_switches(
     """
     writer = _Writer(model, ranges, index or GraphIndex(model))
     switches = [writer.name("int8_switch") for _ in range(len(sites) + bool(attention))]
-    for gate, site in zip(switches, sites, strict=False):
-        rounded = writer.op("Sub", writer.rounded(site), site.activation)
-        weight, restored = writer.weights(site)
-        error = np.asarray(bias_errors.get(site.output, [0.0]), dtype=np.float32)
-        layer = writer.index.producer[site.output]
+    gates = {site.output: gate for site, gate in zip(sites, switches, strict=False)}
+    places: dict[str, LayerSite | AttentionSite] = {site.output: site for site in sites}
+    places |= {site.output: site for site in attention}
+    # In the order of the graph, so that each layer's new nodes come right before it.
+    for output in [name for node in model.graph.node for name in node.output if name in places]:
+        place = places[output]
+        layer = writer.index.producer[output]
+        if isinstance(place, AttentionSite):
+            rounded = writer.op("Sub", writer.rounded_qkv(place), place.qkv)
+            layer.input[0] = writer.mixed(switches[-1], place.qkv, rounded)
+            continue
+        gate = gates[output]
+        rounded = writer.op("Sub", writer.rounded(place), place.activation)
+        weight, restored = writer.weights(place)
+        error = np.asarray(bias_errors.get(output, [0.0]), dtype=np.float32)
         if layer.op_type == "Conv":
             error = error.reshape(-1, *(1,) * (weight.ndim - 2))
-        layer.input[0] = writer.mixed(gate, site.activation, rounded)
+        layer.input[0] = writer.mixed(gate, place.activation, rounded)
         change = writer.constant("weight_change", restored - weight)
-        layer.input[site.weight_input] = writer.mixed(gate, site.weight, change)
-        layer.output[0] = writer.name(f"int8_{site.output}")
-        writer.mixed(gate, layer.output[0], writer.constant("bias_change", -error), output=site.output)
-    for place in attention:
-        rounded = writer.op("Sub", writer.rounded_qkv(place), place.qkv)
-        writer.index.producer[place.output].input[0] = writer.mixed(switches[-1], place.qkv, rounded)
+        layer.input[place.weight_input] = writer.mixed(gate, place.weight, change)
+        layer.output[0] = writer.name(f"int8_{output}")
+        writer.mixed(gate, layer.output[0], writer.constant("bias_change", -error), output=output)
     result = writer.model()
     result.graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in switches)
     return result, switches

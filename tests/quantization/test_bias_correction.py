@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.quantization import Override, Recipe, quantize
+from edgeformer.graph.qdq import LayerSite, insert_qdq, layer_site
+from edgeformer.quantization import Recipe, quantize
 from edgeformer.quantization.bias_correction import mean_errors
 from edgeformer.quantization.observation import observe
 from edgeformer.quantization.policy import decide
@@ -43,25 +45,37 @@ def test_bias_correction_takes_the_mean_error_away(make_samples: MakeSamples) ->
     assert mean_error(corrected, "no_bias") < 0.3 * mean_error(PLAIN, "no_bias")
 
 
-def test_bias_errors_are_those_of_the_layer(make_samples: MakeSamples) -> None:
+@pytest.mark.parametrize("layer", LAYERS)
+def test_bias_errors_are_those_of_the_layer(make_samples: MakeSamples, layer: str) -> None:
     model = _prepare(transformer())
     samples = make_samples(10)
     sites = _sites(GraphIndex(model), decide(model))
     ranges = observe(model, samples, sites, observer=PLAIN.observer, batch_size=4).ranges
     errors = mean_errors(model, samples, sites, ranges, batch_size=4)
     assert set(errors) == set(LAYERS)
-    only_stem = quantize(
-        transformer(),
-        samples,
-        recipe=PLAIN.model_copy(
-            update={
-                "overrides": (
-                    Override(quantize=False, because="test"),
-                    Override(name="stem", quantize=True, because="test"),
-                )
-            }
-        ),
-    )
+    (site,) = (site for site in sites if site.output == layer)
+    alone = insert_qdq(model, [site], ranges)
     x = images(samples)
-    expected = (run(only_stem.model, x, "stem")[0] - run(model, x, "stem")[0]).mean(axis=(0, 2, 3))
-    np.testing.assert_allclose(errors["stem"], expected, atol=1e-5)
+    axes = (0, 2, 3) if layer in ("stem", "downsample") else (0, 1, 2)
+    difference = run(alone, x, layer)[0].astype(np.float64) - run(model, x, layer)[0]
+    np.testing.assert_allclose(errors[layer], difference.mean(axis=axes), atol=2e-7)
+
+
+@pytest.mark.parametrize(("transposed", "alpha"), [(0, 1.0), (1, 1.0), (1, 0.5)])
+def test_bias_errors_of_a_gemm(make_samples: MakeSamples, transposed: int, alpha: float) -> None:
+    b = Builder(("batch", 3, 4, 4))
+    x = b.op("Flatten", b.op("Relu", "input"), output="flat")
+    weight = b.normal(*((6, 48) if transposed else (48, 6)))
+    b.op("Gemm", x, weight, b.normal(6), transB=transposed, alpha=alpha, output="gemm")
+    b.op("Mul", "gemm", "gemm", output="y")
+    model = b.model("y")
+    index = GraphIndex(model)
+    site = layer_site(index, index.producer["gemm"])
+    assert isinstance(site, LayerSite)
+    samples = make_samples(10, 4)
+    ranges = observe(model, samples, [site], observer=PLAIN.observer, batch_size=4).ranges
+    errors = mean_errors(model, samples, [site], ranges, batch_size=4)
+    x = images(samples)
+    difference = run(insert_qdq(model, [site], ranges), x, "gemm")[0] - run(model, x, "gemm")[0]
+    np.testing.assert_allclose(errors["gemm"], difference.mean(axis=0), atol=1e-6)
+    assert np.abs(errors["gemm"]).max() > 1e-4

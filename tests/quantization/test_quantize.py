@@ -136,6 +136,63 @@ def test_switches_are_exactly_the_layers(make_samples: MakeSamples) -> None:
     assert from_noise(switched.noise([])) == 200.0
 
 
+class CountingSession:
+    """A part of a switched model, and how often it ran."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.runs = 0
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.runs += 1
+        found: dict[str, np.ndarray] = self.session.run(feeds)
+        return found
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_layer_alone_is_measured_from_its_own_part_on(make_samples: MakeSamples, attention: bool) -> None:
+    model = transformer()
+    index = GraphIndex(model)
+    decisions = decide(model, quantize_attention=attention)
+    sites, places = _sites(index, decisions), _attention(index, decisions)
+    samples = make_samples(12)
+    slices = [part for place in places for part in place.parts]
+    ranges = observe(model, samples, sites, slices=slices, observer=PLAIN.observer, batch_size=4).ranges
+    first, second = images(samples)[:8], images(samples)[8:]
+    switched = SwitchedModel(model, sites, ranges, {}, [first, second], places)
+    parts = [CountingSession(session) for _, session in switched._parts]
+    switched._parts = [(inputs, part) for (inputs, _), part in zip(switched._parts, parts, strict=True)]  # type: ignore[misc]
+    layers = [*LAYERS[:2], *["bra_7"] * attention, *LAYERS[2:]]
+    assert len(parts) == len(layers)
+    reference = switched.run(first, [])["logits"].astype(np.float64)
+    for number, layer in enumerate(layers):
+        found = switched.run(first, [layer])["logits"]
+        for part in parts:
+            part.runs = 0
+        expected = ((reference - found) ** 2).sum() / (reference**2).sum()
+        assert switched.noise([layer], batches=1) == pytest.approx(expected, rel=1e-12)
+        assert expected > 0
+        assert [part.runs for part in parts] == [int(i >= number) for i in range(len(parts))]
+    # Of the batches behind the first nothing is kept.
+    for part in parts:
+        part.runs = 0
+    switched.noise(["fc2_matmul"])
+    assert [part.runs for part in parts] == [1] * (len(layers) - 2) + [2, 2]
+
+
+def test_a_model_of_fixed_batch_size_is_measured_on_full_batches(make_samples: MakeSamples) -> None:
+    b = Builder((4, 3, 8, 8))
+    b.op("Relu", b.conv("input", 3, 8, 1, "stem"), output="y")
+    model = b.model("y")
+    sites = _sites(GraphIndex(model), decide(model, (Override(name="stem", quantize=True, because="test"),)))
+    samples = make_samples(6, 8)
+    ranges = observe(model, samples, sites, observer=PLAIN.observer, batch_size=4).ranges
+    x = images(samples)
+    switched = SwitchedModel(model, sites, ranges, {}, [x[:3]])
+    np.testing.assert_allclose(switched.run(x[:3], [])["y"], run(model, x[[0, 1, 2, 0]])[0], atol=1e-6)
+    assert 30 < from_noise(switched.noise(["stem"])) < 80
+
+
 class TestAttention:
     def recipe(self, **changes: Any) -> Recipe:
         return PLAIN.model_copy(update={"quantize_attention": True, **changes})
