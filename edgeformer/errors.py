@@ -22,16 +22,15 @@ class EdgeformerError(Exception):
 
     exit_code = 1
 
-    def __init__(self, code: str, message: str | None = None) -> None:
+    def __init__(self, code: str, message: str) -> None:
         """Make an error.
 
         Args:
             code: the code of its kind.
             message: what is wrong, and the way out.
         """
-        # Rooms that have no codes yet give the message alone.
-        super().__init__(code if message is None else message)
-        self.code = "EF000" if message is None else code
+        super().__init__(message)
+        self.code = code
 
 
 class InputError(EdgeformerError):

@@ -25,6 +25,7 @@ from edgeformer.engine.profiles import BatchProfile, ShapeRange, shape_ranges
 from edgeformer.engine.targets import Target, can_build
 from edgeformer.engine.worker import JOB_FILE
 from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, InputError
+from edgeformer.graph.onnx_files import model_bytes
 from edgeformer.graph.protos import subgraphs
 from edgeformer.machine.backends import require_backend
 from edgeformer.machine.plugin_library import require_plugin_library
@@ -216,9 +217,10 @@ def count_op_nodes(graph: onnx.GraphProto) -> int:
 
 
 def _write_model(model: onnx.ModelProto, path: Path) -> Path:
-    if model.ByteSize() > _LARGEST_MODEL:
+    size = model_bytes(model)
+    if size > _LARGEST_MODEL:
         raise InputError(
-            "EF623", f"the model is {model.ByteSize() / 2**30:.1f} GiB; TensorRT takes it as one file, of at most 2 GiB"
+            "EF623", f"the model is {size / 2**30:.1f} GiB; TensorRT takes it as one file, of at most 2 GiB"
         )
     path.write_bytes(model.SerializeToString())
     return path

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import EncodeError
 from onnx import AttributeProto, TensorProto, external_data_helper
 
 from edgeformer.artifacts import replacing, sha256_of_bytes
@@ -16,7 +17,7 @@ from edgeformer.graph.node_order import in_topological_order
 from edgeformer.graph.protos import subgraphs, tensor_bytes
 from edgeformer.ops.bi_level_routing_attention import DOMAIN, OP_TYPE
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "model_bytes", "save_model"]
 
 # A protobuf message ends at 2 GiB. The rest of the model beside the weights needs some room.
 _LARGEST_MESSAGE = 2**31 - 2**20
@@ -99,12 +100,22 @@ def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
         OSError: the file cannot be written.
     """
     path = Path(path)
-    # protobuf serializes a message to tell its size, so only a model that may be too large is asked.
-    weights = sum(tensor_bytes(tensor) for tensor in _tensors(model))
-    if weights > _LARGEST_MESSAGE // 2 and model.ByteSize() > _LARGEST_MESSAGE:
+    if model_bytes(model) > _LARGEST_MESSAGE:
         model = _without_large_weights(model, path)
     with replacing(path) as partial:
         partial.write_bytes(model.SerializeToString())
+
+
+def model_bytes(model: onnx.ModelProto) -> int:
+    """Size of the serialized model: exact where it is near the limit of a message, else that of its weights."""
+    weights = sum(tensor_bytes(tensor) for tensor in _tensors(model))
+    if not _LARGEST_MESSAGE // 2 < weights <= _LARGEST_MESSAGE:
+        return weights
+    # protobuf serializes a message to tell its size, and fails on one beyond the limit.
+    try:
+        return int(model.ByteSize())
+    except EncodeError:
+        return _LARGEST_MESSAGE + 1
 
 
 def _without_large_weights(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:

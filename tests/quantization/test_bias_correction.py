@@ -75,7 +75,7 @@ def test_bias_errors_of_a_gemm(make_samples: MakeSamples, transposed: int, alpha
     samples = make_samples(10, 4)
     ranges = observe(model, samples, [site], observer=PLAIN.observer, batch_size=4).ranges
     errors = mean_errors(model, samples, [site], ranges, batch_size=4)
-    x = images(samples)
-    difference = run(insert_qdq(model, [site], ranges), x, "gemm")[0] - run(model, x, "gemm")[0]
+    batch = images(samples)
+    difference = run(insert_qdq(model, [site], ranges), batch, "gemm")[0] - run(model, batch, "gemm")[0]
     np.testing.assert_allclose(errors["gemm"], difference.mean(axis=0), atol=1e-6)
     assert np.abs(errors["gemm"]).max() > 1e-4

@@ -9,7 +9,6 @@ import onnx
 import pytest
 
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.graph.qdq import representable_scale, with_float_attention
 from edgeformer.graph.types import to_float_type
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.quantization import ObserverSettings, Override, Recipe, calibrate, load_recipe, quantize
@@ -191,118 +190,6 @@ def test_a_model_of_fixed_batch_size_is_measured_on_full_batches(make_samples: M
     switched = SwitchedModel(model, sites, ranges, {}, [x[:3]])
     np.testing.assert_allclose(switched.run(x[:3], [])["y"], run(model, x[[0, 1, 2, 0]])[0], atol=1e-6)
     assert 30 < from_noise(switched.noise(["stem"])) < 80
-
-
-class TestAttention:
-    def recipe(self, **changes: Any) -> Recipe:
-        return PLAIN.model_copy(update={"quantize_attention": True, **changes})
-
-    def op(self, model: onnx.ModelProto) -> onnx.NodeProto:
-        (node,) = (node for node in model.graph.node if bra.is_op(node))
-        found: onnx.NodeProto = node
-        return found
-
-    @pytest.mark.parametrize("recipe", [PLAIN, load_recipe()])
-    def test_scales_are_the_ranges_of_queries_keys_and_values(self, make_samples: MakeSamples, recipe: Recipe) -> None:
-        observer = ObserverSettings(kind="min_max")
-        recipe = recipe.model_copy(update={"quantize_attention": True, "observer": observer, "min_snr_db": None})
-        model, samples = transformer(), make_samples()
-        result = quantize(model, samples, recipe=recipe)
-        check(result.model)
-        (qkv,) = run(model, images(samples), "qkv")
-        largest = [np.abs(qkv[..., start : start + 8]).max() for start in (0, 8, 16)]
-        names = [f"qkv[..., {start}:{start + 8}]" for start in (0, 8, 16)]
-        assert [result.calibration.ranges[name] for name in names] == pytest.approx(largest, rel=1e-4)
-        attributes = bra.Attributes.from_node(self.op(result.model))
-        steps = representable_scale(np.array([result.calibration.ranges[name] for name in names]) / 127)
-        assert (attributes.q_scale, attributes.k_scale, attributes.v_scale) == tuple(steps)
-
-    def test_everything_else_is_as_without(self, make_samples: MakeSamples) -> None:
-        recipe = load_recipe()
-        with_it = quantize(transformer(), make_samples(), recipe=recipe.model_copy(update={"quantize_attention": True}))
-        without = quantize(transformer(), make_samples(), recipe=recipe)
-        assert list(with_float_attention(with_it.model).graph.node) == list(without.model.graph.node)
-        assert len(quantizers(with_it.model)) == len(quantizers(without.model)) + 1
-        assert with_it.calibration.returned == without.calibration.returned
-        assert with_it.calibration.snr_float_attention_db == without.calibration.snr_db
-        assert without.calibration.snr_float_attention_db is None
-
-    def test_figures_are_those_of_the_model_and_told(self, make_samples: MakeSamples) -> None:
-        samples = make_samples(64)
-        result = quantize(transformer(), samples, recipe=self.recipe(min_snr_db=20.0))
-        found = result.calibration
-        x = images(samples)
-        reference = run(transformer(), x)[0]
-        assert found.snr_db == found.snr_all_int8_db
-        assert found.snr_db == pytest.approx(snr_db(reference, run(result.model, x)[0]), abs=0.1)
-        float_attention = snr_db(reference, run(with_float_attention(result.model), x)[0])
-        assert found.snr_float_attention_db == pytest.approx(float_attention, abs=0.1)
-        (decision,) = (item for item in result.decisions if item.op_type == bra.OP_TYPE)
-        assert decision.record.model_dump() == {
-            "node": "bra_7",
-            "op": "BiLevelRoutingAttention",
-            "int8": True,
-            "because": "recipe: attention takes INT8 queries, keys and values; the outputs keep "
-            f"{found.snr_db:.1f} dB, with float attention {found.snr_float_attention_db:.1f} dB",
-        }
-
-    def test_output_is_the_references(self, make_samples: MakeSamples) -> None:
-        """Odd sizes, and as many queries' channels as values' have not."""
-        b = Builder(("batch", 3, 15, 9))
-        x = b.op("Transpose", b.conv("input", 3, 8, 1, "stem"), perm=[0, 2, 3, 1])
-        # No bias: correcting it puts a new tensor between the Linear and the op.
-        qkv = b.op("MatMul", x, b.normal(8, 2 * 6 + 10, name="qkv.weight"), output="qkv")
-        b.linear(b.attention_op(qkv, regions=3, topk=4, qk_dim=6), 10, 8, "wo")
-        b.op("Relu", "wo", output="y")
-        rng = np.random.default_rng(0)
-        samples = ArraySamples(rng.normal(size=(8, 3, 15, 9)).astype(np.float32))
-        recipe = self.recipe(correct_bias=True)
-        model = quantize(b.model("y"), samples, recipe=recipe).model
-        node = self.op(model)
-        source = maker(model, node.input[0]).input[0]
-        assert source == "qkv_biased"
-        floats, qkv8, output = run(model, images(samples), source, node.input[0], node.output[0])
-        attributes = bra.Attributes.from_node(node)
-        steps = np.repeat([attributes.q_scale, attributes.k_scale, attributes.v_scale], [6, 6, 10])
-        assert np.array_equal(qkv8, np.clip(np.rint(floats / steps), -128, 127))
-        expected = bra.reference(qkv8, attributes)
-        np.testing.assert_allclose(output, expected, atol=2e-6 * np.abs(expected).max())
-
-    def test_alone(self, make_samples: MakeSamples) -> None:
-        leave = Override(quantize=False, because="attention only")
-        result = quantize(transformer(), make_samples(), recipe=self.recipe(overrides=(leave,), min_snr_db=30.0))
-        assert [item.op_type for item in result.decisions if item.quantized] == [bra.OP_TYPE]
-        assert len(quantizers(result.model)) == 1
-        assert result.calibration.snr_float_attention_db == 200.0
-        assert result.calibration.snr_db is not None
-        assert 30 < result.calibration.snr_db < 100
-
-    def test_switch_is_exactly_the_attention(self, make_samples: MakeSamples) -> None:
-        samples = make_samples(12)
-        leave = Override(quantize=False, because="attention only")
-        expected = quantize(transformer(), samples, recipe=self.recipe(overrides=(leave,)))
-        model = _prepare(transformer())
-        decisions = decide(model, quantize_attention=True)
-        attention = _attention(GraphIndex(model), decisions)
-        x = images(samples)
-        settings = PLAIN.observer
-        slices = [part for place in attention for part in place.parts]
-        sites = _sites(GraphIndex(model), decisions)
-        ranges = observe(model, samples, sites, slices=slices, observer=settings, batch_size=4).ranges
-        switched = SwitchedModel(model, sites, ranges, {}, [x], attention)
-        np.testing.assert_allclose(switched.run(x, ["bra_7"])["logits"], run(expected.model, x)[0], atol=1e-5)
-        np.testing.assert_allclose(switched.run(x, [])["logits"], run(transformer(), x)[0], atol=1e-5)
-
-    def test_calibration_without_it_is_refused(self, make_samples: MakeSamples, tmp_path: Path) -> None:
-        cache = tmp_path / "calibration.json"
-        quantize(transformer(), make_samples(), recipe=PLAIN, calibration_cache=cache)
-        with raises("EF506", cache, "other layers"):
-            quantize(transformer(), make_samples(), recipe=self.recipe(), calibration_cache=cache)
-        cache.unlink()
-        first = quantize(transformer(), make_samples(), recipe=self.recipe(), calibration_cache=cache)
-        again = quantize(transformer(), make_samples(), recipe=self.recipe(), calibration_cache=cache)
-        assert again.reused
-        assert again.model == first.model
 
 
 class TestSensitivity:

@@ -7,7 +7,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgeformer.errors import InputError
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.runtime import OnnxSession
 from edgeformer.verify import Form, RoutingOutput, forms
