@@ -60,7 +60,9 @@ def _element_types(model: ModelProto) -> dict[str, int]:
     try:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=False).graph
     except Exception as error:
-        raise InputError(f"the types of the model {model.graph.name!r} cannot be told: {error}") from error
+        raise InputError(
+            "EF306", f"shape inference cannot tell the types in the model {model.graph.name!r}: {error}"
+        ) from error
     values: list[ValueInfoProto] = [*graph.input, *graph.value_info, *graph.output]
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     types.update({tensor.name: tensor.data_type for tensor in graph.initializer})
@@ -73,18 +75,24 @@ def with_bfloat16_rounding(model: ModelProto) -> ModelProto:
     Inputs and outputs of type bfloat16 become FP32 (an input is rounded first).
 
     Raises:
-        InputError: the model has subgraphs (If, Loop), or its types cannot be told.
+        InputError: the model has subgraphs (If, Loop), or shape inference cannot tell its types.
     """
     result = inline_functions(model)
     graph = result.graph
     if sum(1 for _ in _graphs(graph)) > 1:
         raise InputError(
-            f"the model {graph.name!r} has If, Loop or Scan in it: bfloat16 cannot be run on the CPU there"
+            "EF808",
+            f"the model {graph.name!r} has If, Loop or Scan in it, where bfloat16 cannot be run on the CPU: run it as "
+            "FP16 or FP32",
         )
     types = _element_types(result)
     unknown = [name for node in graph.node for name in node.output if name and not types.get(name)]
     if unknown:
-        raise InputError(f"the types of these values of {graph.name!r} cannot be told: {', '.join(unknown[:5])}")
+        raise InputError(
+            "EF306",
+            f"shape inference cannot tell the types of {', '.join(unknown[:5])} in the model {graph.name!r}: bfloat16 "
+            "cannot be run on the CPU without them. Add them as value_info",
+        )
     rounded = {name for name, element_type in types.items() if element_type == TensorProto.BFLOAT16}
     nodes: list[NodeProto] = []
 

@@ -34,9 +34,12 @@ def choose_flavour(flavour: Flavour | None, installed: tuple[Flavour, ...]) -> F
     if flavour is not None:
         return flavour
     if not installed:
-        raise EnvironmentFault("neither tensorrt nor tensorrt_rtx is installed: pip install tensorrt-rtx")
+        raise EnvironmentFault("EF605", "neither tensorrt nor tensorrt_rtx is installed: pip install tensorrt-rtx")
     if len(installed) > 1:
-        raise InputError("tensorrt and tensorrt_rtx are both installed: say which one the engine was built with")
+        raise InputError(
+            "EF103",
+            "tensorrt and tensorrt_rtx are both installed: give the one that built the engine as flavour=",
+        )
     return installed[0]
 
 
@@ -46,12 +49,17 @@ def tensor_info(dtype: Any, shape: tuple[int, ...]) -> TensorInfo:
     Args:
         dtype: Polygraphy's DataType, or anything that it converts from.
         shape: TensorRT's shape, -1 where a dimension is free.
+
+    Raises:
+        InputError: the tensor is of type bfloat16, which NumPy does not have.
     """
     from polygraphy.datatype import DataType
 
     kind = DataType.from_dtype(dtype)
     if kind == DataType.BFLOAT16:
-        raise InputError("an engine with bfloat16 inputs or outputs cannot be run from NumPy: keep them in FP32")
+        raise InputError(
+            "EF807", "an engine with bfloat16 inputs or outputs cannot be run from NumPy: build it with FP32 ones"
+        )
     sizes = tuple(size if size >= 0 else f"dim{index}" for index, size in enumerate(shape))
     return TensorInfo(np.dtype(DataType.to_dtype(kind, "numpy")), sizes)
 
@@ -80,7 +88,7 @@ class EngineSession(Session):
         self._path = Path(engine)
         for path in [self._path, *([Path(plugin_library)] if plugin_library is not None else [])]:
             if not path.is_file():
-                raise InputError(f"{path}: there is no such file")
+                raise InputError("EF102", f"{path}: there is no such file")
         can_run_engine(flavour, raise_error=True)
         self._runner = _make_runner(self._path, plugin_library, choose_flavour(flavour, installed_flavours()))
         try:
@@ -100,7 +108,7 @@ class EngineSession(Session):
         return self._outputs
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once and wait for it; the shapes have to lie within the engine's optimisation profile.
+        """Run once and wait for it; the shapes have to lie within the engine's optimization profile.
 
         Raises:
             InputError: feeds that do not fit ``inputs`` or the profile, or a session that was closed.
@@ -114,7 +122,7 @@ class EngineSession(Session):
             with quiet_polygraphy():
                 outputs = self._runner.infer({name: np.ascontiguousarray(feed) for name, feed in feeds.items()})
         except PolygraphyException as error:
-            raise InputError(f"{self._path}: the engine failed: {error}") from error
+            raise InputError("EF805", f"{self._path}: the engine failed: {error}") from error
         # The runner writes its next outputs to the same memory.
         return {name: np.array(outputs[name]) for name in self._outputs}
 
@@ -153,6 +161,8 @@ def _make_runner(path: Path, plugin_library: str | os.PathLike[str] | None, flav
     except PolygraphyException as error:
         reasons = " ".join(messages.errors) or str(error)
         raise InputError(
-            f"{path}: {flavour} {trt.__version__} cannot load this engine on this GPU: {reasons}"
+            "EF651",
+            f"{path}: {flavour} {trt.__version__} cannot load this engine on this GPU: {reasons}. Build it again for "
+            "this machine",
         ) from error
     return runner

@@ -17,15 +17,16 @@ def can_run_engine(flavour: Flavour | None = None, *, raise_error: bool = False)
         raise_error: raise instead of returning False.
 
     Raises:
-        EnvironmentFault: with ``raise_error``, what is missing and how to mend it.
+        EnvironmentFault: with ``raise_error``, what is missing and how to get it.
     """
     survey = find_gpus()
-    fault = None
+    code = fault = None
     if not survey.gpus:
-        fault = f"no CUDA GPU: {survey.problem}. Run the engine on the machine that it was built for"
+        code, fault = "EF650", f"no CUDA GPU: {survey.problem}. Run the engine on the machine that it was built for"
     elif not installed_flavours() or flavour not in (None, *installed_flavours()):
         wanted = flavour or "tensorrt"
+        code = "EF605"
         fault = f"the Python module {wanted!r} is not installed: pip install {wanted.replace('_', '-')}"
-    if fault is not None and raise_error:
-        raise EnvironmentFault(fault)
-    return fault is None
+    if code is not None and raise_error:
+        raise EnvironmentFault(code, fault)
+    return code is None

@@ -36,7 +36,8 @@ _SILENT = 4
 def _info(argument: Any) -> TensorInfo:
     if argument.type not in _TYPES:
         raise InputError(
-            f"{argument.name!r} is a {argument.type}: only tensors of {', '.join(sorted(_TYPES.values()))} can be run"
+            "EF807",
+            f"{argument.name!r} is a {argument.type}: only tensors of {', '.join(sorted(_TYPES.values()))} can be run",
         )
     shape = tuple(size if isinstance(size, (int, str)) else "?" for size in argument.shape)
     return TensorInfo(np.dtype(_TYPES[argument.type]), shape)
@@ -47,7 +48,7 @@ class OnnxSession(Session):
 
     The same for every use:
 
-    - Q/DQ nodes are run as they are written (quantise, dequantise, compute in floating point): ONNX Runtime's own
+    - Q/DQ nodes are run as they are written (quantize, dequantize, compute in floating point): ONNX Runtime's own
       integer kernels saturate differently from processor to processor and would say nothing about an engine.
     - A model with bfloat16 in it is run in FP32 with every value rounded as bfloat16 rounds it, since the CPU provider
       has no bfloat16 kernels.
@@ -75,11 +76,11 @@ class OnnxSession(Session):
         """Load the model.
 
         Args:
-            model: the model, its serialised bytes, or the path of its file. With a path, external data beside the file
+            model: the model, its serialized bytes, or the path of its file. With a path, external data beside the file
                 is mapped into memory and not copied; a model in memory may be larger than protobuf's 2 GiB.
             outputs: the tensors to give, outputs of the model or tensors inside its graph, in this order; None gives
                 the model's outputs.
-            optimization: ONNX Runtime's graph optimisation level.
+            optimization: ONNX Runtime's graph optimization level.
             threads: threads within an operator; None leaves it to ONNX Runtime (one per core).
 
         Raises:
@@ -101,7 +102,7 @@ class OnnxSession(Session):
                 source.model, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
-            raise InputError(f"{self._name} cannot be run by ONNX Runtime: {error}") from error
+            raise InputError("EF804", f"ONNX Runtime cannot load {self._name}: {error}") from error
         # It keeps the bytes for a fallback that is turned off: a copy of the weights for nothing.
         session._model_bytes = None
         self._session: onnxruntime.InferenceSession | None = session
@@ -144,7 +145,7 @@ class OnnxSession(Session):
         try:
             outputs = self._session.run(list(self._outputs), dict(feeds), self._run_options)
         except Exception as error:
-            raise InputError(f"{self._name} failed in ONNX Runtime: {error}") from error
+            raise InputError("EF805", f"{self._name} failed in ONNX Runtime: {error}") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def close(self) -> None:

@@ -42,10 +42,10 @@ class OnnxSource(NamedTuple):
     """What ONNX Runtime loads.
 
     Attributes:
-        model: the path of a file, or a serialised model.
+        model: the path of a file, or a serialized model.
         name: what to call the model in a message.
-        folder: where the external data of a serialised model lies; None where it has none.
-        weights: initializers to hand over beside a serialised model, by name.
+        folder: where the external data of a serialized model lies; None where it has none.
+        weights: initializers to hand over beside a serialized model, by name.
     """
 
     model: bytes | str
@@ -58,10 +58,10 @@ def onnx_source(model: OnnxModel, outputs: Sequence[str] | None) -> OnnxSource:
     """Make a model ready for ONNX Runtime, with as few copies of its weights as it takes.
 
     A file is handed over by its path, so that ONNX Runtime maps external data into memory. A model in memory is
-    serialised once; one that is too large for that is serialised without its weights.
+    serialized once; one that is too large for that is serialized without its weights.
 
     Args:
-        model: the model, its serialised bytes, or the path of its file (external data beside it is found).
+        model: the model, its serialized bytes, or the path of its file (external data beside it is found).
         outputs: tensors that have to be outputs of the model, wherever in its graph they are made.
 
     Raises:
@@ -74,7 +74,7 @@ def onnx_source(model: OnnxModel, outputs: Sequence[str] | None) -> OnnxSource:
         try:
             proto = onnx.load_model_from_string(model)
         except Exception as error:
-            raise InputError(f"these {len(model)} bytes are not an ONNX model ({error})") from error
+            raise InputError("EF301", f"these {len(model)} bytes are not an ONNX model ({error})") from error
         name = _name(proto)
         if not has_bfloat16(proto):
             return OnnxSource(model + _declared(_inside(proto.graph, outputs or (), name)), name, None, {})
@@ -89,16 +89,16 @@ def _name(model: ModelProto) -> str:
 
 def _from_file(path: Path, outputs: Sequence[str]) -> OnnxSource:
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+        raise InputError("EF102", f"{path}: there is no such file")
     try:
         proto = onnx.load_model(path, load_external_data=False)
     except Exception as error:
-        raise InputError(f"{path}: not an ONNX model ({error})") from error
+        raise InputError("EF301", f"{path}: not an ONNX model ({error})") from error
     if has_bfloat16(proto):
         try:
             return _from_proto(onnx.load_model(path), str(path), outputs)
         except OSError as error:
-            raise InputError(f"{path}: its external data cannot be read ({error})") from error
+            raise InputError("EF303", f"{path}: its external data cannot be read ({error})") from error
     added = _inside(proto.graph, outputs, str(path))
     if not added:
         return OnnxSource(str(path), str(path), None, {})
@@ -107,27 +107,29 @@ def _from_file(path: Path, outputs: Sequence[str]) -> OnnxSource:
 
 def _from_proto(model: ModelProto, name: str, outputs: Sequence[str]) -> OnnxSource:
     if has_bfloat16(model):
-        if _serialised(model) is None:
+        if _serialized(model) is None:
             raise InputError(
+                "EF808",
                 f"{name} has bfloat16 in it and takes more than 2 GiB: on the CPU it is rewritten in FP32, and that "
-                "works up to 2 GiB. Run it as FP16 or FP32"
+                "works up to 2 GiB. Run it as FP16 or FP32",
             )
         model = with_bfloat16_rounding(model)
     added = _declared(_inside(model.graph, outputs, name))
-    content = _serialised(model)
+    content = _serialized(model)
     if content is not None:
         return OnnxSource(content + added, name, None, {})
     light, weights = _without_weights(model)
-    content = _serialised(light)
+    content = _serialized(light)
     if content is None:
         raise InputError(
-            f"{name} takes more than 2 GiB without its initializers, which is all that ONNX Runtime loads: store its "
-            "constants as initializers"
+            "EF809",
+            f"{name} takes more than 2 GiB without its initializers, and ONNX Runtime loads no more: store its "
+            "constants as initializers",
         )
     return OnnxSource(content + added, name, None, weights)
 
 
-def _serialised(model: ModelProto) -> bytes | None:
+def _serialized(model: ModelProto) -> bytes | None:
     """The model as one message, or None where it is too large for that."""
     try:
         content = bytes(model.SerializeToString())
@@ -144,14 +146,15 @@ def _inside(graph: GraphProto, wanted: Iterable[str], name: str) -> list[str]:
     unknown = [tensor for tensor in wanted if tensor not in known]
     if unknown:
         raise InputError(
+            "EF806",
             f"{name} has no tensor {', '.join(map(repr, unknown))} to give; its outputs are "
-            f"{', '.join(map(repr, outputs)) or 'none'}"
+            f"{', '.join(map(repr, outputs)) or 'none'}",
         )
     return [tensor for tensor in dict.fromkeys(wanted) if tensor not in outputs]
 
 
 def _declared(outputs: Sequence[str]) -> bytes:
-    """What to append to a serialised model to give it further outputs: protobuf merges what it reads one after another.
+    """What to append to a serialized model to give it further outputs: protobuf merges what it reads one after another.
 
     ONNX Runtime fills in the types of outputs that are declared by name only.
     """

@@ -62,7 +62,9 @@ class Session(Protocol):
 
 def closed_error(name: str) -> InputError:
     """What a closed session answers to ``run``; ``name`` says which model it held."""
-    return InputError(f"{name} cannot run: its session was closed. Open another one, or close it after the last run")
+    return InputError(
+        "EF803", f"{name} cannot run: its session was closed. Open another one, or close it after the last run"
+    )
 
 
 def _misfit(info: TensorInfo, array: Array) -> bool:
@@ -72,7 +74,7 @@ def _misfit(info: TensorInfo, array: Array) -> bool:
 
 
 def check_feeds(inputs: Mapping[str, TensorInfo], feeds: Mapping[str, Array]) -> None:
-    """Compare feeds with what a model takes, so that a mistake reads the same whatever runs the model.
+    """Compare feeds with what a model takes, so that the message is the same whatever runs the model.
 
     Raises:
         InputError: lists every input that is missing, unknown, or of another type or shape, with expected and got.
@@ -85,7 +87,7 @@ def check_feeds(inputs: Mapping[str, TensorInfo], feeds: Mapping[str, Array]) ->
             got = TensorInfo(array.dtype, array.shape)
             faults.append(f"input {name!r}: expected {inputs[name]}, got {got}")
     if faults:
-        raise InputError("the model cannot run on this data: " + "; ".join(faults))
+        raise InputError("EF802", "the model cannot run on this data: " + "; ".join(faults))
 
 
 def static_batch(session: Session) -> int | None:
@@ -112,7 +114,9 @@ def run_in_chunks(session: Session, feeds: Mapping[str, Array], batch: int) -> d
     samples = next(iter(counts.values()), 0)
     if samples < 1 or batch < 1 or len(set(counts.values())) != 1:
         raise InputError(
-            f"expected the same number of samples (>= 1) in every input and batch >= 1, got {counts}, {batch}"
+            "EF802",
+            f"every input needs the same number of samples, at least 1, and the batch has to be at least 1: got "
+            f"{counts}, batch {batch}",
         )
     fixed = static_batch(session)
     parts: list[dict[str, Array]] = []

@@ -45,8 +45,8 @@ def run_model(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, ...
     """Call a model; gives its outputs, one or several.
 
     Raises:
-        InputError: the model does not take these images (its own words are kept), or gives something else than a
-            tensor, or a list or tuple of tensors.
+        InputError: the model does not take these images (its own message is kept), or returns something else than
+            a tensor, or a list or tuple of tensors.
     """
     import torch
 
@@ -56,12 +56,16 @@ def run_model(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, ...
         raise
     except Exception as error:
         raise InputError(
+            "EF211",
             f"the model {type(model).__name__} does not run on an input {list(images.shape)}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}",
         ) from error
     found = (result,) if isinstance(result, torch.Tensor) else result
     if not isinstance(found, (tuple, list)) or not found or not all(isinstance(item, torch.Tensor) for item in found):
-        raise InputError(f"the model gives a {type(result).__name__}: expected a tensor, or a list or tuple of tensors")
+        raise InputError(
+            "EF212",
+            f"the model returns a {type(result).__name__}: it has to return a tensor, or a list or tuple of tensors",
+        )
     return tuple(found)
 
 
@@ -75,7 +79,7 @@ def name_outputs(count: int, names: tuple[str, ...] | None) -> tuple[str, ...]:
         return ("logits",) if count == 1 else tuple(f"stage{index}" for index in range(count))
     if len(names) != count or len(set(names)) != count:
         raise InputError(
-            f"the model has {count} outputs, and their names are {list(names)}: give one different name each"
+            "EF213", f"the model has {count} outputs and {list(names)} as their names: give each a name of its own"
         )
     return tuple(names)
 
@@ -97,7 +101,7 @@ class TorchSession(Session):
             output_names: as for ``export_onnx``.
 
         Raises:
-            InputError: the model does not take this size, or gives something else than tensors.
+            InputError: the model does not take this size, or returns something else than tensors.
         """
         self._model: nn.Module | None = model
         self._name = f"the model {type(model).__name__}"

@@ -21,7 +21,7 @@ class Tiny(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         if x.shape[2] % 2 or x.shape[3] % 2:
-            raise InputError(f"height and width have to be even, got {x.shape[2]}x{x.shape[3]}")
+            raise InputError("EF204", f"height and width have to be even, got {x.shape[2]}x{x.shape[3]}")
         first = self.stem(x)
         y = first.permute(0, 2, 3, 1)
         n, h, w, c = y.shape

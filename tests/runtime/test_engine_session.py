@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.machine.devices import find_gpus
 from edgeformer.records.base import Flavour
 from edgeformer.runtime import EngineSession, Session
 from edgeformer.runtime import engine_session as module
 from edgeformer.runtime.engine_session import choose_flavour, tensor_info
+from tests.raising import raises
 
 without_gpu = pytest.mark.skipif(bool(find_gpus().gpus), reason="this machine has a GPU")
 
@@ -23,9 +23,7 @@ without_gpu = pytest.mark.skipif(bool(find_gpus().gpus), reason="this machine ha
 def test_no_gpu(tmp_path: Path) -> None:
     path = tmp_path / "model.engine"
     path.write_bytes(b"engine")
-    with pytest.raises(
-        EnvironmentFault, match=r"^no CUDA GPU: .* Run the engine on the machine that it was built for$"
-    ):
+    with raises("EF650", find_gpus().problem):
         EngineSession(path)
 
 
@@ -33,7 +31,7 @@ def test_no_gpu(tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path, missing: str) -> None:
     for name in {"model.engine", "plugins.so"} - {missing}:
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(InputError, match=rf"{missing}: there is no such file"):
+    with raises("EF102", tmp_path / missing):
         EngineSession(tmp_path / "model.engine", tmp_path / "plugins.so")
 
 
@@ -47,9 +45,9 @@ def test_the_only_flavour_there_is() -> None:
 
 
 def test_no_flavour_and_two_flavours() -> None:
-    with pytest.raises(EnvironmentFault, match="neither tensorrt nor tensorrt_rtx is installed"):
+    with raises("EF605", "tensorrt", "tensorrt_rtx", "pip install"):
         choose_flavour(None, ())
-    with pytest.raises(InputError, match="both installed: say which"):
+    with raises("EF103", "tensorrt", "tensorrt_rtx", "flavour="):
         choose_flavour(None, ("tensorrt", "tensorrt_rtx"))
 
 
@@ -60,7 +58,7 @@ def test_tensor_info_of_an_engines_tensor() -> None:
 def test_bfloat16_at_the_engines_border_is_refused() -> None:
     from polygraphy.datatype import DataType
 
-    with pytest.raises(InputError, match="keep them in FP32"):
+    with raises("EF807", "bfloat16", "FP32"):
         tensor_info(DataType.BFLOAT16, (1,))
 
 
@@ -103,7 +101,7 @@ def test_a_session_is_closed_once_and_says_so(engine: Path, monkeypatch: pytest.
         assert runner.is_active
     assert not runner.is_active
     session.close()
-    with pytest.raises(InputError, match=r"model\.engine cannot run: its session was closed"):
+    with raises("EF803", engine):
         session.run({"x": x})
 
 
@@ -112,7 +110,7 @@ def test_an_engine_that_cannot_be_described_is_freed(engine: Path, monkeypatch: 
 
     runner = FakeRunner(DataType.BFLOAT16)
     monkeypatch.setattr(module, "_make_runner", lambda *_: runner)
-    with pytest.raises(InputError, match="keep them in FP32"):
+    with raises("EF807", "bfloat16", "FP32"):
         EngineSession(engine, flavour="tensorrt_rtx")
     assert not runner.is_active
 
@@ -122,5 +120,5 @@ def test_an_engine_that_cannot_be_loaded_keeps_tensorrts_words(tmp_path: Path) -
     pytest.importorskip("tensorrt_rtx")
     path = tmp_path / "model.engine"
     path.write_bytes(b"not an engine" * 20)
-    with pytest.raises(InputError, match=r"tensorrt_rtx .* cannot load this engine on this GPU: .*Serialization"):
+    with raises("EF651", path, "tensorrt_rtx", "Serialization"):
         module._make_runner(path, None, "tensorrt_rtx")

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.records.base import Flavour
 from edgeformer.runtime import can_run_engine, gpu
+from tests.raising import raises
 
 NONE = GpuSurvey((), None, None, "no NVIDIA driver (test)")
 ONE = GpuSurvey((Gpu(0, "GPU", 86, 1 << 33),), "580.65", "13.0", "")
@@ -14,10 +14,7 @@ ONE = GpuSurvey((Gpu(0, "GPU", 86, 1 << 33),), "580.65", "13.0", "")
 def test_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "find_gpus", lambda: NONE)
     assert not can_run_engine()
-    with pytest.raises(
-        EnvironmentFault,
-        match=r"no CUDA GPU: no NVIDIA driver \(test\)\. Run the engine on the machine that it was built for",
-    ):
+    with raises("EF650", NONE.problem):
         can_run_engine(raise_error=True)
 
 
@@ -39,5 +36,5 @@ def test_with_gpu_the_flavour_decides(
     assert can_run_engine(flavour) is works
     if not works:
         package = (flavour or "tensorrt").replace("_", "-")
-        with pytest.raises(EnvironmentFault, match=f"is not installed: pip install {package}$"):
+        with raises("EF605", f"pip install {package}"):
             can_run_engine(flavour, raise_error=True)

@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgeformer.errors import InputError
 from edgeformer.ops.bi_level_routing_attention import Attributes, reference, with_function
 from edgeformer.runtime import OnnxSession, Session
+from tests.raising import raises
 from tests.runtime.conftest import make_model, scale_model
 
 X = np.array([[1.0, -2.0, 0.5]], np.float32)
@@ -45,7 +45,7 @@ def test_external_data_beside_the_file_is_found(tmp_path: Path) -> None:
     onnx.save_model(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
     np.testing.assert_array_equal(OnnxSession(path).run({"x": X})["y"], 3 * X)
     (tmp_path / "m.data").unlink()
-    with pytest.raises(InputError, match=r"m\.onnx cannot be run by ONNX Runtime"):
+    with raises("EF804", path, "m.data"):
         OnnxSession(path)
 
 
@@ -64,7 +64,7 @@ def test_the_body_of_the_op_is_run() -> None:
 
 
 @pytest.mark.parametrize("optimization", ["none", "basic", "extended", "all"])
-def test_optimisation_and_threads(optimization: Any) -> None:
+def test_optimization_and_threads(optimization: Any) -> None:
     session = OnnxSession(scale_model(), optimization=optimization, threads=1)
     options = options_of(session)
     assert options.intra_op_num_threads == 1
@@ -75,7 +75,7 @@ def test_optimisation_and_threads(optimization: Any) -> None:
     np.testing.assert_array_equal(session.run({"x": X})["y"], 2 * X)
 
 
-def test_quantisation_is_run_as_written() -> None:
+def test_quantization_is_run_as_written() -> None:
     """Products of +-127 add up beyond what 16 bits hold, where an integer kernel without VNNI saturates."""
     size = 64
     weight = np.full((size, 2), 127, np.int8)
@@ -162,14 +162,14 @@ def test_a_tensor_inside_a_bfloat16_model_is_given_rounded() -> None:
 def test_a_tensor_that_the_model_does_not_have(tmp_path: Path, form: str) -> None:
     onnx.save_model(chain_model(), tmp_path / "m.onnx")
     source = {"proto": chain_model(), "bytes": chain_model().SerializeToString()}.get(form, tmp_path / "m.onnx")
-    with pytest.raises(InputError, match=r"has no tensor 'c', 'z' to give; its outputs are 'y', 'b'"):
+    with raises("EF806", "'c', 'z'", "'y', 'b'"):
         OnnxSession(source, outputs=["a", "c", "z"])
 
 
 def test_a_closed_session_says_so() -> None:
     with OnnxSession(scale_model()) as session:
         session.run({"x": X})
-    with pytest.raises(InputError, match="the model 'small' cannot run: its session was closed"):
+    with raises("EF803", "'small'"):
         session.run({"x": X})
     session.close()
     assert list(session.inputs) == ["x"]
@@ -196,7 +196,7 @@ def test_it_keeps_no_copy_of_the_model() -> None:
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak > 4 << 20, "the serialised weights are traced"
+    assert peak > 4 << 20, "the serialized weights are traced"
     assert kept < 1 << 20
     assert session.run({"x": np.ones((1, 1024), np.float32)})["y"][0, 0] == 1024
 
@@ -229,23 +229,23 @@ print(resident() - before)
 
 
 def test_a_failing_session_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError):
+    with raises("EF805"):
         OnnxSession(broken_reshape()).run({"x": X})
-    with pytest.raises(InputError, match="cannot be run by ONNX Runtime"):
+    with raises("EF804"):
         OnnxSession(unknown_op())
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
-    ("feeds", "message"),
+    ("feeds", "named"),
     [
-        ({"x": X.astype(np.float16)}, r"expected float32 \[batch, 3\], got float16 \[1, 3\]"),
-        ({"x": X[:, :2]}, r"expected float32 \[batch, 3\], got float32 \[1, 2\]"),
-        ({"input": X}, "input 'x' is missing"),
+        ({"x": X.astype(np.float16)}, "float16 [1, 3]"),
+        ({"x": X[:, :2]}, "float32 [1, 2]"),
+        ({"input": X}, "'input'"),
     ],
 )
-def test_feeds_that_do_not_fit(feeds: dict[str, np.ndarray], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_feeds_that_do_not_fit(feeds: dict[str, np.ndarray], named: str) -> None:
+    with raises("EF802", "'x'", "float32 [batch, 3]", named):
         OnnxSession(scale_model()).run(feeds)
 
 
@@ -259,24 +259,24 @@ def broken_reshape() -> onnx.ModelProto:
 
 
 def test_a_run_that_fails_says_why() -> None:
-    with pytest.raises(InputError, match=r"the model 'small' failed in ONNX Runtime.*squeeze"):
+    with raises("EF805", "'small'", "squeeze"):
         OnnxSession(broken_reshape()).run({"x": X})
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing\.onnx: there is no such file"):
+    with raises("EF102", tmp_path / "nothing.onnx"):
         OnnxSession(tmp_path / "nothing.onnx")
 
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "words.onnx"
     path.write_bytes(b"\xff\xfenot a model")
-    with pytest.raises(InputError, match=r"words\.onnx: not an ONNX model"):
+    with raises("EF301", path):
         OnnxSession(path)
 
 
 def test_bytes_that_are_no_model() -> None:
-    with pytest.raises(InputError, match="these 4 bytes are not an ONNX model"):
+    with raises("EF301", "4 bytes"):
         OnnxSession(b"\xff\xff\xff\xff")
 
 
@@ -291,7 +291,7 @@ def unknown_op() -> onnx.ModelProto:
 
 
 def test_an_op_that_the_runtime_does_not_know() -> None:
-    with pytest.raises(InputError, match=r"cannot be run by ONNX Runtime.*nowhere"):
+    with raises("EF804", "'g'", "nowhere"):
         OnnxSession(unknown_op())
 
 
@@ -302,5 +302,5 @@ def test_an_output_that_is_no_tensor() -> None:
         [],
     )
     model.graph.output.add().CopyFrom(helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None))
-    with pytest.raises(InputError, match=r"'s' is a seq\(tensor\(float\)\)"):
+    with raises("EF807", "'s'", "seq(tensor(float))", "float32"):
         OnnxSession(model)

@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeformer.errors import InputError
 from edgeformer.runtime import OnnxSession, onnx_source
+from tests.raising import raises
 from tests.runtime.conftest import make_model
 
 X = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
@@ -70,7 +70,7 @@ def test_a_model_that_protobuf_cannot_write_is_beyond_the_limit(monkeypatch: pyt
         def SerializeToString(self) -> NoReturn:  # noqa: N802 - protobuf's name
             raise EncodeError("Failed to serialize proto")
 
-    assert onnx_source._serialised(Model()) is None  # type: ignore[arg-type]
+    assert onnx_source._serialized(Model()) is None  # type: ignore[arg-type]
 
 
 def test_a_small_model_is_one_message() -> None:
@@ -93,9 +93,7 @@ def test_constants_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch)
     model = linear()
     weight = model.graph.initializer.pop(0)
     model.graph.node.insert(0, helper.make_node("Constant", [], ["weight"], value=weight))
-    with pytest.raises(
-        InputError, match=r"the model 'small' takes more than 2 GiB without its initializers.*as initializers"
-    ):
+    with raises("EF809", "'small'", "2 GiB", "initializers"):
         OnnxSession(model)
 
 
@@ -103,5 +101,5 @@ def test_bfloat16_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -
     model = linear()
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(WEIGHT.astype(ml_dtypes.bfloat16), "weight"))
     monkeypatch.setattr(onnx_source, "_LARGEST_MESSAGE", 4096)
-    with pytest.raises(InputError, match=r"has bfloat16 in it and takes more than 2 GiB.*Run it as FP16 or FP32"):
+    with raises("EF808", "'small'", "2 GiB", "FP16 or FP32"):
         OnnxSession(model)
