@@ -35,15 +35,16 @@ def as_batch(item: BatchLike) -> tuple[Array, Labels | None]:
     """Images and labels of a batch; a bare array has no labels.
 
     Raises:
-        InputError: the labels are no integers, or there is not one for each image.
+        InputError: the labels are not integers, or there is not one for each image.
     """
     if isinstance(item, np.ndarray):
         return item, None
     images, labels = item.images, item.labels
     if labels is not None and (labels.dtype.kind not in "iu" or labels.shape[:1] != images.shape[:1]):
         raise InputError(
+            "EF412",
             f"labels are {labels.dtype.name} {list(labels.shape)} for images {list(images.shape)}: expected integers "
-            "[samples, ...], as many as there are images"
+            "[samples, ...], as many as there are images",
         )
     return images, labels
 
@@ -56,6 +57,6 @@ def input_name(session: Session) -> str:
     """
     if len(session.inputs) != 1:
         raise InputError(
-            f"expected a model with one input, this one has {len(session.inputs)}: {', '.join(session.inputs)}"
+            "EF818", f"expected a model with one input, this one has {len(session.inputs)}: {', '.join(session.inputs)}"
         )
     return next(iter(session.inputs))

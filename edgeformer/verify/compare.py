@@ -19,14 +19,15 @@ def check_types(outputs: Mapping[str, TensorInfo]) -> None:
     """Check that every output of a model can be compared.
 
     Raises:
-        InputError: names each output that is no tensor of floats, integers or booleans.
+        InputError: names each output that is not a tensor of floats, integers or booleans.
     """
     faults = [f"output {name!r} is {info}" for name, info in outputs.items() if np.dtype(info.dtype).kind not in "fiub"]
     if faults:
         raise InputError(
+            "EF807",
             "; ".join(faults)
             + ": only tensors of floats, integers or booleans can be compared. Leave such outputs out "
-            "of the model"
+            "of the model",
         )
 
 
@@ -47,8 +48,9 @@ def match_names(reference: Iterable[str], candidate: Iterable[str]) -> None:
     ]
     if faults:
         raise InputError(
+            "EF811",
             f"{' and '.join(faults)}: this model's outputs are {', '.join(second) or '(none)'}, the reference's "
-            f"{', '.join(first) or '(none)'}. Every output has to be there under the same name"
+            f"{', '.join(first) or '(none)'}. Every output has to be there under the same name",
         )
 
 
@@ -72,7 +74,9 @@ class OutputComparer:
         for name, accumulator in self._accumulators.items():
             for side, outputs in (("reference", reference), ("candidate", candidate)):
                 if name not in outputs:
-                    raise InputError(f"the {side} has no output {name!r}; it has {', '.join(outputs) or 'none'}")
+                    raise InputError(
+                        "EF811", f"the {side} has no output {name!r}; it has {', '.join(outputs) or 'none'}"
+                    )
             accumulator.update(reference[name], candidate[name])
 
     def result(self) -> dict[str, Comparison]:

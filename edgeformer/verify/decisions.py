@@ -69,7 +69,7 @@ def expose_routing(model: ModelProto) -> tuple[ModelProto, tuple[RoutingOutput, 
 
 
 def show_routing(model: ModelProto) -> tuple[RoutingOutput, ...]:
-    """`expose_routing` in place: the weights, nearly all of a model, are neither copied nor serialised."""
+    """`expose_routing` in place: the weights, nearly all of a model, are neither copied nor serialized."""
     _inline(model)
     graph = model.graph
     deciding = _decisions(model)
@@ -148,7 +148,7 @@ def _routes(flow: Dataflow, topk: int) -> bool:
 def _places(model: ModelProto, starts: list[str]) -> list[tuple[int | None, int]]:
     """Stage and block of each routing decision, given the value that feeds it: those of the nearest weight upstream.
 
-    Exporters let equal weights (those of a model fresh from its initialisation are) share one name, so only a weight
+    Exporters let equal weights (those of a model fresh from its initialization are) share one name, so only a weight
     with one consumer is believed, and if the places found are not in ascending order none is.
     """
     graph = model.graph

@@ -60,14 +60,16 @@ class Accumulator:
         """
         if reference.shape != candidate.shape or reference.ndim < 1:
             raise InputError(
+                "EF812",
                 f"output {self._name!r}: the reference is {list(reference.shape)} and the candidate "
-                f"{list(candidate.shape)}: they cannot be compared"
+                f"{list(candidate.shape)}: both need the same shape [samples, ...]",
             )
         kinds = {array.dtype.kind in "iub" for array in (reference, candidate)}
         if len(kinds | ({self._integers} - {None})) > 1:
             raise InputError(
+                "EF812",
                 f"output {self._name!r}: the reference is {reference.dtype.name} and the candidate "
-                f"{candidate.dtype.name}: floats and integers cannot be compared"
+                f"{candidate.dtype.name}: floats and integers cannot be compared",
             )
         (self._integers,) = kinds
         samples = reference.shape[0]
@@ -107,7 +109,7 @@ class Accumulator:
             InputError: there was no sample.
         """
         if self._samples == 0:
-            raise InputError(f"output {self._name!r}: there is no sample to compare")
+            raise InputError("EF813", f"output {self._name!r}: there is no sample to compare")
         if self._integers:
             equal = self._equal / self._elements if self._elements else 1.0
             return Comparison(samples=self._samples, nonfinite=0, integer_agreement=equal)
@@ -148,7 +150,7 @@ def worst(comparisons: Mapping[str, Comparison]) -> Comparison:
         InputError: there is no output.
     """
     if not comparisons:
-        raise InputError("there is no output to compare")
+        raise InputError("EF813", "there is no output to compare")
     values = list(comparisons.values())
 
     def pick(name: str, choose: Callable[[list[float]], float]) -> float | None:

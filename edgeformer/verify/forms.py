@@ -80,7 +80,7 @@ class Form:
             name: the form's name.
             session: what runs it.
             gate: the name of its gate.
-            routing: the outputs of ``session`` that show routing decisions and are no results of the model.
+            routing: the outputs of ``session`` that show routing decisions and are not results of the model.
             close: close the session after the form's turn, which gives its memory to the forms that follow; else it
                 stays open, and whoever opened it closes it.
         """
@@ -103,8 +103,8 @@ class Form:
     ) -> Form:
         """An ONNX model or file in ONNX Runtime, made to show its routing decisions as well.
 
-        A file is read when the form's turn comes; that it is no ONNX model, or one that ONNX Runtime cannot run, shows
-        then.
+        A file is read when the form's turn comes. If it is not an ONNX model, or one that ONNX Runtime cannot run, it
+        is refused then.
 
         Args:
             name: the form's name.
@@ -116,7 +116,7 @@ class Form:
             InputError: there is no such file.
         """
         if isinstance(model, (str, os.PathLike)) and not Path(model).is_file():
-            raise InputError(f"{Path(model)}: there is no such file")
+            raise InputError("EF102", f"{Path(model)}: there is no such file")
 
         @contextmanager
         def opener() -> Iterator[OpenForm]:
@@ -139,8 +139,8 @@ class Form:
     ) -> Form:
         """An engine file on this machine's GPU.
 
-        An engine only runs on the GPU architecture that it was built for. On a machine with another one, as without
-        any, or without its TensorRT, the form does not run, says why, and that is no fault.
+        An engine only runs on the GPU architecture that it was built for. On a machine with another GPU or none, or
+        without its TensorRT, the form does not run and says why; that is not an error.
 
         Args:
             name: the form's name.
@@ -175,7 +175,7 @@ class Form:
             InputError: the form cannot run here, or what it is made of cannot be run.
         """
         if self.opener is None:
-            raise InputError(f"the form {self.name!r} cannot run here: {self.reason}")
+            raise InputError("EF815", f"the form {self.name!r} cannot run here: {self.reason}")
         return self.opener()
 
 

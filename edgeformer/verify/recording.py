@@ -69,8 +69,9 @@ class Store:
         except OSError as error:
             where = self._folder or tempfile.gettempdir()
             raise EnvironmentFault(
+                "EF602",
                 f"{where}: {array.nbytes} bytes of outputs cannot be kept there between two runs "
-                f"({error.strerror or error}): set TMPDIR to a folder with room"
+                f"({error.strerror or error}): set TMPDIR to a folder with room",
             ) from error
         self._held[number] = path
         return number

@@ -35,8 +35,9 @@ class RoutingAccumulator:
         """
         if len(reference) != len(candidate):
             raise InputError(
+                "EF814",
                 f"routing cannot be compared: the reference routes in {len(reference)} blocks, the candidate in "
-                f"{len(candidate)}"
+                f"{len(candidate)}",
             )
         self._pairs = tuple(zip(reference, candidate, strict=True))
         self._rows = [0] * len(reference)
@@ -62,7 +63,11 @@ class RoutingAccumulator:
         for index, (first, second) in enumerate(self._pairs):
             want, have = reference[first.name], candidate[second.name]
             if want.ndim < 1 or want.shape != have.shape:
-                raise InputError(f"routing of block {index}: the reference is {want.shape}, the candidate {have.shape}")
+                raise InputError(
+                    "EF814",
+                    f"routing of block {index}: the reference is {want.shape}, the candidate {have.shape}: both need "
+                    "the same number of regions",
+                )
             topk = want.shape[-1]
             ours, theirs = np.sort(want.reshape(-1, topk), axis=1), np.sort(have.reshape(-1, topk), axis=1)
             self._topk[index] = topk
@@ -81,8 +86,10 @@ class RoutingAccumulator:
         Raises:
             InputError: there is no block, or no sample.
         """
-        if not self._pairs or not all(self._rows):
-            raise InputError("routing cannot be compared: " + ("no sample" if self._pairs else "no block routes"))
+        if not self._pairs:
+            raise InputError("EF814", "routing cannot be compared: no block routes")
+        if not all(self._rows):
+            raise InputError("EF813", "routing cannot be compared: there is no sample")
         blocks = tuple(
             BlockAgreement(
                 stage=first.stage,

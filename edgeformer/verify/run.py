@@ -51,12 +51,12 @@ class _Batches:
                 continue
             sums.append(zlib.crc32(np.ascontiguousarray(images).data))
             if self._sums is not None and self._sums[: len(sums)] != sums:
-                raise InputError(_changed(len(sums)))
+                raise InputError("EF816", _changed(len(sums)))
             if self._once and self._sums is None:
                 self._kept.append((self._store.put(images), labels))
             yield images, labels
         if self._sums is not None and len(self._sums) != len(sums):
-            raise InputError(_changed(len(sums) + 1))
+            raise InputError("EF816", _changed(len(sums) + 1))
         self._sums = sums
 
     def _read(self) -> Iterator[tuple[Array, Labels | None]]:
@@ -280,7 +280,8 @@ def _check_samples(shapes: Mapping[str, tuple[int | str, ...]], samples: int | N
     wrong = {key: list(shape) for key, shape in shapes.items() if not shape or samples not in (None, shape[0])}
     if wrong:
         listed = ", ".join(f"{key!r} is {shape}" for key, shape in wrong.items())
-        raise InputError(f"output {listed}: expected [samples, ...]" + (f" with {samples} samples" if samples else ""))
+        count = f" with {samples} samples" if samples else ""
+        raise InputError("EF817", f"output {listed}: expected [samples, ...]{count}")
 
 
 @contextmanager

@@ -48,14 +48,14 @@ def verify_forms(
     wanted = list(forms)
     names = [form.name for form in wanted]
     if not wanted or len(set(names)) != len(names) or not wanted[0].runs:
-        raise InputError(f"expected forms with different names and a first one that runs, got {names}")
+        raise InputError("EF815", f"expected forms with different names and a first one that runs, got {names}")
     runnable = [form for form in wanted if form.runs]
     with Store(memory_limit) as store:
         run = Run(batches, store, progress)
         for form in runnable:
             run.add(form, last=form is runnable[-1])
             if run.results[0].samples == 0:
-                raise InputError("there is no sample to verify with")
+                raise InputError("EF813", "there is no sample to verify with")
     positions = {result.form.name: index for index, result in enumerate(run.results)}
     reports = tuple(
         _report(run, positions[form.name], max_drop)
@@ -137,4 +137,6 @@ def require(report: VerifyReport) -> None:
     """
     missed = [form for form in report.forms if form.status == "missed"]
     if missed:
-        raise GateMissed("; ".join(f"form {form.name!r} against {form.against!r}: {form.text}" for form in missed))
+        raise GateMissed(
+            "EF801", "; ".join(f"form {form.name!r} against {form.against!r}: {form.text}" for form in missed)
+        )

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgeformer.errors import InputError
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.runtime import OnnxSession
 from edgeformer.verify import Form, RoutingOutput, forms
+from tests.raising import raises
 from tests.runtime.conftest import make_model
 from tests.verify.conftest import FunctionSession, gather_attention, images, linear_model, routing_model
 
@@ -36,7 +36,7 @@ def test_a_session_is_closed_where_that_is_asked_for(close: bool) -> None:
 def test_a_form_that_cannot_run_says_why() -> None:
     form = Form.not_run("engine", "engine not run: no GPU", "fp16")
     assert (form.gate, form.runs, form.reason) == ("fp16", False, "engine not run: no GPU")
-    with pytest.raises(InputError, match="form 'engine' cannot run here: engine not run: no GPU"):
+    with raises("EF815", "'engine'", "no GPU"):
         form.opened()
 
 
@@ -53,7 +53,7 @@ def test_an_onnx_model_shows_its_routing_and_its_own_outputs(as_file: bool, tmp_
         given = opened.session.run({"input": x})
         np.testing.assert_array_equal(given["logits"], OnnxSession(model).run({"input": x})["logits"])
         assert [given[output.name].shape for output in opened.routing] == [(2, 4, 1), (2, 4, 3)]
-    with pytest.raises(InputError, match="its session was closed"):
+    with raises("EF803"):
         opened.session.run({"input": x})
     assert model == routing_model()
 
@@ -70,7 +70,7 @@ def test_a_file_is_read_when_it_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"no model")
     form = Form.from_onnx("exported", path)
-    with pytest.raises(InputError, match=r"model\.onnx is not an ONNX model"), form.opened():
+    with raises("EF301", path), form.opened():
         pass
     onnx.save_model(linear_model(np.eye(3)), path)
     with form.opened() as opened:
@@ -78,7 +78,7 @@ def test_a_file_is_read_when_it_is_opened(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gone\.onnx: there is no such file"):
+    with raises("EF102", tmp_path / "gone.onnx"):
         Form.from_onnx("exported", tmp_path / "gone.onnx")
 
 
@@ -88,7 +88,7 @@ def test_outputs_that_are_no_numbers_are_named() -> None:
         [("x", TensorProto.FLOAT, ["n", 2])],
         [("text", TensorProto.STRING, ["n", 2])],
     )
-    with pytest.raises(InputError, match=r"'text' is a tensor\(string\)"), Form.from_onnx("exported", model).opened():
+    with raises("EF807", "'text'", "tensor(string)"), Form.from_onnx("exported", model).opened():
         pass
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeformer.errors import EnvironmentFault
 from edgeformer.verify.recording import Recording, Store
+from tests.raising import raises
 
 
 def arrays() -> list[np.ndarray]:
@@ -77,19 +77,14 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    with Store(limit=0) as store, pytest.raises(EnvironmentFault) as caught:
+    named = (tmp_path / "edgeformer-", "40 bytes", "No space left on device", "TMPDIR")
+    with Store(limit=0) as store, raises("EF602", *named):
         store.put(np.zeros(5))
-    message = str(caught.value)
-    assert message.startswith(str(tmp_path / "edgeformer-"))
-    assert message.endswith(
-        "40 bytes of outputs cannot be kept there between two runs (No space left on device): set TMPDIR to a folder "
-        "with room"
-    )
 
 
 def test_no_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with Store(limit=0) as store, pytest.raises(EnvironmentFault, match="gone: 8 bytes of outputs"):
+    with Store(limit=0) as store, raises("EF602", tmp_path / "gone", "8 bytes", "TMPDIR"):
         store.put(np.zeros(1))
 
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from edgeformer.errors import InputError
 from edgeformer.ops.bi_level_routing_attention import reference_routing
 from edgeformer.verify.decisions import RoutingOutput
 from edgeformer.verify.routing import RoutingAccumulator, compare_routing
+from tests.raising import raises
 from tests.verify.conftest import ATTRIBUTES, gather_attention, linear_model, routing_model
 
 A, B = RoutingOutput("a", 1, 0), RoutingOutput("b", None, 3)
@@ -77,21 +77,21 @@ def test_a_gain_changes_nothing() -> None:
 
 def test_no_block_routes() -> None:
     model = linear_model(np.eye(3))
-    with pytest.raises(InputError, match="no block routes"):
+    with raises("EF814", "no block"):
         compare_routing(model, model, [{"input": np.zeros((1, 3), np.float32)}])
 
 
 def test_no_sample() -> None:
-    with pytest.raises(InputError, match="no sample"):
+    with raises("EF813"):
         compare_routing(routing_model(), routing_model(), [])
 
 
 def test_different_numbers_of_blocks() -> None:
-    with pytest.raises(InputError, match="reference routes in 2 blocks, the candidate in 1"):
+    with raises("EF814", "2 blocks", "candidate in 1"):
         compare_routing(routing_model(), gather_attention("one"), [])
 
 
 def test_different_numbers_of_regions() -> None:
     accumulator = RoutingAccumulator((A,), (A,))
-    with pytest.raises(InputError, match=r"block 0: the reference is \(1, 4, 2\), the candidate \(1, 9, 2\)"):
+    with raises("EF814", "block 0", (1, 4, 2), (1, 9, 2)):
         accumulator.update({"a": np.zeros((1, 4, 2), int)}, {"a": np.zeros((1, 9, 2), int)})

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from edgeformer.verify import Form, RoutingOutput
 from edgeformer.verify.forms import OpenForm
 from edgeformer.verify.recording import Store
 from edgeformer.verify.run import Run
+from tests.raising import raises
 from tests.verify.conftest import FunctionSession, Labelled, images, linear_model
 
 ROUTING = (RoutingOutput("routing", None, 0),)
@@ -149,17 +149,18 @@ def growing() -> Callable[[], Iterator[np.ndarray]]:
 
 @pytest.mark.parametrize(("source", "batch"), [(shuffled, 2), (shrinking, 3), (growing, 2)])
 def test_batches_that_change_are_no_comparison(source: Callable[[], Any], batch: int) -> None:
-    with pytest.raises(InputError, match=f"batch {batch} is not what it was for the form before.*no shuffling"):
+    with raises("EF816", f"batch {batch}", "shuffling"):
         run([Form.from_session("a", times(1.0)), Form.from_session("b", times(1.0))], source())
 
 
 def test_an_error_of_the_data_is_not_the_forms() -> None:
     def source() -> Iterator[np.ndarray]:
         yield images(2)
-        raise InputError("cat.png cannot be read")
+        raise InputError("EF405", "cat.png cannot be read")
 
-    with pytest.raises(InputError, match=r"^cat\.png"):
+    with raises("EF405", "cat.png") as caught:
         run([Form.from_session("a", times(1.0))], source)
+    assert "form" not in str(caught.value)
 
 
 @pytest.mark.parametrize("fixed", [4, 3])
@@ -199,28 +200,28 @@ def test_batches_are_streamed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("give", "message"),
+    ("give", "shape"),
     [
-        (lambda x: x[:1], "'logits' is [1, 3]: expected [samples, ...] with 2 samples"),
-        (lambda x: np.float32(1.0), "'logits' is []: expected [samples, ...] with 2 samples"),
+        (lambda x: x[:1], [1, 3]),
+        (lambda x: np.float32(1.0), []),
     ],
 )
-def test_an_output_without_a_row_for_each_sample(give: Callable[[np.ndarray], np.ndarray], message: str) -> None:
-    with pytest.raises(InputError, match=re.escape(f"form 'a': output {message}")):
+def test_an_output_without_a_row_for_each_sample(give: Callable[[np.ndarray], np.ndarray], shape: list[int]) -> None:
+    with raises("EF817", "form 'a'", "'logits'", shape, "2 samples"):
         run([Form.from_session("a", FunctionSession(give))], [images(2)])
 
 
 def test_a_scalar_of_a_form_with_a_fixed_batch() -> None:
     session = FunctionSession(lambda x: np.float32(1.0), batch=2, rank=0)
     session.outputs["logits"] = session.outputs["logits"]._replace(shape=())
-    with pytest.raises(InputError, match=r"'logits' is \[\]: expected \[samples, ...\]$"):
+    with raises("EF817", "'logits'", "[]"):
         run([Form.from_session("a", session)], [images(2)])
     assert session.sizes == []
 
 
 def test_names_are_compared_before_the_form_runs() -> None:
     session = FunctionSession(lambda x: {"other": x}, outputs=("other",))
-    with pytest.raises(InputError, match="form 'b': this model has no output 'logits'"):
+    with raises("EF811", "form 'b'", "'logits'"):
         run([Form.from_session("a", times(1.0)), Form.from_session("b", session)], [images(2)])
     assert session.sizes == []
 
@@ -230,21 +231,20 @@ def test_a_form_that_fails_is_closed_and_keeps_the_code_of_its_error() -> None:
         raise InputError("EF123", "no such luck")
 
     session = FunctionSession(fail)
-    with pytest.raises(InputError, match="form 'a': no such luck") as caught:
+    with raises("EF123", "form 'a'", "no such luck"):
         run([Form.from_session("a", session, close=True)], [images(2)])
-    assert caught.value.code == "EF123"
     assert session.closed
 
 
 def test_types_are_checked_before_the_form_runs() -> None:
     session = times(1.0)
     session.outputs["logits"] = session.outputs["logits"]._replace(dtype=np.dtype("O"))
-    with pytest.raises(InputError, match="form 'a': output 'logits' is object"):
+    with raises("EF807", "form 'a'", "'logits'", "object"):
         run([Form.from_session("a", session)], [images(2)])
     assert session.sizes == []
 
 
 def test_labels_that_are_no_row_for_each_image() -> None:
     for labels in (np.zeros(3, int), np.zeros(2), np.int64(1)):
-        with pytest.raises(InputError, match=r"for images \[2, 3\]: expected integers \[samples, ...\]"):
+        with raises("EF412", labels.dtype.name, [2, 3]):
             run([Form.from_session("a", times(1.0))], [Labelled(images(2), np.asarray(labels))])

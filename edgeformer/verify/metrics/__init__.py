@@ -41,6 +41,7 @@ def choose_metric(outputs: Mapping[str, Array], labels: Labels) -> TaskMetric:
     given = ", ".join(f"{name} {array.dtype.name} {list(array.shape)}" for name, array in outputs.items())
     needs = "; ".join(f"{metric.name} needs {metric.needs}" for metric in metrics)
     raise InputError(
+        "EF821",
         f"labels {labels.dtype.name} {list(labels.shape)} fit none of the outputs ({given}): {needs}. Give images "
-        "without labels to have the outputs compared with each other alone"
+        "without labels to have the outputs compared with each other alone",
     )

@@ -13,14 +13,14 @@ from edgeformer.verify.batches import Labels
 
 __all__ = ["CHANCE_DEVIATIONS", "CHANCE_RISK", "TaskMetric", "standard_error"]
 
-# A model that knows nothing is taken for one that knows something no more often than once in a hundred.
+# The probability that a model which only guesses is taken for a better one.
 CHANCE_RISK = 0.01
 # The same as a number of standard errors above chance, for a figure that is normally distributed.
 CHANCE_DEVIATIONS = NormalDist().inv_cdf(1.0 - CHANCE_RISK)
 
 
 def standard_error(mean: float, samples: int) -> float:
-    """The most that the standard error of a mean of ``samples`` figures from 0 to 1 can be.
+    """The largest value that the standard error of a mean of ``samples`` figures from 0 to 1 can have.
 
     The variance of a figure from 0 to 1 whose mean is ``mean`` is at most ``mean * (1 - mean)`` (Bhatia and Davis, A
     better bound on the variance, 2000).
@@ -73,7 +73,7 @@ class TaskMetric(ABC):
             labels: integers [samples, ...].
 
         Raises:
-            InputError: the labels are none of this model's.
+            InputError: the shapes do not fit, or a label is not a class of the model.
         """
 
     @abstractmethod

@@ -24,15 +24,18 @@ def correct_top1(logits: Array, labels: Labels) -> int:
         labels: integers [samples].
 
     Raises:
-        InputError: the shapes do not fit, or a label is no class of the model.
+        InputError: the shapes do not fit, or a label is not a class of the model.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise InputError(
-            f"accuracy needs logits [samples, classes] and labels [samples], got {logits.shape}, {labels.shape}"
+            "EF821",
+            f"accuracy needs logits [samples, classes] and labels [samples], got {logits.shape}, {labels.shape}",
         )
     if labels.size and (labels.min() < 0 or labels.max() >= logits.shape[1]):
         raise InputError(
-            f"labels go from {labels.min()} to {labels.max()}, and the model has {logits.shape[1]} classes"
+            "EF822",
+            f"labels go from {labels.min()} to {labels.max()}, and the model has {logits.shape[1]} classes: expected "
+            f"0 to {logits.shape[1] - 1}",
         )
     clean = np.isfinite(logits.astype(np.float64)).all(axis=1)
     return int(np.count_nonzero(clean & (logits.argmax(axis=1) == labels)))
@@ -84,7 +87,7 @@ class Top1(TaskMetric):
     def result(self) -> Score:
         """Points, with the counts ``correct`` and ``total``, and the fraction ``top1``."""
         if not self._total:
-            raise InputError("accuracy needs labelled images, and there are none")
+            raise InputError("EF823", "accuracy needs labelled images, and there are none")
         chance = 1.0 / self._classes
         return Score(
             metric=self.name,
@@ -98,7 +101,7 @@ class Top1(TaskMetric):
         )
 
     def drop(self, reference: TaskMetric) -> float:
-        """As in `TaskMetric`; exact where both saw the same samples, so that a loss of 1 point is no bit more."""
+        """As in `TaskMetric`; exact where both saw the same samples, so that a loss of 1 point is exactly 1."""
         if isinstance(reference, Top1) and reference._total == self._total:
             return 100.0 * (reference._correct - self._correct) / self._total
         return super().drop(reference)
@@ -113,14 +116,17 @@ def top1_accuracy(session: Session, batches: Iterable[BatchLike], *, output: str
         output: name of the logits; None takes the only output.
 
     Raises:
-        InputError: a batch has no labels, there is no batch, or the model is no classifier with these classes.
+        InputError: a batch has no labels, there is no batch, or the model is not a classifier with these classes.
     """
     if output is None and len(session.outputs) != 1:
-        raise InputError(f"the model has several outputs ({', '.join(session.outputs)}): say which one has the logits")
+        raise InputError(
+            "EF103",
+            f"the model has several outputs ({', '.join(session.outputs)}): name the one with logits as output=",
+        )
     metric = Top1((next(iter(session.outputs)) if output is None else output,))
     for item in batches:
         images, labels = as_batch(item)
         if labels is None:
-            raise InputError("accuracy needs labelled images, and these have no labels")
+            raise InputError("EF823", "accuracy needs labelled images, and these have no labels")
         metric.update(session.run({input_name(session): images}), labels)
     return metric.result()

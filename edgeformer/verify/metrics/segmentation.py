@@ -17,7 +17,7 @@ __all__ = ["IGNORED", "MeanIoU"]
 
 # Pixels with this label belong to no class: they count neither as hit nor as miss (as in ADE20K).
 IGNORED = 255
-# Classes are counted in pairs: a map that holds something else would ask for all memory there is.
+# Pairs of classes are counted in a table: a map that holds something else than classes would make it huge.
 _MOST_CLASSES = 4096
 # What a pixel is predicted as where a logit is NaN or infinite: a miss of its own class, a hit of none.
 _NOTHING = -1
@@ -58,12 +58,14 @@ class MeanIoU(TaskMetric):
             labels: integers [samples, H, W].
 
         Raises:
-            InputError: the shapes do not fit, or a label is no class of the model (where the output tells its classes).
+            InputError: the shapes do not fit, or a label is not a class of the model (where the output tells its
+                classes).
         """
         array = outputs[self.outputs[0]]
         if not _fits(array, labels):
             raise InputError(
-                f"{self.name} needs {self.needs}, got {array.dtype.name} {list(array.shape)} and {list(labels.shape)}"
+                "EF821",
+                f"{self.name} needs {self.needs}, got {array.dtype.name} {list(array.shape)} and {list(labels.shape)}",
             )
         counted = labels != IGNORED
         wanted = labels[counted].astype(np.int64)
@@ -74,15 +76,17 @@ class MeanIoU(TaskMetric):
         known = array.shape[1] if array.ndim == 4 else None
         if wanted.min() < 0 or (known is not None and wanted.max() >= known):
             raise InputError(
+                "EF822",
                 f"labels go from {wanted.min()} to {wanted.max()}"
                 + (f", and the model has {known} classes" if known is not None else ": classes are counted from 0")
-                + f"; pixels without a class have the label {IGNORED}"
+                + f"; pixels without a class have the label {IGNORED}",
             )
         lowest, highest = (0 if known is None else _NOTHING), max(int(wanted.max()), int(predicted.max()))
         if predicted.min() < lowest or highest >= _MOST_CLASSES:
             raise InputError(
+                "EF822",
                 f"output {self.outputs[0]!r} and the labels have classes from {min(wanted.min(), predicted.min())} to "
-                f"{highest}: expected classes from 0 to {_MOST_CLASSES - 1}"
+                f"{highest}: expected classes from 0 to {_MOST_CLASSES - 1}",
             )
         self._add(wanted, predicted, known or 0)
 
@@ -90,7 +94,7 @@ class MeanIoU(TaskMetric):
         """Points, with ``pixel_accuracy`` in points and the number of ``classes`` that the mean is over."""
         pixels = int(self._confusion.sum())
         if not pixels:
-            raise InputError(f"{self.name} needs labelled pixels, and there are none")
+            raise InputError("EF823", f"{self.name} needs labelled pixels, and there are none")
         confusion = self._confusion.astype(np.float64) / pixels
         labelled = confusion.sum(axis=1)
         predicted = confusion[:, :-1].sum(axis=0)

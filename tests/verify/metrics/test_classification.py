@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeformer.errors import InputError
 from edgeformer.verify.metrics.classification import Top1, correct_top1, top1_accuracy
+from tests.raising import raises
 from tests.verify.conftest import FunctionSession, Labelled
 
 
@@ -28,7 +28,7 @@ def test_the_output_with_the_logits_can_be_named() -> None:
     session = FunctionSession(lambda x: {"a": -x, "b": x}, outputs=("a", "b"))
     batch = [Labelled(np.eye(3, dtype=np.float32), np.arange(3))]
     assert top1_accuracy(session, batch, output="b").value == 100.0
-    with pytest.raises(InputError, match=r"several outputs \(a, b\)"):
+    with raises("EF103", "(a, b)", "output="):
         top1_accuracy(session, batch)
 
 
@@ -39,25 +39,25 @@ def test_a_sample_that_is_not_finite_is_wrong(bad: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("logits", "labels", "message"),
+    ("logits", "labels", "code", "named"),
     [
-        (np.zeros((2, 3, 1)), np.zeros(2, int), "needs logits"),
-        (np.zeros((2, 3)), np.zeros(3, int), "needs logits"),
-        (np.zeros((2, 3)), np.array([0, 3]), "labels go from 0 to 3, and the model has 3 classes"),
-        (np.zeros((2, 3)), np.array([-1, 2]), "labels go from -1 to 2"),
+        (np.zeros((2, 3, 1)), np.zeros(2, int), "EF821", [(2, 3, 1), (2,)]),
+        (np.zeros((2, 3)), np.zeros(3, int), "EF821", [(2, 3), (3,)]),
+        (np.zeros((2, 3)), np.array([0, 3]), "EF822", ["0 to 3", "3 classes"]),
+        (np.zeros((2, 3)), np.array([-1, 2]), "EF822", ["-1 to 2", "3 classes"]),
     ],
 )
-def test_labels_that_do_not_fit(logits: np.ndarray, labels: np.ndarray, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_labels_that_do_not_fit(logits: np.ndarray, labels: np.ndarray, code: str, named: list[object]) -> None:
+    with raises(code, *named):
         correct_top1(logits, labels)
 
 
 @pytest.mark.parametrize(
-    ("batches", "message"),
-    [([], "there are none"), ([Labelled(np.eye(3, dtype=np.float32), None)], "have no labels")],
+    "batches",
+    [[], [Labelled(np.eye(3, dtype=np.float32), None)]],
 )
-def test_no_labels(batches: list[Labelled], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_no_labels(batches: list[Labelled]) -> None:
+    with raises("EF823"):
         top1_accuracy(identity(), batches)
 
 
