@@ -32,7 +32,7 @@ _KEPT_NOTES = frozenset({"pkg.torch.onnx.name_scopes"})
 
 
 class _Forward(logging.Handler):
-    """Hands PyTorch's log records over to ours, one level down: they are no business of the user's terminal."""
+    """Hands PyTorch's log records over to ours, one level down, so that they do not reach the user's terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = logging.INFO if record.levelno >= logging.WARNING else logging.DEBUG
@@ -43,7 +43,7 @@ class _Forward(logging.Handler):
 def _captured_chatter() -> Iterator[None]:
     """Whatever PyTorch prints, warns or logs within goes to this module's logger."""
     logger = logging.getLogger("torch.onnx")
-    # PyTorch gives this logger a handler of its own that writes to the terminal: it steps aside for a while.
+    # PyTorch gives this logger a handler of its own that writes to the terminal: it is taken off for a while.
     handlers, propagates = logger.handlers, logger.propagate
     logger.handlers, logger.propagate = [_Forward()], False
     printed = io.StringIO()
@@ -63,7 +63,7 @@ def _captured_chatter() -> Iterator[None]:
             _LOG.debug("%s", printed.getvalue().strip())
 
 
-def _check_options(model: nn.Module, input_size: Sequence[int], opset: int) -> None:
+def _check_options(model: nn.Module, input_size: Sequence[int], batch: int, opset: int) -> None:
     import torch
 
     faults = []
@@ -75,11 +75,13 @@ def _check_options(model: nn.Module, input_size: Sequence[int], opset: int) -> N
         isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in input_size
     ):
         faults.append(f"input_size is {tuple(input_size)}: expected (height, width), both >= 1")
+    if batch < 1:
+        faults.append(f"batch is {batch}: at least 1 is needed")
     kinds = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.dtype != torch.float32}
     if kinds:
         faults.append(f"the model has weights of type {', '.join(sorted(kinds))}: export it in float32 (model.float())")
     if faults:
-        raise InputError("the model cannot be exported: " + "; ".join(faults))
+        raise InputError("EF210", "the model cannot be exported: " + "; ".join(faults))
 
 
 def export_onnx(
@@ -111,14 +113,12 @@ def export_onnx(
         The model, its weights inside it.
 
     Raises:
-        InputError: an option is out of range, the model does not take this size (its own message is passed on), or it
-            cannot be exported (PyTorch's message is kept).
+        InputError: an option is out of range, the model does not take this size (its own message is kept), or it cannot
+            be exported (PyTorch's message is kept).
     """
     import torch
 
-    _check_options(model, input_size, opset)
-    if batch < 1:
-        raise InputError(f"batch is {batch}: at least 1 is needed")
+    _check_options(model, input_size, batch, opset)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     # An example of 2: the exporter takes a dimension of 1 for a constant.
     example = torch.zeros((2 if dynamic_batch else batch, channels_of(model), *input_size), device=device)
@@ -141,8 +141,9 @@ def export_onnx(
                 )
         except Exception as error:
             raise InputError(
+                "EF214",
                 f"PyTorch cannot export this model ({type(model).__name__} at {input_size[0]}x{input_size[1]}): "
-                f"{_root_cause(error)}"
+                f"{_root_cause(error)}",
             ) from error
     assert program is not None  # so it is with dynamo=True
     proto = program.model_proto
@@ -150,19 +151,21 @@ def export_onnx(
     first = proto.graph.input[0].type.tensor_type.shape.dim[0]
     if dynamic_batch and first.dim_param != "batch":
         raise InputError(
+            "EF215",
             f"PyTorch cannot export this model ({type(model).__name__}) with a free batch: its code fixes the batch to "
-            f"{first.dim_value} when it is run with that. Export it with a fixed batch, or change the code"
+            f"{first.dim_value}, that of the example it was traced with. Export it with a fixed batch, or change "
+            "the code",
         )
     _describe(proto, name or type(model).__name__)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except onnx.checker.ValidationError as error:
-        raise InputError(f"PyTorch's export at opset {opset} is no valid ONNX model: {error}") from error
+        raise InputError("EF214", f"PyTorch's export at opset {opset} is not a valid ONNX model: {error}") from error
     return proto
 
 
 def _root_cause(error: BaseException) -> str:
-    """PyTorch's own words: those of the innermost error, and the outer one's where it says something else."""
+    """PyTorch's own message: that of the innermost error, and the outer one's where it says something else."""
     causes = [error]
     while causes[-1].__cause__ is not None and causes[-1].__cause__ not in causes:
         causes.append(causes[-1].__cause__)

@@ -61,7 +61,7 @@ def _element_types(model: ModelProto) -> dict[str, int]:
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=False).graph
     except Exception as error:
         raise InputError(
-            "EF808", f"shape inference cannot tell the types in the model {model.graph.name!r}: {error}"
+            "EF306", f"shape inference cannot tell the types in the model {model.graph.name!r}: {error}"
         ) from error
     values: list[ValueInfoProto] = [*graph.input, *graph.value_info, *graph.output]
     types = {value.name: value.type.tensor_type.elem_type for value in values}
@@ -89,9 +89,9 @@ def with_bfloat16_rounding(model: ModelProto) -> ModelProto:
     unknown = [name for node in graph.node for name in node.output if name and not types.get(name)]
     if unknown:
         raise InputError(
-            "EF808",
+            "EF306",
             f"shape inference cannot tell the types of {', '.join(unknown[:5])} in the model {graph.name!r}: bfloat16 "
-            "cannot be run on the CPU without them",
+            "cannot be run on the CPU without them. Add them as value_info",
         )
     rounded = {name for name, element_type in types.items() if element_type == TensorProto.BFLOAT16}
     nodes: list[NodeProto] = []

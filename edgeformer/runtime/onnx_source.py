@@ -98,7 +98,7 @@ def _from_file(path: Path, outputs: Sequence[str]) -> OnnxSource:
         try:
             return _from_proto(onnx.load_model(path), str(path), outputs)
         except OSError as error:
-            raise InputError("EF302", f"{path}: its external data cannot be read ({error})") from error
+            raise InputError("EF303", f"{path}: its external data cannot be read ({error})") from error
     added = _inside(proto.graph, outputs, str(path))
     if not added:
         return OnnxSource(str(path), str(path), None, {})

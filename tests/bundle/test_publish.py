@@ -25,7 +25,7 @@ from edgeformer.bundle import (
     stage_key,
     staging,
 )
-from edgeformer.errors import InputError
+from tests.raising import raises
 
 
 def _manifest(work: Staging, stages: list[StageRecord]) -> Manifest:
@@ -173,42 +173,42 @@ def test_unreadable_older_bundle_is_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(InputError, match="exists and is no bundle"), staging(tmp_path):
+    with raises("EF705", tmp_path), staging(tmp_path):
         pass
     assert (tmp_path / "precious.txt").read_text() == "mine"
-    with pytest.raises(InputError, match="exists and is no bundle"), staging(tmp_path / "precious.txt"):
+    with raises("EF705", tmp_path / "precious.txt"), staging(tmp_path / "precious.txt"):
         pass
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_unwritable_parent(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="cannot be written"), staging(tmp_path / "bundle"):
+    with raises("EF102", tmp_path), staging(tmp_path / "bundle"):
         pass
 
 
 def test_parent_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"), staging(tmp_path / "file" / "bundle"):
+    with raises("EF102", tmp_path / "file"), staging(tmp_path / "file" / "bundle"):
         pass
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "code", "named"),
     [
-        (lambda path: (path / "a.txt").unlink(), "a.txt: missing"),
-        (lambda path: (path / "a.txt").write_text("x"), "a.txt: changed since the build"),
-        (lambda path: (path / "a.txt").write_text("ONE"), "a.txt: changed since the build"),
-        (lambda path: (path / "manifest.json").write_text("{}"), "not a manifest of schema version 1"),
-        (lambda path: (path / "manifest.json").write_text("{"), "not a manifest"),
-        (lambda path: (path / "manifest.json").unlink(), "not a bundle, it has no manifest.json"),
+        (lambda path: (path / "a.txt").unlink(), "EF704", "a.txt: missing"),
+        (lambda path: (path / "a.txt").write_text("x"), "EF704", "a.txt: changed"),
+        (lambda path: (path / "a.txt").write_text("ONE"), "EF704", "a.txt: changed"),
+        (lambda path: (path / "manifest.json").write_text("{}"), "EF702", "manifest.json"),
+        (lambda path: (path / "manifest.json").write_text("{"), "EF702", "manifest.json"),
+        (lambda path: (path / "manifest.json").unlink(), "EF701", "manifest.json"),
     ],
 )
-def test_damage_is_found(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+def test_damage_is_found(tmp_path: Path, damage: Callable[[Path], object], code: str, named: str) -> None:
     target = tmp_path / "bundle"
     _publish(target, "one")
     damage(target)
-    with pytest.raises(InputError, match=message):
+    with raises(code, target, named):
         open_bundle(target)
 
 
@@ -219,12 +219,12 @@ def test_manifest_cannot_reach_outside(tmp_path: Path, name: str) -> None:
     content = json.loads((target / "manifest.json").read_text())
     content["files"][name] = {"sha256": "0", "size": 0}
     (target / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match="lies outside the bundle"):
+    with raises("EF704", name, "outside"):
         open_bundle(target)
 
 
 def test_missing_bundle(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such bundle"):
+    with raises("EF701", tmp_path / "nothing", "edgeformer build"):
         read_manifest(tmp_path / "nothing")
 
 

@@ -16,6 +16,7 @@ from tests.export.conftest import Tiny, make_tiny
 from tests.export.conftest import tiny as tiny
 from tests.export.conftest import tiny_dense as tiny_dense
 from tests.present import present
+from tests.raising import raises
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +42,14 @@ def test_check_export_sees_another_weight(exported: onnx.ModelProto, tiny: Tiny)
 
 
 def test_check_export_of_another_models_export(exported: onnx.ModelProto, tiny_dense: Tiny) -> None:
-    with pytest.raises(InputError, match="2 outputs"):
+    with raises("EF213", "2 outputs"):
         check_export(tiny_dense, exported)
 
 
 def test_check_export_needs_fixed_sizes(exported: onnx.ModelProto, tiny: Tiny) -> None:
     exported.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     try:
-        with pytest.raises(InputError, match="both sizes fixed"):
+        with raises("EF321", "height"):
             check_export(tiny, exported)
     finally:
         exported.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 10
@@ -63,16 +64,16 @@ def test_check_export_closes_what_it_opened(
     def comparing(reference: TorchSession, candidate: OnnxSession, _: object) -> dict[str, object]:
         opened.extend((reference, candidate))
         if fails:
-            raise InputError("broken")
+            raise InputError("EF123", "broken")
         return {}
 
     monkeypatch.setattr("edgeformer.verify.compare_models", comparing)
     if fails:
-        with pytest.raises(InputError, match="broken"):
+        with raises("EF123"):
             check_export(tiny, exported)
     else:
         assert check_export(tiny, exported) == {}
     assert len(opened) == 2
     for session in opened:
-        with pytest.raises(InputError, match="its session was closed"):
+        with raises("EF803"):
             session.run({"input": np.zeros((1, 3, 10, 14), np.float32)})

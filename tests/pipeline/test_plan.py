@@ -10,7 +10,6 @@ import onnx
 import pytest
 
 from edgeformer.data import Preprocessing
-from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.graph.onnx_files import load_model, save_model
 from edgeformer.graph.types import to_float_type
 from edgeformer.pipeline import build
@@ -18,12 +17,13 @@ from tests.pipeline.conftest import (
     Recorder,
     linears_as_convolutions,
 )
+from tests.raising import raises
 
 
 def test_limits_are_checked_before_anything_is_done(nano_onnx: Path, tmp_path: Path) -> None:
     recorder = Recorder()
-    for limits, message in (({"max_aux_streams": -1}, "-1 auxiliary streams"), ({"workspace_bytes": 0}, "limit 0")):
-        with pytest.raises(InputError, match=message):
+    for limits, named in (({"max_aux_streams": -1}, "-1 auxiliary streams"), ({"workspace_bytes": 0}, "limit 0")):
+        with raises("EF101", named):
             build(nano_onnx, output=tmp_path / "bundle", target="rtx-30", observer=recorder, **limits)  # type: ignore[arg-type]
     assert recorder.ran == []
 
@@ -34,7 +34,7 @@ def test_a_graph_of_fixed_batch(nano_onnx: Path, tmp_path: Path) -> None:
         value.type.tensor_type.shape.dim[0].dim_value = 2
     fixed = tmp_path / "fixed.onnx"
     save_model(model, fixed)
-    with pytest.raises(InputError, match="the graph fixes the batch at 2, --batch asks for 1:2:4"):
+    with raises("EF325", "the batch at 2", "1:2:4"):
         build(fixed, output=tmp_path / "bundle", target="rtx-40", batch="1:2:4")
     result = build(fixed, output=tmp_path / "bundle", target="rtx-40")
     assert result.manifest.batch == [2, 2, 2]
@@ -42,18 +42,18 @@ def test_a_graph_of_fixed_batch(nano_onnx: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "precision", "message"),
+    ("kind", "precision", "named"),
     [
-        ("float16", "fp32", "has FP16 weights and cannot become FP32"),
-        ("float16", "bf16", "has FP16 weights and cannot become BF16"),
-        ("bfloat16", "fp16", "has BF16 weights and cannot become FP16"),
+        ("float16", "fp32", ["FP16", "FP32"]),
+        ("float16", "bf16", ["FP16", "BF16"]),
+        ("bfloat16", "fp16", ["BF16", "FP16"]),
     ],
 )
 def test_a_typed_graph_is_not_relabelled(
-    nano_onnx: Path, tmp_path: Path, kind: Any, precision: Any, message: str
+    nano_onnx: Path, tmp_path: Path, kind: Any, precision: Any, named: list[str]
 ) -> None:
     save_model(to_float_type(load_model(nano_onnx), kind), tmp_path / "half.onnx")
-    with pytest.raises(InputError, match=message):
+    with raises("EF324", *named):
         build(tmp_path / "half.onnx", output=tmp_path / "bundle", target="rtx-40", precision=precision)
 
 
@@ -72,7 +72,7 @@ def test_a_quantized_graph_is_refused(tmp_path: Path) -> None:
     )
     opsets = [onnx.helper.make_opsetid("", 18)]
     save_model(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "q.onnx")
-    with pytest.raises(InputError, match=r"is quantized already \(1 Q/DQ nodes\)"):
+    with raises("EF324", "q.onnx", "1 Q/DQ"):
         build(tmp_path / "q.onnx", output=tmp_path / "bundle", target="rtx-40")
 
 
@@ -81,16 +81,16 @@ def test_an_rtx_target_without_tensorrt_rtx_is_the_machines_fault(
 ) -> None:
     for room in ("engine.targets", "machine.backends"):
         monkeypatch.setattr(f"edgeformer.{room}.find_backend", lambda _flavour: None)
-    with pytest.raises(EnvironmentFault, match=r"pip install 'edgeformer\[rtx\]'"):
+    with raises("EF605", "pip install 'edgeformer[rtx]'"):
         build(nano_onnx, output=tmp_path / "bundle", target="rtx-40")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_preprocessing_and_input_size_have_to_agree(nano_onnx: Path, tmp_path: Path) -> None:
     prepared = Preprocessing(128, 128)
-    with pytest.raises(InputError, match="fixes the height at 112; input size or preprocessing asks for 128"):
+    with raises("EF323", "height", 112, 128):
         build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", preprocessing=prepared)
-    with pytest.raises(InputError, match="the preprocessing is for 128x128, --input-size asks for 112x112"):
+    with raises("EF323", "128x128", "--input-size", "112x112"):
         build(
             "biformer_nano",
             output=tmp_path / "bundle",
@@ -102,23 +102,23 @@ def test_preprocessing_and_input_size_have_to_agree(nano_onnx: Path, tmp_path: P
 
 
 def test_a_negative_drop_is_refused(nano_onnx: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="max_drop -5"):
+    with raises("EF101", "max_drop -5"):
         build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", max_drop=-5)
 
 
 def test_eval_data_needs_labels(nano_onnx: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((2, 3, 112, 112), np.float32))
-    with pytest.raises(InputError, match="--eval-data needs labels"):
+    with raises("EF106", "--eval-data"):
         build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", eval_data=tmp_path / "images.npy")
 
 
 def test_a_recipe_without_int8(nano_onnx: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="precision fp16 quantizes nothing"):
+    with raises("EF104", "recipe", "fp16"):
         build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", recipe="default")
 
 
 def test_int8_attention_is_for_int8(nano_onnx: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--quantize-attention with precision bf16.*give --precision int8"):
+    with raises("EF104", "--quantize-attention", "bf16", "--precision int8"):
         build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", precision="bf16", quantize_attention=True)
     result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", quantize_attention=False)
     assert result.manifest.precision == "fp16"

@@ -14,6 +14,7 @@ from edgeformer.cli.export import command as export_command
 from edgeformer.errors import InputError
 from edgeformer.pipeline import BuildRequest, ExportRequest
 from edgeformer.pipeline.options import Option, fields_of
+from tests.raising import raises
 
 BUILD = {"model": "biformer_nano", "output": "out", "target": "rtx-40"}
 
@@ -40,7 +41,7 @@ def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], words: lis
 
 
 def test_an_export_of_no_image_is_refused() -> None:
-    with pytest.raises(InputError, match="static_batch 0: a batch has at least 1 image"):
+    with raises("EF101", "static_batch 0", "at least 1"):
         ExportRequest(model="biformer_nano", output="x.onnx", static_batch=0)
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from edgeformer.bundle import Manifest, ModelRecord, StageRecord, TargetRecord, staging
-from edgeformer.errors import GateMissed
 from edgeformer.pipeline import Observer
 from edgeformer.pipeline.runner import Judged, Runner
+from tests.raising import raises
 
 
 class Recorder(Observer):
@@ -85,7 +83,7 @@ def test_a_stage_runs_once_for_the_same_inputs(tmp_path: Path) -> None:
 def test_a_missed_gate_ends_the_run_and_is_recorded(tmp_path: Path) -> None:
     with staging(tmp_path / "bundle") as work:
         runner = Runner(work)
-        with pytest.raises(GateMissed, match=r"stage a missed its gate: 2 > 1; nothing was published"):
+        with raises("EF801", "stage a", "2 > 1"):
             runner.run("a", [], lambda: Judged("missed", "2 > 1"), {})
     assert [(record.name, record.verdict) for record in runner.records] == [("a", "missed")]
     assert list(tmp_path.iterdir()) == []

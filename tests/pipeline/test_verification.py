@@ -13,10 +13,10 @@ import onnx
 import pytest
 
 from edgeformer.artifacts import sha256_of_file
-from edgeformer.errors import InputError
 from edgeformer.graph.onnx_files import load_model, save_model
 from edgeformer.pipeline import BuildResult, build, verify_bundle
 from tests.present import present
+from tests.raising import raises
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "checkpoints" / "biformer_nano_digits" / "model.safetensors"
@@ -52,7 +52,7 @@ def test_other_data(fp16_bundle: BuildResult, tmp_path: Path) -> None:
 def test_a_damaged_bundle_is_not_verified(fp16_bundle: BuildResult, tmp_path: Path) -> None:
     shutil.copytree(fp16_bundle.path, tmp_path / "bundle")
     (tmp_path / "bundle" / "typed.onnx").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"typed\.onnx: changed since the build"):
+    with raises("EF704", "typed.onnx"):
         verify_bundle(tmp_path / "bundle")
 
 
@@ -85,7 +85,7 @@ def test_a_missed_gate_is_one_json_document_and_exit_code_3(fp16_bundle: BuildRe
 
 
 def test_an_onnx_bundle_has_no_checkpoint(fp16_bundle: BuildResult) -> None:
-    with pytest.raises(InputError, match="made from an ONNX file: there is no checkpoint"):
+    with raises("EF104", "ONNX file", "checkpoint"):
         verify_bundle(fp16_bundle.path, checkpoint=CHECKPOINT)
 
 
@@ -107,8 +107,8 @@ def test_pytorch_runs_where_the_checkpoint_is(tmp_path: Path) -> None:
     assert report.forms[-1].status == "not run"
     assert "is not there; name it with --checkpoint" in report.forms[-1].text
     assert verify_bundle(result.path, checkpoint=CHECKPOINT).forms[0].name == "pytorch"
-    with pytest.raises(InputError, match="no such checkpoint file"):
+    with raises("EF102", moved):
         verify_bundle(result.path, checkpoint=moved)
     moved.write_bytes(b"other")
-    with pytest.raises(InputError, match="is not the checkpoint this bundle was made from"):
+    with raises("EF706", moved, "--checkpoint"):
         verify_bundle(result.path, checkpoint=moved)

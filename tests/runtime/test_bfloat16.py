@@ -152,5 +152,5 @@ def test_types_that_cannot_be_told() -> None:
     model = build(nodes)
     model.graph.output[0].type.ClearField("tensor_type")
     model.opset_import.append(helper.make_opsetid("nowhere", 1))
-    with raises("EF808", "'half'", " y "):
+    with raises("EF306", "'half'", " y ", "value_info"):
         OnnxSession(model)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from edgeformer.bundle.details import EngineDetails
-from edgeformer.errors import InputError
 from edgeformer.graph.onnx_files import load_model
 from edgeformer.machine import plugin_library
 from edgeformer.machine.devices import Gpu, GpuSurvey
@@ -21,6 +20,7 @@ from tests.pipeline.conftest import (
     engine_report,
     linears_as_convolutions,
 )
+from tests.raising import raises
 
 
 def test_the_engine_has_one_plugin_layer_per_routing_block(fp16_bundle: BuildResult) -> None:
@@ -96,7 +96,7 @@ def test_the_plugin_library_can_lie_in_the_engine(nano_onnx: Path, tmp_path: Pat
     report = engine_report(result)
     assert report.plugin_embedded is True
     assert (report.max_aux_streams, report.workspace_bytes) == (1, 8 << 30)
-    with pytest.raises(InputError, match="--embed-plugin with --no-plugin"):
+    with raises("EF104", "--embed-plugin", "--no-plugin"):
         build(nano_onnx, output=bundle, target="rtx-30", use_plugin=False, embed_plugin=True)
 
 

@@ -13,12 +13,12 @@ import pytest
 from edgeformer.bundle import Manifest, read_manifest
 from edgeformer.engine import builder
 from edgeformer.engine.builder import BuildFailed, EngineBuild
-from edgeformer.errors import InputError
 from edgeformer.pipeline import BuildResult, build
 from edgeformer.pipeline.stages import plugin_comparison
 from edgeformer.pipeline.stages.plugin_comparison import compare_bundle, recorded_comparison
 from edgeformer.records.engine import EngineFigures, PluginComparison
 from tests.pipeline.conftest import engine_report
+from tests.raising import raises
 
 NAME = "plugin-comparison"
 WITH = EngineFigures(
@@ -128,7 +128,7 @@ def test_a_bundle_without_an_engine_has_nothing_to_compare(nano_onnx: Path, tmp_
     bundle = tmp_path / "bundle"
     result = build(nano_onnx, output=bundle, target="jetson-agx-orin")
     assert result.manifest.stage(NAME) is None
-    with pytest.raises(InputError, match="holds no engine, so there is nothing to compare"):
+    with raises("EF707", bundle):
         compare_bundle(bundle, result.manifest)
 
 
