@@ -16,7 +16,21 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "errors.md"
 CODE = re.compile(r"EF[1-9]\d\d")
 # Rooms whose every error has a code. This goes, and the whole package is searched, when the last room has them.
-ROOMS = ("bundle", "cli", "data", "engine", "graph", "machine", "models", "ops", "pipeline", "quantization", "records")
+ROOMS = (
+    "bundle",
+    "cli",
+    "data",
+    "engine",
+    "graph",
+    "machine",
+    "models",
+    "ops",
+    "pipeline",
+    "quantization",
+    "records",
+    "runtime",
+    "verify",
+)
 EXIT_CODES = {
     "InputError": InputError.exit_code,
     "GateMissed": GateMissed.exit_code,
