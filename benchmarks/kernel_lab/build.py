@@ -59,8 +59,9 @@ def find_nvcc() -> Path:
         if candidate and Path(candidate).is_file():
             return Path(candidate)
     raise EnvironmentFault(
+        "EF610",
         f"no nvcc found (looked at $CUDACXX, on PATH and in {home}/bin): install the CUDA toolkit, or give a compiled "
-        "library with --library"
+        "library with --library",
     )
 
 
@@ -90,7 +91,7 @@ def _run(command: Sequence[str | Path]) -> None:
     result = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     if result.returncode:
         tail = "\n".join((result.stdout + result.stderr).splitlines()[-30:])
-        raise EnvironmentFault(f"the kernels could not be built: {' '.join(words)}\n{tail}")
+        raise EnvironmentFault("EF612", f"the kernels could not be built: {' '.join(words)}\n{tail}")
 
 
 def _build_with_cmake(sm: int, folder: Path, nvcc: Path) -> Path:
@@ -105,7 +106,9 @@ def _build_with_cmake(sm: int, folder: Path, nvcc: Path) -> Path:
     _run(("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1), "--target", "edgeformer_library"))
     library = folder / LIBRARY_NAME
     if not library.is_file():
-        raise EnvironmentFault(f"CMake ended without {library}: see its output with cmake -S {ROOT} -B {folder}")
+        raise EnvironmentFault(
+            "EF612", f"CMake ended without {library}: see its output with cmake -S {ROOT} -B {folder}"
+        )
     return library
 
 

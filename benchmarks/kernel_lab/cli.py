@@ -93,7 +93,7 @@ def _run(
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / "build" / "inductor"))
     try:
         if parsed.rehearse and parsed.output is None:
-            raise InputError("a rehearsal needs --output: its made-up times do not go into docs/measurements")
+            raise InputError("EF103", "a rehearsal needs --output: its made-up times do not go into docs/measurements")
         options = flow.Options(
             output=parsed.output or render.MEASUREMENTS,
             command=shlex.join([f"benchmarks/{name}.py", *(sys.argv[1:] if words is None else words)]),

@@ -153,7 +153,7 @@ class Builder:
         """What TensorRT has said since the last one."""
         words = " | ".join(dict.fromkeys(" ".join(message.split()) for message in self.messages.errors))
         self.messages.errors.clear()
-        return EngineFault(f"{text}: {words or 'TensorRT gives no reason'}")
+        return EngineFault("EF625", f"{text}: {words or 'TensorRT gives no reason'}")
 
     def parsed(self, model: onnx.ModelProto, kind: Kind | None) -> Any:
         """The plan of a model; with ``kind``, its one op node is checked to be the plugin or the body."""
@@ -169,15 +169,15 @@ class Builder:
             parser.set_flag(trt.OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE)
         if not parser.parse(model.SerializeToString()):
             words = "; ".join(parser.get_error(index).desc().strip() for index in range(parser.num_errors))
-            raise EngineFault(f"the parser refuses the model: {words}")
+            raise EngineFault("EF624", f"the parser refuses the model: {words}")
         layers = [network.get_layer(index).type for index in range(network.num_layers)]
         if kind and (plugins := layers.count(trt.LayerType.PLUGIN_V3)) != (kind == "plugin"):
-            raise EngineFault(f"the parsed network has {plugins} plugin layers and {len(layers)} in all")
+            raise EngineFault("EF628", f"the parsed network has {plugins} plugin layers and {len(layers)} in all")
         config = builder.create_builder_config()
         if self._sm is not None:
             capability = getattr(trt.ComputeCapability, f"SM{self._sm}", None)
             if capability is None:
-                raise EngineFault(f"this TensorRT-RTX does not build for SM {self._sm}")
+                raise EngineFault("EF607", f"this TensorRT-RTX does not build for SM {self._sm}")
             config.num_compute_capabilities = 1
             config.set_compute_capability(capability, 0)
         plan = builder.build_serialized_network(network, config)
@@ -233,7 +233,7 @@ def _run_plain(builder: Builder, runtime: Any) -> Backend:
     with _stream_of_its_own(backend):
         runner.run(x=x, y=y)
     if not torch.equal(y, (2 * x).relu()):
-        raise EngineFault("the output of a plain engine is wrong")
+        raise EngineFault("EF805", "the output of a plain engine is wrong")
     return backend
 
 

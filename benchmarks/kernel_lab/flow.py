@@ -135,18 +135,19 @@ def check_options(options: Options) -> None:
     """Raises InputError where they do not fit together."""
     unknown = [name for name in options.phases if name not in PHASES]
     if unknown:
-        raise InputError(f"no step is called {', '.join(unknown)}; there are: {', '.join(PHASES)}")
+        raise InputError("EF101", f"no step is called {', '.join(unknown)}; there are: {', '.join(PHASES)}")
     table = TINY if options.rehearse else TABLE
     strange = [name for name in options.shapes if name not in {shape.name for shape in table}]
     if strange:
         names = ", ".join(repr(shape.name) for shape in table)
-        raise InputError(f"no shape is called {', '.join(map(repr, strange))}; there are: {names}")
+        raise InputError("EF101", f"no shape is called {', '.join(map(repr, strange))}; there are: {names}")
     if options.rehearse and options.output.resolve().is_relative_to(render.MEASUREMENTS.resolve()):
         raise InputError(
-            f"a rehearsal's times are made up: it does not go into {render.MEASUREMENTS}; choose another --output"
+            "EF104",
+            f"a rehearsal's times are made up: it does not go into {render.MEASUREMENTS}; choose another --output",
         )
     if options.budget_seconds <= 0 or not options.batches or min(options.batches) < 1:
-        raise InputError("the budget and every batch must be at least 1")
+        raise InputError("EF101", "the budget and every batch must be at least 1")
 
 
 def _library(options: Options, budget: Budget) -> tuple[Library, Phase, Path | None]:
@@ -159,8 +160,9 @@ def _library(options: Options, budget: Budget) -> tuple[Library, Phase, Path | N
         found = sorted((build.ROOT / "build").glob("*/plugins/tests/libedgeformer_emulated_kernels.so"))
         if not found:
             raise EnvironmentFault(
+                "EF610",
                 "a rehearsal runs the kernels on the CPU, and the library that does is not built: "
-                "cmake --preset default && cmake --build --preset default"
+                "cmake --preset default && cmake --build --preset default",
             )
         newest = max(found, key=lambda path: path.stat().st_mtime)
         library, note, plugin = load_library(newest), "kernels that run on the CPU", None
@@ -173,8 +175,9 @@ def _library(options: Options, budget: Budget) -> tuple[Library, Phase, Path | N
         plugin = path if route == "cmake" else None
     if library.takes_device_memory == options.rehearse:
         raise InputError(
+            "EF104",
             f"{library.path} runs the kernels on {'a GPU' if library.takes_device_memory else 'the CPU'}: "
-            + ("a rehearsal needs the one that runs them on the CPU" if options.rehearse else "for --rehearse only")
+            + ("a rehearsal needs the one that runs them on the CPU" if options.rehearse else "for --rehearse only"),
         )
     return library, Phase("build", "passed", budget.spent - start, note), plugin
 

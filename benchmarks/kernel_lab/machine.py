@@ -22,8 +22,9 @@ def require_gpu() -> None:
     """Raises EnvironmentFault, with the way out, where torch cannot use a GPU."""
     if not torch.cuda.is_available():
         raise EnvironmentFault(
+            "EF650",
             f"no GPU that torch {torch.__version__} can use: run this on a machine with an NVIDIA GPU, its driver and "
-            "a CUDA build of PyTorch; --rehearse goes through the same steps on the CPU, without measuring anything"
+            "a CUDA build of PyTorch; --rehearse goes through the same steps on the CPU, without measuring anything",
         )
 
 

@@ -61,7 +61,7 @@ def supervise(options: Options, program: Sequence[str] = _PROGRAM) -> tuple[Repo
             if journal.report is None:
                 if code is not None and code > 0:
                     return code
-                raise EnvironmentFault(f"building the kernels {_reason(code)}")
+                raise EnvironmentFault("EF612", f"building the kernels {_reason(code)}")
             if code != BROKEN_DEVICE:
                 journal.give_up(_reason(code))
             if journal.phase == "start":

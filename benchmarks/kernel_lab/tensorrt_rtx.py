@@ -67,7 +67,9 @@ def parts_of(packages: Path, count: int) -> list[Path]:
         InputError: the folder holds no tensorrt_rtx.
     """
     if not any(packages.glob("tensorrt_rtx*/__init__.py")):
-        raise InputError(f"{packages} holds no package tensorrt_rtx or tensorrt_rtx_bindings: unpack its wheels there")
+        raise InputError(
+            "EF102", f"{packages} holds no package tensorrt_rtx or tensorrt_rtx_bindings: unpack its wheels there"
+        )
     with tempfile.TemporaryFile() as whole:
         # A wheel's own compression leaves the libraries half as large again.
         with zipfile.ZipFile(whole, "w", zipfile.ZIP_LZMA) as archive:
@@ -94,14 +96,17 @@ def joined_wheel(parts: Sequence[Path], folder: Path) -> Path:
             try:
                 target.write(part.read_bytes())
             except OSError as error:
-                raise InputError(f"{part}: {error.strerror}; give the parts of the wheel in their order") from error
+                raise InputError(
+                    "EF102", f"{part}: {error.strerror}; give the parts of the wheel in their order"
+                ) from error
     packages = folder / "packages"
     try:
         with zipfile.ZipFile(whole) as archive:
             archive.extractall(packages)
     except (zipfile.BadZipFile, OSError) as error:  # parts out of order give offsets before the start
         raise InputError(
-            f"{', '.join(map(str, parts))} joined are no wheel ({error}): give all parts of one, in their order"
+            "EF102",
+            f"{', '.join(map(str, parts))} joined are no wheel ({error}): give all parts of one, in their order",
         ) from error
     whole.unlink()
     return packages

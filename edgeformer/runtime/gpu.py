@@ -20,13 +20,14 @@ def can_run_engine(flavour: Flavour | None = None, *, raise_error: bool = False)
         EnvironmentFault: with ``raise_error``, what is missing and how to get it.
     """
     survey = find_gpus()
-    code = fault = None
+    fault = None
     if not survey.gpus:
-        code, fault = "EF650", f"no CUDA GPU: {survey.problem}. Run the engine on the machine that it was built for"
+        reason = f"no CUDA GPU: {survey.problem}. Run the engine on the machine that it was built for"
+        fault = EnvironmentFault("EF650", reason)
     elif not installed_flavours() or flavour not in (None, *installed_flavours()):
         wanted = flavour or "tensorrt"
-        code = "EF605"
-        fault = f"the Python module {wanted!r} is not installed: pip install {wanted.replace('_', '-')}"
-    if code is not None and raise_error:
-        raise EnvironmentFault(code, fault)
-    return code is None
+        reason = f"the Python module {wanted!r} is not installed: pip install {wanted.replace('_', '-')}"
+        fault = EnvironmentFault("EF605", reason)
+    if fault is not None and raise_error:
+        raise fault
+    return fault is None

@@ -183,7 +183,7 @@ def make_checkpoint(
         model = load_nano(weights)
         trained = json.loads(log.read_text())
         if trained["plan"] != _training_fields(plan):
-            raise InputError(f"{log} was trained with other settings; run without --settle-only")
+            raise InputError("EF104", f"{log} was trained with other settings; run without --settle-only")
     else:
         started = time.monotonic()
         model, records = train_nano(split, plan, report)

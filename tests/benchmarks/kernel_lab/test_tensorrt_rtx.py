@@ -91,7 +91,7 @@ def test_a_wrong_engine_is_not_timed(kind: engines.Kind, factor: float, fault: s
 
 def test_an_engine_that_cannot_be_made_is_recorded() -> None:
     def make() -> Engine:
-        raise engines.EngineFault("the builder refuses the network: no SM 90")
+        raise engines.EngineFault("EF625", "the builder refuses the network: no SM 90")
 
     outcome = engines.attempt(case(), "body", make, RehearsalBackend())
     assert not outcome.wrong
@@ -101,7 +101,7 @@ def test_an_engine_that_cannot_be_made_is_recorded() -> None:
 @pytest.mark.parametrize(
     ("error", "wrong"),
     [
-        (engines.EngineFault("the engine does not run on this GPU"), True),
+        (engines.EngineFault("EF805", "the engine does not run on this GPU"), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
         (torch.OutOfMemoryError("no room"), False),
     ],

@@ -113,7 +113,7 @@ def test_the_other_sides_failure_is_no_fault_of_the_build(
     nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise BuildFailed("no tactic\n  and more")
+        raise BuildFailed("EF625", "no tactic\n  and more")
 
     monkeypatch.setattr(plugin_comparison, "compare_plugin", fail)
     result = build(nano_onnx, output=tmp_path / "bundle", target="rtx-30")
