@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from edgeformer.cli.quantize import command
-from edgeformer.errors import InputError
 from edgeformer.graph.onnx_files import load_model, save_model
 from edgeformer.ops.bi_level_routing_attention import Attributes, is_op
 from tests.graph.precision_graphs import Builder, transformer
+from tests.raising import raises
 
 
 @pytest.fixture
@@ -55,6 +55,6 @@ def test_a_model_without_the_op_is_refused(files: Path) -> None:
     b = Builder(("batch", 3, 16, 16))
     b.op("Relu", b.conv("input", 3, 8, 3, "stem"), output="y")
     save_model(b.model("y"), files / "plain.onnx")
-    with pytest.raises(InputError, match="fuse it first"):
+    with raises("EF504", "quantize_attention", "edgeformer fuse"):
         CliRunner().invoke(command, words(files, "--quantize-attention", model="plain.onnx"), catch_exceptions=False)
     assert not (files / "int8.onnx").exists()
