@@ -12,7 +12,8 @@ from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
 from edgeformer.bundle.details import Details
 from edgeformer.bundle.files import MANIFEST
 from edgeformer.errors import InputError
-from edgeformer.records.base import Flavour, Precision, Record, Verdict
+from edgeformer.records.base import Record
+from edgeformer.records.terms import Flavour, Precision, Verdict
 from edgeformer.records.verification import Score
 
 __all__ = [

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from edgeformer.errors import EnvironmentFault
-from edgeformer.records.base import FLAVOURS, Flavour
+from edgeformer.records.terms import FLAVOURS, Flavour
 
 __all__ = [
     "BACKEND_RANGES",

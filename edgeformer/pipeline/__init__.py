@@ -7,7 +7,7 @@ from edgeformer.pipeline.exporting import Exported, export_model
 from edgeformer.pipeline.observer import Observer
 from edgeformer.pipeline.request import CALIBRATION_IMAGES, BuildRequest, ExportRequest
 from edgeformer.pipeline.verification import verify_bundle
-from edgeformer.records.base import PRECISIONS, Precision
+from edgeformer.records.terms import PRECISIONS, Precision
 
 __all__ = [
     "CALIBRATION_IMAGES",

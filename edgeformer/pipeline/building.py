@@ -20,7 +20,7 @@ from edgeformer.pipeline.plan import BuildPlan, make_plan
 from edgeformer.pipeline.request import BuildRequest
 from edgeformer.pipeline.runner import Runner, libraries
 from edgeformer.pipeline.stages import engine, export, fuse, parity, plugin_comparison, precision
-from edgeformer.records.base import Precision
+from edgeformer.records.terms import Precision
 from edgeformer.records.verification import Score
 from edgeformer.version import __version__
 

@@ -10,7 +10,7 @@ from edgeformer.errors import InputError
 from edgeformer.pipeline.model_source import OnnxFile, Source, model_source
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.request import BuildRequest, ModelOptions
-from edgeformer.records.base import Precision
+from edgeformer.records.terms import Precision
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource

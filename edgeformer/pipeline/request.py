@@ -12,7 +12,7 @@ from edgeformer.data.sources import Source as DataSource
 from edgeformer.errors import InputError
 from edgeformer.pipeline.observer import Observer
 from edgeformer.pipeline.options import Argument, Option
-from edgeformer.records.base import PRECISIONS, Precision
+from edgeformer.records.terms import PRECISIONS, Precision
 
 __all__ = [
     "CALIBRATION_IMAGES",

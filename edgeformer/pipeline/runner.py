@@ -15,7 +15,7 @@ from edgeformer.bundle import Details, StageRecord, Staging, stage_key
 from edgeformer.errors import GateMissed
 from edgeformer.pipeline.observer import Observer
 from edgeformer.progress import Progress
-from edgeformer.records.base import Verdict
+from edgeformer.records.terms import Verdict
 
 __all__ = ["Judged", "Runner", "libraries"]
 

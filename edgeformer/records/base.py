@@ -1,22 +1,13 @@
-"""What all records share: strict fields, and the few names that every room uses."""
+"""What all records share: strict fields, and numbers that JSON can hold."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
-__all__ = ["FLAVOURS", "PRECISIONS", "Figure", "Flavour", "Precision", "Record", "Verdict"]
-
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-
-Flavour = Literal["tensorrt", "tensorrt_rtx"]
-FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
-
-# Without anything to judge it is "not judged", and what could not be run here is "not run": neither is a pass.
-Verdict = Literal["passed", "missed", "not judged", "not run"]
+__all__ = ["Figure", "Record"]
 
 
 def _as_json(value: float) -> float | str:

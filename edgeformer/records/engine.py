@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from edgeformer.records.base import Flavour, Record
+from edgeformer.records.base import Record
+from edgeformer.records.terms import Flavour
 
 __all__ = [
     "BuildJob",

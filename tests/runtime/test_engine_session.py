@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeformer.machine.devices import find_gpus
-from edgeformer.records.base import Flavour
+from edgeformer.records.terms import Flavour
 from edgeformer.runtime import EngineSession, Session
 from edgeformer.runtime import engine_session as module
 from edgeformer.runtime.engine_session import choose_flavour, tensor_info

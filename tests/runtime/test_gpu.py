@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edgeformer.machine.devices import Gpu, GpuSurvey
-from edgeformer.records.base import Flavour
+from edgeformer.records.terms import Flavour
 from edgeformer.runtime import can_run_engine, gpu
 from tests.raising import raises
 

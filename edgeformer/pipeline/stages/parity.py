@@ -11,7 +11,7 @@ from edgeformer.bundle.files import EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import Quantization
 from edgeformer.pipeline.runner import Judged, Runner
-from edgeformer.records.base import Precision
+from edgeformer.records.terms import Precision
 
 if TYPE_CHECKING:
     from edgeformer.verify import Form
