@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeformer.bundle import Manifest, ModelRecord, StageRecord, TargetRecord, staging
+from edgeformer.bundle import StageRecord, staging
 from edgeformer.pipeline import Observer
 from edgeformer.pipeline.runner import Judged, Runner
+from tests.bundle.test_publish import _manifest as make_manifest
 from tests.raising import raises
 
 
@@ -25,34 +26,6 @@ class Recorder(Observer):
         self.events.append(("finished", record.name, record.reused, record.verdict))
 
 
-def _manifest(runner: Runner) -> Manifest:
-    target = TargetRecord(
-        name="t",
-        description="a machine",
-        sm=86,
-        cpu="x86_64",
-        flavour="tensorrt_rtx",
-        tensorrt_minimum="1",
-        tensorrt_below="2",
-        memory_gb=8,
-        built="anywhere",
-    )
-    return Manifest(
-        edgeformer="0",
-        created="2026-01-01T00:00:00+00:00",
-        libraries={},
-        model=ModelRecord(source="onnx", name="m", preprocessing={}),
-        precision="fp32",
-        target=target,
-        batch=[1, 1, 1],
-        inputs=[],
-        outputs=[],
-        stages=runner.records,
-        accuracy={},
-        files=runner.work.file_records(),
-    )
-
-
 def run(target: Path, *, value: int = 1, always: bool = False) -> Recorder:
     """A bundle of one stage that writes ``value``."""
     recorder = Recorder()
@@ -65,7 +38,7 @@ def run(target: Path, *, value: int = 1, always: bool = False) -> Recorder:
             return Judged("passed", "good", "a note")
 
         runner.run("count", ["a.txt"], make, {"value": value}, always=always)
-        work.publish(_manifest(runner))
+        work.publish(make_manifest(work, runner.records))
     return recorder
 
 
