@@ -23,7 +23,7 @@ from edgeformer.quantization.streaming import SamplesLike, TensorStream
 __all__ = ["Observation", "observe", "observe_channels", "short"]
 
 # Bytes of the tensors that one batch may show. All of them are in memory at once, and twice over while they are copied.
-_LARGEST_BATCH = 2**28
+_LARGEST_BATCH = 2**27
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def observe(
     batch_size = _fitting(index or GraphIndex(model), tensors, batch_size)
     for count, values in stream.over(samples, batch_size, "observing ranges", progress):
         largest = {name: largest_magnitude(values[name]) for name in tensors}
-        _check_finite([name for name in tensors if not np.isfinite(largest[name])], images, count)
+        broken = [name for name in tensors if not np.isfinite(largest[name])]
+        _check_finite(broken, f"calibration images {images} to {images + count - 1}")
         images += count
         for name in activations:
             ranges[name].update(values[name], largest[name])
@@ -94,7 +95,7 @@ def observe_channels(
     progress: Progress | None = None,
     index: GraphIndex | None = None,
 ) -> dict[str, ChannelRange]:
-    """The smallest and the largest value of each channel of the activations at ``sites``, over all samples, in FP32.
+    """The smallest and the largest value of each channel of the activations at ``sites``, over the samples, in FP32.
 
     Args:
         model: the float model.
@@ -113,23 +114,22 @@ def observe_channels(
     index = index or GraphIndex(model)
     axes = {site.activation: 1 if index.producer[site.output].op_type == "Conv" else -1 for site in sites}
     ends = {name: ChannelObserver(axis) for name, axis in axes.items()}
-    images = 0
     stream = TensorStream(model, list(axes))
     batch_size = _fitting(index, list(axes), batch_size)
-    for count, values in stream.over(samples, batch_size, "observing channels", progress):
+    for _, values in stream.over(samples, batch_size, "observing channels", progress):
         for name, seen in ends.items():
             seen.update(values[name])
-        _check_finite([name for name, seen in ends.items() if not seen.finite], images, count)
-        images += count
+        # They may be some of all images, so their numbers here would mislead.
+        _check_finite([name for name, seen in ends.items() if not seen.finite], "some calibration images")
     return {name: ChannelRange(minimum=short(seen.minimum), maximum=short(seen.maximum)) for name, seen in ends.items()}
 
 
-def _check_finite(broken: Sequence[str], images: int, count: int) -> None:
+def _check_finite(broken: Sequence[str], images: str) -> None:
     if broken:
         raise InputError(
             "EF508",
-            f"calibration images {images} to {images + count - 1} make NaN or infinity in {len(broken)} "
-            f"activations, first in {broken[0]!r}: check the images and the model's weights",
+            f"{images} make NaN or infinity in {len(broken)} activations, first in {broken[0]!r}: check the images "
+            "and the model's weights",
         )
 
 

@@ -30,11 +30,14 @@ from edgeformer.quantization.policy import Decision, decide
 from edgeformer.quantization.recipe import Recipe, load_recipe
 from edgeformer.quantization.sensitivity import SwitchedModel, measure, snr_db, spread_batches
 from edgeformer.quantization.smoothquant import apply_smoothquant
-from edgeformer.quantization.streaming import SamplesLike
+from edgeformer.quantization.streaming import SamplesLike, SpreadSamples
 
 __all__ = ["QuantizeResult", "calibrate", "quantize"]
 
 _BATCH_SIZE = 8
+# Images that SmoothQuant and bias correction look at. They take ends and means of channels, which hundreds of tokens of
+# each image give; only the ranges, which a single image can stretch, need all images.
+_CHANNEL_IMAGES = 64
 # What the passes need: ReduceMean with its axes as an input (18), Q/DQ with 16-bit scales (19), as the exporter writes.
 _OPSET = 20
 
@@ -167,10 +170,11 @@ def _calibrate(
 ) -> tuple[_Layers, Calibration]:
     """The layers of the model that is to be quantized, and what calibration found out about it."""
     recipe, layers = plan.recipe, plan.layers
+    some = SpreadSamples(samples, _CHANNEL_IMAGES)
     channels = {}
     if recipe.balance:
         channels = observe_channels(
-            layers.model, samples, layers.sites, batch_size=batch_size, progress=progress, index=layers.index
+            layers.model, some, layers.sites, batch_size=batch_size, progress=progress, index=layers.index
         )
         layers = plan.smoothed(channels)
     seen = observe(
@@ -187,7 +191,7 @@ def _calibrate(
     if recipe.correct_bias:
         errors = mean_errors(
             layers.model,
-            samples,
+            some,
             layers.sites,
             seen.ranges,
             batch_size=batch_size,

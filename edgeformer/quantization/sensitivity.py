@@ -22,7 +22,7 @@ from edgeformer.graph.segments import cut_positions, segments
 from edgeformer.progress import Progress
 from edgeformer.quantization.calibration import ReturnedLayer
 from edgeformer.quantization.fake_quantization import with_switches
-from edgeformer.quantization.streaming import SamplesLike
+from edgeformer.quantization.streaming import SamplesLike, SpreadSamples
 from edgeformer.runtime import OnnxSession
 
 __all__ = ["Sensitivity", "SwitchedModel", "measure", "snr_db", "spread_batches"]
@@ -232,13 +232,9 @@ def spread_batches(samples: SamplesLike, batch_size: int, layers: int) -> list[n
     """
     low, high = _RANKING_IMAGES
     wanted = _SNR_BATCHES * min(max(_RANKING_RUNS // layers, low), high)
-    total = samples.count or wanted
     chosen: list[npt.NDArray[np.float32]] = []
-    position = 0
-    for batch in samples.batches(batch_size):
-        # Of every total / wanted images one, and all of them where there are fewer than wanted.
-        chosen += [image for i, image in enumerate(batch.images, position) if i * wanted % total < wanted]
-        position += len(batch.images)
+    for batch in SpreadSamples(samples, wanted).batches(batch_size):
+        chosen.extend(batch.images)
         if len(chosen) >= wanted:
             break
     # Neighbours may be of one class: every batch takes images from all over.

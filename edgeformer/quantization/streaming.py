@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from edgeformer.errors import InputError
 from edgeformer.progress import Progress
 from edgeformer.runtime import OnnxSession
 
-__all__ = ["BatchLike", "SamplesLike", "TensorStream"]
+__all__ = ["BatchLike", "SamplesLike", "SpreadSamples", "TensorStream"]
 
 
 class BatchLike(Protocol):
@@ -36,6 +37,51 @@ class SamplesLike(Protocol):
 
     def sha256(self) -> str:
         """Hash of content, order and preprocessing."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    images: npt.NDArray[np.float32]
+
+
+class SpreadSamples:
+    """Some of the samples, evenly spread over all of them, which may be sorted by class.
+
+    Where their number is not known before they are read, or is no larger than ``wanted``, all of them.
+
+    Args:
+        samples: all samples.
+        wanted: how many to take at most, at least 1.
+    """
+
+    def __init__(self, samples: SamplesLike, wanted: int) -> None:
+        self._samples = samples
+        self._wanted = wanted
+        self._total = samples.count
+        self.count = None if self._total is None else min(self._total, wanted)
+
+    def batches(self, batch_size: int) -> Iterator[BatchLike]:
+        """The samples chosen, ``batch_size`` at a time."""
+        if self._total is None or self._total <= self._wanted:
+            yield from self._samples.batches(batch_size)
+            return
+        chosen: list[npt.NDArray[np.float32]] = []
+        position = 0
+        for batch in self._samples.batches(batch_size):
+            for image in batch.images:
+                # Of every total / wanted images one.
+                if position * self._wanted % self._total < self._wanted:
+                    chosen.append(image)
+                position += 1
+            while len(chosen) >= batch_size:
+                yield _Batch(np.stack(chosen[:batch_size]))
+                del chosen[:batch_size]
+        if chosen:
+            yield _Batch(np.stack(chosen))
+
+    def sha256(self) -> str:
+        """Hash of all samples."""
+        return self._samples.sha256()
 
 
 class TensorStream:

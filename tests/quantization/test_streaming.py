@@ -11,7 +11,7 @@ from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import ChannelSlice, LayerSite, layer_site
 from edgeformer.quantization.observation import observe, observe_channels
 from edgeformer.quantization.recipe import ObserverSettings
-from edgeformer.quantization.streaming import TensorStream
+from edgeformer.quantization.streaming import SpreadSamples, TensorStream
 from tests.graph.precision_graphs import Builder, maker, run, transformer
 from tests.quantization.conftest import ArraySamples, Images
 from tests.raising import raises
@@ -193,3 +193,24 @@ def test_values_that_are_not_finite_are_refused_by_name(bad: float) -> None:
     model = transformer()
     with raises("EF508", "4 to 5", "1 activations", "'input'"):
         observe(model, ArraySamples(x), sites(model, "stem"), observer=ObserverSettings(kind="min_max"), batch_size=2)
+
+
+class TestSpreadSamples:
+    @pytest.mark.parametrize(("count", "wanted", "batch"), [(200, 64, 8), (100, 99, 7), (65, 64, 64), (9, 2, 4)])
+    def test_so_many_evenly_spread(self, count: int, wanted: int, batch: int) -> None:
+        numbered = np.arange(count, dtype=np.float32).reshape(-1, 1, 1, 1) * np.ones((1, 3, 2, 2), np.float32)
+        some = SpreadSamples(ArraySamples(numbered), wanted)
+        batches = [part.images for part in some.batches(batch)]
+        chosen = np.concatenate(batches)[:, 0, 0, 0]
+        assert some.count == len(chosen) == wanted
+        assert all(len(images) == batch for images in batches[:-1])
+        assert chosen[0] == 0
+        assert max(np.diff([*chosen, count])) <= -(-count // wanted)
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_all_where_there_are_no_more_or_nobody_knows(self, known: bool) -> None:
+        samples = ArraySamples(np.zeros((10, 3, 2, 2), np.float32), known=known)
+        some = SpreadSamples(samples, 10 if known else 4)
+        assert [len(part.images) for part in some.batches(4)] == [4, 4, 2]
+        assert some.count == (10 if known else None)
+        assert some.sha256() == samples.sha256()
