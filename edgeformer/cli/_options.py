@@ -82,17 +82,16 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def options_from(request: type, *, leave_out: tuple[str, ...] = ()) -> Callable[[F], F]:
+def options_from(request: type) -> Callable[[F], F]:
     """Add an option for each field of ``request`` that is one; the command gets them under the fields' names.
 
     Args:
         request: a request, or a part of one.
-        leave_out: fields that the command spells itself.
     """
 
     def decorate(function: F) -> F:
         for field in reversed(list(fields_of(request))):
-            if isinstance(field.about, Option) and field.name not in leave_out:
+            if isinstance(field.about, Option):
                 function = _click_option(field, field.about)(function)
         return function
 

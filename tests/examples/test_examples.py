@@ -78,7 +78,7 @@ def test_a_checkpoint_becomes_a_bundle(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     manifest = open_bundle(tmp_path / "bundle")
     assert (manifest.precision, manifest.batch) == ("int8", [1, 8, 32])
-    found = re.findall(r"^top-1 (\w+): ([\d.]+) % of 30 images$", result.stdout, re.MULTILINE)
+    found = re.findall(r"^top-1 accuracy (\w+): ([\d.]+) % of 30 images$", result.stdout, re.MULTILINE)
     assert found == [(name, f"{score.value:.2f}") for name, score in manifest.accuracy.items()]
     assert [name for name, _ in found] == ["fp32", "fp16", "int8"]
     assert f"'edgeformer inspect {tmp_path / 'bundle'}'" in result.stdout
