@@ -46,7 +46,8 @@ def main() -> None:
         raise SystemExit(f"{error.code}: {error}") from error
 
     for precision, score in result.manifest.accuracy.items():
-        print(f"{score.metric} {precision}: {score.value:.2f} {score.unit} of {score.samples} images")
+        unit = "%" if score.unit == "points" else score.unit
+        print(f"{score.metric} {precision}: {score.value:.2f} {unit} of {score.samples} images")
     if "model.engine" in result.manifest.files:
         print(f"next: copy {result.path} to the machine that it is for: {result.manifest.target.description}")
     else:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["CALIBRATION", "ENGINE", "ENGINE_REPORT", "EXPORTED", "FUSED", "MANIFEST", "PARITY", "TYPED"]
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+__all__ = [
+    "CALIBRATION",
+    "ENGINE",
+    "ENGINE_REPORT",
+    "EXPORTED",
+    "FUSED",
+    "MANIFEST",
+    "PARITY",
+    "TYPED",
+    "FileName",
+]
 
 MANIFEST = "manifest.json"
 EXPORTED, FUSED, TYPED = "exported.onnx", "fused.onnx", "typed.onnx"
@@ -11,3 +25,13 @@ PARITY = "parity.npz"
 ENGINE = "model.engine"
 # What `edgeformer.engine.builder.write_engine` puts beside an engine.
 ENGINE_REPORT = f"{ENGINE}.json"
+
+
+def _plain(name: str) -> str:
+    if name in ("", ".", "..") or any(character in "/\\\0" for character in name):
+        raise ValueError(f"{name[:100]!r} is no plain file name: files of a bundle lie in its folder")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain)]
+"""The name of a file in a bundle; no path, so that a manifest cannot reach outside of the bundle."""

@@ -1,31 +1,48 @@
 """How a bundle is published: filled in a hidden folder beside its final place, and put there in one rename.
 
 So the final place holds a whole bundle or the older one, whatever happens in between. Files of an older bundle are
-reused (hard-linked where the file system can) when the stage that made them had the same inputs.
+reused (hard-linked where the file system can) when the stage that made them had the same inputs. What somebody else put
+into an older bundle is taken over into the new one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import fcntl
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeformer.artifacts import sha256_of_file, sync_directory, write_text
+from edgeformer.artifacts import (
+    MARKER,
+    check_output,
+    hidden_prefix,
+    is_marked,
+    locked,
+    mark,
+    naming_folder,
+    sha256_of_file,
+    sync_directory,
+    try_lock,
+    write_text,
+)
 from edgeformer.bundle.files import MANIFEST
-from edgeformer.bundle.manifest import FileRecord, Manifest, StageRecord, read_manifest
+from edgeformer.bundle.manifest import SCHEMA_VERSION, FileRecord, Manifest, StageRecord, read_manifest
 from edgeformer.errors import InputError
 
 __all__ = ["Staging", "staging"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_BUNDLE = "bundle"
+# Behind a staging folder's name: where the older bundle stands between the two renames of `_exchange`.
+_ASIDE = ".older"
 
 
 class Staging:
@@ -49,121 +66,177 @@ class Staging:
         for file in record.files:
             known = self._previous.files.get(file)
             source = self.target / file
-            if known is None or not source.is_file() or sha256_of_file(source) != known.sha256:
+            if known is None or source.is_symlink() or not source.is_file() or sha256_of_file(source) != known.sha256:
                 return None
         for file in record.files:
             (self.path / file).unlink(missing_ok=True)
-            try:
-                os.link(self.target / file, self.path / file)
-            except OSError:
-                shutil.copy2(self.target / file, self.path / file)
+            _link_or_copy(self.target / file, self.path / file)
         return record.model_copy(update={"reused": True})
 
     def file_records(self) -> dict[str, FileRecord]:
         """Size and SHA-256 of every file put here so far, by name."""
         return {
-            file.relative_to(self.path).as_posix(): FileRecord(sha256=sha256_of_file(file), size=file.stat().st_size)
-            for file in sorted(self.path.rglob("*"))
-            if file.is_file() and file.name != MANIFEST
+            file.name: FileRecord(sha256=sha256_of_file(file), size=file.stat().st_size)
+            for file in sorted(self.path.iterdir())
+            if file.name not in (MANIFEST, MARKER)
         }
 
     def publish(self, manifest: Manifest) -> None:
         """Write the manifest, make all files durable, and put the folder at its final place in one rename.
 
         Raises:
+            InputError: a file that somebody put into the older bundle has the name of a file of the new one.
             OSError: the file system refused; the older bundle, if any, is still in place.
         """
-        write_text(self.path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-        for file in self.path.rglob("*"):
-            if file.is_file():
+        with naming_folder(self.target.parent):
+            write_text(self.path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+            for file in self.path.iterdir():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-        sync_directory(self.path)
-        if self.target.exists():
-            _exchange(self.path, self.target)
-        else:
-            self.path.rename(self.target)
-        sync_directory(self.target.parent)
+            if self._previous is not None:
+                for entry in _foreign(self.target, self._previous):
+                    if os.path.lexists(self.path / entry.name):
+                        raise InputError(
+                            "EF731",
+                            f"{entry} is not the older bundle's, and the new one makes a file of that name: move it "
+                            "elsewhere, or choose another output",
+                        )
+                    _take_over(entry, self.path / entry.name)
+            sync_directory(self.path)
+            # Locked: nobody else takes the older bundle for left behind while it stands aside.
+            with locked(self.target.parent):
+                if self.target.exists():
+                    _exchange(self.path, self.target)
+                else:
+                    self.path.rename(self.target)
+            sync_directory(self.target.parent)
 
 
 @contextmanager
 def staging(target: Path) -> Iterator[Staging]:
     """Yield a `Staging` for the bundle at ``target``; whatever was not published is removed on the way out.
 
-    Staging folders that a killed build left behind are removed first; those of a build that still runs are not touched.
+    Staging folders that a killed build left behind are removed first; those of a build that still runs, and what only
+    has such a name, are not touched.
 
     Raises:
         InputError: ``target`` exists and is no bundle, or its folder cannot be written.
     """
+    given = target
+    try:
+        check_output(target, folder=True)
+    except OSError as error:
+        raise InputError("EF102", f"{error.filename or target}: {error.strerror}") from error
     target = target.resolve()
-    if target.exists() and not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError("EF705", f"{target}: exists and is no bundle; choose another output or remove it")
-    prefix = f".{target.name}.staging-"
+    prefix = hidden_prefix(target.name, "staging-")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # The parent is locked while a folder is made, so that no other build takes it for an abandoned one.
-        with _locked(target.parent):
-            _restore(target)
-            _remove_abandoned(target.parent, prefix)
+        with locked(target.parent), naming_folder(target.parent):
+            _clear(target, prefix)
+            previous = _older(given, target)
             path = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                mark(path, _BUNDLE, schema_version=SCHEMA_VERSION)
+            except BaseException:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(handle)
+                raise
     except OSError as error:
         raise InputError("EF102", f"{target.parent}: cannot be written: {error.strerror}") from error
-    previous = None
-    if (target / MANIFEST).is_file():
-        with contextlib.suppress(InputError):  # an unreadable older bundle is replaced, not reused
-            previous = read_manifest(target)
     try:
         umask = os.umask(0)
         os.umask(umask)
         path.chmod(0o777 & ~umask)
-        yield Staging(path, target, previous)
+        with naming_folder(target.parent):
+            yield Staging(path, target, previous)
     finally:
         # After an exchange this path holds the older bundle, after a plain publish nothing.
         shutil.rmtree(path, ignore_errors=True)
         os.close(handle)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _older(given: Path, target: Path) -> Manifest | None:
+    """The manifest of the bundle that is replaced; None where there is none.
+
+    Raises:
+        InputError: there is something that is no bundle, or has in it what cannot be taken over.
+    """
+    if not target.exists():
+        return None
+    if not target.is_dir():
+        raise InputError("EF705", f"{given}: exists and is no bundle; choose another output or remove it")
+    if not any(target.iterdir()):
+        return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        if (target / MANIFEST).is_symlink():
+            raise InputError("EF705", f"{target / MANIFEST} is a link")
+        manifest = read_manifest(target)
+    except InputError as error:
+        raise InputError(
+            "EF705",
+            f"{given}: is no bundle of this edgeformer, and what is in it would be lost; choose another output, or "
+            f"remove it yourself ({error})",
+        ) from error
+    for entry in _foreign(target, manifest):
+        for path in [entry, *(entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else ())]:
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+                raise InputError(
+                    "EF731",
+                    f"{path} is no file of the bundle, and a pipe, a device or a socket cannot be taken over into the "
+                    "new one: move it elsewhere",
+                )
+    return manifest
 
 
-def _remove_abandoned(parent: Path, prefix: str) -> None:
-    for path in parent.glob(f"{prefix}*"):
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
+def _foreign(bundle: Path, manifest: Manifest) -> list[Path]:
+    """What somebody else put into a bundle."""
+    ours = {MANIFEST, MARKER, *manifest.files}
+    return [entry for entry in sorted(bundle.iterdir()) if entry.name not in ours]
+
+
+def _take_over(source: Path, target: Path) -> None:
+    """The same file, link or folder at another place of this file system; what is there stays."""
+    if source.is_symlink():
+        target.symlink_to(os.readlink(source))
+    elif source.is_dir():
+        target.mkdir()
+        for entry in source.iterdir():
+            _take_over(entry, target / entry.name)
+        shutil.copystat(source, target)
+    else:
+        _link_or_copy(source, target)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _clear(target: Path, prefix: str) -> None:
+    """Remove what killed builds left beside ``target``, and put back an older bundle that stands aside."""
+    name = re.compile(re.escape(prefix) + rf"\w{{8}}({re.escape(_ASIDE)})?")
+    for path in target.parent.iterdir():
+        if not name.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
             continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        # A build that was killed at once left a folder without a mark, and without anything else.
+        if not is_marked(path, _BUNDLE) and any(entry.name != MARKER for entry in path.iterdir()):
+            continue
+        handle = try_lock(path)
+        if handle is None:
             continue  # a build that still runs holds it
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+        try:
+            if path.name.endswith(_ASIDE) and not target.exists():
+                path.rename(target)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(handle)
-
-
-def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.previous")
-
-
-def _restore(target: Path) -> None:
-    """Put the older bundle back where a build was killed between the two renames of `_exchange`."""
-    aside = _aside(target)
-    if not aside.exists():
-        return
-    if target.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        aside.rename(target)
 
 
 def _exchange(new: Path, old: Path) -> None:
@@ -175,7 +248,10 @@ def _exchange(new: Path, old: Path) -> None:
         code = ctypes.get_errno()
         if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
             raise OSError(code, os.strerror(code), str(old))
-    aside = _aside(old)
+    # Marked, it is known to be ours if this process dies before the next rename.
+    if not is_marked(old, _BUNDLE):
+        mark(old, _BUNDLE, schema_version=SCHEMA_VERSION)
+    aside = new.with_name(new.name + _ASIDE)
     old.rename(aside)
     try:
         new.rename(old)

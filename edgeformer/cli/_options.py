@@ -10,16 +10,37 @@ from typing import Any, TypeVar
 
 import click
 
+from edgeformer.artifacts import check_output
+from edgeformer.errors import InputError
 from edgeformer.pipeline.options import Field, Option, fields_of
 
-__all__ = ["existing_file", "options_from", "output_file", "output_path"]
+__all__ = ["existing_file", "options_from", "output_file", "output_folder", "output_path"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # A path that a command reads or makes; whether it fits is for the command to say.
 output_path = click.Path(path_type=Path)
-output_file = click.Path(dir_okay=False, path_type=Path)
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Output(click.Path):
+    """A path that a command makes, checked before the command does anything."""
+
+    def __init__(self, *, folder: bool) -> None:
+        super().__init__(path_type=Path)
+        self._folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        try:
+            check_output(path, folder=self._folder)
+        except OSError as error:
+            raise InputError("EF102", f"{error.filename or path}: cannot be written: {error.strerror}") from error
+        return path
+
+
+output_file = _Output(folder=False)
+output_folder = _Output(folder=True)
 
 
 class _Size(click.ParamType[tuple[int, int]]):

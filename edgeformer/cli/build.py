@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgeformer.cli._common import common_options, console, print_json
-from edgeformer.cli._options import options_from, output_path
+from edgeformer.cli._options import options_from, output_folder
 from edgeformer.cli._progress import StageProgress
 from edgeformer.pipeline.request import BuildRequest
 
@@ -16,7 +16,7 @@ from edgeformer.pipeline.request import BuildRequest
 @click.command("build")
 @click.argument("model")
 @click.option("--target", required=True, help="Machine the engine is for; 'edgeformer targets' lists them.")
-@click.option("--output", "-o", type=output_path, required=True, help="Folder of the bundle.")
+@click.option("--output", "-o", type=output_folder, required=True, help="Folder of the bundle.")
 @options_from(BuildRequest)
 @common_options
 def command(model: str, output: Path, as_json: bool, **options: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import onnx
 
-from edgeformer.artifacts import sha256_of_bytes, write_bytes, write_text
+from edgeformer.artifacts import sha256_of_bytes, temporary_folder, write_bytes, write_text
 from edgeformer.engine.compiler import BuildFailed
 from edgeformer.engine.profiles import BatchProfile, ShapeRange, shape_ranges
 from edgeformer.engine.targets import Target, can_build
@@ -126,8 +126,7 @@ def build_engine(
         model = with_function(model)
     caching = timing_cache is not None and target.flavour == "tensorrt"
     try:
-        with tempfile.TemporaryDirectory(prefix="edgeformer-engine-") as name:
-            folder = Path(name)
+        with temporary_folder("engine") as folder:
             job = BuildJob(
                 model=_write_model(model, folder / "model.onnx"),
                 engine=folder / "model.engine",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
+from edgeformer.artifacts import temporary_folder
 from edgeformer.errors import EnvironmentFault
 from edgeformer.runtime.session import Array
 
@@ -33,6 +34,7 @@ class Store:
         self._count = 0
         self._held: dict[int, Array | Path] = {}
         self._folder: Path | None = None
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Store:
         return self
@@ -41,8 +43,7 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._held.clear()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._open.close()
 
     @property
     def files(self) -> int:
@@ -63,7 +64,7 @@ class Store:
             return number
         try:
             if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="edgeformer-"))
+                self._folder = self._open.enter_context(temporary_folder("outputs"))
             path = self._folder / f"{number}.npy"
             np.save(path, array, allow_pickle=False)
         except OSError as error:
