@@ -22,8 +22,12 @@ __all__ = ["DIFFERENT", "SAME", "Block", "dynamo", "torchscript"]
 
 # Piece -> ways to write it that make no difference to the result.
 SAME: dict[str, tuple[str, ...]] = {
-    "linear": ("regions", "image", "conv", "matrix", "no_bias"),
-    "gather": ("expand", "index", "flat", "rows", "by_head"),
+    "linear": (
+        *("regions", "image", "conv", "matrix", "no_bias"),
+        *("separate", "separate_regions", "separate_conv", "separate_matrix", "separate_mixed"),
+        *("q_kv", "q_vk", "qk_v", "some_bias", "tied", "value_first", "by_head"),
+    ),
+    "gather": ("expand", "index", "flat", "rows", "by_head", "one_hot", "one_hot_product", "one_hot_sum", "scatter"),
     "scale": ("query", "logits", "both", "divide"),
     "attend": ("matmul", "einsum", "sdpa"),
     "routing": ("mean", "sum", "unscaled", "unsorted", "avg_pool"),
@@ -60,6 +64,11 @@ class Block(nn.Module):
         self.rows, self.columns = (2, 3) if parts.get("layout") == "rectangular" else (regions, regions)
         self.qkv = nn.Linear(dim, 2 * qk_dim + dim, bias=self.parts["linear"] != "no_bias")
         self.conv = nn.Conv2d(dim, 2 * qk_dim + dim, 1)
+        some = self.parts["linear"] == "some_bias"
+        self.q, self.k = nn.Linear(dim, qk_dim, bias=not some), nn.Linear(dim, qk_dim)
+        self.v = nn.Linear(dim, dim, bias=not some)
+        self.q_conv, self.k_conv, self.v_conv = (nn.Conv2d(dim, width, 1) for width in (qk_dim, qk_dim, dim))
+        self.kv, self.qk_both = nn.Linear(dim, qk_dim + dim, bias=False), nn.Linear(dim, 2 * qk_dim)
         self.lepe = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
         self.wo = nn.Linear(dim, dim)
         self.mask = nn.Parameter(torch.randn(heads, 1, 1))
@@ -94,12 +103,57 @@ class Block(nn.Module):
         if how == "conv":
             y = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             return self.cut(y), y[..., 2 * self.qk :]
+        if how in ("value_first", "by_head"):
+            y = self.in_order(self.qkv(x))
+            return self.cut(y), y[..., 2 * self.qk :]
+        if how not in ("regions", "matrix", "no_bias"):
+            return self.project_apart(x)
         tiles = self.cut(x)
         if how == "matrix":
             qkv = self.qkv(tiles.reshape(-1, self.dim)).reshape(*tiles.shape[:-1], -1)
         else:
             qkv = self.qkv(tiles)
         return qkv, self.paste(qkv[..., 2 * self.qk :])
+
+    def in_order(self, y: Tensor) -> Tensor:
+        """One Linear's output, whose channels come in another order, as q, k and v."""
+        if self.parts["linear"] == "value_first":
+            v, k, q = torch.split(y, [self.dim, self.qk, self.qk], -1)
+        else:
+            width = self.qk // self.heads
+            apart = torch.split(y.unflatten(-1, (self.heads, -1)), [width, width, self.dim // self.heads], -1)
+            q, k, v = (part.flatten(-2) for part in apart)
+        return torch.cat([q, k, v], -1)
+
+    def project_apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The image to qkv and v, by more than one Linear."""
+        how = self.parts["linear"]
+        if how == "separate_conv":
+            first = x.permute(0, 3, 1, 2)
+            q, k, v = (conv(first).permute(0, 2, 3, 1) for conv in (self.q_conv, self.k_conv, self.v_conv))
+        elif how == "separate_matrix":
+            rows = x.reshape(-1, self.dim)
+            q, k, v = (linear(rows).reshape(*x.shape[:3], -1) for linear in (self.q, self.k, self.v))
+        elif how == "separate_mixed":
+            q, k, v = self.q(x), self.k_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), self.v(x)
+        elif how == "q_kv":
+            k, v = torch.split(self.kv(x), [self.qk, self.dim], -1)
+            q = self.q(x)
+        elif how == "q_vk":
+            v, k = torch.split(self.kv(x), [self.dim, self.qk], -1)
+            q = self.q(x)
+        elif how == "qk_v":
+            q, k = torch.split(self.qk_both(x), self.qk, -1)
+            v = self.v(x)
+        elif how == "tied":
+            q, k, v = self.q(x), self.q(x), self.v(x)
+        elif how == "separate_regions":
+            tiles = self.cut(x)
+            q, k, v = self.q(tiles), self.k(tiles), self.v(tiles)
+            return torch.cat([q, k, v], -1), self.paste(v)
+        else:
+            v, k, q = self.v(x), self.k(x), self.q(x)
+        return self.cut(torch.cat([q, k, v], -1)), v
 
     def route(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Indices and logits ``[N, P, topk]`` of the regions picked; q and k are ``[N, P, h, w, c]``."""
@@ -152,6 +206,16 @@ class Block(nn.Module):
             wide = heads[:, :, None].expand(-1, -1, p, -1, -1, -1)
             where = indices[:, None, :, :, None, None].expand(-1, self.heads, -1, -1, *heads.shape[3:])
             return wide.gather(3, where).permute(0, 2, 3, 4, 1, 5).reshape(n, p, -1, c)
+        if how == "scatter":
+            hot = torch.zeros(n, p, self.topk, p, device=x.device).scatter(3, indices[..., None], 1.0)
+            return torch.einsum("npkr,nrtc->npktc", hot, x).flatten(2, 3)
+        if how.startswith("one_hot"):
+            hot = functional.one_hot(indices, p).to(x.dtype)
+            if how == "one_hot_product":
+                return (hot.reshape(n, -1, p) @ x.reshape(n, p, t * c)).reshape(n, p, -1, c)
+            if how == "one_hot_sum":
+                return (hot[..., None, None] * x[:, None, None]).sum(3).flatten(2, 3)
+            return torch.einsum("npkr,nrtc->npktc", hot, x).flatten(2, 3)
         where = indices[..., None, None].expand(-1, -1, -1, t, c)
         picked = x[:, None].expand(-1, p, -1, -1, -1).gather(2, where)
         if how == "soft":

@@ -89,7 +89,8 @@ def _ranks_products(flow: Dataflow, logits: str) -> bool:
         multiplies = node.op_type in _PRODUCT_OPS or is_standard(node, "Mul")
         if multiplies and len(operands(flow, index)) > 1:
             return True
-        if node.op_type in _PRODUCT_OPS and flow.view_source(index) is None or is_standard(node, *_LINEAR_OPS):
+        linear = node.op_type in _PRODUCT_OPS and flow.view_source(index) is None
+        if linear or is_standard(node, *_LINEAR_OPS):
             continue
         new = [name for name in flow.data_inputs(index) if name not in seen]
         seen.update(new)
