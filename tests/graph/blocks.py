@@ -94,66 +94,54 @@ class Block(nn.Module):
         x = x.transpose(2, 3).reshape(n, self.rows * h, self.columns * w, c)
         return torch.cat([x[:, -1:], x[:, :-1]], 1) if self.parts["layout"] == "rolled" else x
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The image to qkv by region and v as an image."""
+    def project(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The image to q, k and v by region and v as an image."""
         how = self.parts["linear"]
-        if how == "image":
-            y = self.qkv(x)
-            return self.cut(y), y[..., 2 * self.qk :]
-        if how == "conv":
-            y = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            return self.cut(y), y[..., 2 * self.qk :]
-        if how in ("value_first", "by_head"):
-            y = self.in_order(self.qkv(x))
-            return self.cut(y), y[..., 2 * self.qk :]
+        widths = [self.qk, self.qk, self.dim]
+        if how in ("image", "conv"):
+            y = self.qkv(x) if how == "image" else self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            return list(torch.split(self.cut(y), widths, -1)), y[..., 2 * self.qk :]
         if how not in ("regions", "matrix", "no_bias"):
-            return self.project_apart(x)
+            apart = self.project_apart(x)
+            return [self.cut(part) for part in apart], apart[2]
         tiles = self.cut(x)
         if how == "matrix":
             qkv = self.qkv(tiles.reshape(-1, self.dim)).reshape(*tiles.shape[:-1], -1)
         else:
             qkv = self.qkv(tiles)
-        return qkv, self.paste(qkv[..., 2 * self.qk :])
+        return list(torch.split(qkv, widths, -1)), self.paste(qkv[..., 2 * self.qk :])
 
-    def in_order(self, y: Tensor) -> Tensor:
-        """One Linear's output, whose channels come in another order, as q, k and v."""
-        if self.parts["linear"] == "value_first":
-            v, k, q = torch.split(y, [self.dim, self.qk, self.qk], -1)
-        else:
+    def project_apart(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The image to images of q, k and v, by one Linear in another order or by several Linears."""
+        how, q, k, v = self.parts["linear"], self.q, self.k, self.v
+        if how == "value_first":
+            return torch.split(self.qkv(x), [self.dim, self.qk, self.qk], -1)[::-1]
+        if how == "by_head":
             width = self.qk // self.heads
-            apart = torch.split(y.unflatten(-1, (self.heads, -1)), [width, width, self.dim // self.heads], -1)
-            q, k, v = (part.flatten(-2) for part in apart)
-        return torch.cat([q, k, v], -1)
-
-    def project_apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The image to qkv and v, by more than one Linear."""
-        how = self.parts["linear"]
-        if how == "separate_conv":
+            heads = self.qkv(x).reshape(*x.shape[:3], self.heads, -1)
+            return tuple(y.flatten(3) for y in torch.split(heads, [width, width, self.dim // self.heads], -1))
+        if how in ("separate_conv", "separate_mixed"):
             first = x.permute(0, 3, 1, 2)
-            q, k, v = (conv(first).permute(0, 2, 3, 1) for conv in (self.q_conv, self.k_conv, self.v_conv))
-        elif how == "separate_matrix":
+            key = self.k_conv(first).permute(0, 2, 3, 1)
+            if how == "separate_mixed":
+                return q(x), key, v(x)
+            return self.q_conv(first).permute(0, 2, 3, 1), key, self.v_conv(first).permute(0, 2, 3, 1)
+        if how == "separate_matrix":
             rows = x.reshape(-1, self.dim)
-            q, k, v = (linear(rows).reshape(*x.shape[:3], -1) for linear in (self.q, self.k, self.v))
-        elif how == "separate_mixed":
-            q, k, v = self.q(x), self.k_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), self.v(x)
-        elif how == "q_kv":
-            k, v = torch.split(self.kv(x), [self.qk, self.dim], -1)
-            q = self.q(x)
-        elif how == "q_vk":
-            v, k = torch.split(self.kv(x), [self.dim, self.qk], -1)
-            q = self.q(x)
-        elif how == "qk_v":
-            q, k = torch.split(self.qk_both(x), self.qk, -1)
-            v = self.v(x)
-        elif how == "tied":
-            q, k, v = self.q(x), self.q(x), self.v(x)
-        elif how == "separate_regions":
+            return tuple(linear(rows).reshape(*x.shape[:3], -1) for linear in (q, k, v))
+        if how == "separate_regions":
             tiles = self.cut(x)
-            q, k, v = self.q(tiles), self.k(tiles), self.v(tiles)
-            return torch.cat([q, k, v], -1), self.paste(v)
-        else:
-            v, k, q = self.v(x), self.k(x), self.q(x)
-        return self.cut(torch.cat([q, k, v], -1)), v
+            return tuple(self.paste(linear(tiles)) for linear in (q, k, v))
+        if how == "q_kv":
+            return (q(x), *torch.split(self.kv(x), [self.qk, self.dim], -1))
+        if how == "q_vk":
+            return (q(x), *torch.split(self.kv(x), [self.dim, self.qk], -1)[::-1])
+        if how == "qk_v":
+            return (*torch.split(self.qk_both(x), self.qk, -1), v(x))
+        if how == "tied":
+            return q(x), q(x), v(x)
+        value, key = v(x), k(x)
+        return q(x), key, value
 
     def route(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Indices and logits ``[N, P, topk]`` of the regions picked; q and k are ``[N, P, h, w, c]``."""
@@ -259,9 +247,8 @@ class Block(nn.Module):
         return out.transpose(2, 3).flatten(3), weights
 
     def forward(self, x: Tensor) -> Any:
-        qkv, image = self.project(x)
-        n, p, h, w, _ = qkv.shape
-        q, k, v = torch.split(qkv, [self.qk, self.qk, self.dim], -1)
+        (q, k, v), image = self.project(x)
+        n, p, h, w, _ = q.shape
         indices, weights = self.route(q, k)
         q, k, v = q.flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3)
         if self.parts["gather"] in ("soft", "pooled", "shifted", "reversed", "by_head"):

@@ -26,7 +26,9 @@ def test_draws(
     attributes: Attributes, shape: tuple[int, int, int, int], channels: int, linear: bool, bias: bool
 ) -> None:
     image = shape if linear else (*shape[:3], channels)
-    draw = draw_block_input(np.random.default_rng(5), attributes, image, Wiring.plain(channels, linear=linear, bias=bias))
+    draw = draw_block_input(
+        np.random.default_rng(5), attributes, image, Wiring.plain(channels, linear=linear, bias=bias)
+    )
 
     assert draw is not None
     assert draw.image.shape == image
@@ -67,10 +69,7 @@ def test_no_decisive_routing_is_admitted() -> None:
 def test_the_seed_decides() -> None:
     attributes, shape, channels = CASES[0]
     wiring = Wiring.plain(channels, linear=True, bias=True)
-    one, same, other = (
-        draw_block_input(np.random.default_rng(seed), attributes, shape, wiring)
-        for seed in (1, 1, 2)
-    )
+    one, same, other = (draw_block_input(np.random.default_rng(seed), attributes, shape, wiring) for seed in (1, 1, 2))
     assert one is not None
     assert same is not None
     assert other is not None
