@@ -100,4 +100,5 @@ class NchwBlock(nn.Module):
             y = y[:, :, :height, :width]
         if self.way == "scaled_value":
             y = y * 1.01 + v * 0.01
-        return x + self.out(y if self.lepe is None else y + self.lepe(v))
+        mixed: Tensor = self.out(y if self.lepe is None else y + self.lepe(v))
+        return x + mixed

@@ -93,8 +93,9 @@ def geometry_of(flow: Dataflow, anchors: Anchors, guess: Guess, shapes: Mapping[
         raise RejectedError("q, k and v do not come from a tensor in image layout ([N, H, W, C] or [N, C, H, W])", 0)
     if height % side or width % side:
         raise RejectedError(
-            f"q, k and v come from an image of {height} x {width}, which {side} x {side} regions do not divide: they "
-            "are padded inside the block, after the projection, which the op does not do",
+            f"q, k and v come from a tensor of shape {list(image)}, whose height and width {side} x {side} regions do "
+            "not divide: they are padded inside the block, after the projection, which the op does not do. Use an "
+            "input size that the regions divide, or pad before the projection",
             0,
         )
     result = shapes[guess.output]

@@ -17,10 +17,11 @@ import onnx
 from edgeformer.graph.fusion.anchors import Anchors
 from edgeformer.graph.fusion.candidate import Candidate
 from edgeformer.graph.fusion.columns import find_columns
-from edgeformer.graph.fusion.dataflow import VIEW_OPS, Dataflow
+from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.fusion.escapes import Chain, Escape, find_escapes
 from edgeformer.graph.fusion.execution import Array, ExecutionError, Observation, Session, extract
 from edgeformer.graph.fusion.geometry import LAYOUTS, PERM, Guess, RejectedError, geometry_of, measured_scale
+from edgeformer.graph.fusion.obstacles import find_obstacle, quantized_projection
 from edgeformer.graph.fusion.projection import Layout, Route
 from edgeformer.graph.fusion.replacement import Part, Plan
 from edgeformer.graph.fusion.stacking import Columns
@@ -33,39 +34,6 @@ __all__ = ["TOLERANCE", "Verdict", "prove"]
 TOLERANCE = 1e-5
 # Progress (`RejectedError`) of a guess whose start and end are in image layout.
 _IN_IMAGE_LAYOUT = 2
-# Everything that a block may consist of. An op with a threshold (Clip, Relu) could differ from the op only on inputs
-# that no draw reaches, so it is not for the draws to decide.
-_BLOCK_OPS = VIEW_OPS | {
-    "Add",
-    "AveragePool",
-    "Cast",
-    "Concat",
-    "Conv",
-    "Div",
-    "Dropout",
-    "Einsum",
-    "Expand",
-    "Gather",
-    "GatherElements",
-    "GatherND",
-    "Gemm",
-    "GlobalAveragePool",
-    "MatMul",
-    "Mul",
-    "Pad",
-    "ReduceMean",
-    "ReduceSum",
-    "Slice",
-    "Softmax",
-    "Split",
-    "Sub",
-    "Tile",
-    "TopK",
-    "Where",
-}
-# What turns indices into one-hot rows: exact on integers, and a threshold on anything else.
-_INDEX_OPS = ("Equal", "OneHot", "ScatterElements")
-_QUANTIZED = ("Quantize", "QLinear", "Integer")
 
 
 @dataclass
@@ -109,7 +77,7 @@ def prove(
         seed: seed of the random inputs.
     """
     whole = candidate.region(flow)
-    if (reason := _obstacle(flow, candidate.anchors, whole)) is not None:
+    if (reason := find_obstacle(flow, candidate.anchors, whole)) is not None:
         return Verdict(nodes=tuple(whole), reason=reason)
     search = _Search(flow, opset, candidate, observations)
     best, furthest = Verdict(nodes=tuple(whole), reason="no single tensor feeds the queries, keys and values"), -1
@@ -124,6 +92,8 @@ def prove(
                 best.reason = str(rejected)
         else:
             return attempt.verdict
+    if quantized := quantized_projection(flow, candidate):
+        best.reason = f"{best.reason}. {quantized}"
     return best
 
 
@@ -171,35 +141,6 @@ class _Search:
         usual = tuple(range(len(found[0][0].indices))) if found[0] else ()
         tried = len(route.branches) == 1
         return [one for one in found[0] if not (tried and one.indices == usual)] if alike else []
-
-
-def _obstacle(flow: Dataflow, anchors: Anchors, region: Sequence[int]) -> str | None:
-    """What makes a candidate another function, whatever the draws may say."""
-    topk, softmax = flow.nodes[anchors.topk], flow.nodes[anchors.softmax]
-    quantized = [node for node in (flow.nodes[i] for i in region) if any(word in node.op_type for word in _QUANTIZED)]
-    if quantized:
-        first = quantized[0]
-        return (
-            f"the attention's products are quantized ({len(quantized)} nodes, the first is {first.op_type} "
-            f"{label(first)}): give the float model, and quantize after fusing"
-        )
-    if not is_standard(softmax, "Softmax"):
-        return f"{softmax.op_type} ({label(softmax)}) does the attention in one op: export at opset 22 or lower"
-    # Tensors that are computed from the picked regions' numbers alone.
-    indices = {topk.output[1]}
-    for index in region:
-        node = flow.nodes[index]
-        from_indices = bool(flow.data_inputs(index)) and indices.issuperset(flow.data_inputs(index))
-        by_index = from_indices and is_standard(node, *_INDEX_OPS)
-        if from_indices:
-            indices.update(node.output)
-        if not by_index and not is_standard(node, *_BLOCK_OPS):
-            return f"{node.op_type} ({label(node)}) is not part of bi-level routing attention"
-    if not set(region).isdisjoint(flow.readers(topk.output[0])):
-        return "the routing weights (TopK's values) go into the output: soft routing, which the op does not do"
-    if next((attribute.i for attribute in topk.attribute if attribute.name == "largest"), 1) != 1:
-        return "TopK picks the smallest routing logits; the op picks the largest"
-    return None
 
 
 class _Attempt:

@@ -165,18 +165,18 @@ def _fold(graph: gs.Graph, tensors: Mapping[str, gs.Tensor], constants: Mapping[
 
 
 def _value(node: gs.Node, inputs: list[Array]) -> Array:
-    first = inputs[0]
+    first: Array = inputs[0]
     if node.op == "Flatten":
-        return first.reshape(first.shape[0], -1)
+        return np.reshape(first, (first.shape[0], -1))
     if node.op == "Transpose":
         return first.T
     if node.op == "Concat":
-        return np.concatenate(inputs, axis=node.attrs["axis"])
+        return np.concatenate(inputs, axis=int(node.attrs["axis"]))
     if node.op == "Gather":
-        return np.take(first, inputs[1], axis=node.attrs["axis"])
+        return np.take(first, inputs[1], axis=int(node.attrs["axis"]))
     if node.op == "CastLike":
-        return first.astype(inputs[1].dtype)
-    return first.reshape(-1)  # of a Reshape: a bias, to one axis
+        return np.asarray(first, inputs[1].dtype)
+    return np.reshape(first, -1)  # of a Reshape: a bias, to one axis
 
 
 def _is_new(node: gs.Node) -> bool:
