@@ -17,18 +17,18 @@ from tests.graph.blocks import Block, torchscript
 from tests.graph.graphs import difference, ops, run
 
 
-class Images(CalibrationDataReader):
+class Images(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime's class is seen as Any
     """Two random inputs."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         self.feeds = [{"input": rng.standard_normal((2, 8, 8, 16)).astype(np.float32)} for _ in range(2)]
 
-    def get_next(self) -> dict[str, Any] | None:  # type: ignore[override]  # its base says dict
+    def get_next(self) -> dict[str, Any] | None:
         return self.feeds.pop() if self.feeds else None
 
 
-def block(**parts: str) -> onnx.ModelProto:
+def block(**parts: Any) -> onnx.ModelProto:
     torch.manual_seed(0)
     return torchscript(Block(**parts), torch.randn(2, 8, 8, 16))
 

@@ -45,7 +45,7 @@ _BLOCK_OPS = VIEW_OPS | {
 }
 # What turns indices into one-hot rows: exact on integers, and a threshold on anything else.
 _INDEX_OPS = ("Equal", "OneHot", "ScatterElements")
-_QUANTIZED = ("Quantize", "QLinear", "Integer")
+_QUANTIZED = ("quantize", "qlinear", "integer")
 # Steps from the attention up in which a quantized projection is looked for.
 _PROJECTION_STEPS = 8
 
@@ -98,4 +98,4 @@ def quantized_projection(flow: Dataflow, candidate: Candidate) -> str | None:
 
 
 def _is_quantized(node: onnx.NodeProto) -> bool:
-    return any(word in node.op_type for word in _QUANTIZED)
+    return any(word in node.op_type.lower() for word in _QUANTIZED)

@@ -169,7 +169,7 @@ def _value(node: gs.Node, inputs: list[Array]) -> Array:
     if node.op == "Flatten":
         return np.reshape(first, (first.shape[0], -1))
     if node.op == "Transpose":
-        return first.T
+        return np.transpose(first)
     if node.op == "Concat":
         return np.concatenate(inputs, axis=int(node.attrs["axis"]))
     if node.op == "Gather":
