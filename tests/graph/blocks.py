@@ -25,7 +25,7 @@ SAME: dict[str, tuple[str, ...]] = {
     "linear": (
         *("regions", "image", "conv", "matrix", "no_bias"),
         *("separate", "separate_regions", "separate_conv", "separate_matrix", "separate_mixed"),
-        *("q_kv", "q_vk", "qk_v", "some_bias", "tied", "value_first", "by_head"),
+        *("q_kv", "q_vk", "qk_v", "some_bias", "tied", "key_is_value", "value_first", "by_head"),
     ),
     "gather": ("expand", "index", "flat", "rows", "by_head", "one_hot", "one_hot_product", "one_hot_sum", "scatter"),
     "scale": ("query", "logits", "both", "divide"),
@@ -35,6 +35,7 @@ SAME: dict[str, tuple[str, ...]] = {
 }
 # Piece -> ways to write it that are another function, with a word that the fuser's reason must contain.
 DIFFERENT: dict[str, dict[str, str]] = {
+    "linear": {"position": "channels", "activation": "Sigmoid"},
     "gather": {"pooled": "pooled", "soft": "soft routing", "shifted": "differ", "reversed": "differ"},
     "scale": {"per_head": "Mul", "per_channel": "Mul", "negative": "differ"},
     "attend": {"mask": "Add", "clip": "Clip", "sigmoid": "Sigmoid", "cosine": "ReduceL2", "map": "outside"},
@@ -140,6 +141,13 @@ class Block(nn.Module):
             return (*torch.split(self.qk_both(x), self.qk, -1), v(x))
         if how == "tied":
             return q(x), q(x), v(x)
+        if how == "key_is_value":
+            both = v(x)
+            return q(x), both, both
+        if how == "position":
+            return q(x), k(x + torch.linspace(0, 1, self.dim)), v(x)
+        if how == "activation":
+            return q(x), functional.silu(k(x)), v(x)
         value, key = v(x), k(x)
         return q(x), key, value
 

@@ -136,7 +136,9 @@ def _stacked(
     biases = [[name for link in branch for name in _bias_operands(link)] for branch in route.branches]
     # The branch with most biases has every step that any of them has.
     template = route.branches[max(range(len(biases)), key=lambda number: len(biases[number]))]
-    picked = None if columns is None else maker.constant(columns.indices, np.int64, "weight_columns")
+    picked = None
+    if columns is not None and columns.indices != tuple(range(sum(widths))):
+        picked = maker.constant(columns.indices, np.int64, "weight_columns")
     channels_last = layout == "NHWC"
     if not route.linears:
         if not channels_last:
