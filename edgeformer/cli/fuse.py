@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -9,6 +10,8 @@ import click
 from edgeformer.cli._common import common_options, console, print_json, progress, simple_table
 from edgeformer.cli._options import options_from, output_file, output_path
 from edgeformer.pipeline.request import FusionOptions
+
+_log = logging.getLogger(__name__)
 
 
 @click.command("fuse")
@@ -20,7 +23,9 @@ from edgeformer.pipeline.request import FusionOptions
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of those inputs.")
 @options_from(FusionOptions)
 @common_options
-def command(model: Path, output: Path, draws: int, seed: int, fuse_lepe: bool, as_json: bool) -> None:
+def command(
+    model: Path, output: Path, draws: int, seed: int, fuse_lepe: bool, require_plugin: bool, as_json: bool
+) -> None:
     """Fuse the routing-attention blocks of an ONNX file.
 
     A block is replaced only after the block and the op gave the same on random inputs; what cannot be proven stays
@@ -39,6 +44,10 @@ def command(model: Path, output: Path, draws: int, seed: int, fuse_lepe: bool, a
             fuse_lepe=fuse_lepe,
             progress=lambda text, done, total: bar.update(task, description=text, completed=done, total=total),
         )
+    if require_plugin:
+        result.report.check_plugin(result.op_nodes)
+    for warning in result.report.warnings(result.op_nodes):
+        _log.warning(warning)
     save_model(result.model, output)
     if as_json:
         print_json({"output": str(output), **result.report.model_dump(mode="json")})

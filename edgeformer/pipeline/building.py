@@ -59,7 +59,7 @@ def build(request: BuildRequest) -> BuildResult:
 def _run_stages(runner: Runner, plan: BuildPlan) -> None:
     """The stages of a build, in order."""
     export.run(runner, plan.source)
-    fuse.run(runner, plan.parity_inputs, fuse_lepe=plan.fuse_lepe)
+    fuse.run(runner, plan.parity_inputs, fuse_lepe=plan.fuse_lepe, require_plugin=plan.require_plugin)
     precision.run(runner, plan.form, plan.quantization)
     parity.run(
         runner,

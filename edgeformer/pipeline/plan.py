@@ -80,6 +80,7 @@ class BuildPlan:
     Attributes:
         source: the model.
         fuse_lepe: fuse LePE into the op.
+        require_plugin: fail where routing attention is not fused.
         quantization: for INT8, else ``None``.
         form: of the typed graph.
         parity_inputs: what the forms of the model are compared on.
@@ -90,6 +91,7 @@ class BuildPlan:
 
     source: Source
     fuse_lepe: bool
+    require_plugin: bool
     quantization: Quantization | None
     form: TypedForm
     parity_inputs: ParityInputs
@@ -142,6 +144,7 @@ def make_plan(request: BuildRequest) -> BuildPlan:
     return BuildPlan(
         source=source,
         fuse_lepe=request.fuse_lepe,
+        require_plugin=request.require_plugin,
         quantization=None if recipe is None or data is None else Quantization(data, recipe),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
         parity_inputs=ParityInputs(_labelled(request.eval_data, source.preprocessing), data, source.preprocessing),

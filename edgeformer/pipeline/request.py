@@ -101,10 +101,14 @@ class CalibrationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FusionOptions:
-    """What is fused into the op besides the attention."""
+    """What is fused into the op besides the attention, and what must be."""
 
     fuse_lepe: Annotated[
         bool, Option("Fuse LePE, the depthwise convolution beside the attention, into the op.", "switch")
+    ] = False
+    require_plugin: Annotated[
+        bool,
+        Option("Fail where a block of routing attention is not fused for the plugin, or where there is none.", "flag"),
     ] = False
 
 
@@ -220,6 +224,8 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
             self._check_float()
         if self.embed_plugin and not self.use_plugin:
             raise InputError("EF104", "--embed-plugin with --no-plugin: there is no plugin to embed")
+        if self.require_plugin and not self.use_plugin:
+            raise InputError("EF104", "--require-plugin with --no-plugin: leave one of them out")
         check_limits(self.workspace_bytes, self.max_aux_streams)
 
     def _check_float(self) -> None:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+from edgeformer.errors import GateMissed
 from edgeformer.records.base import Record
 
 __all__ = ["BlockReport", "FusionReport", "LepeReport"]
+
+_NOTHING = (
+    "nothing in this graph looks like bi-level routing attention (regions ranked by a TopK, fetched by its indices and "
+    "attended to by a Softmax), so nothing was fused"
+)
+# Reasons that an error message lists.
+_SHOWN = 8
 
 
 class BlockReport(Record):
@@ -68,3 +76,32 @@ class FusionReport(Record):
     whole_graph_error: float | None
     blocks: tuple[BlockReport, ...]
     lepe: tuple[LepeReport, ...]
+
+    def warnings(self, op_nodes: int) -> tuple[str, ...]:
+        """What a user has to know: each block that was left, or that there is nothing to fuse; a line each.
+
+        Args:
+            op_nodes: number of op nodes in the fused graph, those included that the given graph already had.
+        """
+        if not self.blocks and not op_nodes:
+            return (_NOTHING,)
+        left = (block for block in self.blocks if block.status == "left")
+        return tuple(f"routing attention at {block.nodes[0]} was not fused: {block.reason}" for block in left)
+
+    def check_plugin(self, op_nodes: int) -> None:
+        """Check that all routing attention will run in the plugin.
+
+        Args:
+            op_nodes: as for `warnings`.
+
+        Raises:
+            GateMissed: a block was left, or there is no op node at all.
+        """
+        if self.left or not op_nodes:
+            reasons = list(dict.fromkeys(self.warnings(op_nodes))) or [_NOTHING]
+            more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+            raise GateMissed(
+                "EF352",
+                f"--require-plugin: {op_nodes} op nodes for the plugin, {self.left} blocks of routing attention left "
+                "as they were; nothing was written\n  " + "\n  ".join([*reasons[:_SHOWN], *more]),
+            )

@@ -22,8 +22,12 @@ __all__ = ["DIFFERENT", "SAME", "Block", "dynamo", "torchscript"]
 
 # Piece -> ways to write it that make no difference to the result.
 SAME: dict[str, tuple[str, ...]] = {
-    "linear": ("regions", "image", "conv", "matrix", "no_bias"),
-    "gather": ("expand", "index", "flat", "rows", "by_head"),
+    "linear": (
+        *("regions", "image", "conv", "matrix", "no_bias"),
+        *("separate", "separate_regions", "separate_conv", "separate_matrix", "separate_mixed"),
+        *("q_kv", "q_vk", "qk_v", "some_bias", "tied", "key_is_value", "value_first", "by_head"),
+    ),
+    "gather": ("expand", "index", "flat", "rows", "by_head", "one_hot", "one_hot_product", "one_hot_sum", "scatter"),
     "scale": ("query", "logits", "both", "divide"),
     "attend": ("matmul", "einsum", "sdpa"),
     "routing": ("mean", "sum", "unscaled", "unsorted", "avg_pool"),
@@ -31,6 +35,7 @@ SAME: dict[str, tuple[str, ...]] = {
 }
 # Piece -> ways to write it that are another function, with a word that the fuser's reason must contain.
 DIFFERENT: dict[str, dict[str, str]] = {
+    "linear": {"position": "channels", "activation": "Sigmoid"},
     "gather": {"pooled": "pooled", "soft": "soft routing", "shifted": "differ", "reversed": "differ"},
     "scale": {"per_head": "Mul", "per_channel": "Mul", "negative": "differ"},
     "attend": {"mask": "Add", "clip": "Clip", "sigmoid": "Sigmoid", "cosine": "ReduceL2", "map": "outside"},
@@ -60,6 +65,11 @@ class Block(nn.Module):
         self.rows, self.columns = (2, 3) if parts.get("layout") == "rectangular" else (regions, regions)
         self.qkv = nn.Linear(dim, 2 * qk_dim + dim, bias=self.parts["linear"] != "no_bias")
         self.conv = nn.Conv2d(dim, 2 * qk_dim + dim, 1)
+        some = self.parts["linear"] == "some_bias"
+        self.q, self.k = nn.Linear(dim, qk_dim, bias=not some), nn.Linear(dim, qk_dim)
+        self.v = nn.Linear(dim, dim, bias=not some)
+        self.q_conv, self.k_conv, self.v_conv = (nn.Conv2d(dim, width, 1) for width in (qk_dim, qk_dim, dim))
+        self.kv, self.qk_both = nn.Linear(dim, qk_dim + dim, bias=False), nn.Linear(dim, 2 * qk_dim)
         self.lepe = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
         self.wo = nn.Linear(dim, dim)
         self.mask = nn.Parameter(torch.randn(heads, 1, 1))
@@ -85,21 +95,61 @@ class Block(nn.Module):
         x = x.transpose(2, 3).reshape(n, self.rows * h, self.columns * w, c)
         return torch.cat([x[:, -1:], x[:, :-1]], 1) if self.parts["layout"] == "rolled" else x
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The image to qkv by region and v as an image."""
+    def project(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The image to q, k and v by region and v as an image."""
         how = self.parts["linear"]
-        if how == "image":
-            y = self.qkv(x)
-            return self.cut(y), y[..., 2 * self.qk :]
-        if how == "conv":
-            y = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            return self.cut(y), y[..., 2 * self.qk :]
+        widths = [self.qk, self.qk, self.dim]
+        if how in ("image", "conv"):
+            y = self.qkv(x) if how == "image" else self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            return list(torch.split(self.cut(y), widths, -1)), y[..., 2 * self.qk :]
+        if how not in ("regions", "matrix", "no_bias"):
+            apart = self.project_apart(x)
+            return [self.cut(part) for part in apart], apart[2]
         tiles = self.cut(x)
         if how == "matrix":
             qkv = self.qkv(tiles.reshape(-1, self.dim)).reshape(*tiles.shape[:-1], -1)
         else:
             qkv = self.qkv(tiles)
-        return qkv, self.paste(qkv[..., 2 * self.qk :])
+        return list(torch.split(qkv, widths, -1)), self.paste(qkv[..., 2 * self.qk :])
+
+    def project_apart(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The image to images of q, k and v, by one Linear in another order or by several Linears."""
+        how, q, k, v = self.parts["linear"], self.q, self.k, self.v
+        if how == "value_first":
+            return torch.split(self.qkv(x), [self.dim, self.qk, self.qk], -1)[::-1]
+        if how == "by_head":
+            width = self.qk // self.heads
+            heads = self.qkv(x).reshape(*x.shape[:3], self.heads, -1)
+            return tuple(y.flatten(3) for y in torch.split(heads, [width, width, self.dim // self.heads], -1))
+        if how in ("separate_conv", "separate_mixed"):
+            first = x.permute(0, 3, 1, 2)
+            key = self.k_conv(first).permute(0, 2, 3, 1)
+            if how == "separate_mixed":
+                return q(x), key, v(x)
+            return self.q_conv(first).permute(0, 2, 3, 1), key, self.v_conv(first).permute(0, 2, 3, 1)
+        if how == "separate_matrix":
+            rows = x.reshape(-1, self.dim)
+            return tuple(linear(rows).reshape(*x.shape[:3], -1) for linear in (q, k, v))
+        if how == "separate_regions":
+            tiles = self.cut(x)
+            return tuple(self.paste(linear(tiles)) for linear in (q, k, v))
+        if how == "q_kv":
+            return (q(x), *torch.split(self.kv(x), [self.qk, self.dim], -1))
+        if how == "q_vk":
+            return (q(x), *torch.split(self.kv(x), [self.dim, self.qk], -1)[::-1])
+        if how == "qk_v":
+            return (*torch.split(self.qk_both(x), self.qk, -1), v(x))
+        if how == "tied":
+            return q(x), q(x), v(x)
+        if how == "key_is_value":
+            both = v(x)
+            return q(x), both, both
+        if how == "position":
+            return q(x), k(x + torch.linspace(0, 1, self.dim)), v(x)
+        if how == "activation":
+            return q(x), functional.silu(k(x)), v(x)
+        value, key = v(x), k(x)
+        return q(x), key, value
 
     def route(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Indices and logits ``[N, P, topk]`` of the regions picked; q and k are ``[N, P, h, w, c]``."""
@@ -152,6 +202,16 @@ class Block(nn.Module):
             wide = heads[:, :, None].expand(-1, -1, p, -1, -1, -1)
             where = indices[:, None, :, :, None, None].expand(-1, self.heads, -1, -1, *heads.shape[3:])
             return wide.gather(3, where).permute(0, 2, 3, 4, 1, 5).reshape(n, p, -1, c)
+        if how == "scatter":
+            hot = torch.zeros(n, p, self.topk, p, device=x.device).scatter(3, indices[..., None], 1.0)
+            return torch.einsum("npkr,nrtc->npktc", hot, x).flatten(2, 3)
+        if how.startswith("one_hot"):
+            hot = functional.one_hot(indices, p).to(x.dtype)
+            if how == "one_hot_product":
+                return (hot.reshape(n, -1, p) @ x.reshape(n, p, t * c)).reshape(n, p, -1, c)
+            if how == "one_hot_sum":
+                return (hot[..., None, None] * x[:, None, None]).sum(3).flatten(2, 3)
+            return torch.einsum("npkr,nrtc->npktc", hot, x).flatten(2, 3)
         where = indices[..., None, None].expand(-1, -1, -1, t, c)
         picked = x[:, None].expand(-1, p, -1, -1, -1).gather(2, where)
         if how == "soft":
@@ -195,9 +255,8 @@ class Block(nn.Module):
         return out.transpose(2, 3).flatten(3), weights
 
     def forward(self, x: Tensor) -> Any:
-        qkv, image = self.project(x)
-        n, p, h, w, _ = qkv.shape
-        q, k, v = torch.split(qkv, [self.qk, self.qk, self.dim], -1)
+        (q, k, v), image = self.project(x)
+        n, p, h, w, _ = q.shape
         indices, weights = self.route(q, k)
         q, k, v = q.flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3)
         if self.parts["gather"] in ("soft", "pooled", "shifted", "reversed", "by_head"):

@@ -38,16 +38,25 @@ class Candidate:
         candidate.data = [topk.input[0], topk.output[1], softmax.input[0], *anchors.tail]
         if not routes:
             return candidate
-        region = flow.between(routes[-1].tensor, [anchors.tail[-1]])
+        region = candidate.region(flow)
         escapes = find_escapes(flow, region, anchors.tail[-1], ())
         chains = [chain for escape in escapes for chain in escape.chains]
         outside = [index for escape in escapes for index in escape.nodes]
         outside += [index for chain in chains for index in chain.nodes]
         candidate.scope = sorted({*region, *outside})
         candidate.data += [route.tensor for route in routes]
-        candidate.data += [name for link in routes[-1].links for name in link.operands]
+        links = [link for route in routes for link in route.links]
+        candidate.data += [name for link in links for name in link.operands]
+        candidate.data += [flow.nodes[link.node].output[0] for link in links]
         candidate.data += [name for chain in chains for name in (chain.source, chain.target)]
         return candidate
+
+    def region(self, flow: Dataflow) -> list[int]:
+        """All nodes from the topmost tensor at which the op could start to the end; none where there is no such one."""
+        if not self.routes:
+            return []
+        top = min((route.tensor for route in self.routes), key=lambda name: flow.producer.get(name, -1))
+        return flow.between(top, [self.anchors.tail[-1]])
 
     def statics(self, flow: Dataflow) -> set[str]:
         """Static tensors, other than constants, that the scope reads."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import onnx
 
-from edgeformer.graph.protos import captured_names, is_float_cast, is_standard
+from edgeformer.graph.protos import attribute, captured_names, is_float_cast, is_standard
 
 __all__ = ["VIEW_OPS", "Dataflow"]
 
@@ -100,12 +100,12 @@ class Dataflow:
     def view_source(self, index: int) -> str | None:
         """What a node moves the elements of, where it does nothing else (`VIEW_OPS`); None otherwise.
 
-        A Cast to FLOAT counts as well: the fuser looks at graphs whose floating-point tensors are all FLOAT.
+        An Einsum that only permutes axes counts as well, and a Cast to FLOAT: the fuser looks at graphs whose
+        floating-point tensors are all FLOAT.
         """
         node = self.nodes[index]
-        if (is_standard(node, *VIEW_OPS) or is_float_cast(node)) and self.data_inputs(index) == [node.input[0]]:
-            return str(node.input[0])
-        return None
+        moves = is_standard(node, *VIEW_OPS) or is_float_cast(node) or _permutes(node)
+        return str(node.input[0]) if moves and self.data_inputs(index) == [node.input[0]] else None
 
     def between(self, source: str, targets: Iterable[str]) -> list[int]:
         """The nodes on data paths from ``source`` to any of ``targets``, in graph order."""
@@ -145,3 +145,11 @@ class Dataflow:
                 else:
                     other = self._dominator[other]
         return common
+
+
+def _permutes(node: onnx.NodeProto) -> bool:
+    """Whether ``node`` is an Einsum such as ``bmdhpwq->bmhwpqd``, which is a Transpose."""
+    if not is_standard(node, "Einsum") or len(node.input) != 1:
+        return False
+    before, arrow, after = attribute(node, "equation").decode().replace(" ", "").partition("->")
+    return bool(arrow) and "." not in before and len(set(before)) == len(before) and sorted(before) == sorted(after)

@@ -7,7 +7,8 @@ last region picked and the first one not picked is decisive in every row, tokens
 queries and keys are sized for attention logits of about `_LOGIT_DEVIATION`.
 
 Where the block contains the qkv Linear, its weight and bias are drawn as well: the proof then holds for every weight,
-and a Linear whose trained weights happen to hide a difference cannot hide it here.
+and a Linear whose trained weights happen to hide a difference cannot hide it here. Tensors that several Linears share
+are drawn once (`Wiring`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeformer.graph.fusion.execution import Array
+from edgeformer.graph.fusion.wiring import Wiring
 from edgeformer.ops.bi_level_routing_attention import Attributes
 
 __all__ = ["Draw", "draw_block_input"]
@@ -36,8 +39,8 @@ class Draw:
 
     Attributes:
         image: ``[N, H, W, channels in]`` float32, what the projection gets.
-        weight: ``[channels in, channels out]`` float32; None where the block contains no Linear.
-        bias: ``[channels out]`` float32; None where the block contains no bias.
+        weight: ``[channels in, wiring.width]`` float32; None where the block contains no Linear.
+        bias: ``[wiring.entries]`` float32; None where the block contains no bias.
         qkv: ``[N, H, W, 2 * qk_dim + dim]`` float32, what the projection makes of it.
     """
 
@@ -51,10 +54,7 @@ def draw_block_input(
     rng: np.random.Generator,
     attributes: Attributes,
     shape: tuple[int, int, int, int],
-    channels: int,
-    *,
-    linear: bool,
-    bias: bool,
+    wiring: Wiring,
 ) -> Draw | None:
     """Draw an input for a block.
 
@@ -62,9 +62,7 @@ def draw_block_input(
         rng: source of randomness.
         attributes: the block's attributes, as far as they were derived.
         shape: ``(N, H, W, channels in)`` of the projection's input.
-        channels: ``2 * qk_dim + dim``.
-        linear: whether the block contains the qkv Linear.
-        bias: whether it adds a bias.
+        wiring: what makes the ``2 * qk_dim + dim`` channels of qkv.
 
     Returns:
         The draw; None where no decisive routing was found, as when a Linear of rank one makes all regions alike.
@@ -75,13 +73,17 @@ def draw_block_input(
     # q and k entries get variance 2 a ** 2 (mean and scatter): the dot product over a head deviates by 2 a ** 2
     # sqrt(d).
     size = math.sqrt(_LOGIT_DEVIATION / (2 * math.sqrt(qk / attributes.num_heads) * attributes.scale))
-    gains = np.ones(channels)
-    gains[: 2 * qk] = size
-    weight = rng.standard_normal((inner, channels)) / math.sqrt(inner) * gains if linear else None
-    offset = rng.standard_normal(channels) / 2 * gains if bias else np.zeros(channels)
+    wanted = np.ones(len(wiring.columns))
+    wanted[: 2 * qk] = size
+    gains = _least(wanted, wiring.columns, wiring.width)
+    weight = rng.standard_normal((inner, wiring.width)) / math.sqrt(inner) * gains if wiring.linear else None
+    entries = rng.standard_normal(wiring.entries) / 2 * _least(wanted, wiring.biases, wiring.entries)
+    # The entry that stands for no bias is the last one.
+    offset = np.append(entries, 0.0)[wiring.biases].sum(axis=0)
 
     def project(x: Array) -> Array:
-        return (x * gains if weight is None else x @ weight) + offset
+        made = x * gains if weight is None else x @ weight
+        return np.asarray(made[..., wiring.columns] + offset)
 
     means = rng.standard_normal((batch, regions, inner))
     for _ in range(_MAX_REDRAWS):
@@ -99,13 +101,20 @@ def draw_block_input(
     if weight is None:
         image = image * gains
     narrow = image.astype(np.float32)
-    qkv = (narrow if weight is None else narrow @ weight.astype(np.float32)) + offset.astype(np.float32)
+    made = narrow if weight is None else narrow @ weight.astype(np.float32)
     return Draw(
         narrow,
         None if weight is None else weight.astype(np.float32),
-        offset.astype(np.float32) if bias else None,
-        qkv,
+        entries.astype(np.float32) if wiring.entries else None,
+        made[..., wiring.columns] + offset.astype(np.float32),
     )
+
+
+def _least(wanted: Array, uses: npt.NDArray[np.int64], count: int) -> Array:
+    """The least of the gains that are ``wanted`` where something is used, for each of ``count`` things; -1 is none."""
+    found = np.full(count + 1, np.inf)
+    np.minimum.at(found, uses, np.broadcast_to(wanted, uses.shape))
+    return np.where(np.isfinite(found), found, 1.0)[:count]
 
 
 def _undecided(logits: Array, topk: int) -> Array:

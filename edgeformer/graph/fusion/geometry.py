@@ -11,7 +11,8 @@ import numpy as np
 from edgeformer.graph.fusion.anchors import Anchors
 from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.fusion.execution import Array
-from edgeformer.graph.fusion.projection import Layout, Route, output_channels
+from edgeformer.graph.fusion.projection import Layout, Route, output_widths
+from edgeformer.graph.fusion.stacking import Columns
 from edgeformer.ops.bi_level_routing_attention import Attributes, reference_routing
 
 __all__ = ["LAYOUTS", "PERM", "Geometry", "Guess", "RejectedError", "geometry_of", "measured_scale"]
@@ -38,12 +39,14 @@ class Guess:
         layout: that tensor's layout.
         output: the tensor that is its output.
         output_layout: that one's layout.
+        columns: which channels of the projection are q, k and v; None where it makes all of them in that order.
     """
 
     route: Route
     layout: Layout
     output: str
     output_layout: Layout
+    columns: Columns | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ class Geometry:
     Attributes:
         image: shape of the image ``(N, H, W, channels in)``.
         channels: channels of qkv.
+        widths: output channels of each of the route's branches; those of the image where it has no Linear.
         attributes: the op's attributes, the scale being the usual one.
     """
 
     image: tuple[int, int, int, int]
     channels: int
+    widths: tuple[int, ...]
     attributes: Attributes
 
 
@@ -88,8 +93,9 @@ def geometry_of(flow: Dataflow, anchors: Anchors, guess: Guess, shapes: Mapping[
         raise RejectedError("q, k and v do not come from a tensor in image layout ([N, H, W, C] or [N, C, H, W])", 0)
     if height % side or width % side:
         raise RejectedError(
-            f"q, k and v come from an image of {height} x {width}, which {side} x {side} regions do not divide: they "
-            "are padded inside the block, after the projection, which the op does not do",
+            f"q, k and v come from a tensor of shape {list(image)}, whose height and width {side} x {side} regions do "
+            "not divide: they are padded inside the block, after the projection, which the op does not do. Use an "
+            "input size that the regions divide, or pad before the projection",
             0,
         )
     result = shapes[guess.output]
@@ -97,14 +103,13 @@ def geometry_of(flow: Dataflow, anchors: Anchors, guess: Guess, shapes: Mapping[
     expected = tuple((batch, height, width, dim)[i] for i in np.argsort(PERM[guess.output_layout]))
     if rest or result != expected:
         raise RejectedError("the attention output is not brought back to image layout before it is used", 1)
-    links = guess.route.links
-    made = output_channels(links, {name: shapes[name] for link in links for name in link.operands})
-    channels = inner if made is None else made
+    widths = output_widths(guess.route, shapes) or (inner,)
+    channels = sum(widths) if guess.columns is None else len(guess.columns.indices)
     qk_dim, rest = divmod(channels - dim, 2)
-    if rest or qk_dim < 1:
+    if rest or qk_dim < 1 or (guess.columns is not None and guess.columns.qk_dim != qk_dim):
         raise RejectedError(
-            f"{channels} channels of queries, keys and values do not fit an output of {dim}: "
-            "the op takes q, k and v from one Linear",
+            f"{channels} channels of queries, keys and values do not fit an output of {dim}: the op takes as many "
+            "queries as keys, and as many values as its output has channels",
             2,
         )
     logits = shapes[softmax.input[0]]
@@ -120,7 +125,7 @@ def geometry_of(flow: Dataflow, anchors: Anchors, guess: Guess, shapes: Mapping[
     if rest or qk_dim % heads or dim % heads:
         raise RejectedError(f"the attention logits {logits} do not fit any number of heads", 3)
     return Geometry(
-        (batch, height, width, inner), channels, Attributes(heads, side, picked[axis], qk_dim, qk_dim**-0.5)
+        (batch, height, width, inner), channels, widths, Attributes(heads, side, picked[axis], qk_dim, qk_dim**-0.5)
     )
 
 

@@ -33,6 +33,7 @@ from edgeformer.graph.fusion.execution import (
 from edgeformer.graph.fusion.geometry import PERM, RejectedError
 from edgeformer.graph.fusion.projection import Layout
 from edgeformer.graph.fusion.proof import TOLERANCE
+from edgeformer.graph.fusion.wiring import Wiring
 from edgeformer.graph.protos import is_standard, label
 from edgeformer.ops.bi_level_routing_attention import MAX_LEPE_KERNEL, Attributes, is_op, with_function
 from edgeformer.records.fusion import LepeReport
@@ -240,9 +241,8 @@ def _prove(
         case = number % len(observations)
         shape = observations[case].shapes[site.source]
         batch, height, width, channels = (shape[axis] for axis in PERM[site.layout])
-        draw = draw_block_input(
-            rng, site.attributes, (batch, height, width, channels), channels, linear=False, bias=False
-        )
+        wiring = Wiring.plain(channels, linear=False, bias=False)
+        draw = draw_block_input(rng, site.attributes, (batch, height, width, channels), wiring)
         if draw is None:
             raise RejectedError("no random input was found that makes the routing decisive", 4)
         feeds = {site.source: draw.image.transpose(np.argsort(PERM[site.layout])).copy()}

@@ -1,4 +1,4 @@
-"""The way from an image to the attention: the qkv Linear and the reshapes around it.
+"""The way from an image to the attention: the qkv Linear, or several, and the reshapes around it.
 
 Exports of BiFormer cut the image into regions first and apply the qkv Linear then. A Linear is pointwise over tokens,
 so both orders give the same; the op wants the Linear's output in image layout, so the Linear moves above the cutting.
@@ -6,22 +6,20 @@ so both orders give the same; the op wants the Linear's output in image layout, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import onnx
 from onnx import helper
 
 from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.fusion.execution import Array
 from edgeformer.graph.protos import is_float_cast, is_standard
 
-__all__ = ["Layout", "Link", "Route", "find_routes", "orient", "output_channels", "projection_nodes"]
+__all__ = ["Layout", "Link", "Route", "find_routes", "orient", "output_widths"]
 
 Layout = Literal["NHWC", "NCHW"]
-_TO_NHWC = [0, 2, 3, 1]
 
 
 @dataclass(frozen=True)
@@ -52,18 +50,29 @@ class Route:
 
     Attributes:
         tensor: the tensor.
-        links: what is done to it before q, k and v part, in order; views are left out.
+        branches: what is done to it before q, k and v part, in order; views are left out. Several where q, k and v come
+            from Linears of their own (or q from one, k and v from another): each branch has one Linear.
         above: tensors from ``tensor`` to the input of the Linear, which stay in the graph if others read them.
     """
 
     tensor: str
-    links: tuple[Link, ...]
+    branches: tuple[tuple[Link, ...], ...]
     above: frozenset[str]
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links of all branches."""
+        return tuple(link for branch in self.branches for link in branch)
+
+    @property
+    def linears(self) -> tuple[Link, ...]:
+        """The Linear of each branch; empty where there is none."""
+        return tuple(link for link in self.links if link.linear)
 
 
 def find_routes(flow: Dataflow, product: str) -> list[Route]:
-    """All routes to the attention product ``product``, the shortest first."""
-    return list(_routes(flow, product))
+    """All routes to the attention product ``product``: those with one branch, the shortest first, then the others."""
+    return [*_routes(flow, product), *_forks(flow, product)]
 
 
 def _routes(flow: Dataflow, product: str) -> Iterator[Route]:
@@ -73,7 +82,7 @@ def _routes(flow: Dataflow, product: str) -> Iterator[Route]:
     while name is not None:
         if any(link.linear for link in links):
             above.add(name)
-        yield Route(name, tuple(reversed(links)), frozenset(above - {name}))
+        yield Route(name, (tuple(reversed(links)),), frozenset(above - {name}))
         index = flow.producer.get(name)
         if index is None:
             return
@@ -87,6 +96,67 @@ def _routes(flow: Dataflow, product: str) -> Iterator[Route]:
         else:
             return
         (name,) = flow.data_inputs(index)
+
+
+def _forks(flow: Dataflow, product: str) -> Iterator[Route]:
+    """Routes whose data goes through several Linears, each of which reads the route's tensor."""
+    name = flow.dominator(product)
+    if name is None or (found := _branches(flow, name, product)) is None:
+        return
+    branches, above = found
+    while True:
+        yield Route(name, tuple(branches), frozenset(above - {name}))
+        index = flow.producer.get(name)
+        source = None if index is None else flow.view_source(index)
+        if index is None or source is None:
+            return
+        if is_float_cast(flow.nodes[index]):
+            branches = [(Link("cast", index), *branch) for branch in branches]
+        name = source
+        above.add(name)
+
+
+def _branches(flow: Dataflow, source: str, product: str) -> tuple[list[tuple[Link, ...]], set[str]] | None:
+    """The Linears that all data from ``source`` to ``product`` goes through, and the tensors above them.
+
+    None where some of it goes another way, or all of it through one Linear.
+    """
+    region = set(flow.between(source, [product]))
+    pending: list[tuple[str, tuple[Link, ...]]] = [(source, ())]
+    branches: list[tuple[Link, ...]] = []
+    above = {source}
+    while pending:
+        name, casts = pending.pop(0)
+        for index in flow.readers(name):
+            if index not in region:
+                continue
+            link = _link(flow, index)
+            if flow.view_source(index) is not None:
+                output = flow.nodes[index].output[0]
+                above.add(output)
+                cast = (Link("cast", index),) if is_float_cast(flow.nodes[index]) else ()
+                pending.append((output, (*casts, *cast)))
+            elif link is not None and link.linear:
+                branches.append((*casts, link, *_biases(flow, index)))
+            else:
+                return None
+    # One Linear reads a tensor in one type, however many casts to it there are.
+    alike = len({sum(link.kind == "cast" for link in branch) for branch in branches}) == 1
+    return (branches, above) if len(branches) > 1 and alike else None
+
+
+def _biases(flow: Dataflow, linear: int) -> tuple[Link, ...]:
+    """What is added to a Linear's output before anything else is done to it."""
+    links: list[Link] = []
+    name = flow.nodes[linear].output[0]
+    while name not in flow.outputs and len(readers := flow.readers(name)) == 1:
+        link = _link(flow, readers[0])
+        if link is not None and link.kind == "bias":
+            links.append(link)
+        elif flow.view_source(readers[0]) is None or is_float_cast(flow.nodes[readers[0]]):
+            break
+        name = flow.nodes[readers[0]].output[0]
+    return tuple(links)
 
 
 def _link(flow: Dataflow, index: int) -> Link | None:
@@ -116,83 +186,25 @@ def _link(flow: Dataflow, index: int) -> Link | None:
     return None
 
 
-def output_channels(links: Sequence[Link], shapes: dict[str, tuple[int, ...]]) -> int | None:
-    """Output channels of the Linear among ``links``; None where there is none, 0 where its weight has a wrong shape.
+def output_widths(route: Route, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Output channels of each Linear of a route, 0 where its weight has a wrong shape.
 
     Args:
-        links: the links of a route.
-        shapes: shapes of their operands.
+        route: the route.
+        shapes: shapes of its links' operands.
     """
-    for link in links:
-        if not link.linear:
-            continue
+    widths = []
+    for link in route.linears:
         weight = shapes[link.operands[0]]
         if link.kind == "conv":
-            return weight[0] if len(weight) == 4 and weight[2:] == (1, 1) else 0
-        if len(weight) != 2:
-            return 0
-        return weight[0] if link.transposed else weight[1]
-    return None
+            widths.append(weight[0] if len(weight) == 4 and weight[2:] == (1, 1) else 0)
+        else:
+            widths.append((weight[0] if link.transposed else weight[1]) if len(weight) == 2 else 0)
+    return tuple(widths)
 
 
 def orient(link: Link, weight: Array) -> Array:
     """A weight ``[in, out]`` in the layout in which the link's node wants it."""
     if link.kind == "conv":
         return np.ascontiguousarray(weight.T[:, :, None, None])
-    return np.ascontiguousarray(weight.T) if link.transposed else weight
-
-
-def projection_nodes(
-    nodes: Sequence[onnx.NodeProto], route: Route, layout: Layout, prefix: str
-) -> tuple[list[onnx.NodeProto], str, str | None]:
-    """The nodes that make the qkv tensor in image layout.
-
-    Args:
-        nodes: the graph's nodes; a route's links point into them.
-        route: where to start, and what to apply.
-        layout: layout of the route's tensor.
-        prefix: start of all new names.
-
-    Returns:
-        The new nodes; the name of qkv ``[N, H, W, channels]``; the name of the same as ``[N, channels, H, W]`` where
-        the nodes make that on the way (or the route's tensor is it), else None.
-    """
-    made: list[onnx.NodeProto] = []
-
-    def make(op_type: str, inputs: list[str], what: str, **attributes: Any) -> str:
-        output = f"{prefix}/{what}"
-        made.append(helper.make_node(op_type, inputs, [output], name=output, **attributes))
-        return output
-
-    links = list(route.links)
-    current, channels_first = route.tensor, None
-    if layout == "NCHW":
-        while links and links[0].kind in ("conv", "cast"):
-            link = links.pop(0)
-            node = nodes[link.node]
-            output = f"{prefix}/qkv_channels_first" if link.linear else f"{prefix}/cast"
-            copied = onnx.NodeProto()
-            copied.CopyFrom(node)
-            copied.name = output
-            copied.input[0], copied.output[0] = current, output
-            made.append(copied)
-            current = output
-        channels_first = None if any(link.linear or link.kind == "bias" for link in links) else current
-        current = make("Transpose", [current], "channels_last", perm=_TO_NHWC)
-    for link in links:
-        if link.kind == "cast":
-            to = helper.get_node_attr_value(nodes[link.node], "to")
-            current = make("Cast", [current], "cast", to=to)
-            continue
-        if link.kind == "bias":
-            current = make("Add", [current, *link.operands], "qkv")
-            continue
-        weight = link.operands[0]
-        if link.kind == "conv":
-            weight = make("Flatten", [weight], "weight_flat", axis=1)
-        if link.kind == "conv" or link.transposed:
-            weight = make("Transpose", [weight], "weight", perm=[1, 0])
-        current = make("MatMul", [current, weight], "product")
-        if len(link.operands) == 2:
-            current = make("Add", [current, link.operands[1]], "qkv")
-    return made, current, channels_first
+    return np.ascontiguousarray(weight.T if link.transposed else weight)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,11 +16,15 @@ import onnx
 
 from edgeformer.graph.fusion.anchors import Anchors
 from edgeformer.graph.fusion.candidate import Candidate
-from edgeformer.graph.fusion.dataflow import VIEW_OPS, Dataflow
+from edgeformer.graph.fusion.columns import find_columns
+from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.fusion.escapes import Chain, Escape, find_escapes
 from edgeformer.graph.fusion.execution import Array, ExecutionError, Observation, Session, extract
 from edgeformer.graph.fusion.geometry import LAYOUTS, PERM, Guess, RejectedError, geometry_of, measured_scale
+from edgeformer.graph.fusion.obstacles import find_obstacle, quantized_projection
+from edgeformer.graph.fusion.projection import Layout, Route
 from edgeformer.graph.fusion.replacement import Part, Plan
+from edgeformer.graph.fusion.stacking import Columns
 from edgeformer.graph.fusion.trial import Trial
 from edgeformer.graph.protos import is_standard, label
 
@@ -28,36 +32,8 @@ __all__ = ["TOLERANCE", "Verdict", "prove"]
 
 # Greatest difference that FP32 rounding explains, as a fraction of the greatest output.
 TOLERANCE = 1e-5
-# Everything that a block may consist of. An op with a threshold (Clip, Relu) could differ from the op only on inputs
-# that no draw reaches, so it is not for the draws to decide.
-_BLOCK_OPS = VIEW_OPS | {
-    "Add",
-    "AveragePool",
-    "Cast",
-    "Concat",
-    "Conv",
-    "Div",
-    "Dropout",
-    "Einsum",
-    "Expand",
-    "Gather",
-    "GatherElements",
-    "GatherND",
-    "Gemm",
-    "GlobalAveragePool",
-    "MatMul",
-    "Mul",
-    "Pad",
-    "ReduceMean",
-    "ReduceSum",
-    "Slice",
-    "Softmax",
-    "Split",
-    "Sub",
-    "Tile",
-    "TopK",
-    "Where",
-}
+# Progress (`RejectedError`) of a guess whose start and end are in image layout.
+_IN_IMAGE_LAYOUT = 2
 
 
 @dataclass
@@ -100,39 +76,71 @@ def prove(
         draws: random inputs to run at least; every set of shapes gets one at least.
         seed: seed of the random inputs.
     """
-    whole = flow.between(candidate.routes[-1].tensor, [candidate.anchors.tail[-1]]) if candidate.routes else []
-    if (reason := _obstacle(flow, candidate.anchors, whole)) is not None:
+    whole = candidate.region(flow)
+    if (reason := find_obstacle(flow, candidate.anchors, whole)) is not None:
         return Verdict(nodes=tuple(whole), reason=reason)
+    search = _Search(flow, opset, candidate, observations)
     best, furthest = Verdict(nodes=tuple(whole), reason="no single tensor feeds the queries, keys and values"), -1
-    for output, route in itertools.product(reversed(candidate.anchors.tail), candidate.routes):
-        for layout, output_layout in itertools.product(LAYOUTS, LAYOUTS):
-            guess = Guess(route, layout, output, output_layout)
-            attempt = _Attempt(flow, opset, candidate.anchors, observations, guess)
-            try:
-                attempt.run(name, draws, seed)
-            except RejectedError as rejected:
-                if rejected.progress > furthest:
-                    best, furthest = attempt.verdict, rejected.progress
-                    best.reason = str(rejected)
-            else:
-                return attempt.verdict
+    for guess in search.guesses():
+        attempt = _Attempt(flow, opset, candidate.anchors, observations, guess)
+        try:
+            attempt.run(name, draws, seed)
+        except RejectedError as rejected:
+            search.progress = max(search.progress, rejected.progress)
+            if rejected.progress > furthest:
+                best, furthest = attempt.verdict, rejected.progress
+                best.reason = str(rejected)
+        else:
+            return attempt.verdict
+    if quantized := quantized_projection(flow, candidate):
+        best.reason = f"{best.reason}. {quantized}"
     return best
 
 
-def _obstacle(flow: Dataflow, anchors: Anchors, region: Sequence[int]) -> str | None:
-    """What makes a candidate another function, whatever the draws may say."""
-    topk, softmax = flow.nodes[anchors.topk], flow.nodes[anchors.softmax]
-    if not is_standard(softmax, "Softmax"):
-        return f"{softmax.op_type} ({label(softmax)}) does the attention in one op: export at opset 22 or lower"
-    for index in region:
-        node = flow.nodes[index]
-        if not is_standard(node, *_BLOCK_OPS):
-            return f"{node.op_type} ({label(node)}) is not part of bi-level routing attention"
-    if not set(region).isdisjoint(flow.readers(topk.output[0])):
-        return "the routing weights (TopK's values) go into the output: soft routing, which the op does not do"
-    if next((attribute.i for attribute in topk.attribute if attribute.name == "largest"), 1) != 1:
-        return "TopK picks the smallest routing logits; the op picks the largest"
-    return None
+class _Search:
+    """All guesses at a candidate, the usual ones first.
+
+    Attributes:
+        progress: how far any guess got, which whoever tries them has to say.
+    """
+
+    def __init__(
+        self,
+        flow: Dataflow,
+        opset: Sequence[onnx.OperatorSetIdProto],
+        candidate: Candidate,
+        observations: Sequence[Observation],
+    ) -> None:
+        self._flow, self._opset = flow, opset
+        self._candidate, self._observations = candidate, observations
+        self.progress = -1
+
+    def guesses(self) -> Iterator[Guess]:
+        """First with q, k and v in the order of the op out of one tensor; then in any, and out of several Linears."""
+        routes, tail = self._candidate.routes, self._candidate.anchors.tail
+        one = [route for route in routes if len(route.branches) == 1]
+        for output, route in itertools.product(reversed(tail), one):
+            for layout, output_layout in itertools.product(LAYOUTS, LAYOUTS):
+                yield Guess(route, layout, output, output_layout)
+        several = [route for route in routes if len(route.branches) > 1]
+        if not several and self.progress < _IN_IMAGE_LAYOUT:
+            return
+        # Picking columns of a weight costs nothing at run time; picking channels of an image does.
+        for route in (*several, *sorted(one, key=lambda route: not route.linears)):
+            for layout in LAYOUTS:
+                for columns in self._columns(route, layout):
+                    for output, output_layout in itertools.product(reversed(tail), LAYOUTS):
+                        yield Guess(route, layout, output, output_layout, columns)
+
+    def _columns(self, route: Route, layout: Layout) -> list[Columns]:
+        found = [
+            find_columns(self._flow, self._opset, self._candidate.anchors, route, layout, observation)
+            for observation in self._observations
+        ]
+        alike = all(one == found[0] for one in found)
+        usual = tuple(range(len(found[0][0].indices))) if found[0] else ()
+        tried = len(route.branches) == 1
+        return [one for one in found[0] if not (tried and one.indices == usual)] if alike else []
 
 
 class _Attempt:
@@ -189,6 +197,8 @@ class _Attempt:
                     for chain in escape.chains
                     if (perm := self._permutation(chain)) is not None
                 ),
+                columns=self.guess.columns,
+                widths=geometries[0].widths,
             )
             self._compare(trials, plan, rng, max(draws, len(trials)))
         except ExecutionError as error:

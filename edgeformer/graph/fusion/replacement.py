@@ -10,7 +10,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgeformer.graph.fusion.escapes import Chain
-from edgeformer.graph.fusion.projection import Layout, Route, projection_nodes
+from edgeformer.graph.fusion.projection import Layout, Route
+from edgeformer.graph.fusion.stacking import Columns, projection_nodes
 from edgeformer.ops.bi_level_routing_attention import Attributes
 
 __all__ = ["Part", "Plan"]
@@ -41,6 +42,8 @@ class Plan:
         output_layout: its layout.
         parts: other old tensors that the new nodes make.
         moves: chains of views that amount to one permutation, and that permutation.
+        columns: which channels of the projection are q, k and v; None for all in their order.
+        widths: output channels of each of the route's branches.
     """
 
     name: str
@@ -51,6 +54,8 @@ class Plan:
     output_layout: Layout
     parts: tuple[Part, ...]
     moves: tuple[tuple[Chain, tuple[int, ...]], ...]
+    columns: Columns | None
+    widths: tuple[int, ...]
 
     @property
     def made(self) -> tuple[str, ...]:
@@ -63,7 +68,9 @@ class Plan:
         Args:
             nodes: the old graph's nodes.
         """
-        made, qkv, channels_first = projection_nodes(nodes, self.route, self.layout, self.name)
+        made, qkv, channels_first = projection_nodes(
+            nodes, self.route, self.layout, self.name, self.columns, self.widths
+        )
         if self.output_layout == "NHWC":
             made.append(self.attributes.make_node(qkv, self.output, self.name))
         else:

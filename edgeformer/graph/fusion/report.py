@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from edgeformer.ops.bi_level_routing_attention import is_op
 from edgeformer.records.fusion import BlockReport, FusionReport, LepeReport
 
 __all__ = ["FuseResult"]
@@ -38,6 +39,11 @@ class FuseResult:
     def left(self) -> tuple[BlockReport, ...]:
         """The blocks that stayed as they were."""
         return tuple(block for block in self.blocks if block.status == "left")
+
+    @property
+    def op_nodes(self) -> int:
+        """Op nodes in the new model, those included that the given one already had."""
+        return sum(is_op(node) for node in self.model.graph.node)
 
     @property
     def report(self) -> FusionReport:

@@ -17,7 +17,8 @@ from edgeformer.ops.bi_level_routing_attention import with_function
 
 __all__ = ["rewrite"]
 
-_FOLDED = ("Flatten", "Transpose")
+# What is made of constants alone and can be stored instead.
+_FOLDED = ("CastLike", "Concat", "Flatten", "Gather", "Reshape", "Transpose")
 
 
 def rewrite(model: onnx.ModelProto, plans: Sequence[Plan], constants: Mapping[str, Array]) -> onnx.ModelProto:
@@ -152,19 +153,33 @@ def _fold(graph: gs.Graph, tensors: Mapping[str, gs.Tensor], constants: Mapping[
             producer.outputs[position] = gs.Variable(f"{name}/computed")
             variable.to_constant(value)
     for node in graph.nodes:
-        # Weights that the new Linear wants in another orientation than the old one had them.
+        # Weights and biases that the new Linear wants in another orientation or order, or stacked.
         # GraphSurgeon would turn types that NumPy lacks (its dtype is ONNX's number then) into FLOAT: those stay nodes.
-        if node.op in _FOLDED and isinstance(node.inputs[0], gs.Constant) and _is_new(node):
-            if isinstance(node.inputs[0].dtype, int):
+        if node.op in _FOLDED and _is_new(node) and all(isinstance(tensor, gs.Constant) for tensor in node.inputs):
+            if any(isinstance(tensor.dtype, int) for tensor in node.inputs):
                 continue
-            value = node.inputs[0].values
-            folded = value.reshape(value.shape[0], -1) if node.op == "Flatten" else value.T
+            value = _value(node, [tensor.values for tensor in node.inputs])
             (output,) = node.outputs
             node.outputs.clear()
-            output.to_constant(np.ascontiguousarray(folded))
+            output.to_constant(np.ascontiguousarray(value))
+
+
+def _value(node: gs.Node, inputs: list[Array]) -> Array:
+    first: Array = inputs[0]
+    if node.op == "Flatten":
+        return np.reshape(first, (first.shape[0], -1))
+    if node.op == "Transpose":
+        return np.transpose(first)
+    if node.op == "Concat":
+        return np.concatenate(inputs, axis=int(node.attrs["axis"]))
+    if node.op == "Gather":
+        return np.take(first, inputs[1], axis=int(node.attrs["axis"]))
+    if node.op == "CastLike":
+        return np.asarray(first, inputs[1].dtype)
+    return np.reshape(first, -1)  # of a Reshape: a bias, to one axis
 
 
 def _is_new(node: gs.Node) -> bool:
-    return (
-        len(node.outputs) == 1 and node.name == node.outputs[0].name and node.name.endswith(("/weight", "/weight_flat"))
-    )
+    """Whether `stacking` made the node, as a part of a weight or bias."""
+    what = node.name.rsplit("/", 1)[-1]
+    return len(node.outputs) == 1 and node.name == node.outputs[0].name and what.startswith(("weight", "bias_"))

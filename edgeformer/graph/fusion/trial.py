@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from edgeformer.graph.fusion.execution import Array, Observation, Session, extra
 from edgeformer.graph.fusion.geometry import PERM, Geometry, Guess, RejectedError
 from edgeformer.graph.fusion.projection import orient
 from edgeformer.graph.fusion.replacement import Plan
+from edgeformer.graph.fusion.wiring import Wiring
 from edgeformer.ops.bi_level_routing_attention import Attributes, with_function
 
 __all__ = ["Trial"]
@@ -48,6 +48,7 @@ class Trial:
         self._shapes = {name: observation.shapes[name] for link in self._links for name in link.operands}
         inputs = {guess.route.tensor: 4, **{name: len(shape) for name, shape in self._shapes.items()}}
         self._model = extract(flow, opset, nodes, inputs, list(dict.fromkeys(outputs)), observation.values)
+        self._wiring = Wiring.of(guess.route, geometry.widths, guess.columns, self._shapes)
         self._block: Session | None = None
         self._replacement: Session | None = None
 
@@ -57,15 +58,7 @@ class Trial:
         Raises:
             RejectedError: no input with decisive routing was found.
         """
-        biased = any(link.kind == "bias" or len(link.operands) == 2 for link in self._links)
-        draw = draw_block_input(
-            rng,
-            attributes,
-            self._geometry.image,
-            self._geometry.channels,
-            linear=any(link.linear for link in self._links),
-            bias=biased,
-        )
+        draw = draw_block_input(rng, attributes, self._geometry.image, self._wiring)
         if draw is None:
             raise RejectedError("no random input was found that makes the routing decisive", 5)
         return draw
@@ -73,24 +66,14 @@ class Trial:
     def _feeds(self, draw: Draw) -> dict[str, Array]:
         """What the block and its replacement get: the image in its layout, the weight and the bias in theirs."""
         feeds = {self._guess.route.tensor: draw.image.transpose(np.argsort(PERM[self._guess.layout])).copy()}
-        added = False
         for link in self._links:
-            operands = list(link.operands)
             if link.linear:
                 assert draw.weight is not None
-                weight = operands.pop(0)
-                feeds[weight] = orient(link, draw.weight)
-            for name in operands:
-                shape = self._shapes[name]
-                if math.prod(shape) != self._geometry.channels:
-                    raise RejectedError(
-                        f"{name} with shape {shape} is not a bias of {self._geometry.channels} channels", 4
-                    )
-                # Where two biases are added the first carries the drawn values and the others are zero.
-                values = np.zeros(self._geometry.channels, np.float32) if added else draw.bias
-                assert values is not None
-                feeds[name] = values.reshape(shape)
-                added = True
+                start, stop = self._wiring.weights[link.operands[0]]
+                feeds[link.operands[0]] = orient(link, draw.weight[:, start:stop])
+        for name, (start, stop) in self._wiring.offsets.items():
+            assert draw.bias is not None
+            feeds[name] = draw.bias[start:stop].reshape(self._shapes[name])
         return feeds
 
     def block(self, draw: Draw, outputs: Sequence[str]) -> dict[str, Array]:

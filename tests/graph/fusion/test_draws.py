@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgeformer.graph.fusion.draws import draw_block_input
+from edgeformer.graph.fusion.wiring import Wiring
 from edgeformer.ops.bi_level_routing_attention import Attributes
 
 CASES = [
@@ -25,7 +26,9 @@ def test_draws(
     attributes: Attributes, shape: tuple[int, int, int, int], channels: int, linear: bool, bias: bool
 ) -> None:
     image = shape if linear else (*shape[:3], channels)
-    draw = draw_block_input(np.random.default_rng(5), attributes, image, channels, linear=linear, bias=bias)
+    draw = draw_block_input(
+        np.random.default_rng(5), attributes, image, Wiring.plain(channels, linear=linear, bias=bias)
+    )
 
     assert draw is not None
     assert draw.image.shape == image
@@ -59,15 +62,14 @@ def test_no_decisive_routing_is_admitted() -> None:
             return np.zeros(size)
 
     rng: Any = Zeros()
-    assert draw_block_input(rng, Attributes(1, 2, 2, 4, 1.0), (1, 4, 4, 4), 12, linear=True, bias=True) is None
+    wiring = Wiring.plain(12, linear=True, bias=True)
+    assert draw_block_input(rng, Attributes(1, 2, 2, 4, 1.0), (1, 4, 4, 4), wiring) is None
 
 
 def test_the_seed_decides() -> None:
     attributes, shape, channels = CASES[0]
-    one, same, other = (
-        draw_block_input(np.random.default_rng(seed), attributes, shape, channels, linear=True, bias=True)
-        for seed in (1, 1, 2)
-    )
+    wiring = Wiring.plain(channels, linear=True, bias=True)
+    one, same, other = (draw_block_input(np.random.default_rng(seed), attributes, shape, wiring) for seed in (1, 1, 2))
     assert one is not None
     assert same is not None
     assert other is not None
