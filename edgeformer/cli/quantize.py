@@ -90,4 +90,4 @@ def command(
     console.print(table)
     how = "read from" if result.reused else "calibrated on"
     where = str(calibration) if result.reused else f"{result.calibration.images} images"
-    console.print(f"{output}: {how} {where}", highlight=False, soft_wrap=True)
+    console.print(f"{output}: {how} {where}", soft_wrap=True)

@@ -83,11 +83,10 @@ def _print(report: VerifyReport) -> None:
     console.print(table)
     console.print(
         f"{report.samples} images; figures against {report.forms[0].name}; top-1 and routing: how much agrees",
-        highlight=False,
     )
     for form in report.forms:
         if form.text:
-            console.print(form.text if form.status == "not run" else f"{form.name}: {form.text}", highlight=False)
+            console.print(form.text if form.status == "not run" else f"{form.name}: {form.text}")
 
 
 def _figures(output: Comparison) -> list[str]:

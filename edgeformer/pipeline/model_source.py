@@ -14,6 +14,7 @@ import onnx
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
 from edgeformer.data import Preprocessing
 from edgeformer.errors import InputError
+from edgeformer.text import parse_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -226,8 +227,8 @@ def read_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
     if text is None:
         return None
     try:
-        return Preprocessing.from_dict(json.loads(text))
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        return Preprocessing.from_dict(parse_json(text))
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
             "EF326", f"the ONNX metadata property {PREPROCESSING_PROPERTY!r} cannot be read: {error}"
         ) from error
