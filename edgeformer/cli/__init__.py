@@ -71,7 +71,7 @@ def main() -> NoReturn:
     except click.ClickException as error:
         if as_json:
             click.echo(json.dumps({"error": {"kind": "UsageError", "code": None, "message": error.format_message()}}))
-        error.message = printable(error.message)
+        vars(error)["message"] = printable(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):

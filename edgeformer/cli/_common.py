@@ -50,7 +50,7 @@ class _PlainConsole(Console):
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]  # passed on as they are
+    def render_str(self, text: str, **options: Any) -> Text:
         """As in rich, with everything escaped that a terminal would act on."""
         return super().render_str(printable(text), **options)
 

@@ -16,6 +16,7 @@ from edgeformer.bundle import Manifest, open_bundle
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import ENGINE, EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.data import Preprocessing, open_samples
+from edgeformer.data.array_files import archive_names, read_array
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.pipeline.model_source import NamedModel
 from edgeformer.pipeline.parity_inputs import BATCH
@@ -95,11 +96,10 @@ def verify_bundle(
 
 def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
     """The images that the build recorded."""
-    with np.load(folder / PARITY, allow_pickle=False) as recorded:
-        images = [recorded[name] for name in recorded.files if name.startswith("input:")]
-    if len(images) != 1:
-        raise InputError("EF704", f"{folder / PARITY} holds {len(images)} inputs, expected one: build the bundle again")
-    return images
+    names = [name for name in archive_names(folder / PARITY) if name.startswith("input:")]
+    if len(names) != 1:
+        raise InputError("EF704", f"{folder / PARITY} holds {len(names)} inputs, expected one: build the bundle again")
+    return [read_array(folder / PARITY, names[0])]
 
 
 def _pytorch(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None) -> Form:
