@@ -84,6 +84,7 @@ class ModelRecord(Record):
     overrides: dict[str, Any] = Field(default_factory=dict)
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
+    checkpoint_key: str | None = None
     weights: str | None = None
     path: str | None = None
     sha256: str | None = None

@@ -40,6 +40,8 @@ class NamedModel:
     Attributes:
         name: as in `edgeformer.models.list_models`.
         checkpoint: file with the weights; ``None`` takes random weights (seed 0).
+        checkpoint_key: which weights to take from it; ``None`` takes the raw ones.
+        checkpoint_sha256: hash of that file when it was named.
         overrides: fields of the model's configuration that differ from the registry's.
         preprocessing: how its images are prepared; height and width are the input size of the export.
     """
@@ -48,12 +50,23 @@ class NamedModel:
     checkpoint: Path | None
     overrides: Mapping[str, Any]
     preprocessing: Preprocessing
+    checkpoint_key: str | None = None
+    checkpoint_sha256: str | None = field(init=False)
 
-    def create(self) -> nn.Module:
+    def __post_init__(self) -> None:
+        # Once: what is loaded later must be what was hashed, and the manifest must say the same as the stages' keys.
+        object.__setattr__(
+            self, "checkpoint_sha256", None if self.checkpoint is None else sha256_of_file(self.checkpoint)
+        )
+
+    def create(self) -> tuple[nn.Module, str | None]:
         """Build the PyTorch model and load its weights.
 
+        Returns:
+            The model, and the key that its weights were under in the checkpoint, if any.
+
         Raises:
-            InputError: an override or the checkpoint does not fit.
+            InputError: an override or the checkpoint does not fit, or the checkpoint changed since it was named.
             EnvironmentFault: torch is not installed.
         """
         from edgeformer.models import create_model, load_checkpoint
@@ -63,10 +76,14 @@ class NamedModel:
 
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                return create_model(self.name, **self.overrides)
+                return create_model(self.name, **self.overrides), None
         model = create_model(self.name, **self.overrides)
-        load_checkpoint(model, self.checkpoint)
-        return model
+        taken = load_checkpoint(model, self.checkpoint, key=self.checkpoint_key)
+        if sha256_of_file(self.checkpoint) != self.checkpoint_sha256:
+            raise InputError(
+                "EF161", f"{self.checkpoint} changed while it was read (SHA-256 differs): start again when it is whole"
+            )
+        return model, taken
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it; also what decides whether an earlier export can be reused."""
@@ -75,7 +92,8 @@ class NamedModel:
             "name": self.name,
             "overrides": dict(self.overrides),
             "checkpoint": None if self.checkpoint is None else str(self.checkpoint.absolute()),
-            "checkpoint_sha256": None if self.checkpoint is None else sha256_of_file(self.checkpoint),
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "checkpoint_key": self.checkpoint_key,
             "weights": "random, seed 0" if self.checkpoint is None else "checkpoint",
             "preprocessing": self.preprocessing.to_dict(),
         }
@@ -116,6 +134,7 @@ def model_source(
     model: str | os.PathLike[str],
     *,
     checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_key: str | None = None,
     random_weights: bool = False,
     overrides: Mapping[str, Any] | None = None,
     input_size: tuple[int, int] | None = None,
@@ -126,6 +145,7 @@ def model_source(
     Args:
         model: a name of the registry, or the path of an ``.onnx`` file.
         checkpoint: weights for a named model.
+        checkpoint_key: which weights to take from it where it holds several.
         random_weights: take random weights instead, to see what a build costs.
         overrides: configuration fields to replace in a named model.
         input_size: height and width in pixels; default: the model's usual size, or the ONNX graph's.
@@ -138,7 +158,7 @@ def model_source(
     path = Path(model)
     if path.suffix == ".onnx":
         excluded = {
-            "checkpoint": checkpoint is not None,
+            "checkpoint": checkpoint is not None or checkpoint_key is not None,
             "random weights": random_weights,
             "overrides": bool(overrides),
         }
@@ -162,7 +182,10 @@ def model_source(
     if input_size is not None:
         _check_agrees(preprocessing, input_size, "--input-size asks for")
         prepared = replace(prepared, height=input_size[0], width=input_size[1])
-    return NamedModel(info.name, None if checkpoint is None else Path(checkpoint), dict(overrides or {}), prepared)
+    if checkpoint is None and checkpoint_key is not None:
+        raise InputError("EF104", "--checkpoint-key needs --checkpoint: random weights have no key")
+    weights = None if checkpoint is None else Path(checkpoint)
+    return NamedModel(info.name, weights, dict(overrides or {}), prepared, checkpoint_key)
 
 
 def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Preprocessing | None) -> OnnxFile:

@@ -103,6 +103,7 @@ def source_of(request: ModelOptions, model: str) -> Source:
     return model_source(
         model,
         checkpoint=request.checkpoint,
+        checkpoint_key=request.checkpoint_key,
         random_weights=request.random_weights,
         overrides=request.overrides,
         input_size=request.input_size,

@@ -50,6 +50,14 @@ class ModelOptions(ImageOptions):
     checkpoint: Annotated[AnyPath | None, Option("Weights of the named model: .pth, .pt or .safetensors.", "file")] = (
         None
     )
+    checkpoint_key: Annotated[
+        str | None,
+        Option(
+            "Which weights to take where the checkpoint holds several, such as model_ema.",
+            metavar="KEY",
+            default="the raw ones",
+        ),
+    ] = None
     random_weights: Annotated[bool, Option("Take random weights instead, to see what a build costs.", "flag")] = False
     overrides: Annotated[
         Mapping[str, Any] | None,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import Manifest, open_bundle
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import ENGINE, EXPORTED, FUSED, PARITY, TYPED
@@ -122,14 +121,15 @@ def _pytorch(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str |
             if checkpoint is not None:
                 raise InputError("EF102", f"{weights}: no such checkpoint file")
             return not_run(f"the checkpoint {weights} is not there; name it with --checkpoint")
-        if sha256_of_file(weights) != made_from.checkpoint_sha256:
-            raise InputError(
-                "EF706",
-                f"{weights} is not the checkpoint this bundle was made from (SHA-256 differs): "
-                "name that one with --checkpoint",
-            )
+    named = NamedModel(made_from.name, weights, made_from.overrides, preprocessing, made_from.checkpoint_key)
+    if named.checkpoint_sha256 != made_from.checkpoint_sha256:
+        raise InputError(
+            "EF706",
+            f"{weights} is not the checkpoint this bundle was made from (SHA-256 differs): "
+            "name that one with --checkpoint",
+        )
     try:
-        network = NamedModel(made_from.name, weights, made_from.overrides, preprocessing).create()
+        network, _ = named.create()
     except EnvironmentFault as fault:
         return not_run(str(fault))
     session = TorchSession(network, input_size=(preprocessing.height, preprocessing.width))
