@@ -85,6 +85,9 @@ class ModelRecord(Record):
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
     checkpoint_key: str | None = None
+    labels: tuple[str, ...] | None = Field(
+        default=None, description="names of the classes in the order of their indices"
+    )
     weights: str | None = None
     path: str | None = None
     sha256: str | None = None

@@ -64,7 +64,7 @@ def command(
         task = bar.add_task("quantize", total=None)
         result = quantize(
             source.model,
-            open_samples(data, source.preprocessing, limit=calibration_images),
+            open_samples(data, source.preprocessing, limit=calibration_images, labels=False),
             recipe=load_recipe(recipe or "default", quantize_attention=quantize_attention),
             calibration_cache=calibration,
             progress=lambda text, done, total: bar.update(task, description=text, completed=done, total=total),

@@ -27,9 +27,17 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=output_path)
 @click.option("--data", type=output_path, help="Images; labelled ones give accuracy.  [default: the recorded ones]")
 @click.option("--checkpoint", type=existing_file, help="Where the bundle's checkpoint lies now, if it was moved.")
+@click.option("--labels", type=existing_file, help="Names of the classes in order, for the folders of --data.")
 @click.option("--max-drop", type=click.FloatRange(min=0), help="Points of accuracy INT8 may lose.  [default: 1]")
 @common_options
-def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: float | None, as_json: bool) -> None:
+def command(
+    bundle: Path,
+    data: Path | None,
+    checkpoint: Path | None,
+    labels: Path | None,
+    max_drop: float | None,
+    as_json: bool,
+) -> None:
     """Compare all forms of the model that a bundle holds.
 
     First the files are checked against their hashes. Then PyTorch, the exported, fused and typed ONNX files, and the
@@ -42,7 +50,12 @@ def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: 
     with progress(quiet=as_json) as bar:
         task = bar.add_task("images", total=None)
         report = verify_bundle(
-            bundle, data=data, checkpoint=checkpoint, max_drop=max_drop, progress=lambda n: bar.advance(task, n)
+            bundle,
+            data=data,
+            checkpoint=checkpoint,
+            labels=labels,
+            max_drop=max_drop,
+            progress=lambda n: bar.advance(task, n),
         )
     try:
         require(report)

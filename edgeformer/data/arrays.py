@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -115,6 +116,7 @@ class ArrayFile(Samples):
                 except InputError as error:
                     raise InputError(error.code, f"{self.name}, sample 0: {error}") from error
             for index, row in enumerate(reader.rows(len(self))):
+                self._check_same(index, _digest(row), f"{self.name}, sample {index},")
                 yield row, None if self._labels is None else int(self._labels[index])
 
     def _check(self, reader: ArrayReader) -> None:
@@ -160,7 +162,10 @@ class ArrayStream(Samples):
         self.labelled = first[1] is not None
 
     def _rows(self) -> Iterator[tuple[NDArray[Any], int | None]]:
-        return islice(chain.from_iterable(map(_split, self._make())), self._limit)
+        rows = islice(chain.from_iterable(map(_split, self._make())), self._limit)
+        for index, (row, label) in enumerate(rows):
+            self._check_same(index, _digest(row), f"{self.name}: sample {index}")
+            yield row, label
 
     def samples(self) -> Iterator[Sample]:
         """Yield every sample, preprocessed where it is uint8."""
@@ -210,6 +215,10 @@ class Spool:
             for _ in range(self._count):
                 row, label = (ArrayReader(stream, self._file.name, None).whole() for _ in range(2))
                 yield row if label < 0 else (row, int(label))
+
+
+def _digest(row: NDArray[Any]) -> bytes:
+    return hashlib.sha256(f"{row.dtype.str}{row.shape}".encode() + row.tobytes()).digest()
 
 
 def _array_content(rows: Iterator[tuple[NDArray[Any], int | None]]) -> Iterator[bytes]:

@@ -76,6 +76,7 @@ class Samples(ABC):
         self.class_names = class_names
         self.labelled = labelled
         self.count = count
+        self._digests: dict[int, bytes] = {}
 
     def __len__(self) -> int:
         if self.count is None:
@@ -120,6 +121,19 @@ class Samples(ABC):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
         return digest.hexdigest()
+
+    @property
+    def distinct(self) -> int:
+        """How many different samples there are among those that were read so far."""
+        return len(set(self._digests.values()))
+
+    def _check_same(self, index: int, digest: bytes, name: str) -> None:
+        """Refuse a sample that is another one than it was when it was read or hashed before.
+
+        What is made of the samples is recorded under their hash, and reused wherever the hash is the same.
+        """
+        if self._digests.setdefault(index, digest) != digest:
+            raise InputError("EF161", f"{name} changed while it was read: start again when nothing writes it")
 
     @abstractmethod
     def samples(self) -> Iterator[Sample]:

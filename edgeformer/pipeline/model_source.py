@@ -85,6 +85,14 @@ class NamedModel:
             )
         return model, taken
 
+    @property
+    def class_count(self) -> int | None:
+        """How many classes it tells apart; None where it is no classifier."""
+        from edgeformer.models.registry import config_with
+
+        config = config_with(self.name, self.overrides)
+        return config.num_classes or None
+
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it; also what decides whether an earlier export can be reused."""
         return {
@@ -114,6 +122,13 @@ class OnnxFile:
     model: onnx.ModelProto = field(repr=False)
     batch: int | None
     preprocessing: Preprocessing
+
+    @property
+    def class_count(self) -> int | None:
+        """How many classes its first output of logits ``[batch, classes]`` has; None where there is none."""
+        shapes = (value.type.tensor_type.shape.dim for value in self.model.graph.output)
+        sizes = (shape[1].dim_value for shape in shapes if len(shape) == 2)
+        return next((size for size in sizes if size >= 2), None)
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it; also what decides whether an earlier result can be reused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeformer.data import Preprocessing, Samples, open_samples
+from edgeformer.data import Classes, Preprocessing, Samples, open_samples, read_labels
 from edgeformer.errors import InputError
 from edgeformer.pipeline.model_source import OnnxFile, Source, model_source
 from edgeformer.pipeline.parity_inputs import ParityInputs
@@ -79,6 +79,7 @@ class BuildPlan:
 
     Attributes:
         source: the model.
+        labels: names of its classes in the order of their indices, where they are known.
         fuse_lepe: fuse LePE into the op.
         quantization: for INT8, else ``None``.
         form: of the typed graph.
@@ -89,6 +90,7 @@ class BuildPlan:
     """
 
     source: Source
+    labels: tuple[str, ...] | None
     fuse_lepe: bool
     quantization: Quantization | None
     form: TypedForm
@@ -134,7 +136,9 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         require_plugin_library(target.sm)
     data = None
     if request.data is not None:
-        data = open_samples(request.data, source.preprocessing, limit=request.calibration_images)
+        data = open_samples(request.data, source.preprocessing, limit=request.calibration_images, labels=False)
+    names = None if request.labels is None else read_labels(request.labels)
+    eval_data = _labelled(request.eval_data, source.preprocessing, Classes(source.class_count, names))
     batch = _batch_profile(source, request.batch)
     rtx = target.flavour == "tensorrt_rtx"
     convolutions = request.linears_as_convolutions
@@ -142,10 +146,11 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         convolutions = rtx and request.precision != "int8" and batch.min < batch.max
     return BuildPlan(
         source=source,
+        labels=names or (None if eval_data is None else eval_data.class_names),
         fuse_lepe=request.fuse_lepe,
         quantization=None if recipe is None or data is None else Quantization(data, recipe),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
-        parity_inputs=ParityInputs(_labelled(request.eval_data, source.preprocessing), data, source.preprocessing),
+        parity_inputs=ParityInputs(eval_data, data, source.preprocessing),
         max_drop=DEFAULT_MAX_DROP if request.max_drop is None else request.max_drop,
         engine=EnginePlan(
             target,
@@ -194,10 +199,10 @@ def _batch_profile(source: Source, batch: str | None) -> BatchProfile:
     return wanted
 
 
-def _labelled(source: DataSource | None, preprocessing: Preprocessing) -> Samples | None:
+def _labelled(source: DataSource | None, preprocessing: Preprocessing, classes: Classes) -> Samples | None:
     if source is None:
         return None
-    samples = open_samples(source, preprocessing)
+    samples = open_samples(source, preprocessing, classes=classes)
     if not samples.labelled:
         raise InputError(
             "EF106",

@@ -169,6 +169,14 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         DataSource | None,
         Option("Labelled images to measure accuracy on: a sub-folder for each class, or an .npz file.", "path"),
     ] = None
+    labels: Annotated[
+        AnyPath | None,
+        Option(
+            "Names of the model's classes in order, for the folders of --eval-data: one a line, or JSON.",
+            "file",
+            default="folders named by index, or as many as there are classes",
+        ),
+    ] = None
     max_drop: Annotated[
         float | None,
         Option("Points of top-1 accuracy that INT8 may lose.", "number", metavar="POINTS", default="1"),
