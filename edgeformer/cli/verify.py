@@ -83,7 +83,7 @@ def _print(report: VerifyReport) -> None:
     headers = ["form", "verdict", "SNR", "max |diff|", "top-1", "equal", "routing", "accuracy"]
     rows: list[list[str]] = []
     for form in report.forms:
-        routing = "" if form.routing_first is None else f"{100 * form.routing_first.agreement:.2f} %"
+        routing = "" if form.routing_first is None else _percent(100 * form.routing_first.agreement)
         figures = _figures(form.first[outputs[0]]) if form.first is not None and len(outputs) == 1 else [""] * 4
         rows.append([form.name, form.status, *figures, routing, _accuracy(form.accuracy)])
         if len(outputs) > 1:
@@ -107,12 +107,17 @@ def _figures(output: Comparison) -> list[str]:
     return [
         "" if output.snr_db is None else f"{output.snr_db:.1f} dB",
         "" if output.max_abs is None else f"{output.max_abs:.1e}",
-        "" if output.top1_agreement is None else f"{100 * output.top1_agreement:.2f} %",
-        "" if output.integer_agreement is None else f"{100 * output.integer_agreement:.2f} %",
+        "" if output.top1_agreement is None else _percent(100 * output.top1_agreement),
+        "" if output.integer_agreement is None else _percent(100 * output.integer_agreement),
     ]
 
 
 def _accuracy(score: Score | None) -> str:
     if score is None:
         return ""
-    return f"{score.value:.2f} {'%' if score.unit == 'points' else score.unit}"
+    return _percent(score.value) if score.unit == "points" else f"{score.value:.2f} {score.unit}"
+
+
+def _percent(value: float) -> str:
+    """Two decimals where there are any, so that all is told at a glance from nearly all."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") + " %"

@@ -14,7 +14,7 @@ import onnx
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
 from edgeformer.data import Preprocessing
 from edgeformer.errors import InputError
-from edgeformer.text import parse_json
+from edgeformer.text import parse_json, printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,7 +99,7 @@ class NamedModel:
             "source": "registry",
             "name": self.name,
             "overrides": dict(self.overrides),
-            "checkpoint": None if self.checkpoint is None else str(self.checkpoint.absolute()),
+            "checkpoint": None if self.checkpoint is None else printable(str(self.checkpoint.absolute())),
             "checkpoint_sha256": self.checkpoint_sha256,
             "checkpoint_key": self.checkpoint_key,
             "weights": "random, seed 0" if self.checkpoint is None else "checkpoint",
@@ -134,8 +134,8 @@ class OnnxFile:
         """What the manifest says of it; also what decides whether an earlier result can be reused."""
         return {
             "source": "onnx",
-            "name": self.path.stem,
-            "path": str(self.path.absolute()),
+            "name": printable(self.path.stem),
+            "path": printable(str(self.path.absolute())),
             # Of the loaded model, so that weights in files beside it count.
             "sha256": sha256_of_bytes(self.model.SerializeToString(deterministic=True)),
             "preprocessing": self.preprocessing.to_dict(),

@@ -11,6 +11,7 @@ from edgeformer.pipeline.model_source import OnnxFile, Source, model_source
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.request import BuildRequest, ModelOptions
 from edgeformer.records.terms import Precision
+from edgeformer.text import printable
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
@@ -146,7 +147,7 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         convolutions = rtx and request.precision != "int8" and batch.min < batch.max
     return BuildPlan(
         source=source,
-        labels=names or (None if eval_data is None else eval_data.class_names),
+        labels=names or _names_of(eval_data),
         fuse_lepe=request.fuse_lepe,
         quantization=None if recipe is None or data is None else Quantization(data, recipe),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
@@ -163,6 +164,12 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         ),
         compare_plugin=rtx if request.compare_plugin is None else request.compare_plugin,
     )
+
+
+def _names_of(samples: Samples | None) -> tuple[str, ...] | None:
+    """The names of all classes, where the folders have them."""
+    names = None if samples is None else samples.class_names
+    return None if names is None else tuple(map(printable, names))
 
 
 def _check_types(source: Source, precision: Precision) -> None:

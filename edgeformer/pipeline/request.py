@@ -237,6 +237,11 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         if self.embed_plugin and not self.use_plugin:
             raise InputError("EF104", "--embed-plugin with --no-plugin: there is no plugin to embed")
         check_limits(self.workspace_bytes, self.max_aux_streams)
+        output = os.path.abspath(self.output)
+        if not _is_utf8(output):
+            raise InputError("EF101", f"output {output}: the path is not UTF-8, and ONNX Runtime opens no file there")
+        if self.labels is not None and self.eval_data is None:
+            raise InputError("EF104", "--labels without --eval-data: there are no folders whose classes they name")
 
     def _check_float(self) -> None:
         if self.recipe is not None:
@@ -246,3 +251,11 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
                 "EF104",
                 f"--quantize-attention with precision {self.precision}, which quantizes nothing: give --precision int8",
             )
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
