@@ -25,10 +25,11 @@ __all__ = [
 
 
 class ExportDetails(Record):
-    """The export against PyTorch: figures for each output."""
+    """The export against PyTorch: figures for each output, and the key that the weights had in the checkpoint."""
 
     stage: Literal["export"] = "export"
     figures: dict[str, Comparison]
+    checkpoint_key: str | None = None
 
 
 class FuseDetails(Record):

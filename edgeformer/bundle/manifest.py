@@ -15,6 +15,7 @@ from edgeformer.errors import InputError
 from edgeformer.records.base import Record
 from edgeformer.records.terms import Flavour, Precision, Verdict
 from edgeformer.records.verification import Score
+from edgeformer.text import parse_json, shortened
 
 __all__ = [
     "MANIFEST",
@@ -83,6 +84,10 @@ class ModelRecord(Record):
     overrides: dict[str, Any] = Field(default_factory=dict)
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
+    checkpoint_key: str | None = None
+    labels: tuple[str, ...] | None = Field(
+        default=None, description="names of the classes in the order of their indices"
+    )
     weights: str | None = None
     path: str | None = None
     sha256: str | None = None
@@ -168,19 +173,20 @@ def read_manifest(bundle: Path) -> Manifest:
         where = ".".join(str(part) for part in first["loc"]) or "top level"
         raise InputError(
             "EF702",
-            f"{path}: not a manifest of schema version {SCHEMA_VERSION} ({where}: {first['msg']}); build it again",
+            f"{path}: not a manifest of schema version {SCHEMA_VERSION} ({shortened(where)}: "
+            f"{shortened(first['msg'], 200)}); build it again",
         ) from None
 
 
 def _check_version(path: Path, content: bytes) -> None:
     """Refuse a manifest of another schema version in one sentence, whatever else differs in it."""
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        return  # what is no JSON is refused as that
+        document = parse_json(content)
+    except ValueError as error:
+        raise InputError("EF702", f"{path}: cannot be read as JSON: {error}; build it again") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version != SCHEMA_VERSION:
-        made_by = document.get("edgeformer")
+        made_by = shortened(document.get("edgeformer"), 40)
         raise InputError(
             "EF703",
             f"{path} has schema version {version}, made by edgeformer {made_by}, and this edgeformer reads version "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import logging
 import signal
@@ -18,6 +19,7 @@ from typing import NoReturn
 import click
 
 from edgeformer.errors import EdgeformerError, EnvironmentFault, InputError
+from edgeformer.text import printable
 from edgeformer.version import __version__
 
 __all__ = ["cli", "main"]
@@ -59,12 +61,17 @@ def main() -> NoReturn:
     """Run the command line and exit; the entry point of the ``edgeformer`` script."""
     signal.signal(signal.SIGTERM, _terminate)
     as_json = "--json" in sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of another encoding shows what it cannot hold as an escape, instead of ending the program.
+            stream.reconfigure(errors="backslashreplace")
     try:
         # Without standalone mode a command's exit code comes back as the result.
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as error:
         if as_json:
             click.echo(json.dumps({"error": {"kind": "UsageError", "code": None, "message": error.format_message()}}))
+        vars(error)["message"] = printable(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):

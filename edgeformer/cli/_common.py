@@ -12,10 +12,20 @@ import click
 from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TimeElapsedColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from edgeformer.errors import EdgeformerError
+from edgeformer.text import printable
 
 __all__ = [
     "common_options",
@@ -30,9 +40,48 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class _PlainConsole(Console):
+    """A console to which a string is text: names from files are no markup, no emoji and no sequences for the terminal.
+
+    Every string that rich prints, in tables too, passes through `render_str`. What has a style is a `rich.text.Text`.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As in rich, with everything escaped that a terminal would act on."""
+        return super().render_str(printable(text), **options)
+
+
 # People read standard error while a command works and standard output when it is done; machines read only the latter.
-console = Console()
-status = Console(stderr=True)
+console: Console = _PlainConsole()
+status: Console = _PlainConsole(stderr=True)
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Messages quote files, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class _LogHandler(logging.Handler):
+    """Prints a record as one line that is not wrapped, so that it can be searched for and pasted."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "red" if record.levelno >= logging.ERROR else "yellow"
+        name = f"{record.levelname.lower()}: "
+        status.print(Text(name, style).append(self.format(record), "default"), soft_wrap=True)
+
+
+class _Description(ProgressColumn):
+    """What a task is at, as plain text."""
+
+    def render(self, task: Task) -> Text:
+        """The task's description."""
+        return Text(printable(task.description))
 
 
 def common_options(function: F) -> F:
@@ -40,8 +89,9 @@ def common_options(function: F) -> F:
 
     def set_level(ctx: click.Context, _parameter: click.Parameter, verbose: bool) -> None:
         level = logging.DEBUG if verbose else logging.WARNING
-        handler = RichHandler(console=status, show_path=verbose, show_time=verbose)
-        logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
+        handler = RichHandler(console=status) if verbose else _LogHandler()
+        handler.setFormatter(_PrintableFormatter("%(message)s"))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
         logging.getLogger("edgeformer").setLevel(level)
         # TensorRT warns of much that is as it should be; the warnings are in the engine's report all the same.
         logging.getLogger("edgeformer.tensorrt").setLevel(logging.DEBUG if verbose else logging.ERROR)
@@ -60,7 +110,7 @@ def error_document(error: EdgeformerError) -> dict[str, str]:
 
 def print_error(error: EdgeformerError) -> None:
     """Print an error for people, on standard error."""
-    click.echo(click.style(f"error {error.code}: ", fg="red", bold=True) + str(error), err=True)
+    click.echo(click.style(f"error {error.code}: ", fg="red", bold=True) + printable(str(error)), err=True)
 
 
 def print_json(document: Any) -> None:
@@ -80,7 +130,7 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     """A progress display on standard error; nothing is shown when ``quiet`` or when nobody watches a terminal."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        _Description(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

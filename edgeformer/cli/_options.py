@@ -13,6 +13,7 @@ import click
 from edgeformer.artifacts import check_output
 from edgeformer.errors import InputError
 from edgeformer.pipeline.options import Field, Option, fields_of
+from edgeformer.text import parse_json, read_json, shortened
 
 __all__ = ["existing_file", "options_from", "output_file", "output_folder", "output_path"]
 
@@ -51,9 +52,11 @@ class _Size(click.ParamType[tuple[int, int]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
+        match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", value)
         if not match or int(match[1]) < 1 or (match[2] is not None and int(match[2]) < 1):
-            self.fail(f"{value!r} is not a size: write 224 for a square, or 512x640 for height x width, in pixels")
+            self.fail(
+                f"{shortened(value)!r} is not a size: write 224 for a square, or 512x640 for height x width, in pixels"
+            )
         return int(match[1]), int(match[2] or match[1])
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
@@ -66,8 +69,8 @@ def _preprocessing(_ctx: click.Context, _parameter: click.Parameter, path: Path 
     from edgeformer.data import Preprocessing
 
     try:
-        return Preprocessing.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        return Preprocessing.from_dict(read_json(path))
+    except (ValueError, AttributeError, TypeError) as error:
         raise click.BadParameter(f"{path} is not a JSON object with the fields of a preprocessing: {error}") from None
 
 
@@ -76,11 +79,13 @@ def _overrides(_ctx: click.Context, _parameter: click.Parameter, values: tuple[s
     for value in values:
         name, equals, text = value.partition("=")
         if not (name and equals):
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE, such as num_classes=5")
+            raise click.BadParameter(f"{shortened(value)!r} is not NAME=VALUE, such as num_classes=5")
         try:
-            parsed = json.loads(text)
+            parsed = parse_json(text)
         except json.JSONDecodeError:
             parsed = text
+        except ValueError as error:
+            raise click.BadParameter(f"the value of {shortened(name)!r} cannot be used: {error}") from None
         found[name] = tuple(parsed) if isinstance(parsed, list) else parsed
     return found
 

@@ -46,4 +46,4 @@ class StageProgress(Observer):
             self._task = None
         if not self._quiet:
             how = "reused" if record.reused else record.verdict
-            status.print(f"  {record.name:<17} {record.seconds:7.1f} s  {how}", highlight=False)
+            status.print(f"  {record.name:<17} {record.seconds:7.1f} s  {how}")

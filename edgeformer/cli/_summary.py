@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from edgeformer.bundle import Manifest
 from edgeformer.bundle.details import EngineDetails, ParityDetails
@@ -65,33 +66,32 @@ def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: f
     for stage in manifest.stages:
         time = f"{stage.seconds:.1f} s" + (", reused" if stage.reused else "")
         figure = stage.gate or stage.note or ""
-        table.add_row(stage.name, time, f"[{_COLOURS[stage.verdict]}]{stage.verdict}[/]", figure)
+        table.add_row(stage.name, time, Text(stage.verdict, _COLOURS[stage.verdict]), figure)
     console.print(table)
     for line in _accuracies(manifest):
-        console.print(line, highlight=False)
+        console.print(line)
     attention = _attention(manifest)
     if attention is not None:
-        console.print(attention, highlight=False)
+        console.print(attention)
     engine = manifest.details(EngineDetails)
     record = manifest.files.get(ENGINE)
     if record is not None and engine is not None and engine.report is not None:
         plugins = engine.report.plugin.in_network
         console.print(
             f"engine      {record.size / 1e6:.2f} MB for {manifest.target.name} (SM {manifest.target.sm}), "
-            f"{plugins} plugin layers",
-            highlight=False,
+            f"{plugins} plugin layers"
         )
     elif engine is not None:
-        console.print("left to do:", highlight=False)
+        console.print("left to do:")
         for step in engine.left_to_do:
-            console.print(f"  - {step}", highlight=False)
+            console.print(f"  - {step}")
     took = "" if seconds is None else f"   ({seconds:.1f} s)"
-    console.print(f"bundle      {bundle}{took}", highlight=False, soft_wrap=True)
+    console.print(f"bundle      {bundle}{took}", soft_wrap=True)
 
 
 def print_next_steps(console: Console, bundle: Path, manifest: Manifest) -> None:
     """Print what to do with the bundle, a comment and a command for each step."""
     console.print("\nnext:")
     for command, purpose in next_steps(bundle, manifest):
-        console.print(f"  # {purpose}", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  # {purpose}", soft_wrap=True)
+        console.print(f"  {command}", soft_wrap=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import click
+from rich.text import Text
 
 from edgeformer.cli._common import common_options, console, print_json
+from edgeformer.text import printable
 
 
 @click.command("doctor")
@@ -21,7 +23,8 @@ def command(as_json: bool) -> None:
         print_json([fact.model_dump() for fact in facts])
         return
     for fact in facts:
-        mark = "[green]ok     [/]" if fact.status == "ok" else "[yellow]missing[/]"
-        console.print(f"{mark} [bold]{fact.name}[/]: {fact.detail}", highlight=False, soft_wrap=True)
+        mark = ("ok     ", "green") if fact.status == "ok" else ("missing", "yellow")
+        text = Text.assemble(mark, " ", (fact.name, "bold"), ": ", printable(fact.detail))
+        console.print(text, soft_wrap=True)
         if fact.remedy:
-            console.print(f"        {fact.remedy}", highlight=False, soft_wrap=True, markup=False)
+            console.print(f"        {fact.remedy}", soft_wrap=True)

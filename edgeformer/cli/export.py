@@ -30,7 +30,16 @@ def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         figures = {name: comparison.model_dump(mode="json") for name, comparison in exported.figures.items()}
         verdict = exported.verdict.model_dump(mode="json")
-        print_json({"output": str(output), "nodes": nodes, "bytes": size, "figures": figures, "verdict": verdict})
+        print_json(
+            {
+                "output": str(output),
+                "nodes": nodes,
+                "bytes": size,
+                "figures": figures,
+                "verdict": verdict,
+                "checkpoint_key": exported.checkpoint_key,
+            }
+        )
         return
-    console.print(f"{output}: {nodes} nodes, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
-    console.print(f"against PyTorch: {exported.verdict.text}", highlight=False)
+    console.print(f"{output}: {nodes} nodes, {size / 1e6:.1f} MB", soft_wrap=True)
+    console.print(f"against PyTorch: {exported.verdict.text}")

@@ -63,11 +63,10 @@ def command(
     console.print(
         f"{fused} of {len(result.blocks)} routing-attention blocks fused: {len(original.graph.node)} nodes became "
         f"{len(result.model.graph.node)} in {output}",
-        highlight=False,
         soft_wrap=True,
     )
     if fuse_lepe:
         folded = sum(report.status == "fused" for report in result.lepe)
-        console.print(f"LePE fused into {folded} of {len(result.lepe)} op nodes", highlight=False)
+        console.print(f"LePE fused into {folded} of {len(result.lepe)} op nodes")
         for reason in dict.fromkeys(report.reason for report in result.lepe if report.reason is not None):
-            console.print(f"LePE left: {reason}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"LePE left: {reason}", soft_wrap=True)

@@ -62,7 +62,6 @@ def _bundle(path: Path, compare: bool, as_json: bool) -> None:
     console.print(
         f"{model.name} as {manifest.precision.upper()} for {manifest.target.name}, made {manifest.created} by "
         f"edgeformer {manifest.edgeformer}; all hashes match",
-        highlight=False,
     )
     table = simple_table("file", "MB", "SHA-256")
     for name, record in manifest.files.items():
@@ -85,19 +84,19 @@ def _onnx(path: Path, as_json: bool) -> None:
         print_json({"kind": "onnx", **summary.to_dict()})
         return
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
-    console.print(f"{path}: made by {summary.producer}; opsets {opsets}", highlight=False, soft_wrap=True)
+    console.print(f"{path}: made by {summary.producer}; opsets {opsets}", soft_wrap=True)
     for word, values in (("input", summary.inputs), ("output", summary.outputs)):
         for value in values:
-            console.print(f"{word:<8}{value['name']}  {value['type']} {value['shape']}", highlight=False, markup=False)
+            console.print(f"{word:<8}{value['name']}  {value['type']} {value['shape']}")
     weights = ", ".join(f"{size / 1e6:.2f} MB {kind}" for kind, size in summary.weights.items()) or "none"
-    console.print(f"weights {weights}", highlight=False)
+    console.print(f"weights {weights}")
     table = simple_table("op", "nodes")
     for name, count in summary.nodes.items():
         table.add_row(name, str(count))
     console.print(table)
     for block in summary.blocks:
         attributes = ", ".join(f"{name}={value}" for name, value in block.items() if name != "node")
-        console.print(f"{block['node']}: {attributes}", highlight=False, soft_wrap=True)
+        console.print(f"{block['node']}: {attributes}", soft_wrap=True)
 
 
 def _engine(path: Path, as_json: bool) -> None:
@@ -112,11 +111,11 @@ def _engine(path: Path, as_json: bool) -> None:
         print_json({"kind": "engine", **facts.model_dump(mode="json")})
         return
     version = f"{facts.flavour} {facts.tensorrt_version}" if facts.flavour else "unknown TensorRT"
-    console.print(f"{path}: {facts.size_bytes / 1e6:.2f} MB, {version}, SHA-256 {facts.sha256}", highlight=False)
+    console.print(f"{path}: {facts.size_bytes / 1e6:.2f} MB, {version}, SHA-256 {facts.sha256}")
     if facts.report is not None:
         _print_report(facts.report)
     for note in facts.notes:
-        console.print(note, highlight=False)
+        console.print(note)
 
 
 def _print_report(report: Any) -> None:

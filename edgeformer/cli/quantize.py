@@ -64,7 +64,7 @@ def command(
         task = bar.add_task("quantize", total=None)
         result = quantize(
             source.model,
-            open_samples(data, source.preprocessing, limit=calibration_images),
+            open_samples(data, source.preprocessing, limit=calibration_images, labels=False),
             recipe=load_recipe(recipe or "default", quantize_attention=quantize_attention),
             calibration_cache=calibration,
             progress=lambda text, done, total: bar.update(task, description=text, completed=done, total=total),
@@ -90,4 +90,4 @@ def command(
     console.print(table)
     how = "read from" if result.reused else "calibrated on"
     where = str(calibration) if result.reused else f"{result.calibration.images} images"
-    console.print(f"{output}: {how} {where}", highlight=False, soft_wrap=True)
+    console.print(f"{output}: {how} {where}", soft_wrap=True)

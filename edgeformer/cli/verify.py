@@ -27,9 +27,17 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=output_path)
 @click.option("--data", type=output_path, help="Images; labelled ones give accuracy.  [default: the recorded ones]")
 @click.option("--checkpoint", type=existing_file, help="Where the bundle's checkpoint lies now, if it was moved.")
+@click.option("--labels", type=existing_file, help="Names of the classes in order, for the folders of --data.")
 @click.option("--max-drop", type=click.FloatRange(min=0), help="Points of accuracy INT8 may lose.  [default: 1]")
 @common_options
-def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: float | None, as_json: bool) -> None:
+def command(
+    bundle: Path,
+    data: Path | None,
+    checkpoint: Path | None,
+    labels: Path | None,
+    max_drop: float | None,
+    as_json: bool,
+) -> None:
     """Compare all forms of the model that a bundle holds.
 
     First the files are checked against their hashes. Then PyTorch, the exported, fused and typed ONNX files, and the
@@ -42,7 +50,12 @@ def command(bundle: Path, data: Path | None, checkpoint: Path | None, max_drop: 
     with progress(quiet=as_json) as bar:
         task = bar.add_task("images", total=None)
         report = verify_bundle(
-            bundle, data=data, checkpoint=checkpoint, max_drop=max_drop, progress=lambda n: bar.advance(task, n)
+            bundle,
+            data=data,
+            checkpoint=checkpoint,
+            labels=labels,
+            max_drop=max_drop,
+            progress=lambda n: bar.advance(task, n),
         )
     try:
         require(report)
@@ -70,7 +83,7 @@ def _print(report: VerifyReport) -> None:
     headers = ["form", "verdict", "SNR", "max |diff|", "top-1", "equal", "routing", "accuracy"]
     rows: list[list[str]] = []
     for form in report.forms:
-        routing = "" if form.routing_first is None else f"{100 * form.routing_first.agreement:.2f} %"
+        routing = "" if form.routing_first is None else _percent(100 * form.routing_first.agreement)
         figures = _figures(form.first[outputs[0]]) if form.first is not None and len(outputs) == 1 else [""] * 4
         rows.append([form.name, form.status, *figures, routing, _accuracy(form.accuracy)])
         if len(outputs) > 1:
@@ -83,11 +96,10 @@ def _print(report: VerifyReport) -> None:
     console.print(table)
     console.print(
         f"{report.samples} images; figures against {report.forms[0].name}; top-1 and routing: how much agrees",
-        highlight=False,
     )
     for form in report.forms:
         if form.text:
-            console.print(form.text if form.status == "not run" else f"{form.name}: {form.text}", highlight=False)
+            console.print(form.text if form.status == "not run" else f"{form.name}: {form.text}")
 
 
 def _figures(output: Comparison) -> list[str]:
@@ -95,12 +107,17 @@ def _figures(output: Comparison) -> list[str]:
     return [
         "" if output.snr_db is None else f"{output.snr_db:.1f} dB",
         "" if output.max_abs is None else f"{output.max_abs:.1e}",
-        "" if output.top1_agreement is None else f"{100 * output.top1_agreement:.2f} %",
-        "" if output.integer_agreement is None else f"{100 * output.integer_agreement:.2f} %",
+        "" if output.top1_agreement is None else _percent(100 * output.top1_agreement),
+        "" if output.integer_agreement is None else _percent(100 * output.integer_agreement),
     ]
 
 
 def _accuracy(score: Score | None) -> str:
     if score is None:
         return ""
-    return f"{score.value:.2f} {'%' if score.unit == 'points' else score.unit}"
+    return _percent(score.value) if score.unit == "points" else f"{score.value:.2f} {score.unit}"
+
+
+def _percent(value: float) -> str:
+    """Two decimals where there are any, so that all is told at a glance from nearly all."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") + " %"

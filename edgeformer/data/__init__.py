@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from edgeformer.data.class_names import Classes, read_labels
 from edgeformer.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from edgeformer.data.samples import Batch, Samples
 from edgeformer.data.sources import Source, open_samples
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Batch", "Preprocessing", "Samples", "Source", "open_samples"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Batch",
+    "Classes",
+    "Preprocessing",
+    "Samples",
+    "Source",
+    "open_samples",
+    "read_labels",
+]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeformer.data.preprocessing import Preprocessing
-from edgeformer.data.samples import Sample, Samples
+from edgeformer.data.array_files import ArrayReader, archive_names, open_array
+from edgeformer.data.preprocessing import MAX_PIXELS, Preprocessing
+from edgeformer.data.samples import Sample, Samples, class_indices
 from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.text import shortened
 
 __all__ = ["ArrayFile", "ArrayStream", "Spool", "prepared"]
 
@@ -60,39 +61,6 @@ def prepared(sample: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.f
     raise InputError("EF410", f"a sample has type {sample.dtype} and shape {list(sample.shape)}; {_ACCEPTED}")
 
 
-class _RowReader:
-    """The header of an array in .npy format, and its rows one after another, only one of them in memory at a time."""
-
-    def __init__(self, stream: IO[bytes], name: str) -> None:
-        self._stream, self._name = stream, name
-        try:
-            version = np.lib.format.read_magic(stream)
-            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in read_header:
-                raise ValueError(f"format version {version[0]}.{version[1]} is not known")
-            self.shape, fortran, self.dtype = read_header[version](stream)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise InputError("EF408", f"{name} cannot be read as an array: {error}") from error
-        if self.dtype.hasobject:
-            raise InputError("EF410", f"{name} holds Python objects (pickles), which are never loaded; {_ACCEPTED}")
-        if not self.shape:
-            raise InputError("EF410", f"{name} holds a single number; {_ACCEPTED}")
-        if fortran and len(self.shape) > 1:
-            raise InputError("EF410", f"{name} is in Fortran order: save it through np.ascontiguousarray")
-
-    def rows(self, count: int) -> Iterator[NDArray[Any]]:
-        shape = self.shape[1:]
-        size = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
-        for index in range(count):
-            try:
-                data = self._stream.read(size)
-            except (OSError, EOFError, zipfile.BadZipFile) as error:
-                raise InputError("EF408", f"{self._name} is damaged at sample {index}: {error}") from error
-            if len(data) < size:
-                raise InputError("EF408", f"{self._name} is truncated: sample {index} of {self.shape[0]} is cut off")
-            yield np.frombuffer(data, self.dtype).reshape(shape)
-
-
 class ArrayFile(Samples):
     """The rows of a ``.npy``, or of the array ``images`` (or the only one) of a ``.npz``, with its ``labels``."""
 
@@ -102,13 +70,9 @@ class ArrayFile(Samples):
         labels = None
         if path.suffix.lower() == ".npz":
             self._member, labels = self._find_arrays()
-        with self._open() as reader:
+        with open_array(path, self._member) as reader:
+            self._check(reader)
             total = reader.shape[0]
-            rank = {True: (3, 4), False: (4,)}[reader.dtype == np.uint8]
-            if len(reader.shape) not in rank or 0 in reader.shape[1:]:
-                raise InputError("EF410", f"{path} holds {reader.dtype} {list(reader.shape)}; {_ACCEPTED}")
-        if total == 0:
-            raise InputError("EF403", f"{path} holds no samples")
         if labels is not None and labels.shape != (total,):
             raise InputError(
                 "EF412", f"{path}: labels have shape {list(labels.shape)} for {total} images; they must have [{total}]"
@@ -123,41 +87,52 @@ class ArrayFile(Samples):
         )
 
     def _find_arrays(self) -> tuple[str, NDArray[np.int64] | None]:
-        try:
-            with np.load(self._path, allow_pickle=False) as archive:
-                names = list(archive.files)
-                labels = archive["labels"] if "labels" in names else None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError("EF408", f"{self._path} cannot be read as an .npz file: {error}") from error
+        names = archive_names(self._path)
         others = [name for name in names if name != "labels"]
         if "images" not in others and len(others) != 1:
-            raise InputError("EF409", f"{self._path} holds the arrays {names}: call the one with the images 'images'")
-        if labels is not None:
-            if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or (labels.size and labels.min() < 0):
-                raise InputError(
-                    "EF412",
-                    f"{self._path}: labels are {labels.dtype} {list(labels.shape)}; they must be class "
-                    "indices: [N], integers, 0 or above",
-                )
-            labels = labels.astype(np.int64)
-        return ("images" if "images" in others else others[0]) + ".npy", labels
-
-    @contextmanager
-    def _open(self) -> Iterator[_RowReader]:
-        try:
-            if self._member is None:
-                with self._path.open("rb") as stream:
-                    yield _RowReader(stream, str(self._path))
-            else:
-                with zipfile.ZipFile(self._path) as archive, archive.open(self._member) as stream:
-                    yield _RowReader(stream, f"{self._path} ({self._member[:-4]})")
-        except (OSError, zipfile.BadZipFile, KeyError) as error:
-            raise InputError("EF408", f"cannot read {self._path}: {error}") from error
+            raise InputError(
+                "EF409",
+                f"{self._path} holds the arrays {shortened(names, 300)}: call the one with the images 'images'",
+            )
+        labels = None
+        if "labels" in names:
+            with open_array(self._path, "labels") as reader:
+                if reader.dtype.kind not in "iu" or len(reader.shape) != 1:
+                    raise InputError(
+                        "EF412",
+                        f"{self._path}: labels are {reader.dtype} {list(reader.shape)}; they must be class indices: "
+                        "[N], integers, 0 or above",
+                    )
+                labels = class_indices(reader.whole(), f"{self._path}: labels {reader.dtype} {list(reader.shape)}")
+        return "images" if "images" in others else others[0], labels
 
     def _rows(self) -> Iterator[tuple[NDArray[Any], int | None]]:
-        with self._open() as reader:
+        with open_array(self._path, self._member) as reader:
+            self._check(reader)
+            if reader.dtype != np.uint8:
+                # Before a row is read, which might not fit into memory.
+                try:
+                    prepared(np.broadcast_to(np.zeros((), reader.dtype), reader.shape[1:]), self.preprocessing)
+                except InputError as error:
+                    raise InputError(error.code, f"{self.name}, sample 0: {error}") from error
             for index, row in enumerate(reader.rows(len(self))):
+                self._check_same(index, _digest(row), f"{self.name}, sample {index},")
                 yield row, None if self._labels is None else int(self._labels[index])
+
+    def _check(self, reader: ArrayReader) -> None:
+        """Refuse an array that cannot be samples, whatever its rows hold."""
+        path, shape = self._path, reader.shape
+        if not shape:
+            raise InputError("EF410", f"{path} holds a single number; {_ACCEPTED}")
+        if reader.fortran and len(shape) > 1:
+            raise InputError("EF410", f"{path} is in Fortran order: save it through np.ascontiguousarray")
+        if len(shape) not in ((3, 4) if reader.dtype == np.uint8 else (4,)) or 0 in shape[1:]:
+            raise InputError("EF410", f"{path} holds {reader.dtype} {shortened(list(shape))}; {_ACCEPTED}")
+        if reader.dtype == np.uint8 and shape[1] * shape[2] * (*shape, 1)[3] > 4 * MAX_PIXELS:
+            raise InputError("EF406", f"{path} holds images {list(shape[1:])}, more than {MAX_PIXELS} pixels each")
+        if shape[0] == 0:
+            raise InputError("EF403", f"{path} holds no samples")
+        reader.check_whole()
 
     def samples(self) -> Iterator[Sample]:
         """Yield every row, preprocessed where it is uint8."""
@@ -187,7 +162,10 @@ class ArrayStream(Samples):
         self.labelled = first[1] is not None
 
     def _rows(self) -> Iterator[tuple[NDArray[Any], int | None]]:
-        return islice(chain.from_iterable(map(_split, self._make())), self._limit)
+        rows = islice(chain.from_iterable(map(_split, self._make())), self._limit)
+        for index, (row, label) in enumerate(rows):
+            self._check_same(index, _digest(row), f"{self.name}: sample {index}")
+            yield row, label
 
     def samples(self) -> Iterator[Sample]:
         """Yield every sample, preprocessed where it is uint8."""
@@ -235,8 +213,12 @@ class Spool:
         """Yield the samples kept, as arrays or pairs of array and label."""
         with open(self._file.name, "rb") as stream:
             for _ in range(self._count):
-                row, label = np.load(stream, allow_pickle=False), int(np.load(stream, allow_pickle=False))
-                yield row if label < 0 else (row, label)
+                row, label = (ArrayReader(stream, self._file.name, None).whole() for _ in range(2))
+                yield row if label < 0 else (row, int(label))
+
+
+def _digest(row: NDArray[Any]) -> bytes:
+    return hashlib.sha256(f"{row.dtype.str}{row.shape}".encode() + row.tobytes()).digest()
 
 
 def _array_content(rows: Iterator[tuple[NDArray[Any], int | None]]) -> Iterator[bytes]:
@@ -252,17 +234,21 @@ def _split(item: object) -> Iterator[tuple[NDArray[Any], int | None]]:
     if isinstance(item, tuple):
         if len(item) != 2:
             raise InputError("EF410", f"an item is a tuple of {len(item)}; it must be an array, or (array, labels)")
-        array, labels = item[0], np.asarray(item[1])
-    array = np.asarray(array)
+        array, labels = item[0], _as_array(item[1])
+    array = _as_array(array)
     single = array.ndim <= 3
     rows = array[None] if single else array
     if labels is None:
         yield from ((row, None) for row in rows)
         return
-    if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(rows) or (labels < 0).any():
-        raise InputError(
-            "EF412",
-            f"an item of {len(rows)} samples has labels {labels.dtype} {list(labels.shape)}; they must be class "
-            "indices: integers, 0 or above, one per sample",
-        )
-    yield from zip(rows, map(int, labels.reshape(-1)), strict=True)
+    what = f"an item of {len(rows)} samples has labels {shortened(labels.dtype)} {list(labels.shape)}"
+    if labels.size != len(rows) or labels.dtype.kind not in "iu":
+        raise InputError("EF412", f"{what}; they must be class indices: integers, 0 or above, one per sample")
+    yield from zip(rows, map(int, class_indices(labels.reshape(-1), what)), strict=True)
+
+
+def _as_array(item: object) -> NDArray[Any]:
+    try:
+        return np.asarray(item)
+    except (ValueError, OverflowError) as error:  # a ragged list
+        raise InputError("EF410", f"an item cannot be made an array: {error}; {_ACCEPTED}") from error

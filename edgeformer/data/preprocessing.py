@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from edgeformer.errors import InputError
+from edgeformer.text import shortened
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MAX_PIXELS", "Preprocessing"]
 
@@ -55,20 +56,29 @@ class Preprocessing:
         for name in ("height", "width"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
-                problems.append(f"{name} is {value!r}; it must be an integer above 0")
+                problems.append(f"{name} is {shortened(repr(value))}; it must be an integer above 0")
+        if not problems and self.height * self.width > MAX_PIXELS:
+            problems.append(f"{self.height}x{self.width} is more than {MAX_PIXELS} pixels")
         for name in ("mean", "std"):
             value = getattr(self, name)
             try:
                 triple = tuple(float(item) for item in value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 triple = ()
             if len(triple) != 3 or not all(map(math.isfinite, triple)) or (name == "std" and min(triple) <= 0):
-                problems.append(f"{name} is {value!r}; it must be three numbers{' above 0' if name == 'std' else ''}")
+                problems.append(
+                    f"{name} is {shortened(repr(value))}; it must be three numbers{' above 0' if name == 'std' else ''}"
+                )
             object.__setattr__(self, name, triple)
-        if self.resize_mode not in _RESAMPLING:
-            problems.append(f"resize_mode is {self.resize_mode!r}; it must be one of {', '.join(sorted(_RESAMPLING))}")
+        mode = self.resize_mode
+        if not isinstance(mode, str) or mode not in _RESAMPLING:
+            problems.append(
+                f"resize_mode is {shortened(repr(mode))}; it must be one of {', '.join(sorted(_RESAMPLING))}"
+            )
         if type(self.crop_fraction) not in (int, float) or not 0 < self.crop_fraction <= 1:
-            problems.append(f"crop_fraction is {self.crop_fraction!r}; it must be a number above 0 and at most 1")
+            problems.append(
+                f"crop_fraction is {shortened(repr(self.crop_fraction))}; it must be a number above 0 and at most 1"
+            )
         if problems:
             raise InputError("EF413", "the preprocessing cannot be used: " + "; ".join(problems))
 
@@ -109,7 +119,10 @@ class Preprocessing:
         known = {field.name for field in fields(cls)}
         missing, unknown = sorted(known - values.keys()), sorted(values.keys() - known)
         if missing or unknown:
-            raise InputError("EF413", f"preprocessing: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+            raise InputError(
+                "EF413",
+                f"preprocessing: missing {missing or 'nothing'}, unknown {shortened(unknown or 'nothing', 200)}",
+            )
         return cls(**values)
 
     def _resize(self, image: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,28 @@ from numpy.typing import NDArray
 from edgeformer.data.preprocessing import Preprocessing
 from edgeformer.errors import InputError
 
-__all__ = ["Batch", "Sample", "Samples"]
+__all__ = ["Batch", "Sample", "Samples", "class_indices"]
 
 Sample = tuple[NDArray[np.float32], "int | None"]
 """One input ``[3, height, width]`` float32, and its class index where there is one."""
+
+
+def class_indices(labels: NDArray[Any], what: str) -> NDArray[np.int64]:
+    """Labels of any integer type as int64, each with its own value.
+
+    Args:
+        labels: integers or unsigned integers, any shape.
+        what: what messages call them.
+
+    Raises:
+        InputError: a label is below 0 or beyond int64, where it would become another one.
+    """
+    if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.int64).max):
+        raise InputError(
+            "EF412",
+            f"{what} go from {labels.min()} to {labels.max()}; they must be class indices: integers, 0 or above",
+        )
+    return labels.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,7 @@ class Samples(ABC):
         self.class_names = class_names
         self.labelled = labelled
         self.count = count
+        self._digests: dict[int, bytes] = {}
 
     def __len__(self) -> int:
         if self.count is None:
@@ -101,6 +121,19 @@ class Samples(ABC):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
         return digest.hexdigest()
+
+    @property
+    def distinct(self) -> int:
+        """How many different samples there are among those that were read so far."""
+        return len(set(self._digests.values()))
+
+    def _check_same(self, index: int, digest: bytes, name: str) -> None:
+        """Refuse a sample that is another one than it was when it was read or hashed before.
+
+        What is made of the samples is recorded under their hash, and reused wherever the hash is the same.
+        """
+        if self._digests.setdefault(index, digest) != digest:
+            raise InputError("EF161", f"{name} changed while it was read: start again when nothing writes it")
 
     @abstractmethod
     def samples(self) -> Iterator[Sample]:

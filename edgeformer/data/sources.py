@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeformer.data.arrays import ArrayFile, ArrayStream, Spool
+from edgeformer.data.class_names import Classes
 from edgeformer.data.image_folder import ImageFolder
 from edgeformer.data.preprocessing import Preprocessing
 from edgeformer.data.samples import Samples
@@ -21,15 +22,23 @@ Source = str | os.PathLike[str] | Iterable[Any] | Callable[[], Iterable[Any]]
 """A path, arrays, or a function that returns a fresh iterable of arrays."""
 
 
-def open_samples(source: Source, preprocessing: Preprocessing, *, limit: int | None = None) -> Samples:
+def open_samples(
+    source: Source,
+    preprocessing: Preprocessing,
+    *,
+    limit: int | None = None,
+    labels: bool = True,
+    classes: Classes | None = None,
+) -> Samples:
     """Open a data source.
 
     Args:
         source: one of
 
-            * an image folder: sub-folders are classes, their index the place among the sorted names (torchvision's
-              convention), or a flat folder without labels. With labels the classes take turns, so that ``limit`` keeps
-              all of them.
+            * an image folder: sub-folders are classes (their names are class indices, or labels of ``classes``, or
+              their place among the sorted names is the index: torchvision's convention), or a flat folder without
+              labels. With labels the classes take turns, so that ``limit`` keeps all of them. ``images/``, ``train/``
+              and the like are no classes: what is below them has no labels.
             * a ``.npy`` file, or a ``.npz`` with the array ``images`` (or a single one of any name) and, if labelled,
               ``labels`` (class indices, ``[N]``);
             * an iterable of arrays, or a function that returns one anew for each pass. An item is one sample, a batch
@@ -40,6 +49,8 @@ def open_samples(source: Source, preprocessing: Preprocessing, *, limit: int | N
             or 4 channels, or ``[N, h, w]``), are images and are preprocessed.
         preprocessing: what prepares images.
         limit: use no more than the first ``limit`` samples.
+        labels: whether labels are wanted. Without, the folders of an image folder mean nothing.
+        classes: of the model that the labels are for; default: as many as there are class folders.
 
     Raises:
         InputError: the source does not exist, is empty, cannot be read, or is none of these. What shows only when the
@@ -49,7 +60,7 @@ def open_samples(source: Source, preprocessing: Preprocessing, *, limit: int | N
     if limit is not None and limit < 1:
         raise InputError("EF401", f"the limit is {limit} samples; it must be at least 1")
     if isinstance(source, (str, os.PathLike)):
-        return _open_path(Path(source), preprocessing, limit)
+        return _open_path(Path(source), preprocessing, limit, labels, classes)
     if callable(source):
         return ArrayStream(source, f"the arrays of {getattr(source, '__name__', 'a function')}", preprocessing, limit)
     if isinstance(source, np.ndarray):
@@ -64,10 +75,12 @@ def open_samples(source: Source, preprocessing: Preprocessing, *, limit: int | N
     )
 
 
-def _open_path(path: Path, preprocessing: Preprocessing, limit: int | None) -> Samples:
+def _open_path(
+    path: Path, preprocessing: Preprocessing, limit: int | None, labels: bool, classes: Classes | None
+) -> Samples:
     try:
         if path.is_dir():
-            return ImageFolder(path, preprocessing, limit)
+            return ImageFolder(path, preprocessing, limit, labels=labels, classes=classes)
         if not path.exists():
             raise InputError("EF102", f"no data at {path}: no such file or folder")
     except OSError as error:

@@ -78,25 +78,31 @@ def from_reference(kind: str, **arguments: Any) -> BiFormer:
     return _build(config_from_reference(kind, arguments))
 
 
-def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, key: str | None = None) -> str | None:
     """Load a checkpoint into ``model``: every parameter, nothing left over, or an error and an unchanged model.
 
     Args:
         model: gets the weights.
-        path: ``.safetensors``, or ``.pth`` / ``.pt`` as ``torch.save`` writes them: a state dict, or a dict with one
-            under ``model`` or ``state_dict``. Nothing but tensors and plain values is ever unpickled. A prefix
-            ``module.`` on every key is removed. For a dense model, if keys start with ``backbone.`` (a whole segmentor
-            or detector), those are used without the prefix and the others are ignored.
+        path: ``.safetensors``, or what ``torch.save`` writes (``.pth``, ``.pt``, ``.pth.tar``, ``.ckpt``, ``.bin``): a
+            state dict, or a dict with one under a usual key such as ``model`` or ``state_dict``. Nothing but tensors
+            and plain values is ever unpickled. What wrappers put before the names is taken off: ``module.``,
+            ``_orig_mod.``, ``model.``, ``backbone.``, one after the other. Tensors beside such a prefix are left out,
+            for a dense model (the heads of a segmentor or detector) in silence, else with a warning.
+        key: which weights to take where the file holds several, such as ``model_ema``. Default: the raw ones, and a
+            warning names the others.
+
+    Returns:
+        The key that the weights were under, or None where they were at the top of the file.
 
     Raises:
         InputError: the file is missing, damaged, not a checkpoint, or holds other objects; or keys are missing, too
-            many, or of another shape or type: one message lists them all.
+            many, or of another shape or type: one message lists them all; or a weight is NaN or infinite.
         EnvironmentFault: torch or safetensors is not installed.
     """
     _require_torch()
     from edgeformer.models.checkpoint import load_into
 
-    load_into(model, path)
+    return load_into(model, path, key)
 
 
 def _build(config: BiFormerConfig) -> BiFormer:

@@ -2,65 +2,98 @@
 
 from __future__ import annotations
 
-import argparse
+import logging
 import os
-import pickle
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.errors import InputError
+from edgeformer.models.checkpoint_files import TORCH_SUFFIXES, read_safetensors, read_torch
+from edgeformer.models.checkpoint_layout import choose_weights, is_counter, without_wrappers
+from edgeformer.text import shortened
 
 __all__ = ["load_into", "read_state_dict"]
 
 _LISTED = 8
 """Entries of each kind of fault that a message lists; the rest is counted."""
 
-_TORCH_SUFFIXES = (".pth", ".pt")
+log = logging.getLogger(__name__)
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file, by parameter name as the file has it.
 
+    Args:
+        path: the file.
+        key: which weights to take where the file holds several; None takes the raw ones.
+
     Raises:
-        InputError: the file is missing, damaged, not a checkpoint, or holds anything but tensors.
+        InputError: the file is missing, damaged, not a checkpoint, holds objects, or tensors that are not dense.
         EnvironmentFault: safetensors is needed and not installed.
     """
-    path = Path(path)
+    return _read(Path(path), key)[0]
+
+
+def _read(path: Path, key: str | None) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors, and the key that they were taken from."""
     if not path.is_file():
         raise InputError("EF102", f"no checkpoint at {path}: {'it is a folder' if path.is_dir() else 'no such file'}")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
-        found = _read_safetensors(path)
-    elif suffix in _TORCH_SUFFIXES:
-        found = _read_torch(path)
+        content = read_safetensors(path)
+    elif suffix in TORCH_SUFFIXES:
+        content = read_torch(path)
     else:
         raise InputError(
             "EF205",
-            f"{path} ends in {suffix or 'nothing'}; a checkpoint is a .safetensors, .pth or .pt file",
+            f"{path} ends in {suffix or 'nothing'}; a checkpoint is a .safetensors, .pth or .pt file (or "
+            f"{', '.join(TORCH_SUFFIXES[2:])})",
         )
-    if not found:
-        raise InputError("EF205", f"the checkpoint {path} holds no tensors")
-    wrong = [f"{name} is a {type(value).__name__}" for name, value in found.items() if not isinstance(value, Tensor)]
-    wrong += [f"{name!r} is not a parameter name" for name in found if not isinstance(name, str)]
-    if wrong:
-        raise InputError(
-            "EF205",
-            f"the checkpoint {path} is not a state dict: {_some(wrong)}. It must hold tensors by parameter name, "
-            "at the top or under 'model' or 'state_dict'",
-        )
-    return found
+    weights, taken = choose_weights(content, path, key)
+    for name, value in weights.items():
+        _check_dense(name, value, path)
+    return weights, taken
 
 
-def load_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_into(model: nn.Module, path: str | os.PathLike[str], key: str | None = None) -> str | None:
     """Implement ``edgeformer.models.load_checkpoint``, which documents the contract."""
     config = getattr(model, "config", None)
-    given = _without_prefix(read_state_dict(path), dense=bool(getattr(config, "dense", False)))
+    weights, taken = _read(Path(path), key)
     own = model.state_dict()
+    given, prefix, beside = without_wrappers(weights, own)
+    if prefix and beside and not getattr(config, "dense", False):
+        log.warning("%s: left out %d tensors that are not below %r: %s", path, len(beside), prefix, _some(beside))
+    # Counters of training decide nothing: an older PyTorch wrote none, and those of a half checkpoint are rounded.
+    given = {**given, **{name: own[name] for name in own if is_counter(name)}}
+    faults = _misfits(given, own)
+    # Those of the model's shape only: a tensor that claims another may not fit into memory.
+    fitting = [name for name in own if name in given and given[name].shape == own[name].shape]
+    broken = [name for name in fitting if given[name].is_floating_point() and not _is_finite(given[name])]
+    if broken and not faults:
+        raise InputError(
+            "EF261",
+            f"the checkpoint {path} has NaN or infinity in {len(broken)} of {len(own)} tensors: {_some(broken)}. The "
+            "training diverged or the file is damaged: take an earlier checkpoint",
+        )
+    if broken:
+        faults.append(f"{len(broken)} with NaN or infinity: {_some(broken)}")
+    if faults:
+        off = f" (the prefix {prefix!r} was taken off)" if prefix else ""
+        raise InputError(
+            "EF208",
+            f"the checkpoint {path} does not fit this model{off}:\n"
+            + "\n".join(f"  - {fault}" for fault in faults)
+            + "\nCheck the model's name and its overrides (num_classes, regions, ...)",
+        )
+    model.load_state_dict(given)
+    return taken
+
+
+def _misfits(given: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
+    """All that does not fit, a line for each kind."""
     faults = []
     for title, names in (("missing", own.keys() - given.keys()), ("not in the model", given.keys() - own.keys())):
         if names:
@@ -80,77 +113,25 @@ def load_into(model: nn.Module, path: str | os.PathLike[str]) -> None:
     ]
     if types:
         faults.append(f"{len(types)} of another type: {_some(types)}")
-    broken = [name for name in shared if given[name].is_floating_point() and not given[name].isfinite().all()]
-    if broken:
-        faults.append(f"{len(broken)} with NaN or infinity: {_some(broken)}")
-    if faults:
+    return faults
+
+
+def _check_dense(name: str, value: Tensor, path: Path) -> None:
+    if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type != "cpu":
+        kind = "quantized" if value.is_quantized else "without values" if value.is_meta else "not dense"
         raise InputError(
-            "EF208",
-            f"the checkpoint {path} does not fit this model:\n"
-            + "\n".join(f"  - {fault}" for fault in faults)
-            + "\nCheck the model's name and its overrides (num_classes, regions, ...)",
+            "EF262",
+            f"{shortened(name)} in the checkpoint {path} is {kind} ({value.layout}): save plain tensors, such as "
+            "tensor.to_dense()",
         )
-    model.load_state_dict(given)
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        import safetensors
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise EnvironmentFault(
-            "EF601",
-            "reading .safetensors needs the package safetensors: pip install 'edgeformer[export]'",
-        ) from error
-    try:
-        return dict(load_file(path))
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            "EF206",
-            f"{path} cannot be read as a safetensors file (damaged or truncated?): {error}",
-        ) from error
-
-
-def _read_torch(path: Path) -> dict[str, Any]:
-    try:
-        # Training scripts save their argparse options beside the weights; a Namespace is inert.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if name is None:
-            raise InputError("EF206", f"{path} cannot be read as a checkpoint (damaged or truncated?)") from error
-        raise InputError(
-            "EF207",
-            f"{path} holds a Python object, {name.group(1)}; loading that could run code, so it is never done. Save "
-            "the weights alone, where you trust the file: torch.save({'model': checkpoint['model']}, 'weights.pth')",
-        ) from error
-    except Exception as error:  # a damaged archive makes torch trip over anything from EOFError to RuntimeError
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(
-            "EF206",
-            f"{path} cannot be read as a checkpoint (damaged or truncated?): {reason}",
-        ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping):
-        raise InputError("EF205", f"{path} holds a {type(content).__name__}; it must hold a state dict")
-    return dict(content)
-
-
-def _without_prefix(tensors: dict[str, Tensor], *, dense: bool) -> dict[str, Tensor]:
-    """Remove the prefixes that wrappers put before the names; see ``load_checkpoint``."""
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    backbone = {
-        name.removeprefix("backbone."): tensor for name, tensor in tensors.items() if name.startswith("backbone.")
-    }
-    return backbone if dense and backbone else tensors
+def _is_finite(value: Tensor) -> bool:
+    # float32, since not every 8-bit type knows isfinite.
+    return bool(value.float().isfinite().all())
 
 
 def _some(items: Iterable[str]) -> str:
-    items = list(items)
+    items = [shortened(item, 200) for item in items]
     more = f", and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
     return ", ".join(items[:_LISTED]) + more

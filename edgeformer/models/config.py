@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from edgeformer.errors import InputError
+from edgeformer.text import shortened
 
 __all__ = ["FULL_ATTENTION_HEADS", "BiFormerConfig", "Layout"]
 
@@ -20,6 +21,14 @@ _LAYOUTS = ("biformer", "stl", "stl_nchw")
 _NORMS = ("batch", "layer")
 _TOPK_BELOW_ONE = {"biformer": (0, -1, -2), "stl": (0, -1, -2), "stl_nchw": (-1,)}
 _STAGES = 4
+
+
+# More than 70 times the largest model of the registry: a typing error rather than a model.
+_MOST_PARAMETERS = 2**32
+# Beyond it a float32 overflows soon.
+_LARGEST_SCALE = 1e30
+# Sizes in pixels among which a message looks for one that fits.
+_SEARCHED = 10_000
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class BiFormerConfig:
         if problems:
             raise InputError(
                 "EF202",
-                "this model cannot be built:\n" + "\n".join(f"  - {problem}" for problem in problems),
+                "this model cannot be built:\n" + "\n".join(f"  - {shortened(problem, 300)}" for problem in problems),
             )
 
     @property
@@ -152,8 +161,10 @@ class BiFormerConfig:
     def _sizes_near(self, size: int) -> str:
         # 32 pixels are one token of the last stage: a multiple of 32 and of every stage's regions always works.
         period = 32 * math.lcm(*self.regions)
-        smaller = next((s for s in range(size - 1, 0, -1) if self._axis_fault(s) is None), None)
-        larger = next(s for s in range(max(size, 0) + 1, max(size, 0) + 2 * period + 1) if self._axis_fault(s) is None)
+        size = max(size, 0)
+        smaller = next((s for s in range(size - 1, max(size - _SEARCHED, 0), -1) if self._axis_fault(s) is None), None)
+        above = (s for s in range(size + 1, size + _SEARCHED) if self._axis_fault(s) is None)
+        larger = next(above, (size // period + 1) * period)
         return str(larger) if smaller is None else f"{smaller} or {larger}"
 
     def _wrong_types(self) -> list[str]:
@@ -196,15 +207,36 @@ class BiFormerConfig:
                 f"in_channels {self.in_channels}, head_dim {self.head_dim} and mlp_ratios {self.mlp_ratios} must be "
                 f"above 0, num_classes {self.num_classes} at least 0"
             )
-        if self.qk_scale is not None and not (math.isfinite(self.qk_scale) and self.qk_scale > 0):
-            problems.append(f"qk_scale is {self.qk_scale}; it must be above 0 (None: qk_dim ** -0.5)")
+        if self.qk_scale is not None and not 0 < self.qk_scale <= _LARGEST_SCALE:
+            problems.append(
+                f"qk_scale is {self.qk_scale}; it must be above 0, at most {_LARGEST_SCALE} (None: qk_dim ** -0.5)"
+            )
+        if not abs(self.layer_scale) <= _LARGEST_SCALE:
+            problems.append(
+                f"layer_scale is {self.layer_scale}; it must be between -{_LARGEST_SCALE} and {_LARGEST_SCALE}"
+            )
         if self.lepe_kernel < 0 or (self.lepe_kernel and self.lepe_kernel % 2 == 0):
             problems.append(f"lepe_kernel is {self.lepe_kernel}; it must be 0 (none) or odd, to keep the size")
         if problems:
             return problems
         for stage in range(_STAGES):
             problems += self._wrong_stage(stage)
+        about = self._parameters()
+        if about > _MOST_PARAMETERS:
+            problems.append(
+                f"the model would have about {about:.3g} parameters, at most {_MOST_PARAMETERS:.3g} are built"
+            )
         return problems + self._wrong_layout()
+
+    def _parameters(self) -> float:
+        """Roughly how many parameters the model has: the large ones are right."""
+        total = float(self.num_classes) * self.dims[-1]
+        before = self.in_channels
+        for depth, dim, qk_dim, ratio in zip(self.depths, self.dims, self.query_dims, self.mlp_ratios, strict=True):
+            block = dim * (2.0 * qk_dim + 2.0 * dim + 2.0 * ratio * dim + self.lepe_kernel**2.0)
+            total += depth * block + 9.0 * before * dim
+            before = dim
+        return total
 
     def _wrong_stage(self, stage: int) -> list[str]:
         problems = []

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from edgeformer.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from edgeformer.errors import InputError
 from edgeformer.models.config import CONFIG_FIELDS, BiFormerConfig
+from edgeformer.text import shortened
 
 __all__ = ["ModelInfo", "config_with", "list_models", "model_info"]
 
@@ -130,7 +131,7 @@ def model_info(name: str) -> ModelInfo:
     if info is None:
         near = difflib.get_close_matches(name, _MODELS, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError("EF201", f"no model is called {name!r}.{guess} Choose one of {', '.join(_MODELS)}")
+        raise InputError("EF201", f"no model is called {shortened(name)!r}.{guess} Choose one of {', '.join(_MODELS)}")
     return info
 
 
@@ -143,5 +144,7 @@ def config_with(name: str, overrides: Mapping[str, object]) -> BiFormerConfig:
     config = model_info(name).config
     unknown = sorted(overrides.keys() - set(CONFIG_FIELDS))
     if unknown:
-        raise InputError("EF201", f"no such override: {', '.join(unknown)}. Choose from {', '.join(CONFIG_FIELDS)}")
+        raise InputError(
+            "EF201", f"no such override: {shortened(', '.join(unknown), 200)}. Choose from {', '.join(CONFIG_FIELDS)}"
+        )
     return replace(config, **overrides)  # type: ignore[arg-type]  # the config checks every value itself

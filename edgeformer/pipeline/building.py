@@ -84,7 +84,7 @@ def _manifest(runner: Runner, plan: BuildPlan) -> Manifest:
         edgeformer=__version__,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         libraries={"python": platform.python_version(), **libraries()},
-        model=ModelRecord(**plan.source.describe()),
+        model=ModelRecord(**plan.source.describe(), labels=plan.labels),
         precision=plan.form.precision,
         target=TargetRecord(**target.model_dump(mode="json", exclude={"peaks"})),
         batch=[batch.min, batch.opt, batch.max],

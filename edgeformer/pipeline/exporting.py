@@ -32,11 +32,13 @@ class Exported:
         model: the ONNX model.
         figures: by output, against PyTorch on two random batches.
         verdict: of the gate ``export``.
+        checkpoint_key: the key that the weights were under in the checkpoint, if any.
     """
 
     model: onnx.ModelProto
     figures: Mapping[str, Comparison]
     verdict: GateVerdict
+    checkpoint_key: str | None = None
 
 
 @takes(ExportRequest)
@@ -65,7 +67,7 @@ def export_source(source: NamedModel, *, static_batch: int | None = None, opset:
     from edgeformer.export import DEFAULT_OPSET, export_onnx
     from edgeformer.verify import judge
 
-    network = source.create()
+    network, taken = source.create()
     size = (source.preprocessing.height, source.preprocessing.width)
     model = export_onnx(
         network,
@@ -77,7 +79,8 @@ def export_source(source: NamedModel, *, static_batch: int | None = None, opset:
     )
     describe_preprocessing(model, source.preprocessing)
     figures = check_export(network, model)
-    return Exported(model, figures, judge("export", {name: vars(output) for name, output in figures.items()}))
+    verdict = judge("export", {name: vars(output) for name, output in figures.items()})
+    return Exported(model, figures, verdict, taken)
 
 
 def check_export(

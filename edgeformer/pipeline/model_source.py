@@ -14,6 +14,7 @@ import onnx
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
 from edgeformer.data import Preprocessing
 from edgeformer.errors import InputError
+from edgeformer.text import parse_json, printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +40,8 @@ class NamedModel:
     Attributes:
         name: as in `edgeformer.models.list_models`.
         checkpoint: file with the weights; ``None`` takes random weights (seed 0).
+        checkpoint_key: which weights to take from it; ``None`` takes the raw ones.
+        checkpoint_sha256: hash of that file when it was named.
         overrides: fields of the model's configuration that differ from the registry's.
         preprocessing: how its images are prepared; height and width are the input size of the export.
     """
@@ -47,12 +50,23 @@ class NamedModel:
     checkpoint: Path | None
     overrides: Mapping[str, Any]
     preprocessing: Preprocessing
+    checkpoint_key: str | None = None
+    checkpoint_sha256: str | None = field(init=False)
 
-    def create(self) -> nn.Module:
+    def __post_init__(self) -> None:
+        # Once: what is loaded later must be what was hashed, and the manifest must say the same as the stages' keys.
+        object.__setattr__(
+            self, "checkpoint_sha256", None if self.checkpoint is None else sha256_of_file(self.checkpoint)
+        )
+
+    def create(self) -> tuple[nn.Module, str | None]:
         """Build the PyTorch model and load its weights.
 
+        Returns:
+            The model, and the key that its weights were under in the checkpoint, if any.
+
         Raises:
-            InputError: an override or the checkpoint does not fit.
+            InputError: an override or the checkpoint does not fit, or the checkpoint changed since it was named.
             EnvironmentFault: torch is not installed.
         """
         from edgeformer.models import create_model, load_checkpoint
@@ -62,10 +76,22 @@ class NamedModel:
 
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                return create_model(self.name, **self.overrides)
+                return create_model(self.name, **self.overrides), None
         model = create_model(self.name, **self.overrides)
-        load_checkpoint(model, self.checkpoint)
-        return model
+        taken = load_checkpoint(model, self.checkpoint, key=self.checkpoint_key)
+        if sha256_of_file(self.checkpoint) != self.checkpoint_sha256:
+            raise InputError(
+                "EF161", f"{self.checkpoint} changed while it was read (SHA-256 differs): start again when it is whole"
+            )
+        return model, taken
+
+    @property
+    def class_count(self) -> int | None:
+        """How many classes it tells apart; None where it is no classifier."""
+        from edgeformer.models.registry import config_with
+
+        config = config_with(self.name, self.overrides)
+        return config.num_classes or None
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it; also what decides whether an earlier export can be reused."""
@@ -73,8 +99,9 @@ class NamedModel:
             "source": "registry",
             "name": self.name,
             "overrides": dict(self.overrides),
-            "checkpoint": None if self.checkpoint is None else str(self.checkpoint.absolute()),
-            "checkpoint_sha256": None if self.checkpoint is None else sha256_of_file(self.checkpoint),
+            "checkpoint": None if self.checkpoint is None else printable(str(self.checkpoint.absolute())),
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "checkpoint_key": self.checkpoint_key,
             "weights": "random, seed 0" if self.checkpoint is None else "checkpoint",
             "preprocessing": self.preprocessing.to_dict(),
         }
@@ -96,12 +123,19 @@ class OnnxFile:
     batch: int | None
     preprocessing: Preprocessing
 
+    @property
+    def class_count(self) -> int | None:
+        """How many classes its first output of logits ``[batch, classes]`` has; None where there is none."""
+        shapes = (value.type.tensor_type.shape.dim for value in self.model.graph.output)
+        sizes = (shape[1].dim_value for shape in shapes if len(shape) == 2)
+        return next((size for size in sizes if size >= 2), None)
+
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it; also what decides whether an earlier result can be reused."""
         return {
             "source": "onnx",
-            "name": self.path.stem,
-            "path": str(self.path.absolute()),
+            "name": printable(self.path.stem),
+            "path": printable(str(self.path.absolute())),
             # Of the loaded model, so that weights in files beside it count.
             "sha256": sha256_of_bytes(self.model.SerializeToString(deterministic=True)),
             "preprocessing": self.preprocessing.to_dict(),
@@ -115,6 +149,7 @@ def model_source(
     model: str | os.PathLike[str],
     *,
     checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_key: str | None = None,
     random_weights: bool = False,
     overrides: Mapping[str, Any] | None = None,
     input_size: tuple[int, int] | None = None,
@@ -125,6 +160,7 @@ def model_source(
     Args:
         model: a name of the registry, or the path of an ``.onnx`` file.
         checkpoint: weights for a named model.
+        checkpoint_key: which weights to take from it where it holds several.
         random_weights: take random weights instead, to see what a build costs.
         overrides: configuration fields to replace in a named model.
         input_size: height and width in pixels; default: the model's usual size, or the ONNX graph's.
@@ -137,7 +173,7 @@ def model_source(
     path = Path(model)
     if path.suffix == ".onnx":
         excluded = {
-            "checkpoint": checkpoint is not None,
+            "checkpoint": checkpoint is not None or checkpoint_key is not None,
             "random weights": random_weights,
             "overrides": bool(overrides),
         }
@@ -161,7 +197,10 @@ def model_source(
     if input_size is not None:
         _check_agrees(preprocessing, input_size, "--input-size asks for")
         prepared = replace(prepared, height=input_size[0], width=input_size[1])
-    return NamedModel(info.name, None if checkpoint is None else Path(checkpoint), dict(overrides or {}), prepared)
+    if checkpoint is None and checkpoint_key is not None:
+        raise InputError("EF104", "--checkpoint-key needs --checkpoint: random weights have no key")
+    weights = None if checkpoint is None else Path(checkpoint)
+    return NamedModel(info.name, weights, dict(overrides or {}), prepared, checkpoint_key)
 
 
 def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Preprocessing | None) -> OnnxFile:
@@ -226,8 +265,8 @@ def read_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
     if text is None:
         return None
     try:
-        return Preprocessing.from_dict(json.loads(text))
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        return Preprocessing.from_dict(parse_json(text))
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
             "EF326", f"the ONNX metadata property {PREPROCESSING_PROPERTY!r} cannot be read: {error}"
         ) from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeformer.data import Preprocessing, Samples, open_samples
+from edgeformer.data import Classes, Preprocessing, Samples, open_samples, read_labels
 from edgeformer.errors import InputError
 from edgeformer.pipeline.model_source import OnnxFile, Source, model_source
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.request import BuildRequest, ModelOptions
 from edgeformer.records.terms import Precision
+from edgeformer.text import printable
 
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
@@ -79,6 +80,7 @@ class BuildPlan:
 
     Attributes:
         source: the model.
+        labels: names of its classes in the order of their indices, where they are known.
         fuse_lepe: fuse LePE into the op.
         require_plugin: fail where routing attention is not fused.
         quantization: for INT8, else ``None``.
@@ -90,6 +92,7 @@ class BuildPlan:
     """
 
     source: Source
+    labels: tuple[str, ...] | None
     fuse_lepe: bool
     require_plugin: bool
     quantization: Quantization | None
@@ -105,6 +108,7 @@ def source_of(request: ModelOptions, model: str) -> Source:
     return model_source(
         model,
         checkpoint=request.checkpoint,
+        checkpoint_key=request.checkpoint_key,
         random_weights=request.random_weights,
         overrides=request.overrides,
         input_size=request.input_size,
@@ -135,7 +139,9 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         require_plugin_library(target.sm)
     data = None
     if request.data is not None:
-        data = open_samples(request.data, source.preprocessing, limit=request.calibration_images)
+        data = open_samples(request.data, source.preprocessing, limit=request.calibration_images, labels=False)
+    names = None if request.labels is None else read_labels(request.labels)
+    eval_data = _labelled(request.eval_data, source.preprocessing, Classes(source.class_count, names))
     batch = _batch_profile(source, request.batch)
     rtx = target.flavour == "tensorrt_rtx"
     convolutions = request.linears_as_convolutions
@@ -143,11 +149,12 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         convolutions = rtx and request.precision != "int8" and batch.min < batch.max
     return BuildPlan(
         source=source,
+        labels=names or _names_of(eval_data),
         fuse_lepe=request.fuse_lepe,
         require_plugin=request.require_plugin,
         quantization=None if recipe is None or data is None else Quantization(data, recipe),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
-        parity_inputs=ParityInputs(_labelled(request.eval_data, source.preprocessing), data, source.preprocessing),
+        parity_inputs=ParityInputs(eval_data, data, source.preprocessing),
         max_drop=DEFAULT_MAX_DROP if request.max_drop is None else request.max_drop,
         engine=EnginePlan(
             target,
@@ -160,6 +167,12 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         ),
         compare_plugin=rtx if request.compare_plugin is None else request.compare_plugin,
     )
+
+
+def _names_of(samples: Samples | None) -> tuple[str, ...] | None:
+    """The names of all classes, where the folders have them."""
+    names = None if samples is None else samples.class_names
+    return None if names is None else tuple(map(printable, names))
 
 
 def _check_types(source: Source, precision: Precision) -> None:
@@ -196,10 +209,10 @@ def _batch_profile(source: Source, batch: str | None) -> BatchProfile:
     return wanted
 
 
-def _labelled(source: DataSource | None, preprocessing: Preprocessing) -> Samples | None:
+def _labelled(source: DataSource | None, preprocessing: Preprocessing, classes: Classes) -> Samples | None:
     if source is None:
         return None
-    samples = open_samples(source, preprocessing)
+    samples = open_samples(source, preprocessing, classes=classes)
     if not samples.labelled:
         raise InputError(
             "EF106",

@@ -50,6 +50,14 @@ class ModelOptions(ImageOptions):
     checkpoint: Annotated[AnyPath | None, Option("Weights of the named model: .pth, .pt or .safetensors.", "file")] = (
         None
     )
+    checkpoint_key: Annotated[
+        str | None,
+        Option(
+            "Which weights to take where the checkpoint holds several, such as model_ema.",
+            metavar="KEY",
+            default="the raw ones",
+        ),
+    ] = None
     random_weights: Annotated[bool, Option("Take random weights instead, to see what a build costs.", "flag")] = False
     overrides: Annotated[
         Mapping[str, Any] | None,
@@ -165,6 +173,14 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         DataSource | None,
         Option("Labelled images to measure accuracy on: a sub-folder for each class, or an .npz file.", "path"),
     ] = None
+    labels: Annotated[
+        AnyPath | None,
+        Option(
+            "Names of the model's classes in order, for the folders of --eval-data: one a line, or JSON.",
+            "file",
+            default="folders named by index, or as many as there are classes",
+        ),
+    ] = None
     max_drop: Annotated[
         float | None,
         Option("Points of top-1 accuracy that INT8 may lose.", "number", metavar="POINTS", default="1"),
@@ -227,6 +243,11 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         if self.require_plugin and not self.use_plugin:
             raise InputError("EF104", "--require-plugin with --no-plugin: leave one of them out")
         check_limits(self.workspace_bytes, self.max_aux_streams)
+        output = os.path.abspath(self.output)
+        if not _is_utf8(output):
+            raise InputError("EF101", f"output {output}: the path is not UTF-8, and ONNX Runtime opens no file there")
+        if self.labels is not None and self.eval_data is None:
+            raise InputError("EF104", "--labels without --eval-data: there are no folders whose classes they name")
 
     def _check_float(self) -> None:
         if self.recipe is not None:
@@ -236,3 +257,11 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
                 "EF104",
                 f"--quantize-attention with precision {self.precision}, which quantizes nothing: give --precision int8",
             )
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

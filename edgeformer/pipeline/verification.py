@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import Manifest, open_bundle
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import ENGINE, EXPORTED, FUSED, PARITY, TYPED
-from edgeformer.data import Preprocessing, open_samples
+from edgeformer.data import Classes, Preprocessing, open_samples, read_labels
+from edgeformer.data.array_files import archive_names, read_array
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.pipeline.model_source import NamedModel
 from edgeformer.pipeline.parity_inputs import BATCH
@@ -33,6 +33,7 @@ def verify_bundle(
     *,
     data: DataSource | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | None = None,
     max_drop: float | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> VerifyReport:
@@ -45,6 +46,8 @@ def verify_bundle(
         bundle: folder of the bundle; every file is checked against its hash first.
         data: images to run; labelled ones give the task accuracy. Default: the images recorded in the bundle.
         checkpoint: where the checkpoint lies now, if it was moved.
+        labels: a file with the names of the model's classes in order, for the class folders of ``data``; default: those
+            that the bundle records, if any.
         max_drop: points of the task metric that INT8 may lose; default: what the build was asked for.
         progress: called after each batch that a form has run with its number of images.
 
@@ -78,7 +81,12 @@ def verify_bundle(
     if not pytorch.runs:
         forms.append(pytorch)
     batches: BatchSource
-    batches = _recorded(folder) if data is None else partial(open_samples(data, preprocessing).batches, BATCH)
+    if data is None:
+        batches = _recorded(folder)
+    else:
+        names = manifest.model.labels if labels is None else read_labels(labels)
+        classes = Classes(_class_count(manifest), names)
+        batches = partial(open_samples(data, preprocessing, classes=classes).batches, BATCH)
     if max_drop is None:
         parity = manifest.details(ParityDetails)
         max_drop = DEFAULT_MAX_DROP if parity is None else parity.max_drop
@@ -93,13 +101,18 @@ def verify_bundle(
     return verify_forms(forms, batches, max_drop=max_drop, progress=count)
 
 
+def _class_count(manifest: Manifest) -> int | None:
+    """How many classes the first output of logits ``[batch, classes]`` has; None where there is none."""
+    sizes = (output.shape[1] for output in manifest.outputs if len(output.shape) == 2)
+    return next((size for size in sizes if isinstance(size, int) and size >= 2), None)
+
+
 def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
     """The images that the build recorded."""
-    with np.load(folder / PARITY, allow_pickle=False) as recorded:
-        images = [recorded[name] for name in recorded.files if name.startswith("input:")]
-    if len(images) != 1:
-        raise InputError("EF704", f"{folder / PARITY} holds {len(images)} inputs, expected one: build the bundle again")
-    return images
+    names = [name for name in archive_names(folder / PARITY) if name.startswith("input:")]
+    if len(names) != 1:
+        raise InputError("EF704", f"{folder / PARITY} holds {len(names)} inputs, expected one: build the bundle again")
+    return [read_array(folder / PARITY, names[0])]
 
 
 def _pytorch(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None) -> Form:
@@ -122,14 +135,15 @@ def _pytorch(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str |
             if checkpoint is not None:
                 raise InputError("EF102", f"{weights}: no such checkpoint file")
             return not_run(f"the checkpoint {weights} is not there; name it with --checkpoint")
-        if sha256_of_file(weights) != made_from.checkpoint_sha256:
-            raise InputError(
-                "EF706",
-                f"{weights} is not the checkpoint this bundle was made from (SHA-256 differs): "
-                "name that one with --checkpoint",
-            )
+    named = NamedModel(made_from.name, weights, made_from.overrides, preprocessing, made_from.checkpoint_key)
+    if named.checkpoint_sha256 != made_from.checkpoint_sha256:
+        raise InputError(
+            "EF706",
+            f"{weights} is not the checkpoint this bundle was made from (SHA-256 differs): "
+            "name that one with --checkpoint",
+        )
     try:
-        network = NamedModel(made_from.name, weights, made_from.overrides, preprocessing).create()
+        network, _ = named.create()
     except EnvironmentFault as fault:
         return not_run(str(fault))
     session = TorchSession(network, input_size=(preprocessing.height, preprocessing.width))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 import onnx
@@ -15,6 +14,7 @@ from edgeformer.artifacts import sha256_of_bytes, write_text
 from edgeformer.errors import InputError
 from edgeformer.quantization.recipe import ObserverSettings, Recipe
 from edgeformer.quantization.streaming import SamplesLike
+from edgeformer.text import read_json
 from edgeformer.version import __version__
 
 __all__ = [
@@ -143,13 +143,9 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibration:
     """
     name = os.fspath(path)
     try:
-        return Calibration.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
+        return Calibration.model_validate(read_json(path))
+    except OSError as error:
         raise InputError("EF505", f"cannot read the calibration {name!r}: {error}") from error
-    except json.JSONDecodeError as error:
-        raise InputError(
-            "EF505", f"the calibration {name!r} is damaged ({error}): delete it to calibrate again"
-        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"
@@ -157,6 +153,10 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibration:
             "EF505",
             f"the calibration {name!r} is damaged or of another version ({where}: {first['msg']}): delete it to "
             "calibrate again",
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            "EF505", f"the calibration {name!r} is damaged ({error}): delete it to calibrate again"
         ) from error
 
 

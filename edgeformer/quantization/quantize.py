@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ from edgeformer.quantization.smoothquant import apply_smoothquant
 from edgeformer.quantization.streaming import SamplesLike, SpreadSamples
 
 __all__ = ["QuantizeResult", "calibrate", "quantize"]
+
+_log = logging.getLogger(__name__)
 
 _BATCH_SIZE = 8
 # Images that SmoothQuant and bias correction look at. They take ends and means of channels, which hundreds of tokens of
@@ -187,6 +190,11 @@ def _calibrate(
         progress=progress,
         index=layers.index,
     )
+    if min(seen.images, getattr(samples, "distinct", seen.images)) == 1:
+        _log.warning(
+            "the ranges come from %s: other images will leave them; calibrate on a few hundred that differ",
+            "one image" if seen.images == 1 else f"{seen.images} images that are all alike",
+        )
     errors = {}
     if recipe.correct_bias:
         errors = mean_errors(

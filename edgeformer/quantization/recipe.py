@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeformer.errors import InputError
+from edgeformer.text import parse_json, read_json, shortened
 
 __all__ = ["ObserverSettings", "Override", "Recipe", "list_recipes", "load_recipe"]
+
+# Faults that a message lists; the rest is counted.
+_LISTED = 10
 
 
 class _Strict(BaseModel):
@@ -98,25 +100,27 @@ def load_recipe(source: str | os.PathLike[str] = "default", *, quantize_attentio
     Raises:
         InputError: there is no such recipe or file, it is not JSON, or the schema refuses values (all are listed).
     """
-    if isinstance(source, str) and source in list_recipes():
-        text = (_folder() / f"{source}.json").read_text(encoding="utf-8")
-    else:
-        path = Path(source)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                "EF502",
-                f"cannot read the recipe {str(source)!r}: {error}. Give a JSON file or one of: "
-                f"{', '.join(list_recipes())}",
-            ) from error
     try:
-        recipe = Recipe.model_validate(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise InputError("EF503", f"the recipe {str(source)!r} is not JSON: {error}") from error
+        if isinstance(source, str) and source in list_recipes():
+            document = parse_json((_folder() / f"{source}.json").read_bytes())
+        else:
+            document = read_json(source)
+        recipe = Recipe.model_validate(document)
+    except OSError as error:
+        raise InputError(
+            "EF502",
+            f"cannot read the recipe {str(source)!r}: {error}. Give a JSON file or one of: {', '.join(list_recipes())}",
+        ) from error
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+        listed = [
+            f"{shortened('.'.join(map(str, fault['loc']))) or 'recipe'}: {shortened(fault['msg'], 200)}"
+            for fault in error.errors()
+        ]
+        more = f"; and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+        faults = "; ".join(listed[:_LISTED]) + more
         raise InputError("EF503", f"the recipe {str(source)!r} is not valid: {faults}") from error
+    except ValueError as error:
+        raise InputError("EF503", f"the recipe {str(source)!r} cannot be read as JSON: {error}") from error
     if quantize_attention is None:
         return recipe
     return recipe.model_copy(update={"quantize_attention": quantize_attention})

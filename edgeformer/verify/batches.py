@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edgeformer.data.samples import class_indices
 from edgeformer.errors import InputError
 from edgeformer.runtime.session import Array, Session
 
@@ -46,7 +47,7 @@ def as_batch(item: BatchLike) -> tuple[Array, Labels | None]:
             f"labels are {labels.dtype.name} {list(labels.shape)} for images {list(images.shape)}: expected integers "
             "[samples, ...], as many as there are images",
         )
-    return images, labels
+    return images, None if labels is None else class_indices(labels, "labels")
 
 
 def input_name(session: Session) -> str:

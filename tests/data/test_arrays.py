@@ -188,7 +188,7 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
         archive.write(tmp_path / "objects.npy", "labels.npy")
         np.save(tmp_path / "ready.npy", READY)
         archive.write(tmp_path / "ready.npy", "images.npy")
-    with raises("EF408", tmp_path / "x.npz", "Object arrays cannot be loaded"):  # NumPy's words
+    with raises("EF410", tmp_path / "x.npz", "labels", "Python objects"):
         open_samples(tmp_path / "x.npz", PLAIN)
 
 
@@ -309,3 +309,22 @@ def test_no_room_for_a_one_shot_iterator(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(np, "save", full)
     with raises("EF602", tempfile.gettempdir(), "No space left", "TMPDIR"):
         open_samples(iter(READY), PLAIN)
+
+
+def test_arrays_that_change_while_they_are_read_are_refused(tmp_path: Path) -> None:
+    path = _save(tmp_path / "x.npy", READY)
+    samples = open_samples(path, PLAIN)
+    samples.sha256()
+    _save(path, READY + np.arange(5, dtype=np.float32)[:, None, None, None])
+    with raises("EF161", path, "sample 1", "changed"):
+        list(samples.batches(2))
+    drawn = np.random.default_rng(0)
+    samples = open_samples(lambda: (drawn.standard_normal((3, 4, 6)) for _ in range(3)), PLAIN)
+    with raises("EF161", "sample 0", "changed"):
+        list(samples.batches(2))
+
+
+def test_samples_that_are_alike_are_counted_once(tmp_path: Path) -> None:
+    samples = open_samples([READY[0]] * 4, PLAIN)
+    _all(samples)
+    assert samples.distinct == 1

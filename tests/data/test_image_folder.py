@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeformer.data import Preprocessing, image_folder, open_samples
+from edgeformer.data import Classes, Preprocessing, image_folder, open_samples
 from tests.data.conftest import PLAIN, grey_image
 from tests.raising import raises
 
@@ -68,13 +68,13 @@ def test_batches_have_the_size_asked_for_and_can_be_read_again(make_folder: Make
 
 def test_images_are_read_when_their_turn_comes(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    real = image_folder.read_image
+    real = image_folder.prepared_image
 
-    def recording(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    def recording(content: bytes, path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
         read.append(path.name)
-        return real(path, preprocessing)
+        return real(content, path, preprocessing)
 
-    monkeypatch.setattr(image_folder, "read_image", recording)
+    monkeypatch.setattr(image_folder, "prepared_image", recording)
     batches = open_samples(make_folder(THREE_CLASSES), PLAIN).batches(2)
     assert read == []
     next(batches)
@@ -147,7 +147,7 @@ def _check_refusal(root: Path, code: str, *values: object) -> None:
 def test_damaged_images_are_named(make_folder: MakeFolder) -> None:
     root = make_folder({"1.png": 1, "2.png": 2})
     whole = (root / "2.png").read_bytes()
-    for damaged in (b"", b"no image at all", whole[:40], whole[: len(whole) // 2], whole[:50] + b"\0" * 9 + whole[59:]):
+    for damaged in (b"no image at all", whole[:40], whole[: len(whole) // 2], whole[:50] + b"\0" * 9 + whole[59:]):
         (root / "2.png").write_bytes(damaged)
         _check_refusal(root, "EF405", root / "2.png")
 
@@ -182,3 +182,127 @@ def test_an_image_that_vanishes_is_named(make_folder: MakeFolder) -> None:
 def test_an_image_that_preprocessing_refuses_is_named(tmp_path: Path) -> None:
     Image.new("F", (6, 4)).save(tmp_path / "float.tiff")
     _check_refusal(tmp_path, "EF407", tmp_path / "float.tiff", "floating-point")
+
+
+def _touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("0 .5 .5 .1 .1\n")
+    return root
+
+
+DETECTION = {"images/val/1.png": 1, "images/val/2.png": 2, "images/train/9.png": 9}
+
+
+def test_a_data_set_for_detection_has_images_without_labels(make_folder: MakeFolder) -> None:
+    root = _touch(make_folder(DETECTION), "labels/val/1.txt", "labels/train/9.txt", "data.yaml")
+    (root / "masks").mkdir()
+    grey_image(200).save(root / "masks" / "1.png")  # not one of the images
+    assert open_samples(root, PLAIN).labelled is False
+    assert _values(root) == [(9, None), (1, None), (2, None)]
+    assert _values(root, limit=2) == [(9, None), (1, None)]
+
+
+def test_a_data_set_for_detection_by_splits(make_folder: MakeFolder) -> None:
+    root = _touch(
+        make_folder({"train/images/1.png": 1, "valid/images/2.png": 2}), "train/labels/1.txt", "valid/labels/2.txt"
+    )
+    assert _values(root) == [(1, None), (2, None)]
+
+
+def test_images_beside_their_label_files(make_folder: MakeFolder) -> None:
+    root = _touch(make_folder({"1.png": 1, "2.png": 2}), "labels/1.txt", "1.txt", "classes.txt")
+    assert _values(root) == [(1, None), (2, None)]
+
+
+@pytest.mark.parametrize(
+    ("images", "named"),
+    [
+        ({"train/cat/1.png": 1, "val/cat/2.png": 2}, ["{root}/train", "{root}/val"]),
+        ({"images/cat/1.png": 1}, ["{root}/images"]),
+        ({"test/cat/1.png": 1, "train2017/1.png": 2}, ["{root}/test"]),
+        ({"cat/1.png": 1, "dog/2.png": 2, "test/3.png": 3}, ["test/"]),
+    ],
+)
+def test_splits_are_no_classes(make_folder: MakeFolder, images: dict[str, int], named: list[str]) -> None:
+    root = make_folder(images)
+    with raises("EF462", root, *(value.format(root=root) for value in named)):
+        open_samples(root, PLAIN)
+    # Calibration needs no labels.
+    found = list(open_samples(root, PLAIN, labels=False).batches(8))
+    assert sum(len(batch.images) for batch in found) == len(images)
+    assert found[0].labels is None
+
+
+def test_a_label_of_the_model_is_a_class_whatever_its_name(make_folder: MakeFolder) -> None:
+    root = make_folder({"test/1.png": 1, "train/2.png": 2})
+    samples = open_samples(root, PLAIN, classes=Classes(3, ("train", "plane", "test")))
+    (batch,) = samples.batches(4)
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [2, 0]
+
+
+def test_what_cannot_be_read_is_counted_and_named(make_folder: MakeFolder, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_folder({f"{number}.png": number for number in range(1, 9)})
+    (root / "empty.jpg").write_bytes(b"")
+    (root / "photo.heic").write_bytes(b"heic")
+    (root / "link.png").symlink_to(root / "nowhere.png")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    assert len(_values(root)) == 8
+    assert "4 of 12 files left out" in caplog.text
+    for named in ("empty.jpg (empty)", "photo.heic (.heic is not read", "link.png (a link to nothing)", "loop.png ("):
+        assert named in caplog.text
+
+
+def test_classes_with_images_left_out(make_folder: MakeFolder, caplog: pytest.LogCaptureFixture) -> None:
+    root = make_folder({"a/1.png": 1, "b/2.png": 2})
+    (root / "b" / "3.png").write_bytes(b"")
+    assert _values(root) == [(1, 0), (2, 1)]
+    assert "1 of 3 files left out: 3.png (empty)" in caplog.text
+    (root / "b" / "2.png").unlink()
+    with raises("EF403", root, "3.png (empty)"):
+        open_samples(root, PLAIN)
+
+
+def test_only_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"heic")
+    with raises("EF403", tmp_path, "1 of 1 files left out: a.heic"):
+        open_samples(tmp_path, PLAIN)
+
+
+def test_formats_that_are_read(tmp_path: Path) -> None:
+    for name in ("a.gif", "b.webp", "c.TIFF", "d.jfif", "e.pnm"):
+        grey_image(100).save(tmp_path / name, {"d.jfif": "JPEG", "e.pnm": "PPM"}.get(name))
+    found = _values(tmp_path)
+    assert len(found) == 5
+    assert all(abs(value - 100) <= 2 for value, _ in found)
+
+
+def test_an_animation_is_its_first_image(tmp_path: Path) -> None:
+    frames = [grey_image(value) for value in (50, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert _values(tmp_path) == [(50, None)]
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    grey_image(5).save(folder / os.fsdecode(b"\xff.png"), "PNG")
+    (folder / os.fsdecode(b"\xfe.png")).write_bytes(b"")
+    samples = open_samples(folder, PLAIN)
+    assert len(samples) == 1
+    assert len(samples.sha256()) == 64
+
+
+def test_an_image_that_changes_while_it_is_read_is_refused(make_folder: MakeFolder) -> None:
+    root = make_folder({"1.png": 1, "2.png": 2})
+    samples = open_samples(root, PLAIN)
+    before = samples.sha256()
+    assert len(list(samples.batches(2))) == 1
+    assert samples.distinct == 2
+    grey_image(3).save(root / "2.png")
+    for read in (samples.sha256, lambda: list(samples.batches(2))):
+        with raises("EF161", root / "2.png", "changed"):
+            read()
+    grey_image(2).save(root / "2.png")
+    assert samples.sha256() == before

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
+from PIL import Image
 
 from edgeformer.data import Preprocessing
 from edgeformer.graph.onnx_files import load_model, save_model
 from edgeformer.graph.types import to_float_type
-from edgeformer.pipeline import build
+from edgeformer.models import create_model
+from edgeformer.pipeline import build, export_model
+from edgeformer.pipeline.plan import BuildPlan, make_plan
+from edgeformer.pipeline.request import BuildRequest
 from tests.pipeline.conftest import (
     Recorder,
     linears_as_convolutions,
@@ -122,3 +128,84 @@ def test_int8_attention_is_for_int8(nano_onnx: Path, tmp_path: Path) -> None:
         build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", precision="bf16", quantize_attention=True)
     result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", quantize_attention=False)
     assert result.manifest.precision == "fp16"
+
+
+def _folders(root: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        Image.new("L", (8, 8), number).save(root / name / "x.png")
+    return root
+
+
+def _plan(model: Path | str, output: Path, **options: Any) -> BuildPlan:
+    return make_plan(BuildRequest(model, output=output, target="jetson-orin-nano", use_plugin=False, **options))
+
+
+def test_class_folders_are_matched_with_the_models_classes(nano_onnx: Path, tmp_path: Path) -> None:
+    named = _folders(tmp_path / "named", "cat", "dog")
+    numbered = _folders(tmp_path / "numbered", "3", "7")
+    options = {"eval_data": named}
+    for model, weights in ((str(nano_onnx), {}), ("biformer_nano", {"random_weights": True})):
+        with raises("EF461", named, "2 class folders", "10 classes", "--labels"):
+            _plan(model, tmp_path / "out", **options, **weights)
+        plan = _plan(model, tmp_path / "out", eval_data=numbered, **weights)
+        (batch,) = plan.parity_inputs.batches()
+        assert batch.labels.tolist() == [3, 7]
+        assert plan.labels is None  # eight of them are not known
+    words = ["a", "dog", "b", "cat", "c", "d", "e", "f", "g", "h"]
+    (tmp_path / "labels.txt").write_text("\n".join(words))
+    plan = _plan(nano_onnx, tmp_path / "out", **options, labels=tmp_path / "labels.txt")
+    assert plan.labels == tuple(words)
+    (batch,) = plan.parity_inputs.batches()
+    assert sorted(batch.labels.tolist()) == [1, 3]
+    ten = _folders(tmp_path / "ten", *"abcdefghij")
+    assert _plan(nano_onnx, tmp_path / "out", eval_data=ten).labels == tuple("abcdefghij")
+    with raises("EF104", "--labels", "--eval-data"):
+        _plan(nano_onnx, tmp_path / "out", labels=tmp_path / "labels.txt")
+    with raises("EF463", "9 labels", "10 classes"):
+        (tmp_path / "labels.txt").write_text("\n".join(words[:9]))
+        _plan(nano_onnx, tmp_path / "out", **options, labels=tmp_path / "labels.txt")
+
+
+def test_calibration_images_need_no_classes(nano_onnx: Path, tmp_path: Path) -> None:
+    plan = _plan(nano_onnx, tmp_path / "out", precision="int8", data=_folders(tmp_path / "d", "train", "val"))
+    assert plan.quantization is not None
+    assert plan.quantization.data.count == 2
+
+
+def test_a_checkpoint_that_changes_before_it_is_loaded_is_refused(tmp_path: Path) -> None:
+    """What the stage is recorded under is the hash of what was named; nothing may be published under it but that."""
+    path = tmp_path / "weights.pth"
+    model = create_model("biformer_nano")
+    torch.save(model.state_dict(), path)
+    source = _plan("biformer_nano", tmp_path / "out", checkpoint=path).source
+    described = source.describe()
+    torch.save({name: value * 2 for name, value in model.state_dict().items()}, path)
+    with raises("EF161", path, "changed while it was read"):
+        source.create()  # type: ignore[union-attr]
+    assert source.describe() == described
+
+
+def test_the_weights_that_were_taken_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "both.pth"
+    state = create_model("biformer_nano").state_dict()
+    torch.save({"model": state, "model_ema": {name: value * 0.5 for name, value in state.items()}}, path)
+    exported = [
+        export_model("biformer_nano", output=tmp_path / "x.onnx", checkpoint=path, checkpoint_key=key)
+        for key in (None, "model_ema")
+    ]
+    assert [each.checkpoint_key for each in exported] == ["model", "model_ema"]
+    heads = [
+        next(onnx.numpy_helper.to_array(t) for t in each.model.graph.initializer if 10 in t.dims) for each in exported
+    ]
+    assert np.array_equal(heads[0] * 0.5, heads[1])
+    with raises("EF104", "--checkpoint-key"):
+        export_model("biformer_nano", output=tmp_path / "x.onnx", random_weights=True, checkpoint_key="model")
+
+
+def test_names_that_are_no_utf8(nano_onnx: Path, tmp_path: Path) -> None:
+    model = tmp_path / os.fsdecode(b"caf\xe9.onnx")
+    model.write_bytes(nano_onnx.read_bytes())
+    assert _plan(model, tmp_path / "out").source.describe()["name"] == "caf\\xe9"
+    with raises("EF101", "not UTF-8"):
+        _plan(nano_onnx, tmp_path / os.fsdecode(b"out\xff"))

@@ -72,7 +72,27 @@ def test_unknown_recipe_names_those_that_exist() -> None:
         load_recipe("fast")
 
 
-@pytest.mark.parametrize("percentile", [50, 100.1, float("nan")])
+@pytest.mark.parametrize("percentile", [50, 100.1])
 def test_percentile_has_bounds(tmp_path: Path, percentile: float) -> None:
     with raises("EF503", "observer.percentile"):
         load_recipe(write(tmp_path / "r.json", observer={"kind": "percentile", "percentile": percentile}))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[" * 100_000, "100000 levels"),
+        ("9" * 5000, "5000 digits"),
+        ('{"name": "x", "min_snr_db": NaN}', "NaN"),
+        ('{"name": "x", "min_snr_db": 1e999}', "1e999"),
+        ('{"name": "x", "name": "y"}', "'name'"),
+        ("\ufeff{}", "byte order mark"),
+        ('{"name": "' + "n" * 10_000 + '", "schema_version": 9}', "schema_version"),
+        ("{" + ", ".join(f'"field{i}": 1' for i in range(500)) + "}", "and 4"),
+    ],
+)
+def test_json_that_may_be_anything_is_refused_in_a_short_message(tmp_path: Path, text: str, value: str) -> None:
+    (tmp_path / "r.json").write_text(text, encoding="utf-8")
+    with raises("EF503", tmp_path / "r.json", value) as caught:
+        load_recipe(tmp_path / "r.json")
+    assert len(str(caught.value)) < 2500

@@ -28,8 +28,12 @@ def _export(runner: Runner, source: NamedModel) -> Judged:
     exported = export_source(source)
     save_model(exported.model, runner.path(EXPORTED))
     verdict = exported.verdict
+    key = exported.checkpoint_key
     return Judged(
-        "passed" if verdict.passed else "missed", verdict.text, details=ExportDetails(figures=dict(exported.figures))
+        "passed" if verdict.passed else "missed",
+        verdict.text,
+        None if key is None else f"weights from {key!r} of the checkpoint",
+        ExportDetails(figures=dict(exported.figures), checkpoint_key=key),
     )
 
 

@@ -142,6 +142,8 @@ def _fits(array: Array, labels: Labels) -> bool:
 def _classes(array: Array) -> npt.NDArray[np.int64]:
     """The class of each pixel, [samples, H, W]."""
     if array.dtype.kind != "f":
-        return array.astype(np.int64)
+        # Beyond int64 a class would become another one: clipped it is refused like every class that is too high.
+        exact = np.minimum(array, np.uint64(np.iinfo(np.int64).max)) if array.dtype == np.uint64 else array
+        return exact.astype(np.int64)
     clean = np.isfinite(array).all(axis=1)
     return np.where(clean, array.argmax(axis=1), _NOTHING).astype(np.int64)
