@@ -6,6 +6,7 @@ removed by the next one, and nothing else ever is.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -26,6 +27,7 @@ __all__ = [
     "locked",
     "mark",
     "naming_folder",
+    "remove_marked",
     "replacing",
     "sha256_of_bytes",
     "sha256_of_file",
@@ -43,7 +45,6 @@ _LARGEST_MARKER = 4096
 _PARTIAL = ".edgeformer-partial"
 # Of a name's bytes; file systems take 255, and something is put before and behind it.
 _LONGEST_STEM = 200
-_LONGEST_NAME = 255
 # What a disk, rather than a path, is to blame for.
 _DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
@@ -128,6 +129,24 @@ def try_lock(path: Path) -> int | None:
     return handle
 
 
+def remove_marked(folder: Path) -> None:
+    """Remove a folder of ours as far as it can be; the mark goes last, so that what is left is known the next time."""
+    try:
+        entries = [entry for entry in folder.iterdir() if entry.name != MARKER]
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                entry.unlink()
+    with contextlib.suppress(OSError):
+        if not any(entry.name != MARKER for entry in folder.iterdir()):
+            (folder / MARKER).unlink(missing_ok=True)
+            folder.rmdir()
+
+
 @contextmanager
 def temporary_folder(kind: str) -> Iterator[Path]:
     """A folder in TMPDIR, removed on the way out; those that killed processes left there are removed first.
@@ -149,7 +168,7 @@ def temporary_folder(kind: str) -> Iterator[Path]:
         mark(path, "temporary")
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_marked(path)
         os.close(handle)
 
 
@@ -161,7 +180,7 @@ def _remove_if_abandoned(folder: Path) -> None:
         return
     try:
         if os.fstat(handle).st_uid == os.geteuid():
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_marked(folder)
     finally:
         os.close(handle)
 
@@ -177,8 +196,6 @@ def check_output(path: str | os.PathLike[str], *, folder: bool = False) -> None:
         OSError: it cannot; the message says why.
     """
     target = _destination(path, folder=folder)
-    if len(os.fsencode(target.name)) > _LONGEST_NAME:
-        raise OSError(errno.ENAMETOOLONG, f"its name has more than {_LONGEST_NAME} bytes", os.fspath(path))
     above = target.parent
     while not os.path.lexists(above):
         above = above.parent

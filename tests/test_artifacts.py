@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from edgeformer.artifacts import replacing, sha256_of_bytes, sha256_of_file, write_bytes, write_text
+from edgeformer.artifacts import (
+    check_output,
+    hidden_prefix,
+    replacing,
+    sha256_of_bytes,
+    sha256_of_file,
+    temporary_folder,
+    write_bytes,
+    write_text,
+)
 
 
 def test_write_and_hash(tmp_path: Path) -> None:
@@ -44,3 +59,120 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, error: type[BaseExcep
         fail()
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("elsewhere/file")
+    for text in ("one", "two"):  # dangling, then not
+        write_text(link, text)
+        assert link.readlink() == Path("elsewhere/file")
+        assert (tmp_path / "elsewhere" / "file").read_text() == text
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["elsewhere", "file", "link"]
+
+
+def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link"):
+        for write in (check_output, lambda path: write_text(path, "x")):
+            with pytest.raises(OSError, match="a pipe, a device or a socket"):
+                write(path)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_terminal_is_not_replaced(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    name = os.ttyname(theirs)
+    with pytest.raises(OSError, match="a pipe, a device or a socket"):
+        write_text(name, "x")
+    assert stat.S_ISCHR(os.stat(name).st_mode)
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("b" * 250)
+    write_text(path, "x")
+    assert path.read_text() == "x"
+    assert len(os.fsencode(hidden_prefix("\N{EURO SIGN}" * 85, "staging-"))) <= 220
+    assert hidden_prefix("a" * 254, "") != hidden_prefix("a" * 253 + "b", "")
+    assert hidden_prefix("name", "staging-") == ".name.staging-"
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "message"),
+    [
+        ("folder", errno.EISDIR, "is a folder"),
+        ("file/below", errno.ENOTDIR, "Not a directory"),
+        ("loop", errno.ELOOP, "symbolic links"),
+        ("b" * 256, errno.ENAMETOOLONG, "too long"),
+        ("a\0b", errno.EINVAL, "null"),
+    ],
+)
+def test_what_cannot_be_written_is_known_beforehand(tmp_path: Path, name: str, number: int, message: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match=message) as caught:
+        check_output(tmp_path / name)
+    assert caught.value.errno == number
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder", "loop"]
+
+
+def test_what_can_be_written_is_not_made(tmp_path: Path) -> None:
+    check_output(tmp_path / "new" / "folders" / "file")
+    check_output(tmp_path, folder=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+    import os, sys
+    from pathlib import Path
+    from edgeformer.artifacts import replacing, temporary_folder
+    with {what} as path:
+        print("ready", flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("what", ["replacing(Path(sys.argv[1]) / 'file')", "temporary_folder('engine')"])
+def test_what_a_killed_process_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "edgeformer-mine").mkdir()
+    (tmp_path / ".file.partial").write_text("mine")
+
+    def left() -> list[str]:
+        return sorted(set(os.listdir(tmp_path)) - {"edgeformer-mine", ".file.partial", "file"})
+
+    script = textwrap.dedent(KILLED.format(what=what))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(2):  # while it runs, what it makes is left alone
+        write_text(tmp_path / "file", "x")
+        with temporary_folder("engine"):
+            pass
+        assert len(left()) == 1
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    write_text(tmp_path / "file", "x")
+    with temporary_folder("engine") as folder:
+        assert left() == [folder.name]
+    assert left() == []
+    assert (tmp_path / ".file.partial").read_text() == "mine"
+    assert (tmp_path / "edgeformer-mine").is_dir()

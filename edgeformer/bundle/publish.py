@@ -27,6 +27,7 @@ from edgeformer.artifacts import (
     locked,
     mark,
     naming_folder,
+    remove_marked,
     sha256_of_file,
     sync_directory,
     try_lock,
@@ -97,7 +98,7 @@ class Staging:
                 for entry in _foreign(self.target, self._previous):
                     if os.path.lexists(self.path / entry.name):
                         raise InputError(
-                            "EF731",
+                            "EF708",
                             f"{entry} is not the older bundle's, and the new one makes a file of that name: move it "
                             "elsewhere, or choose another output",
                         )
@@ -141,7 +142,7 @@ def staging(target: Path) -> Iterator[Staging]:
             try:
                 mark(path, _BUNDLE, schema_version=SCHEMA_VERSION)
             except BaseException:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_marked(path)
                 os.close(handle)
                 raise
     except OSError as error:
@@ -154,7 +155,7 @@ def staging(target: Path) -> Iterator[Staging]:
             yield Staging(path, target, previous)
     finally:
         # After an exchange this path holds the older bundle, after a plain publish nothing.
-        shutil.rmtree(path, ignore_errors=True)
+        remove_marked(path)
         os.close(handle)
 
 
@@ -185,7 +186,7 @@ def _older(given: Path, target: Path) -> Manifest | None:
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
                 raise InputError(
-                    "EF731",
+                    "EF708",
                     f"{path} is no file of the bundle, and a pipe, a device or a socket cannot be taken over into the "
                     "new one: move it elsewhere",
                 )
@@ -234,7 +235,7 @@ def _clear(target: Path, prefix: str) -> None:
             if path.name.endswith(_ASIDE) and not target.exists():
                 path.rename(target)
             else:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_marked(path)
         finally:
             os.close(handle)
 

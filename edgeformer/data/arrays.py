@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeformer.artifacts import temporary_folder
 from edgeformer.data.array_files import ArrayReader, archive_names, open_array
 from edgeformer.data.preprocessing import MAX_PIXELS, Preprocessing
 from edgeformer.data.samples import Sample, Samples, class_indices
@@ -194,14 +197,16 @@ class Spool:
     """
 
     def __init__(self, items: Iterator[Any], limit: int | None) -> None:
-        self._file = tempfile.NamedTemporaryFile(prefix="edgeformer-samples-")  # noqa: SIM115  lives as long as this object
         self._count = 0
+        folder = contextlib.ExitStack()
+        weakref.finalize(self, folder.close)
         try:
-            for row, label in islice(chain.from_iterable(map(_split, items)), limit):
-                np.save(self._file, row, allow_pickle=False)
-                np.save(self._file, np.int64(-1 if label is None else label), allow_pickle=False)
-                self._count += 1
-            self._file.flush()
+            self._file = folder.enter_context(temporary_folder("samples")) / "samples"
+            with self._file.open("wb") as file:
+                for row, label in islice(chain.from_iterable(map(_split, items)), limit):
+                    np.save(file, row, allow_pickle=False)
+                    np.save(file, np.int64(-1 if label is None else label), allow_pickle=False)
+                    self._count += 1
         except OSError as error:
             raise EnvironmentFault(
                 "EF602",
@@ -211,9 +216,9 @@ class Spool:
 
     def __call__(self) -> Iterator[Any]:
         """Yield the samples kept, as arrays or pairs of array and label."""
-        with open(self._file.name, "rb") as stream:
+        with self._file.open("rb") as stream:
             for _ in range(self._count):
-                row, label = (ArrayReader(stream, self._file.name, None).whole() for _ in range(2))
+                row, label = (ArrayReader(stream, str(self._file), None).whole() for _ in range(2))
                 yield row if label < 0 else (row, int(label))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeformer.artifacts import MARKER
 from edgeformer.bundle import (
     Manifest,
     ModelRecord,
@@ -28,7 +31,7 @@ from edgeformer.bundle import (
 from tests.raising import raises
 
 
-def _manifest(work: Staging, stages: list[StageRecord]) -> Manifest:
+def make_manifest(work: Staging, stages: list[StageRecord]) -> Manifest:
     return Manifest(
         edgeformer="0",
         created="2026-01-01T00:00:00+00:00",
@@ -58,7 +61,7 @@ def _manifest(work: Staging, stages: list[StageRecord]) -> Manifest:
 def _publish(target: Path, content: str, key: str = "k") -> None:
     with staging(target) as work:
         (work.path / "a.txt").write_text(content)
-        work.publish(_manifest(work, [StageRecord(name="s", key=key, seconds=1.5, files=["a.txt"])]))
+        work.publish(make_manifest(work, [StageRecord(name="s", key=key, seconds=1.5, files=["a.txt"])]))
 
 
 def test_publish_then_replace(tmp_path: Path) -> None:
@@ -84,12 +87,13 @@ def test_replacing_without_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     """Without renameat2 there is a moment in which the older bundle stands aside; the next build puts it back."""
     target = tmp_path / "bundle"
+    aside = tmp_path / ".bundle.staging-abcd_123.older"
     _publish(target, "one", key="k1")
-    target.rename(tmp_path / ".bundle.previous")
+    target.rename(aside)
     with staging(target) as work:
         assert (target / "a.txt").read_text() == "one"
         assert work.reusable("s", "k1") is not None
-    (tmp_path / ".bundle.previous").mkdir()
+    shutil.copytree(target, aside)
     _publish(target, "two")
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
 
@@ -160,15 +164,42 @@ def test_stage_is_reused_when_its_key_and_files_match(tmp_path: Path) -> None:
     (target / "a.txt").write_text("tampered")
     with staging(target) as work:
         assert work.reusable("s", "k1") is None
-        assert list(work.path.iterdir()) == []
+        assert [entry.name for entry in work.path.iterdir()] == [MARKER]
 
 
-def test_unreadable_older_bundle_is_replaced(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"name": "app", "short_name": "app", "start_url": "/"}',
+        '{"schema_version": 1, "edgeformer": "0.1.0"}',
+        '{"schema_version": 2, "edgeformer": "0.1.0"}',
+        "[" * 100_000,
+    ],
+)
+def test_a_folder_with_another_manifest_is_refused(tmp_path: Path, content: str) -> None:
+    """A web app, a browser extension, a bundle of another version: nobody can tell what would be lost."""
+    target = tmp_path / "app"
+    (target / "src").mkdir(parents=True)
+    (target / "src" / "precious.txt").write_text("mine")
+    (target / "manifest.json").write_text(content)
+    with raises("EF705", target), staging(target):
+        pass
+    assert (target / "src" / "precious.txt").read_text() == "mine"
+    assert (target / "manifest.json").read_text() == content
+    assert [entry.name for entry in tmp_path.iterdir()] == ["app"]
+
+
+def test_a_manifest_that_is_a_link_is_no_bundles(tmp_path: Path) -> None:
+    _publish(tmp_path / "bundle", "one")
+    target = tmp_path / "folder"
     target.mkdir()
-    (target / "manifest.json").write_text("{")
-    _publish(target, "new")
-    assert (target / "a.txt").read_text() == "new"
+    (target / "manifest.json").symlink_to(tmp_path / "bundle" / "manifest.json")
+    (target / "a.txt").write_text("mine")
+    with raises("EF705", target), staging(target):
+        pass
+    assert (target / "a.txt").read_text() == "mine"
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
@@ -177,6 +208,98 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
         pass
     assert (tmp_path / "precious.txt").read_text() == "mine"
     with raises("EF705", tmp_path / "precious.txt"), staging(tmp_path / "precious.txt"):
+        pass
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    _publish(tmp_path / "bundle", "one")
+    assert open_bundle(tmp_path / "bundle")
+
+
+def test_a_bundle_without_a_mark_is_known_by_its_manifest(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+    (target / MARKER).unlink()
+    _publish(target, "two")
+    assert (target / "a.txt").read_text() == "two"
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_what_others_put_into_a_bundle_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    if not exchange:
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+    (target / "notes.txt").write_text("mine")
+    (target / ".hidden").write_text("mine, too")
+    (target / "folder" / "empty").mkdir(parents=True)
+    (target / "folder" / "deep.bin").write_bytes(b"123")
+    (target / "folder" / "deep.bin").chmod(0o600)
+    (target / "link").symlink_to("nowhere")
+    for content in ("two", "three"):
+        _publish(target, content)
+        assert (target / "a.txt").read_text() == content
+        assert (target / "notes.txt").read_text() == "mine"
+        assert (target / ".hidden").read_text() == "mine, too"
+        assert (target / "folder" / "empty").is_dir()
+        assert (target / "folder" / "deep.bin").read_bytes() == b"123"
+        assert (target / "folder" / "deep.bin").stat().st_mode & 0o777 == 0o600
+        assert (target / "link").readlink() == Path("nowhere")
+        assert list(open_bundle(target).files) == ["a.txt"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_file_of_others_with_a_name_of_the_new_bundle_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    with staging(target) as work:
+        (work.path / "b.txt").write_text("one")
+        work.publish(make_manifest(work, []))
+    (target / "a.txt").write_text("mine")
+    with raises("EF708", target / "a.txt"):
+        _publish(target, "two")
+    assert (target / "a.txt").read_text() == "mine"
+    assert (target / "b.txt").read_text() == "one"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_pipe_in_a_bundle_is_noticed_before_the_work(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+    (target / "folder").mkdir()
+    os.mkfifo(target / "folder" / "pipe")
+    with raises("EF708", target / "folder" / "pipe"), staging(target):
+        pass
+    assert stat.S_ISFIFO((target / "folder" / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".bundle.previous", ".bundle.staging-abcd1234", ".bundle.staging-abcd1234.older", ".bundle.a.edgeformer-partial"],
+)
+def test_folders_of_others_with_our_names_stay(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "precious.txt").write_text("mine")
+    _publish(tmp_path / "bundle", "one")
+    _publish(tmp_path / "bundle", "two")
+    assert (tmp_path / name / "precious.txt").read_text() == "mine"
+
+
+def test_a_link_loop_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with raises("EF102", tmp_path / "loop"), staging(tmp_path / "loop"):
+        pass
+    assert (tmp_path / "loop").is_symlink()
+
+
+def test_the_longest_name_works(tmp_path: Path) -> None:
+    target = tmp_path / ("\N{LATIN SMALL LETTER E WITH ACUTE}" * 127)  # 254 bytes
+    _publish(target, "one")
+    _publish(target, "two")
+    assert [entry.name for entry in tmp_path.iterdir()] == [target.name]
+    with raises("EF102", "name too long"), staging(tmp_path / ("b" * 256)):
         pass
 
 
@@ -212,15 +335,29 @@ def test_damage_is_found(tmp_path: Path, damage: Callable[[Path], object], code:
         open_bundle(target)
 
 
-@pytest.mark.parametrize("name", ["../outside.txt", "/etc/hostname"])
+@pytest.mark.parametrize("name", ["../outside.txt", "/etc/hostname", "..", "sub/file"])
 def test_manifest_cannot_reach_outside(tmp_path: Path, name: str) -> None:
     target = tmp_path / "bundle"
     _publish(target, "one")
     content = json.loads((target / "manifest.json").read_text())
     content["files"][name] = {"sha256": "0", "size": 0}
     (target / "manifest.json").write_text(json.dumps(content))
-    with raises("EF704", name, "outside"):
+    with raises("EF702", name, "plain file name"):
         open_bundle(target)
+
+
+@pytest.mark.parametrize("name", ["../precious.txt", "{tmp}/precious.txt", "", ".", "..", "a/b", "a\\b", "a\0b"])
+def test_a_stages_files_cannot_reach_outside(tmp_path: Path, name: str) -> None:
+    """A build takes over and removes the files that an older manifest names: they are plain names."""
+    target = tmp_path / "bundle"
+    _publish(target, "one", key="k1")
+    (tmp_path / "precious.txt").write_text("mine")
+    content = json.loads((target / "manifest.json").read_text())
+    content["stages"][0]["files"] = [name.format(tmp=tmp_path)]
+    (target / "manifest.json").write_text(json.dumps(content))
+    with raises("EF705", target), staging(target):
+        pass
+    assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
 def test_missing_bundle(tmp_path: Path) -> None:

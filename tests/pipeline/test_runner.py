@@ -8,7 +8,7 @@ from typing import Any
 from edgeformer.bundle import StageRecord, staging
 from edgeformer.pipeline import Observer
 from edgeformer.pipeline.runner import Judged, Runner
-from tests.bundle.test_publish import _manifest as make_manifest
+from tests.bundle.test_publish import make_manifest
 from tests.raising import raises
 
 
