@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeformer.supervision import temporary
+
 __all__ = ["replacing", "sha256_of_bytes", "sha256_of_file", "sync_directory", "write_bytes", "write_text"]
 
 _CHUNK = 1 << 20
@@ -54,17 +56,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
     os.close(handle)
     partial = Path(name)
-    try:
-        yield partial
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
-        sync_directory(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    with temporary(partial):
+        try:
+            yield partial
+            umask = os.umask(0)
+            os.umask(umask)
+            partial.chmod(0o666 & ~umask)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(target)
+            sync_directory(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -21,6 +21,7 @@ from edgeformer.artifacts import sha256_of_file, sync_directory, write_text
 from edgeformer.bundle.files import MANIFEST
 from edgeformer.bundle.manifest import FileRecord, Manifest, StageRecord, read_manifest
 from edgeformer.errors import InputError
+from edgeformer.supervision import final_step, temporary
 
 __all__ = ["Staging", "staging"]
 
@@ -79,11 +80,12 @@ class Staging:
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         sync_directory(self.path)
-        if self.target.exists():
-            _exchange(self.path, self.target)
-        else:
-            self.path.rename(self.target)
-        sync_directory(self.target.parent)
+        with final_step():
+            if self.target.exists():
+                _exchange(self.path, self.target)
+            else:
+                self.path.rename(self.target)
+            sync_directory(self.target.parent)
 
 
 @contextmanager
@@ -118,7 +120,8 @@ def staging(target: Path) -> Iterator[Staging]:
         umask = os.umask(0)
         os.umask(umask)
         path.chmod(0o777 & ~umask)
-        yield Staging(path, target, previous)
+        with temporary(path):
+            yield Staging(path, target, previous)
     finally:
         # After an exchange this path holds the older bundle, after a plain publish nothing.
         shutil.rmtree(path, ignore_errors=True)

@@ -9,6 +9,7 @@ import click
 from edgeformer.cli._common import common_options, console, print_json, progress, simple_table
 from edgeformer.cli._options import options_from, output_file, output_path
 from edgeformer.pipeline.request import FusionOptions
+from edgeformer.supervision import final_step
 
 
 @click.command("fuse")
@@ -39,7 +40,8 @@ def command(model: Path, output: Path, draws: int, seed: int, fuse_lepe: bool, a
             fuse_lepe=fuse_lepe,
             progress=lambda text, done, total: bar.update(task, description=text, completed=done, total=total),
         )
-    save_model(result.model, output)
+    with final_step():
+        save_model(result.model, output)
     if as_json:
         print_json({"output": str(output), **result.report.model_dump(mode="json")})
         return

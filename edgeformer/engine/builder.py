@@ -32,6 +32,7 @@ from edgeformer.machine.plugin_library import require_plugin_library
 from edgeformer.ops.bi_level_routing_attention import is_op, with_function
 from edgeformer.progress import Progress
 from edgeformer.records.engine import BuildJob, Compiled, EngineReport
+from edgeformer.supervision import removed_at_early_end
 
 __all__ = [
     "SIDECAR_SUFFIX",
@@ -128,6 +129,7 @@ def build_engine(
     try:
         with tempfile.TemporaryDirectory(prefix="edgeformer-engine-") as name:
             folder = Path(name)
+            removed_at_early_end(folder)
             job = BuildJob(
                 model=_write_model(model, folder / "model.onnx"),
                 engine=folder / "model.engine",

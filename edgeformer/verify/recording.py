@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeformer.errors import EnvironmentFault
 from edgeformer.runtime.session import Array
+from edgeformer.supervision import removed_at_early_end
 
 __all__ = ["MEMORY_LIMIT", "Recording", "Store"]
 
@@ -64,6 +65,7 @@ class Store:
         try:
             if self._folder is None:
                 self._folder = Path(tempfile.mkdtemp(prefix="edgeformer-"))
+                removed_at_early_end(self._folder)
             path = self._folder / f"{number}.npy"
             np.save(path, array, allow_pickle=False)
         except OSError as error:
