@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeformer.supervision import temporary
+
 __all__ = [
     "MARKER",
     "check_output",
@@ -166,7 +168,8 @@ def temporary_folder(kind: str) -> Iterator[Path]:
         fcntl.flock(handle, fcntl.LOCK_EX)
         # The mark comes after the lock: what is marked and not locked is abandoned.
         mark(path, "temporary")
-        yield path
+        with temporary(path):
+            yield path
     finally:
         remove_marked(path)
         os.close(handle)
@@ -249,18 +252,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     with naming_folder(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = _partial_of(target)
-        try:
-            yield partial
-            umask = os.umask(0)
-            os.umask(umask)
-            partial.chmod(0o666 & ~umask)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(target)
-            sync_directory(target.parent)
-        finally:
-            partial.unlink(missing_ok=True)
-            os.close(handle)
+        with temporary(partial):
+            try:
+                yield partial
+                umask = os.umask(0)
+                os.umask(umask)
+                partial.chmod(0o666 & ~umask)
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+                partial.replace(target)
+                sync_directory(target.parent)
+            finally:
+                partial.unlink(missing_ok=True)
+                os.close(handle)
 
 
 def _partial_of(target: Path) -> tuple[int, Path]:

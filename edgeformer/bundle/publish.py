@@ -36,6 +36,7 @@ from edgeformer.artifacts import (
 from edgeformer.bundle.files import MANIFEST
 from edgeformer.bundle.manifest import SCHEMA_VERSION, FileRecord, Manifest, StageRecord, read_manifest
 from edgeformer.errors import InputError
+from edgeformer.supervision import final_step, temporary
 
 __all__ = ["Staging", "staging"]
 
@@ -105,7 +106,7 @@ class Staging:
                     _take_over(entry, self.path / entry.name)
             sync_directory(self.path)
             # Locked: nobody else takes the older bundle for left behind while it stands aside.
-            with locked(self.target.parent):
+            with locked(self.target.parent), final_step():
                 if self.target.exists():
                     _exchange(self.path, self.target)
                 else:
@@ -151,7 +152,7 @@ def staging(target: Path) -> Iterator[Staging]:
         umask = os.umask(0)
         os.umask(umask)
         path.chmod(0o777 & ~umask)
-        with naming_folder(target.parent):
+        with naming_folder(target.parent), temporary(path):
             yield Staging(path, target, previous)
     finally:
         # After an exchange this path holds the older bundle, after a plain publish nothing.

@@ -1,7 +1,7 @@
 """The command line: one file a command, each a thin layer over the Python API.
 
 Exit codes: 0 done; 1 a fault of edgeformer (with a traceback); 2 bad input or usage; 3 a missed gate; 4 the machine
-lacks something; 130 interrupted; 143 terminated.
+lacks something; 129, 130 and 143 ended by SIGHUP, SIGINT (Ctrl-C) and SIGTERM.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import importlib
 import io
 import json
 import logging
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 import click
 
 from edgeformer.errors import EdgeformerError, EnvironmentFault, InputError
+from edgeformer.supervision import interrupted
 from edgeformer.text import printable
 from edgeformer.version import __version__
 
@@ -52,14 +51,11 @@ def cli() -> None:
     """
 
 
-def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    # An exception, so that every `finally` on the way out removes its temporary files.
-    raise SystemExit(128 + number)
-
-
 def main() -> NoReturn:
-    """Run the command line and exit; the entry point of the ``edgeformer`` script."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Run the command line in this process and exit.
+
+    The ``edgeformer`` script is `edgeformer.__main__.main`, which does this in a process that is watched.
+    """
     as_json = "--json" in sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -96,6 +92,8 @@ def _fault_of(error: OSError) -> EdgeformerError:
 
 def _leave(error: EdgeformerError, as_json: bool) -> NoReturn:
     """Say what is wrong, to people and to machines, and end with the error's exit code."""
+    if (number := interrupted()) is not None:
+        sys.exit(128 + number)  # interrupted code fails in many ways
     from edgeformer.cli._common import error_document, print_error, print_json
 
     log.debug("where it was raised", exc_info=True)

@@ -10,6 +10,7 @@ import click
 from edgeformer.cli._common import common_options, console, print_json, progress, simple_table
 from edgeformer.cli._options import options_from, output_file, output_path
 from edgeformer.pipeline.request import FusionOptions
+from edgeformer.supervision import final_step
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def command(
         result.report.check_plugin(result.op_nodes)
     for warning in result.report.warnings(result.op_nodes):
         _log.warning(warning)
-    save_model(result.model, output)
+    with final_step():
+        save_model(result.model, output)
     if as_json:
         print_json({"output": str(output), **result.report.model_dump(mode="json")})
         return

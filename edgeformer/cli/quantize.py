@@ -10,6 +10,7 @@ import click
 from edgeformer.cli._common import common_options, console, print_json, progress, simple_table
 from edgeformer.cli._options import options_from, output_file, output_path
 from edgeformer.pipeline.request import CalibrationOptions, ImageOptions
+from edgeformer.supervision import final_step
 
 
 @click.command("quantize")
@@ -70,7 +71,8 @@ def command(
             progress=lambda text, done, total: bar.update(task, description=text, completed=done, total=total),
         )
     typed = result.model if float_type == "float32" else to_float_type(result.model, float_type)
-    save_model(typed, output)
+    with final_step():
+        save_model(typed, output)
     if as_json:
         snr = {
             name: getattr(result.calibration, name) for name in ("snr_db", "snr_all_int8_db", "snr_float_attention_db")

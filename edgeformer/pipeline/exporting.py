@@ -14,6 +14,7 @@ from edgeformer.pipeline.model_source import NamedModel, describe_preprocessing
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import source_of
 from edgeformer.pipeline.request import ExportRequest
+from edgeformer.supervision import final_step
 
 if TYPE_CHECKING:
     import onnx
@@ -58,7 +59,8 @@ def export_model(request: ExportRequest) -> Exported:
     exported = export_source(source, static_batch=request.static_batch, opset=request.opset)
     if not exported.verdict.passed:
         raise GateMissed("EF801", f"the export differs from PyTorch: {exported.verdict.text}; nothing was written")
-    save_model(exported.model, Path(request.output))
+    with final_step():
+        save_model(exported.model, Path(request.output))
     return exported
 
 
