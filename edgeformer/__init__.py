@@ -11,6 +11,7 @@ Importing this package pulls in neither torch nor TensorRT nor ONNX: each name b
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from edgeformer.version import __version__
@@ -66,6 +67,10 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]
+
+# ONNX Runtime's wheels report their use to Microsoft, and keep a database and an identifier in the user's cache for
+# it. It reads this variable once, when it is imported, whoever imports it; whoever wants the reports sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

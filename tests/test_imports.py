@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -88,3 +90,29 @@ def test_importing_the_package_alone_is_nearly_free() -> None:
     probe = "import sys, edgeformer; print(*sorted(set(sys.modules) & {'onnx', 'numpy', 'onnxruntime', 'click'}))"
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+def test_no_command_reports_to_anybody_or_leaves_files_behind(tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry would put a database into the cache and a session file into the temporary folder."""
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    # Where CI is set it keeps quiet by itself, and Python's own cache of compiled files is not what is looked for.
+    kept = {name: text for name, text in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    kept = {name: text for name, text in kept.items() if not name.startswith(("XDG_", "GITHUB_", "TF_BUILD"))}
+    environment = {**kept, "HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+    run = "import numpy, onnx\nfrom onnx import helper\n{first}\nfrom edgeformer.runtime import OnnxSession\n" + (
+        "value = helper.make_tensor_value_info\n"
+        "node = helper.make_node('Relu', ['x'], ['y'])\n"
+        "graph = helper.make_graph([node], 'g', [value('x', 1, [1])], [value('y', 1, [1])])\n"
+        "model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)\n"
+        "print(OnnxSession(model).run({{'x': numpy.ones(1, numpy.float32)}})['y'])\n"
+    )
+    left = {}
+    for first in ("", "import onnxruntime"):
+        code = run.format(first=first)
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+        left[first] = [path for path in (*home.rglob("*"), *temporary.rglob("*")) if path.is_file()]
+    assert left[""] == []
+    if importlib.metadata.version("onnxruntime").startswith("1.32."):
+        assert left["import onnxruntime"], "the test sees nothing: telemetry leaves no files any more"

@@ -36,6 +36,7 @@ from edgeformer.machine.backends import import_backend, require_backend
 from edgeformer.machine.messages import MessageLog, make_logger
 from edgeformer.machine.plugin_registry import load_plugin_library
 from edgeformer.ops.bi_level_routing_attention import DOMAIN, FUNCTION_OPSET, OP_VERSION, with_function
+from edgeformer.ops.library_files import rtx_alias_of
 
 __all__ = [
     "CASES",
@@ -147,7 +148,8 @@ class Builder:
     def load_plugin(self, registry: Any) -> None:
         """Make the plugin known to a registry."""
         if self.library is not None:
-            load_plugin_library(registry, self.library, flavour="tensorrt_rtx")
+            alias = rtx_alias_of(self.library)
+            load_plugin_library(registry, self.library, flavour="tensorrt_rtx", rtx_alias=alias)
 
     def fault(self, text: str) -> EngineFault:
         """What TensorRT has said since the last one."""

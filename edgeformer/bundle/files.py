@@ -14,11 +14,14 @@ __all__ = [
     "FUSED",
     "MANIFEST",
     "PARITY",
+    "SIGNATURE",
     "TYPED",
     "FileName",
 ]
 
 MANIFEST = "manifest.json"
+# Ed25519 over the manifest's bytes (`edgeformer.bundle.signature`); made after the build, so no manifest lists it.
+SIGNATURE = "manifest.sig"
 EXPORTED, FUSED, TYPED = "exported.onnx", "fused.onnx", "typed.onnx"
 CALIBRATION = "calibration.json"
 PARITY = "parity.npz"

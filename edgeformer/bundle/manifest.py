@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
+from edgeformer.bundle.contents import check_links
 from edgeformer.bundle.details import Details
 from edgeformer.bundle.files import MANIFEST, FileName
 from edgeformer.errors import InputError
@@ -198,9 +199,11 @@ def open_bundle(bundle: Path) -> Manifest:
     """Read a bundle's manifest and check every file against its hash.
 
     Raises:
-        InputError: as `read_manifest`, or files are missing or changed; all are listed.
+        InputError: as `read_manifest`, or files are missing or changed (all are listed), or links lead out of the
+            bundle.
     """
     manifest = read_manifest(bundle)
+    check_links(bundle)
     faults = []
     for name, record in manifest.files.items():
         path = bundle / name

@@ -33,7 +33,7 @@ from edgeformer.artifacts import (
     try_lock,
     write_text,
 )
-from edgeformer.bundle.files import MANIFEST
+from edgeformer.bundle.files import MANIFEST, SIGNATURE
 from edgeformer.bundle.manifest import SCHEMA_VERSION, FileRecord, Manifest, StageRecord, read_manifest
 from edgeformer.errors import InputError
 from edgeformer.supervision import final_step, temporary
@@ -196,7 +196,8 @@ def _older(given: Path, target: Path) -> Manifest | None:
 
 def _foreign(bundle: Path, manifest: Manifest) -> list[Path]:
     """What somebody else put into a bundle."""
-    ours = {MANIFEST, MARKER, *manifest.files}
+    # The signature is of the older manifest, and goes with it.
+    ours = {MANIFEST, MARKER, SIGNATURE, *manifest.files}
     return [entry for entry in sorted(bundle.iterdir()) if entry.name not in ours]
 
 

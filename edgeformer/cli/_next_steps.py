@@ -26,6 +26,7 @@ def next_steps(bundle: Path, manifest: Manifest) -> list[NextStep]:
     verify = shlex.join(["edgeformer", "verify", str(bundle)])
     gpu = f"SM {manifest.target.sm} GPU"
     if ENGINE in manifest.files:
+        verify += " --trust-bundle"
         return [
             NextStep(verify, f"compare all forms of the model again; on a machine with an {gpu} the engine runs, too"),
             NextStep(_python(_run_engine(bundle, manifest)), f"open the engine on a machine with an {gpu}"),
@@ -47,7 +48,7 @@ def _run_engine(bundle: Path, manifest: Manifest) -> str:
     if LIBRARY_NAME in manifest.files:
         files.append(str(bundle / LIBRARY_NAME))
     words = ", ".join(map(json.dumps, files))
-    return f"from edgeformer.runtime import EngineSession; print(EngineSession({words}).inputs)"
+    return f"from edgeformer.runtime import EngineSession; print(EngineSession({words}, trust_bundle=True).inputs)"
 
 
 def _build_engine(bundle: Path, manifest: Manifest) -> str:

@@ -29,56 +29,58 @@ if TYPE_CHECKING:
 @click.option("--checkpoint", type=existing_file, help="Where the bundle's checkpoint lies now, if it was moved.")
 @click.option("--labels", type=existing_file, help="Names of the classes in order, for the folders of --data.")
 @click.option("--max-drop", type=click.FloatRange(min=0), help="Points of accuracy INT8 may lose.  [default: 1]")
+@click.option("--trust-bundle", is_flag=True, help="Run its engine and plugin library: you trust whoever made it.")
+@click.option("--key", type=output_path, help="Public key of its maker (PEM, Ed25519): the signature has to hold.")
 @common_options
-def command(
-    bundle: Path,
-    data: Path | None,
-    checkpoint: Path | None,
-    labels: Path | None,
-    max_drop: float | None,
-    as_json: bool,
-) -> None:
+def command(bundle: Path, as_json: bool, **options: Any) -> None:
     """Compare all forms of the model that a bundle holds.
 
     First the files are checked against their hashes. Then PyTorch, the exported, fused and typed ONNX files, and the
     engine where a GPU is, are each compared with the one before and with the first. A missed gate exits with code 3.
     What cannot run here is reported as not run, never as passed.
+
+    An engine and its plugin library are code. They run where --trust-bundle says so, or where the signature of
+    'edgeformer sign' holds for --key. Files that the manifest does not list are named and never loaded.
     """
+    from edgeformer.bundle import read_manifest
+    from edgeformer.bundle.contents import unlisted_files
     from edgeformer.pipeline import verify_bundle
     from edgeformer.verify import require
 
     with progress(quiet=as_json) as bar:
         task = bar.add_task("images", total=None)
-        report = verify_bundle(
-            bundle,
-            data=data,
-            checkpoint=checkpoint,
-            labels=labels,
-            max_drop=max_drop,
-            progress=lambda n: bar.advance(task, n),
-        )
+        report = verify_bundle(bundle, **options, progress=lambda n: bar.advance(task, n))
+    unlisted = unlisted_files(bundle, set(read_manifest(bundle).files))
+    key = options["key"]
     try:
         require(report)
     except GateMissed as missed:
         if not as_json:
-            _print(report)
+            _print(report, unlisted, key)
             raise
         # One document, with the figures and the error in it.
-        print_json({**_document(report), "error": error_document(missed)})
+        print_json({**_document(report, unlisted), "error": error_document(missed)})
         print_error(missed)
         raise click.exceptions.Exit(missed.exit_code) from None
     if as_json:
-        print_json(_document(report))
+        print_json(_document(report, unlisted))
     else:
-        _print(report)
+        _print(report, unlisted, key)
 
 
-def _document(report: VerifyReport) -> dict[str, Any]:
+def _document(report: VerifyReport, unlisted: tuple[str, ...]) -> dict[str, Any]:
     """The report as JSON, what follows from it included."""
-    return {"passed": report.passed, "not_run": list(report.not_run), **report.model_dump(mode="json")}
+    return {
+        "passed": report.passed,
+        "not_run": list(report.not_run),
+        "unlisted": list(unlisted),
+        **report.model_dump(mode="json"),
+    }
 
 
-def _print(report: VerifyReport) -> None:
+def _print(report: VerifyReport, unlisted: tuple[str, ...] = (), key: Path | None = None) -> None:
+    from edgeformer.bundle.contents import unlisted_line
+
     outputs = next((list(form.first) for form in report.forms if form.first is not None), [])
     headers = ["form", "verdict", "SNR", "max |diff|", "top-1", "equal", "routing", "accuracy"]
     rows: list[list[str]] = []
@@ -100,6 +102,10 @@ def _print(report: VerifyReport) -> None:
     for form in report.forms:
         if form.text:
             console.print(form.text if form.status == "not run" else f"{form.name}: {form.text}")
+    if key is not None:
+        console.print(f"the signature holds for {key}", soft_wrap=True)
+    if unlisted:
+        console.print(unlisted_line(unlisted), soft_wrap=True)
 
 
 def _figures(output: Comparison) -> list[str]:

@@ -18,6 +18,7 @@ from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, Inp
 from edgeformer.machine.messages import MessageLog, make_logger
 from edgeformer.machine.plugin_library import take_plugin_errors
 from edgeformer.machine.plugin_registry import load_plugin_library
+from edgeformer.ops.library_files import rtx_alias_of
 from edgeformer.records.engine import BuildJob, Compiled, PluginEvidence, TensorInfo
 
 __all__ = ["BuildFailed", "check_plugin_layers", "compile_engine", "count_plugin_layers", "takes_override"]
@@ -75,7 +76,10 @@ def compile_engine(trt: ModuleType, job: BuildJob, messages: MessageLog, progres
     messages.ignores = _ignored(job)
     if job.plugin_library is not None:
         registry = builder.get_plugin_registry()
-        load_plugin_library(registry, job.plugin_library, flavour=job.flavour)
+        alias = rtx_alias_of(job.plugin_library)
+        load_plugin_library(
+            registry, job.plugin_library, flavour=job.flavour, rtx_alias=alias if alias.is_file() else None
+        )
     # TensorRT 11 and TensorRT-RTX ignore the flag: their networks are always strongly typed.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     progress(_PARSE_PHASE, 0, 1)

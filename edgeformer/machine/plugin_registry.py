@@ -9,27 +9,28 @@ from typing import Any
 from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.backends import Flavour
 from edgeformer.ops.bi_level_routing_attention import OP_TYPE, OP_VERSION
-from edgeformer.ops.library_files import BUILD_COMMAND, RTX_ALIAS_NAME, rtx_alias_of
+from edgeformer.ops.library_files import BUILD_COMMAND, RTX_ALIAS_NAME
 
 __all__ = ["load_plugin_library"]
 
 
-def load_plugin_library(registry: Any, library: Path, *, flavour: Flavour) -> None:
+def load_plugin_library(registry: Any, library: Path, *, flavour: Flavour, rtx_alias: Path | None) -> None:
     """Make the plugin known to a plugin registry; afterwards TensorRT finds the op by its name.
 
     Args:
         registry: ``get_plugin_registry()`` of a builder, of a runtime or of the module. One that already knows the op's
             plugin is left as it is.
-        library: the plugin library. TensorRT-RTX's helper library is taken from beside it; if there is none, from
-            where the dynamic linker finds it.
+        library: the plugin library. It runs code as it is opened: which file that may be is settled before
+            (`edgeformer.machine.engine_code`).
         flavour: the TensorRT that the registry belongs to.
+        rtx_alias: TensorRT-RTX's helper library; None takes the one that the dynamic linker finds.
 
     Raises:
         EnvironmentFault: a library cannot be loaded, or has no plugin for the op; the message holds the loader's
             reason.
     """
     if flavour == "tensorrt_rtx":
-        _load_rtx_alias(rtx_alias_of(library))
+        _load_rtx_alias(rtx_alias)
     if _knows_op(registry):
         return
     try:
@@ -52,10 +53,10 @@ def _knows_op(registry: Any) -> bool:
     return (OP_TYPE, str(OP_VERSION), "") in known
 
 
-def _load_rtx_alias(alias: Path) -> None:
+def _load_rtx_alias(alias: Path | None) -> None:
     # On a plugin node the parser of TensorRT-RTX opens a library by a name that its wheel does not ship, and ends the
     # process when that fails. A library already loaded under that SONAME answers it.
-    name = str(alias) if alias.is_file() else RTX_ALIAS_NAME
+    name = RTX_ALIAS_NAME if alias is None else str(alias)
     try:
         ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:

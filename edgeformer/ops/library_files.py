@@ -30,9 +30,14 @@ BUILD_COMMAND = "cmake --preset default && cmake --build --preset default"
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _WHEEL_FOLDER = "_plugins"
-_BUNDLE_MARK = "manifest.json"
+# What a bundle has and a build tree has not: one unpacked into a build tree, even without its manifest, has some of it.
+_BUNDLE_MARKS = ("manifest.json", "manifest.sig", "parity.npz", "exported.onnx", "model.engine")
 _CMAKE_CACHE = "CMakeCache.txt"
 _CMAKE_PROJECT = re.compile(r"^CMAKE_PROJECT_NAME:\w+=edgeformer$", re.MULTILINE)
+# Where CMake puts the library's object files, with every generator.
+_OBJECTS = Path("plugins", "CMakeFiles", f"{Path(LIBRARY_NAME).stem.removeprefix('lib')}.dir")
+# The sources that such a tree is built from, beside the package.
+_SOURCES = (Path("CMakeLists.txt"), Path("plugins", "library.cmake"))
 
 
 def candidate_paths() -> tuple[Path, ...]:
@@ -49,7 +54,10 @@ def candidate_paths() -> tuple[Path, ...]:
 
 
 def development_builds() -> tuple[Path, ...]:
-    """The plugin libraries in the build trees beside the package, ``build/*/``, newest first."""
+    """The plugin libraries in the build trees beside the package, ``build/*/``, newest first.
+
+    Only in a source checkout: beside an installed package ``build/`` is anybody's.
+    """
     built = [path for path in _below_build() if _why_not_built(path.parent) is None]
     return tuple(sorted(built, key=lambda path: path.stat().st_mtime, reverse=True))
 
@@ -91,10 +99,17 @@ def _why_not_built(folder: Path) -> str | None:
 
     The path that CMake noted is not compared: a tree that was moved or is mounted elsewhere is still one.
     """
-    if (folder / _BUNDLE_MARK).exists():
+    if any(os.path.lexists(folder / mark) for mark in _BUNDLE_MARKS):
         return "a bundle's copy"
+    if not all((_PACKAGE.parent / source).is_file() for source in _SOURCES):
+        return "not in a source checkout"
+    library = folder / LIBRARY_NAME
+    if folder.is_symlink() or library.is_symlink():
+        return "a link"
     try:
         cache = (folder / _CMAKE_CACHE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return f"no {_CMAKE_CACHE} beside it, so not where it was built"
-    return None if _CMAKE_PROJECT.search(cache) else "built by another project"
+    if not _CMAKE_PROJECT.search(cache):
+        return "built by another project"
+    return None if (folder / _OBJECTS).is_dir() else "no object files beside it, so not where it was built"

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgeformer.bundle import Manifest, open_bundle
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import ENGINE, EXPORTED, FUSED, PARITY, TYPED
+from edgeformer.bundle.signature import is_trusted
 from edgeformer.data import Classes, Preprocessing, open_samples, read_labels
 from edgeformer.data.array_files import archive_names, read_array
 from edgeformer.errors import EnvironmentFault, InputError
@@ -35,12 +36,15 @@ def verify_bundle(
     checkpoint: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
     max_drop: float | None = None,
+    trust_bundle: bool = False,
+    key: str | os.PathLike[str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> VerifyReport:
     """Run every form of the model that a bundle holds, one after the other, and judge each by its gate.
 
     PyTorch runs where the bundle was made from a checkpoint that is still there with the same hash; the engine runs
-    where this machine has a GPU. What does not run is reported as not run, never as passed.
+    where this machine has a GPU and the bundle is trusted: an engine and its plugin library are code. What does not run
+    is reported as not run, never as passed.
 
     Args:
         bundle: folder of the bundle; every file is checked against its hash first.
@@ -49,10 +53,14 @@ def verify_bundle(
         labels: a file with the names of the model's classes in order, for the class folders of ``data``; default: those
             that the bundle records, if any.
         max_drop: points of the task metric that INT8 may lose; default: what the build was asked for.
+        trust_bundle: run the bundle's engine and plugin library: you trust whoever made it.
+        key: PEM file with the public key of the bundle's maker: the signature has to hold for it, and the engine runs.
         progress: called after each batch that a form has run with its number of images.
 
     Raises:
-        InputError: no bundle, a damaged one, another checkpoint than the bundle was made from, or unusable data.
+        InputError: no bundle, a damaged one, one whose signature does not hold for ``key``, another checkpoint than the
+            bundle was made from, or unusable data.
+        EnvironmentFault: ``key`` was given, and the package cryptography is not installed.
     """
     from edgeformer.ops.library_files import LIBRARY_NAME
     from edgeformer.verify import Form, verify_forms
@@ -60,6 +68,7 @@ def verify_bundle(
 
     folder = Path(bundle)
     manifest = open_bundle(folder)
+    trusted = is_trusted(folder, trust_bundle=trust_bundle, key=None if key is None else Path(key))
     preprocessing = Preprocessing.from_dict(manifest.model.preprocessing)
     pytorch = _pytorch(manifest, preprocessing, checkpoint)
     forms = [pytorch] if pytorch.runs else []
@@ -76,6 +85,7 @@ def verify_bundle(
             plugin_library=library,
             flavour=target.flavour,
             sm=target.sm,
+            trusted=trusted,
         )
         forms.append(engine)
     if not pytorch.runs:

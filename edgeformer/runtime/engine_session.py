@@ -15,13 +15,14 @@ import numpy as np
 
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.machine.backends import Flavour, import_backend, installed_flavours, require_backend
+from edgeformer.machine.engine_code import EngineCode, engine_code
 from edgeformer.machine.messages import MessageLog, make_logger
 from edgeformer.machine.plugin_registry import load_plugin_library
 from edgeformer.runtime.gpu import can_run_engine
 from edgeformer.runtime.polygraphy_support import quiet_polygraphy, use_flavour
 from edgeformer.runtime.session import Array, Session, TensorInfo, check_feeds, closed_error
 
-__all__ = ["EngineSession", "choose_flavour", "tensor_info"]
+__all__ = ["EngineSession", "choose_flavour", "deserialize", "tensor_info"]
 
 
 def choose_flavour(flavour: Flavour | None, installed: tuple[Flavour, ...]) -> Flavour:
@@ -73,24 +74,37 @@ class EngineSession(Session):
         plugin_library: str | os.PathLike[str] | None = None,
         *,
         flavour: Flavour | None = None,
+        trust_bundle: bool = False,
+        key: str | os.PathLike[str] | None = None,
+        embedded_plugin: bool = False,
     ) -> None:
-        """Load the engine.
+        """Load the engine. It is code that runs here: an engine of a bundle needs ``trust_bundle`` or ``key``.
 
         Args:
             engine: the engine file.
-            plugin_library: the library with the plugins in the engine, where there are any.
+            plugin_library: the library with the plugins in the engine, where there are any. If it is the same as the
+                installed one, that one is opened.
             flavour: the TensorRT that built the engine; None takes the only one that is installed.
+            trust_bundle: you trust whoever made the bundle that the files are part of.
+            key: PEM file with the public key of the bundle's maker; its signature has to hold.
+            embedded_plugin: let the plugin library run that an engine of no bundle has embedded in it. Of a bundle's
+                engine the manifest says whether there is one.
 
         Raises:
-            InputError: no such file, or an engine that this TensorRT and GPU cannot load.
+            InputError: no such file, files of a bundle that is not trusted or is not what its maker signed, or an
+                engine that this TensorRT and GPU cannot load.
             EnvironmentFault: no CUDA GPU, TensorRT is not installed, or the plugin library cannot be loaded.
         """
         self._path = Path(engine)
-        for path in [self._path, *([Path(plugin_library)] if plugin_library is not None else [])]:
-            if not path.is_file():
-                raise InputError("EF102", f"{path}: there is no such file")
+        code = engine_code(
+            self._path,
+            None if plugin_library is None else Path(plugin_library),
+            trust_bundle=trust_bundle,
+            key=None if key is None else Path(key),
+            embedded_plugin=embedded_plugin,
+        )
         can_run_engine(flavour, raise_error=True)
-        self._runner = _make_runner(self._path, plugin_library, choose_flavour(flavour, installed_flavours()))
+        self._runner = _make_runner(self._path, code, choose_flavour(flavour, installed_flavours()))
         try:
             self._inputs, self._outputs = self._tensors()
         except BaseException:
@@ -142,27 +156,39 @@ class EngineSession(Session):
         return inputs, outputs
 
 
-def _make_runner(path: Path, plugin_library: str | os.PathLike[str] | None, flavour: Flavour) -> Any:
-    """An active TrtRunner over the engine file."""
-    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+def _make_runner(path: Path, code: EngineCode, flavour: Flavour) -> Any:
+    """An active TrtRunner over the engine."""
+    from polygraphy.backend.trt import TrtRunner
     from polygraphy.exception import PolygraphyException
 
     use_flavour(flavour)
     trt: Any = import_backend(require_backend(flavour))
     messages = MessageLog()
     logger = make_logger(trt, messages)
-    if plugin_library is not None:
-        trt.init_libnvinfer_plugins(logger, "")
-        load_plugin_library(trt.get_plugin_registry(), Path(plugin_library), flavour=flavour)
-    runner = TrtRunner(EngineFromBytes(path.read_bytes(), runtime=trt.Runtime(logger)))
+    trt.init_libnvinfer_plugins(logger, "")
+    if code.library is not None:
+        load_plugin_library(trt.get_plugin_registry(), code.library, flavour=flavour, rtx_alias=code.rtx_alias)
+    engine = deserialize(trt.Runtime(logger), code)
     try:
-        with quiet_polygraphy():
-            runner.activate()
+        if engine is not None:
+            runner = TrtRunner(engine)
+            with quiet_polygraphy():
+                runner.activate()
+            return runner
+        reason = "it gives no engine"
     except PolygraphyException as error:
-        reasons = " ".join(messages.errors) or str(error)
-        raise InputError(
-            "EF651",
-            f"{path}: {flavour} {trt.__version__} cannot load this engine on this GPU: {reasons}. Build it again for "
-            "this machine",
-        ) from error
-    return runner
+        reason = str(error)
+    raise InputError(
+        "EF651",
+        f"{path}: {flavour} {trt.__version__} cannot load this engine on this GPU: "
+        f"{' '.join(messages.errors) or reason}. Build it again for this machine",
+    )
+
+
+def deserialize(runtime: Any, code: EngineCode) -> Any:
+    """The engine in a TensorRT runtime, or None where TensorRT refuses it.
+
+    Polygraphy's loader is not used: it lets host code in any engine run.
+    """
+    runtime.engine_host_code_allowed = code.host_code
+    return runtime.deserialize_cuda_engine(code.content)

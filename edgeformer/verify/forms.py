@@ -13,6 +13,7 @@ import onnx
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.graph.onnx_files import load_model
 from edgeformer.machine.devices import find_gpus
+from edgeformer.machine.engine_code import UNTRUSTED
 from edgeformer.runtime import EngineSession, Flavour, OnnxSession, Session, can_run_engine
 from edgeformer.verify.decisions import RoutingOutput, expose_routing, show_routing
 
@@ -136,6 +137,8 @@ class Form:
         plugin_library: str | os.PathLike[str] | None = None,
         flavour: Flavour | None = None,
         sm: int | None = None,
+        trusted: bool = False,
+        embedded_plugin: bool = False,
     ) -> Form:
         """An engine file on this machine's GPU.
 
@@ -149,6 +152,8 @@ class Form:
             plugin_library: the library with the plugins in the engine, where there are any.
             flavour: the TensorRT that built the engine; None takes the only one that is installed.
             sm: compute capability that the engine was built for, times ten; None leaves it to TensorRT to refuse.
+            trusted: its code and that of the plugin library may run; without that it does not run.
+            embedded_plugin: as for `EngineSession`.
         """
         gpus = find_gpus().gpus
         if not gpus:
@@ -156,6 +161,8 @@ class Form:
         if sm is not None and gpus[0].sm != sm:
             reason = f"engine not run: it is for SM {sm}, and this machine's GPU is a {gpus[0].name} (SM {gpus[0].sm})"
             return cls.not_run(name, reason, gate)
+        if not trusted:
+            return cls.not_run(name, f"engine not run: {UNTRUSTED}", gate)
         try:
             can_run_engine(flavour, raise_error=True)
         except EnvironmentFault as fault:
@@ -163,7 +170,10 @@ class Form:
 
         @contextmanager
         def opener() -> Iterator[OpenForm]:
-            with EngineSession(engine, plugin_library, flavour=flavour) as session:
+            session = EngineSession(
+                engine, plugin_library, flavour=flavour, trust_bundle=True, embedded_plugin=embedded_plugin
+            )
+            with session:
                 yield _open(session)
 
         return cls(name, gate, opener)

@@ -15,6 +15,7 @@ from edgeformer.machine.plugin_library import (
     require_plugin_library,
 )
 from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE, LIBRARY_NAME
+from tests.build_trees import make_build_tree, make_sources
 from tests.raising import raises
 
 METADATA = {
@@ -40,7 +41,7 @@ def put(folder: Path, metadata: Any = METADATA) -> Path:
 def put_build(folder: Path, metadata: Any = METADATA) -> Path:
     """The same where CMake would have built it."""
     library = put(folder, metadata)
-    (folder / "CMakeCache.txt").write_text("CMAKE_PROJECT_NAME:STATIC=edgeformer\n")
+    make_build_tree(folder)
     return library
 
 
@@ -49,6 +50,7 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository without any plugin library."""
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr("edgeformer.ops.library_files._PACKAGE", tmp_path / "edgeformer")
+    make_sources(tmp_path)
     return tmp_path
 
 

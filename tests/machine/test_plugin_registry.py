@@ -35,13 +35,13 @@ class Registry:
 @pytest.mark.parametrize("known", [False, True])
 def test_a_plugin_library_is_loaded_once(known: bool) -> None:
     registry = Registry(known=known)
-    load_plugin_library(registry, LIBRARY, flavour="tensorrt")
+    load_plugin_library(registry, LIBRARY, flavour="tensorrt", rtx_alias=None)
     assert registry.loaded == ([] if known else [str(LIBRARY)])
 
 
 def test_a_library_without_the_plugin() -> None:
     with raises("EF612", LIBRARY, "BiLevelRoutingAttention", "cmake --build"):
-        load_plugin_library(Registry(works=False), LIBRARY, flavour="tensorrt")
+        load_plugin_library(Registry(works=False), LIBRARY, flavour="tensorrt", rtx_alias=None)
 
 
 def test_a_library_that_cannot_be_loaded_keeps_the_loaders_words(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_library_that_cannot_be_loaded_keeps_the_loaders_words(tmp_path: Path)
     path.write_bytes(b"no library")
     registry = Registry()
     with raises("EF611", path) as caught:
-        load_plugin_library(registry, path, flavour="tensorrt")
+        load_plugin_library(registry, path, flavour="tensorrt", rtx_alias=None)
     assert re.search("too short|invalid ELF", str(caught.value))
     assert registry.loaded == []
 
@@ -57,8 +57,19 @@ def test_a_library_that_cannot_be_loaded_keeps_the_loaders_words(tmp_path: Path)
 @pytest.mark.parametrize("known", [False, True])
 def test_rtx_without_its_alias_library_stops_before_the_parser(tmp_path: Path, known: bool) -> None:
     """Also where the plugin is known already: it is the parser that opens the alias."""
-    (tmp_path / "libtensorrt_rtx.so").write_bytes(b"not ELF")
+    alias = tmp_path / "libtensorrt_rtx.so"
+    alias.write_bytes(b"not ELF")
     registry = Registry(known=known)
-    with raises("EF611", tmp_path / "libtensorrt_rtx.so", "TensorRT-RTX", "cmake --build"):
-        load_plugin_library(registry, tmp_path / "plugins.so", flavour="tensorrt_rtx")
+    with raises("EF611", alias, "TensorRT-RTX", "cmake --build"):
+        load_plugin_library(registry, tmp_path / "plugins.so", flavour="tensorrt_rtx", rtx_alias=alias)
+    assert registry.loaded == []
+
+
+def test_what_lies_beside_the_library_is_not_opened_unasked(tmp_path: Path) -> None:
+    """The name alone goes to the dynamic linker, which does not look beside the library."""
+    (tmp_path / "libtensorrt_rtx.so").write_bytes(b"not ELF")
+    registry = Registry()
+    with raises("EF611", "libtensorrt_rtx.so") as caught:
+        load_plugin_library(registry, tmp_path / "plugins.so", flavour="tensorrt_rtx", rtx_alias=None)
+    assert str(tmp_path) not in str(caught.value)
     assert registry.loaded == []

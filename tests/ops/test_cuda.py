@@ -19,6 +19,7 @@ from edgeformer.ops.bi_level_routing_attention import Attributes, reference, ref
 from edgeformer.ops.library import Library, Variant, default_library, load_library
 from edgeformer.ops.library_files import BUILD_COMMAND, ENVIRONMENT_VARIABLE
 from edgeformer.ops.memory import memory_of
+from tests.build_trees import make_build_tree, make_sources
 from tests.raising import raises
 
 ATTRIBUTES = Attributes(num_heads=2, regions=3, topk=4, qk_dim=32, scale=32**-0.5)
@@ -243,6 +244,7 @@ def test_library_of_the_environment(emulated_kernels: Path, monkeypatch: pytest.
 def test_no_library_says_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr("edgeformer.ops.library_files._PACKAGE", tmp_path / "edgeformer")
+    make_sources(tmp_path)
     monkeypatch.setattr(library_module, "_default", library_module._default.__wrapped__)
     with raises("EF610", "_plugins", BUILD_COMMAND, ENVIRONMENT_VARIABLE):
         default_library()
@@ -251,7 +253,7 @@ def test_no_library_says_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch
     (build / "libedgeformer_plugins.so").write_bytes(b"not ELF")
     with raises("EF610", f"{build / 'libedgeformer_plugins.so'} (no CMakeCache.txt"):
         default_library()
-    (build / "CMakeCache.txt").write_text("CMAKE_PROJECT_NAME:STATIC=edgeformer\n")
+    make_build_tree(build)
     with raises("EF611", build / "libedgeformer_plugins.so"):
         default_library()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import edgeformer
-from edgeformer.bundle import MANIFEST
+from edgeformer.bundle.files import ENGINE, EXPORTED, MANIFEST, PARITY, SIGNATURE
 from edgeformer.ops import library_files
 from edgeformer.ops.library_files import (
     ENVIRONMENT_VARIABLE,
@@ -21,9 +21,9 @@ from edgeformer.ops.library_files import (
     rtx_alias_of,
     searched_places,
 )
+from tests.build_trees import PROJECT, make_build_tree, make_sources
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = "CMAKE_PROJECT_NAME:STATIC=edgeformer"
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A source tree without any plugin library."""
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr(library_files, "_PACKAGE", tmp_path / "edgeformer")
+    make_sources(tmp_path)
     return tmp_path
 
 
@@ -45,7 +46,8 @@ def put(folder: Path, modified: float, **files: str) -> Path:
 
 
 def put_build(folder: Path, modified: float, cache: str = PROJECT) -> Path:
-    return put(folder, modified, CMakeCache_txt=f"# a comment\n{cache}\nCMAKE_PROJECT_VERSION:STATIC=0.1.0\n")
+    make_build_tree(folder, cache)
+    return put(folder, modified)
 
 
 def put_bundle(folder: Path, modified: float) -> Path:
@@ -84,6 +86,41 @@ def test_a_bundle_is_none_wherever_its_files_lie(tree: Path) -> None:
     shutil.copytree(bundle, overwritten.parent, dirs_exist_ok=True)
     assert candidate_paths() == ()
     assert searched_places().count("(a bundle's copy)") == 3
+
+
+@pytest.mark.parametrize("mark", ["manifest.sig", "parity.npz", "exported.onnx", "model.engine"])
+def test_a_bundle_unpacked_over_a_build_is_known_without_its_manifest(tree: Path, mark: str) -> None:
+    library = put_build(tree / "build" / "default", 1000)
+    (library.parent / mark).touch()
+    assert candidate_paths() == ()
+    assert f"{library} (a bundle's copy)" in searched_places()
+
+
+def test_a_cache_alone_does_not_make_a_build(tree: Path) -> None:
+    library = put_build(tree / "build" / "default", 1000)
+    shutil.rmtree(library.parent / "plugins")
+    assert candidate_paths() == ()
+    assert "no object files beside it" in searched_places()
+
+
+def test_beside_an_installed_package_nothing_is_a_build(tree: Path) -> None:
+    """site-packages/build/ is the folder of another project's package."""
+    library = put_build(tree / "build" / "default", 1000)
+    assert candidate_paths() == (library,)
+    (tree / "CMakeLists.txt").unlink()
+    assert candidate_paths() == ()
+    assert f"{library} (not in a source checkout)" in searched_places()
+
+
+def test_links_to_libraries_elsewhere_are_no_builds(tree: Path) -> None:
+    elsewhere = put_build(tree / "elsewhere", 1000)
+    (tree / "build").mkdir()
+    (tree / "build" / "linked").symlink_to(elsewhere.parent)
+    own = put_build(tree / "build" / "default", 1000)
+    own.unlink()
+    own.symlink_to(elsewhere)
+    assert candidate_paths() == ()
+    assert searched_places().count("(a link)") == 2
 
 
 def test_a_library_that_was_only_put_there_is_no_build(tree: Path) -> None:
@@ -130,7 +167,7 @@ def test_this_build_tree_is_known_by_what_cmake_has_written() -> None:
 
 
 def test_a_bundle_is_known_by_its_manifest() -> None:
-    assert library_files._BUNDLE_MARK == MANIFEST
+    assert library_files._BUNDLE_MARKS == (MANIFEST, SIGNATURE, PARITY, EXPORTED, ENGINE)
 
 
 @pytest.mark.parametrize("name", ["libedgeformer_plugins", "libtensorrt_rtx.so", '"_plugins'])

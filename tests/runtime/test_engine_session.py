@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from edgeformer.machine.devices import find_gpus
+from edgeformer.machine.engine_code import EngineCode
 from edgeformer.records.terms import Flavour
 from edgeformer.runtime import EngineSession, Session
 from edgeformer.runtime import engine_session as module
-from edgeformer.runtime.engine_session import choose_flavour, tensor_info
+from edgeformer.runtime.engine_session import choose_flavour, deserialize, tensor_info
 from tests.raising import raises
 
 without_gpu = pytest.mark.skipif(bool(find_gpus().gpus), reason="this machine has a GPU")
@@ -121,4 +122,23 @@ def test_an_engine_that_cannot_be_loaded_keeps_tensorrts_words(tmp_path: Path) -
     path = tmp_path / "model.engine"
     path.write_bytes(b"not an engine" * 20)
     with raises("EF651", path, "tensorrt_rtx", "Serialization"):
-        module._make_runner(path, None, "tensorrt_rtx")
+        module._make_runner(path, EngineCode(path.read_bytes(), False, None, None), "tensorrt_rtx")
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_host_code_runs_only_where_it_was_embedded_on_purpose(embedded: bool) -> None:
+    class Runtime:
+        engine_host_code_allowed = not embedded
+
+        def deserialize_cuda_engine(self, content: bytes) -> tuple[bytes, bool]:
+            return content, self.engine_host_code_allowed
+
+    assert deserialize(Runtime(), EngineCode(b"engine", embedded, None, None)) == (b"engine", embedded)
+
+
+def test_an_engine_of_a_bundle_needs_trust(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_make_runner", lambda *_: FakeRunner())
+    (engine.parent / "manifest.json").write_text("{}")
+    with raises("EF671", engine, "trust_bundle=True", "key="):
+        EngineSession(engine, flavour="tensorrt_rtx")
+    EngineSession(engine, flavour="tensorrt_rtx", trust_bundle=True).close()

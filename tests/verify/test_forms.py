@@ -115,11 +115,18 @@ def test_an_engine_without_tensorrt(sm: int | None, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(forms, "find_gpus", lambda: found)
     monkeypatch.setattr("edgeformer.runtime.gpu.find_gpus", lambda: found)
     monkeypatch.setattr("edgeformer.runtime.gpu.installed_flavours", lambda: ())
-    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8", flavour="tensorrt_rtx", sm=sm)
+    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8", flavour="tensorrt_rtx", sm=sm, trusted=True)
     assert not engine.runs
     assert (
         engine.reason == "engine not run: the Python module 'tensorrt_rtx' is not installed: pip install tensorrt-rtx"
     )
+
+
+def test_an_engine_that_nobody_vouches_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(forms, "find_gpus", lambda: survey(Gpu(0, "GPU", 86, 1 << 33)))
+    monkeypatch.setattr(forms, "can_run_engine", lambda *_, **__: True)
+    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8", flavour="tensorrt", sm=86)
+    assert (engine.runs, engine.reason) == (False, "engine not run: untrusted, give --trust-bundle or --key")
 
 
 def test_an_engine_is_loaded_when_it_is_opened_and_closed_after(
@@ -139,9 +146,10 @@ def test_an_engine_is_loaded_when_it_is_opened_and_closed_after(
     monkeypatch.setattr(forms, "can_run_engine", lambda *_, **__: True)
     monkeypatch.setattr(forms, "EngineSession", Engine)
     path, plugin = tmp_path / "model.engine", tmp_path / "plugin.so"
-    form = Form.from_engine("engine", path, "fp16", plugin_library=plugin, flavour="tensorrt", sm=86)
+    form = Form.from_engine("engine", path, "fp16", plugin_library=plugin, flavour="tensorrt", sm=86, trusted=True)
     assert events == []
     with form.opened() as opened:
         assert opened.outputs == ("logits",)
-        assert events == [((path, plugin), {"flavour": "tensorrt"})]
+        options = {"flavour": "tensorrt", "trust_bundle": True, "embedded_plugin": False}
+        assert events == [((path, plugin), options)]
     assert events[1:] == ["closed"]

@@ -73,6 +73,8 @@ def run_parity(runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_dr
         plugin_library=plugin if plugin.is_file() else None,
         flavour=plan.target.flavour,
         sm=plan.target.sm,
+        trusted=True,  # it was made here
+        embedded_plugin=plan.embed_plugin,
     )
     if not engine.runs:
         runner.skip(_PARITY, engine.reason)
