@@ -15,6 +15,7 @@ from edgeformer.cli._common import (
     print_json,
     progress,
     simple_table,
+    timeout_option,
 )
 from edgeformer.cli._options import existing_file, output_path
 from edgeformer.errors import GateMissed
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--checkpoint", type=existing_file, help="Where the bundle's checkpoint lies now, if it was moved.")
 @click.option("--labels", type=existing_file, help="Names of the classes in order, for the folders of --data.")
 @click.option("--max-drop", type=click.FloatRange(min=0), help="Points of accuracy INT8 may lose.  [default: 1]")
+@timeout_option
 @common_options
 def command(
     bundle: Path,
