@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edgeformer.pipeline import export_model as export_model
     from edgeformer.pipeline import verify_bundle as verify_bundle
     from edgeformer.quantization.quantize import quantize as quantize
+    from edgeformer.supervision.limits import time_limit as time_limit
 
 # Where each public name lives.
 _HOMES = {
@@ -62,6 +63,7 @@ _HOMES = {
     "open_samples": "edgeformer.data",
     "quantize": "edgeformer.quantization.quantize",
     "save_model": "edgeformer.graph.onnx_files",
+    "time_limit": "edgeformer.supervision.limits",
     "to_float_type": "edgeformer.graph.types",
     "verify_bundle": "edgeformer.pipeline",
 }

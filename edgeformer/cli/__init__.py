@@ -18,6 +18,7 @@ import click
 
 from edgeformer.errors import EdgeformerError, EnvironmentFault, InputError
 from edgeformer.supervision import interrupted
+from edgeformer.supervision.limits import stage
 from edgeformer.text import printable
 from edgeformer.version import __version__
 
@@ -44,11 +45,13 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="edgeformer")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """From a trained BiFormer to a parity-checked TensorRT engine with fused bi-level routing attention.
 
     Exit codes: 2 bad input, 3 missed gate, 4 the machine lacks something. docs/errors.md lists the codes of errors.
     """
+    context.with_resource(stage(context.invoked_subcommand or ""))
 
 
 def main() -> NoReturn:

@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeformer.errors import EdgeformerError
+from edgeformer.supervision.limits import time_limit
 from edgeformer.text import printable
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "progress",
     "simple_table",
     "status",
+    "timeout_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,6 +103,25 @@ def common_options(function: F) -> F:
     )
     as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for machines.")
     return as_json(verbose(function))
+
+
+def timeout_option(function: F) -> F:
+    """Add ``--timeout``, which takes the place of every step's own limit while the command runs."""
+
+    def limit(ctx: click.Context, _parameter: click.Parameter, seconds: float | None) -> None:
+        if seconds is not None:
+            ctx.with_resource(time_limit(seconds))
+
+    option = click.option(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        expose_value=False,
+        callback=limit,
+        help="Longest time for a single step, such as a run of the model on one batch or the engine's build.  "
+        "[default: by step and size of the model, at least 30]",
+    )
+    return option(function)
 
 
 def error_document(error: EdgeformerError) -> dict[str, str]:

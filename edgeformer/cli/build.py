@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgeformer.cli._common import common_options, console, print_json
+from edgeformer.cli._common import common_options, console, print_json, timeout_option
 from edgeformer.cli._options import options_from, output_folder
 from edgeformer.cli._progress import StageProgress
 from edgeformer.pipeline.request import BuildRequest
@@ -18,6 +18,7 @@ from edgeformer.pipeline.request import BuildRequest
 @click.option("--target", required=True, help="Machine the engine is for; 'edgeformer targets' lists them.")
 @click.option("--output", "-o", type=output_folder, required=True, help="Folder of the bundle.")
 @options_from(BuildRequest)
+@timeout_option
 @common_options
 def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
     """Build a bundle with a checked engine from a model.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgeformer.cli._common import common_options, console, print_json, status
+from edgeformer.cli._common import common_options, console, print_json, status, timeout_option
 from edgeformer.cli._options import options_from, output_file
 from edgeformer.pipeline.request import ExportRequest
 
@@ -16,6 +16,7 @@ from edgeformer.pipeline.request import ExportRequest
 @click.argument("model")
 @click.option("--output", "-o", type=output_file, required=True, help="The ONNX file.")
 @options_from(ExportRequest)
+@timeout_option
 @common_options
 def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
     """Export a named model to ONNX and compare it with PyTorch.

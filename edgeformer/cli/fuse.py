@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgeformer.cli._common import common_options, console, print_json, progress, simple_table
+from edgeformer.cli._common import common_options, console, print_json, progress, simple_table, timeout_option
 from edgeformer.cli._options import options_from, output_file, output_path
 from edgeformer.pipeline.request import FusionOptions
 from edgeformer.supervision import final_step
@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of those inputs.")
 @options_from(FusionOptions)
+@timeout_option
 @common_options
 def command(
     model: Path, output: Path, draws: int, seed: int, fuse_lepe: bool, require_plugin: bool, as_json: bool

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgeformer.cli._common import common_options, console, print_json, progress, simple_table
+from edgeformer.cli._common import common_options, console, print_json, progress, simple_table, timeout_option
 from edgeformer.cli._options import options_from, output_file, output_path
 from edgeformer.pipeline.request import CalibrationOptions, ImageOptions
 from edgeformer.supervision import final_step
@@ -26,6 +26,7 @@ from edgeformer.supervision import final_step
 )
 @click.option("--calibration", type=output_file, help="A calibration.json: read if it is there and fits, else written.")
 @click.option("--output", "-o", type=output_file, required=True, help="The quantized ONNX file.")
+@timeout_option
 @common_options
 def command(
     model: Path,

@@ -15,6 +15,7 @@ from edgeformer.cli._common import (
     print_json,
     progress,
     simple_table,
+    timeout_option,
 )
 from edgeformer.cli._options import existing_file, output_path
 from edgeformer.errors import GateMissed
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--max-drop", type=click.FloatRange(min=0), help="Points of accuracy INT8 may lose.  [default: 1]")
 @click.option("--trust-bundle", is_flag=True, help="Run its engine and plugin library: you trust whoever made it.")
 @click.option("--key", type=output_path, help="Public key of its maker (PEM, Ed25519): the signature has to hold.")
+@timeout_option
 @common_options
 def command(bundle: Path, as_json: bool, **options: Any) -> None:
     """Compare all forms of the model that a bundle holds.

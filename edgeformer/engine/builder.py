@@ -32,6 +32,7 @@ from edgeformer.machine.plugin_library import require_plugin_library
 from edgeformer.ops.bi_level_routing_attention import is_op, with_function
 from edgeformer.progress import Progress
 from edgeformer.records.engine import BuildJob, Compiled, EngineReport
+from edgeformer.supervision.limits import limited
 
 __all__ = [
     "SIDECAR_SUFFIX",
@@ -106,7 +107,8 @@ def build_engine(
     Raises:
         InputError: the shapes do not fit the graph, TensorRT cannot parse the model, the timing cache is of another
             GPU or version, or ``embed_plugin`` is set without ``use_plugin``.
-        EnvironmentFault: TensorRT, the plugin library, or the GPU that the target needs is missing.
+        EnvironmentFault: TensorRT, the plugin library, or the GPU that the target needs is missing, or the build took
+            longer than its limit (`edgeformer.supervision.limits`).
         GateMissed: the engine does not have one plugin layer for each op node.
         BuildFailed: TensorRT cannot build the network, or its process ended.
         BuildCancelled: ``progress`` returned ``False``.
@@ -144,7 +146,7 @@ def build_engine(
                 timing_cache_out=folder / "timing.cache" if caching else None,
             )
             (folder / JOB_FILE).write_text(job.model_dump_json(), encoding="utf-8")
-            compiled, peak = _run_worker(folder, backend.title, progress)
+            compiled, peak = _run_worker(job, backend.title, progress)
             serialized = job.engine.read_bytes()
             if timing_cache is not None and job.timing_cache_out is not None and job.timing_cache_out.exists():
                 write_bytes(timing_cache, job.timing_cache_out.read_bytes())
@@ -225,14 +227,15 @@ def _write_model(model: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-def _run_worker(folder: Path, title: str, progress: Progress | None) -> tuple[Compiled, int]:
-    """Run the job in ``folder``.
+def _run_worker(job: BuildJob, title: str, progress: Progress | None) -> tuple[Compiled, int]:
+    """Run a job in the folder of its engine.
 
     Returns:
         What the child compiled, and its peak resident memory in bytes.
     """
     # The child looks for packages where this process does, in the same order, installed or not.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    folder = job.engine.parent
     stderr_path = folder / "stderr.txt"
     with stderr_path.open("wb") as stderr:
         # A session of its own: the terminal's Ctrl-C reaches this process only, which then ends the child.
@@ -246,18 +249,23 @@ def _run_worker(folder: Path, title: str, progress: Progress | None) -> tuple[Co
             start_new_session=True,
             encoding="utf-8",
         )
-    try:
-        assert process.stdout is not None
-        result = _follow(process.stdout, progress)
-        process.wait()
-    finally:
+
+    def kill() -> None:
         if process.poll() is None:
             # With whatever it may have started: its session is its own.
             os.killpg(process.pid, signal.SIGKILL)
-        with process:
-            pass
-    if result is None:
-        raise BuildFailed("EF626", _how_it_ended(process.returncode, title, stderr_path))
+
+    with limited("engine" if job.ahead_of_time else "timed engine", f"the engine's build in {title}", stop=kill):
+        try:
+            assert process.stdout is not None
+            result = _follow(process.stdout, progress)
+            process.wait()
+        finally:
+            kill()
+            with process:
+                pass
+        if result is None:
+            raise BuildFailed("EF626", _how_it_ended(process.returncode, title, stderr_path))
     if result["event"] == "failed":
         if result["error"] == OSError.__name__:
             raise OSError(result["text"])

@@ -15,6 +15,7 @@ from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import source_of
 from edgeformer.pipeline.request import ExportRequest
 from edgeformer.supervision import final_step
+from edgeformer.supervision.limits import limited
 
 if TYPE_CHECKING:
     import onnx
@@ -71,14 +72,15 @@ def export_source(source: NamedModel, *, static_batch: int | None = None, opset:
 
     network, taken = source.create()
     size = (source.preprocessing.height, source.preprocessing.width)
-    model = export_onnx(
-        network,
-        input_size=size,
-        dynamic_batch=static_batch is None,
-        batch=static_batch or 1,
-        opset=opset or DEFAULT_OPSET,
-        name=source.name,
-    )
+    with limited("export", f"the export of {source.name}"):
+        model = export_onnx(
+            network,
+            input_size=size,
+            dynamic_batch=static_batch is None,
+            batch=static_batch or 1,
+            opset=opset or DEFAULT_OPSET,
+            name=source.name,
+        )
     describe_preprocessing(model, source.preprocessing)
     figures = check_export(network, model)
     verdict = judge("export", {name: vars(output) for name, output in figures.items()})

@@ -16,6 +16,7 @@ from edgeformer.errors import GateMissed
 from edgeformer.pipeline.observer import Observer
 from edgeformer.progress import Progress
 from edgeformer.records.terms import Verdict
+from edgeformer.supervision.limits import stage
 
 __all__ = ["Judged", "Runner", "libraries"]
 
@@ -79,7 +80,8 @@ class Runner:
         if record is None:
             self._observer.started(name)
             begun = time.monotonic()
-            judged = make()
+            with stage(name):
+                judged = make()
             record = StageRecord(
                 name=name,
                 key=key,

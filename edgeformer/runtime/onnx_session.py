@@ -11,6 +11,7 @@ import onnxruntime
 from edgeformer.errors import InputError
 from edgeformer.runtime.onnx_source import OnnxModel, OnnxSource, onnx_source
 from edgeformer.runtime.session import Array, Session, TensorInfo, check_feeds, closed_error
+from edgeformer.supervision.limits import limited
 
 __all__ = ["OnnxSession", "Optimization"]
 
@@ -86,6 +87,7 @@ class OnnxSession(Session):
         Raises:
             InputError: no such file, not an ONNX model, a tensor in ``outputs`` that the model does not have, or a
                 model that ONNX Runtime cannot run (its reason is given).
+            EnvironmentFault: loading took longer than its limit (`edgeformer.supervision.limits`).
         """
         source = onnx_source(model, outputs)
         self._name = source.name
@@ -96,19 +98,22 @@ class OnnxSession(Session):
         options = _options(source, optimization, threads)
         if self._weights:
             options.add_external_initializers(list(self._weights), list(self._weights.values()))
-        try:
-            # Without enable_fallback=0 it prints some errors to stdout and tries again.
-            session = onnxruntime.InferenceSession(
-                source.model, options, providers=["CPUExecutionProvider"], enable_fallback=0
-            )
-        except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
-            raise InputError("EF804", f"ONNX Runtime cannot load {self._name}: {error}") from error
+        self._elements = source.elements
+
+        def stop() -> None:
+            options.set_load_cancellation_flag(True)
+
+        with limited("load", f"loading {self._name} in ONNX Runtime", work=source.elements, stop=stop):
+            try:
+                # Without enable_fallback=0 it prints some errors to stdout and tries again.
+                session = onnxruntime.InferenceSession(
+                    source.model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+                )
+            except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
+                raise InputError("EF804", f"ONNX Runtime cannot load {self._name}: {error}") from error
         # It keeps the bytes for a fallback that is turned off: a copy of the weights for nothing.
         session._model_bytes = None
         self._session: onnxruntime.InferenceSession | None = session
-        self._run_options = onnxruntime.RunOptions()
-        self._run_options.log_severity_level = _SILENT
-        self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._inputs = {argument.name: _info(argument) for argument in session.get_inputs()}
         given = {argument.name: argument for argument in session.get_outputs()}
         self._outputs = {name: _info(given[name]) for name in (given if outputs is None else outputs)}
@@ -135,6 +140,7 @@ class OnnxSession(Session):
         Raises:
             InputError: feeds that do not fit ``inputs``, a run that failed in ONNX Runtime (its reason is given), or a
                 session that was closed.
+            EnvironmentFault: the run took longer than its limit (`edgeformer.supervision.limits`) and was stopped.
         """
         if self._session is None:
             raise closed_error(self._name)
@@ -142,16 +148,32 @@ class OnnxSession(Session):
         if not self._outputs:
             # Asked for nothing, ONNX Runtime would give every output of the model.
             return {}
-        try:
-            outputs = self._session.run(list(self._outputs), dict(feeds), self._run_options)
-        except Exception as error:
-            raise InputError("EF805", f"{self._name} failed in ONNX Runtime: {error}") from error
+        options = _run_options()
+
+        def stop() -> None:
+            options.terminate = True
+
+        # What a layer has to do is at most each weight for each position of the input.
+        work = self._elements * sum(array.size for array in feeds.values())
+        with limited("run", f"a run of {self._name}", work=work, stop=stop):
+            try:
+                outputs = self._session.run(list(self._outputs), dict(feeds), options)
+            except Exception as error:
+                raise InputError("EF805", f"{self._name} failed in ONNX Runtime: {error}") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def close(self) -> None:
         """Free the model in ONNX Runtime."""
         self._session = None
         self._weights = {}
+
+
+def _run_options() -> onnxruntime.RunOptions:
+    """Options of one run: a run that was stopped must not stop the next."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _SILENT
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def _options(source: OnnxSource, optimization: Optimization, threads: int | None) -> onnxruntime.SessionOptions:

@@ -46,12 +46,14 @@ class OnnxSource(NamedTuple):
         name: what to call the model in a message.
         folder: where the external data of a serialized model lies; None where it has none.
         weights: initializers to hand over beside a serialized model, by name.
+        elements: of all weights together.
     """
 
     model: bytes | str
     name: str
     folder: Path | None
     weights: dict[str, Array]
+    elements: int
 
 
 def onnx_source(model: OnnxModel, outputs: Sequence[str] | None) -> OnnxSource:
@@ -77,7 +79,8 @@ def onnx_source(model: OnnxModel, outputs: Sequence[str] | None) -> OnnxSource:
             raise InputError("EF301", f"these {len(model)} bytes are not an ONNX model ({error})") from error
         name = _name(proto)
         if not has_bfloat16(proto):
-            return OnnxSource(model + _declared(_inside(proto.graph, outputs or (), name)), name, None, {})
+            added = _declared(_inside(proto.graph, outputs or (), name))
+            return OnnxSource(model + added, name, None, {}, _elements(proto))
     else:
         proto, name = model, _name(model)
     return _from_proto(proto, name, outputs or ())
@@ -101,8 +104,8 @@ def _from_file(path: Path, outputs: Sequence[str]) -> OnnxSource:
             raise InputError("EF303", f"{path}: its external data cannot be read ({error})") from error
     added = _inside(proto.graph, outputs, str(path))
     if not added:
-        return OnnxSource(str(path), str(path), None, {})
-    return OnnxSource(proto.SerializeToString() + _declared(added), str(path), path.parent, {})
+        return OnnxSource(str(path), str(path), None, {}, _elements(proto))
+    return OnnxSource(proto.SerializeToString() + _declared(added), str(path), path.parent, {}, _elements(proto))
 
 
 def _from_proto(model: ModelProto, name: str, outputs: Sequence[str]) -> OnnxSource:
@@ -117,7 +120,7 @@ def _from_proto(model: ModelProto, name: str, outputs: Sequence[str]) -> OnnxSou
     added = _declared(_inside(model.graph, outputs, name))
     content = _serialized(model)
     if content is not None:
-        return OnnxSource(content + added, name, None, {})
+        return OnnxSource(content + added, name, None, {}, _elements(model))
     light, weights = _without_weights(model)
     content = _serialized(light)
     if content is None:
@@ -126,7 +129,12 @@ def _from_proto(model: ModelProto, name: str, outputs: Sequence[str]) -> OnnxSou
             f"{name} takes more than 2 GiB without its initializers, and ONNX Runtime loads no more: store its "
             "constants as initializers",
         )
-    return OnnxSource(content + added, name, None, weights)
+    return OnnxSource(content + added, name, None, weights, _elements(model))
+
+
+def _elements(model: ModelProto) -> int:
+    """Elements of the model's weights, wherever they lie; those in attributes of nodes and in subgraphs left out."""
+    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
 
 
 def _serialized(model: ModelProto) -> bytes | None:

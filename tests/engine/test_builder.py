@@ -32,6 +32,7 @@ from edgeformer.engine.targets import Target, get_target
 from edgeformer.machine.plugin_library import PluginLibrary
 from edgeformer.ops.bi_level_routing_attention import without_function
 from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
+from edgeformer.supervision.limits import time_limit
 from tests.graph.precision_graphs import Builder
 from tests.raising import raises
 
@@ -400,3 +401,15 @@ def test_engine_is_written_with_its_report(rtx30: Target, tmp_path: Path) -> Non
     text = (tmp_path / "model.engine.json").read_text()
     assert builder.EngineReport.model_validate_json(text) == build.report
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.engine", "model.engine.json"]
+
+
+def test_a_build_that_never_ends_is_stopped(
+    rtx30: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_leftovers: Callable[[], None]
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nsleep 60\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(builder.sys, "executable", str(python))  # type: ignore[attr-defined]
+    with raises("EF881", "TensorRT-RTX", "0.3 s", "--timeout"), time_limit(0.3):
+        build_engine(linear_model(), target=rtx30, batch=ONE)
+    no_leftovers()

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper
 
 from edgeformer.ops.bi_level_routing_attention import Attributes, reference, with_function
 from edgeformer.runtime import OnnxSession, Session
+from edgeformer.supervision.limits import time_limit
+from tests.endless import endless_loop
 from tests.raising import raises
 from tests.runtime.conftest import make_model, scale_model
 
@@ -303,4 +305,30 @@ def test_an_output_that_is_no_tensor() -> None:
     )
     model.graph.output.add().CopyFrom(helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None))
     with raises("EF807", "'s'", "seq(tensor(float))", "float32"):
+        OnnxSession(model)
+
+
+def test_a_run_that_never_ends_is_stopped_and_the_next_one_runs() -> None:
+    image = {"x": np.ones((1, 3, 32, 32), np.float32)}
+    with OnnxSession(endless_loop()) as session, raises("EF881", "'endless'", "0.5 s", "time_limit"), time_limit(0.5):
+        session.run(image)
+    with OnnxSession(endless_loop(rounds=20_000)) as session:
+        with raises("EF881"), time_limit(0.001):
+            session.run(image)
+        assert np.array_equal(session.run(image)["y"], image["x"])
+
+
+def test_loading_that_takes_long_is_stopped() -> None:
+    """Constants that ONNX Runtime computes when it loads the model."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["c0"], value=helper.make_tensor("v", 1, [1], [1.0])),
+        *(helper.make_node("MatMul", [f"c{i}", f"c{i}"], [f"c{i + 1}"]) for i in range(12)),
+        helper.make_node("ReduceMax", ["c12"], ["most"], keepdims=0),
+        helper.make_node("Add", ["x", "most"], ["y"]),
+    ]
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [2000, 2000])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "folded", values[:1], values[1:], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    with raises("EF881", "loading", "'folded'", "0.2 s"), time_limit(0.2):
         OnnxSession(model)
