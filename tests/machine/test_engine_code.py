@@ -15,7 +15,7 @@ from edgeformer.machine import engine_code as module
 from edgeformer.machine.engine_code import EngineCode, engine_code, library_to_open
 from edgeformer.ops.library_files import LIBRARY_NAME, RTX_ALIAS_NAME
 from edgeformer.records.engine import EngineReport, PluginEvidence
-from tests.bundle.test_publish import _manifest
+from tests.bundle.test_publish import make_manifest
 from tests.bundle.test_signature import public_of, write_keys
 from tests.raising import raises
 
@@ -51,7 +51,7 @@ def make_bundle(folder: Path, *, embedded: bool = False, listed: tuple[str, ...]
             (work.path / name).write_bytes(f"bundle's {name}".encode())
         details = EngineDetails(report=report(sha256_of_file(work.path / ENGINE), embedded))
         stage = StageRecord(name="engine", key="k", seconds=1, files=[ENGINE], details=details)
-        work.publish(_manifest(work, [stage]))
+        work.publish(make_manifest(work, [stage]))
     return folder / ENGINE
 
 
