@@ -17,6 +17,7 @@ from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import TYPED
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import BuildPlan, make_plan
+from edgeformer.pipeline.published import without_paths
 from edgeformer.pipeline.request import BuildRequest
 from edgeformer.pipeline.runner import Runner, libraries
 from edgeformer.pipeline.stages import engine, export, fuse, parity, plugin_comparison, precision
@@ -51,7 +52,7 @@ def build(request: BuildRequest) -> BuildResult:
     with staging(output) as work:
         runner = Runner(work, request.observer)
         _run_stages(runner, plan)
-        manifest = _manifest(runner, plan)
+        manifest = _manifest(runner, plan, request)
         work.publish(manifest)
     return BuildResult(output, manifest, time.monotonic() - begun)
 
@@ -74,13 +75,13 @@ def _run_stages(runner: Runner, plan: BuildPlan) -> None:
             plugin_comparison.run(runner, plan.engine)
 
 
-def _manifest(runner: Runner, plan: BuildPlan) -> Manifest:
+def _manifest(runner: Runner, plan: BuildPlan, request: BuildRequest) -> Manifest:
     from edgeformer.runtime import OnnxSession
 
     with OnnxSession(runner.path(TYPED)) as session:
         inputs, outputs = session.inputs, session.outputs
     target, batch = plan.engine.target, plan.engine.batch
-    return Manifest(
+    manifest = Manifest(
         edgeformer=__version__,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         libraries={"python": platform.python_version(), **libraries()},
@@ -94,6 +95,7 @@ def _manifest(runner: Runner, plan: BuildPlan) -> Manifest:
         accuracy=_accuracy(runner.records, plan.form.precision),
         files=runner.work.file_records(),
     )
+    return without_paths(manifest, (request.model, request.checkpoint, request.data, request.eval_data, request.output))
 
 
 def _tensors(tensors: Mapping[str, Any]) -> list[TensorRecord]:

@@ -99,7 +99,7 @@ class NamedModel:
             "source": "registry",
             "name": self.name,
             "overrides": dict(self.overrides),
-            "checkpoint": None if self.checkpoint is None else printable(str(self.checkpoint.absolute())),
+            "checkpoint": None if self.checkpoint is None else _place(self.checkpoint),
             "checkpoint_sha256": self.checkpoint_sha256,
             "checkpoint_key": self.checkpoint_key,
             "weights": "random, seed 0" if self.checkpoint is None else "checkpoint",
@@ -135,7 +135,7 @@ class OnnxFile:
         return {
             "source": "onnx",
             "name": printable(self.path.stem),
-            "path": printable(str(self.path.absolute())),
+            "path": _place(self.path),
             # Of the loaded model, so that weights in files beside it count.
             "sha256": sha256_of_bytes(self.model.SerializeToString(deterministic=True)),
             "preprocessing": self.preprocessing.to_dict(),
@@ -143,6 +143,11 @@ class OnnxFile:
 
 
 Source = NamedModel | OnnxFile
+
+
+def _place(path: Path) -> str:
+    """Where a file lies, for the manifest: a relative path as it was given, and of an absolute one the name alone."""
+    return printable(path.name if path.is_absolute() else str(path))
 
 
 def model_source(

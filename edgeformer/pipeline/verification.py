@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import Manifest, open_bundle
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import ENGINE, EXPORTED, FUSED, PARITY, TYPED
@@ -70,7 +71,7 @@ def verify_bundle(
     manifest = open_bundle(folder)
     trusted = is_trusted(folder, trust_bundle=trust_bundle, key=None if key is None else Path(key))
     preprocessing = Preprocessing.from_dict(manifest.model.preprocessing)
-    pytorch = _pytorch(manifest, preprocessing, checkpoint)
+    pytorch = _pytorch(folder, manifest, preprocessing, checkpoint)
     forms = [pytorch] if pytorch.runs else []
     forms.append(Form.from_onnx("exported", folder / EXPORTED, "export" if forms else None))
     forms.append(Form.from_onnx("fused", folder / FUSED, "fuse"))
@@ -125,7 +126,9 @@ def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
     return [read_array(folder / PARITY, names[0])]
 
 
-def _pytorch(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None) -> Form:
+def _pytorch(
+    bundle: Path, manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None
+) -> Form:
     """The PyTorch model as a form, or a form that says why it does not run."""
     from edgeformer.runtime import TorchSession
     from edgeformer.verify import Form
@@ -140,11 +143,18 @@ def _pytorch(manifest: Manifest, preprocessing: Preprocessing, checkpoint: str |
         return not_run("the bundle was made from an ONNX file")
     weights = None
     if made_from.checkpoint_sha256 is not None:
-        weights = Path(checkpoint or made_from.checkpoint or "")
-        if not weights.is_file():
-            if checkpoint is not None:
+        if checkpoint is not None:
+            weights = Path(checkpoint)
+            if not weights.is_file():
                 raise InputError("EF102", f"{weights}: no such checkpoint file")
-            return not_run(f"the checkpoint {weights} is not there; name it with --checkpoint")
+        else:
+            recorded = Path(made_from.checkpoint or "")
+            # The manifest has no path of the machine that made the bundle: from here, or beside the bundle.
+            there = [path for path in (recorded, bundle.parent / recorded.name) if path.is_file()]
+            weights = next((path for path in there if sha256_of_file(path) == made_from.checkpoint_sha256), None)
+            if weights is None:
+                state = "is another file than it was made from" if there else "is not there"
+                return not_run(f"the checkpoint {recorded} {state}; name it with --checkpoint")
     named = NamedModel(made_from.name, weights, made_from.overrides, preprocessing, made_from.checkpoint_key)
     if named.checkpoint_sha256 != made_from.checkpoint_sha256:
         raise InputError(

@@ -65,5 +65,5 @@ def test_what_the_manifest_does_not_list_is_named(bundle: Path) -> None:
 
 def test_the_line_is_short_and_steers_no_terminal() -> None:
     line = unlisted_line(("\x1b[31mred", *map(str, range(20))))
-    assert line.endswith(r"\x1b[31mred, 0, 1, 2, 3, 4, 5, 6 and 13 more")
+    assert line.endswith("[31mred, 0, 1, 2, 3, 4, 5, 6 and 13 more")
     assert line.isprintable()

@@ -74,6 +74,14 @@ def test_publish_then_replace(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_the_signature_goes_with_the_manifest_that_it_is_of(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+    (target / "manifest.sig").write_bytes(b"of the older one")
+    _publish(target, "two")
+    assert not (target / "manifest.sig").exists()
+
+
 def test_replacing_without_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A C library without renameat2: two renames, and the same result."""
     target = tmp_path / "bundle"

@@ -124,22 +124,7 @@ def test_openssl_makes_the_keys_and_checks_the_signature(bundle: Path, tmp_path:
     result = subprocess.run(words, capture_output=True, text=True, check=True)
     assert result.stdout == f"signed: {bundle / 'manifest.sig'}\n"
     check_signature(bundle, public)
-    checked = subprocess.run(
-        [
-            "openssl",
-            "pkeyutl",
-            "-verify",
-            "-pubin",
-            "-inkey",
-            str(public),
-            "-rawin",
-            "-in",
-            str(bundle / "manifest.json"),
-            "-sigfile",
-            str(bundle / "manifest.sig"),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    words = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", str(public), "-rawin"]
+    words += ["-in", str(bundle / "manifest.json"), "-sigfile", str(bundle / "manifest.sig")]
+    checked = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "Verified Successfully" in checked.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeformer.artifacts import sha256_of_file
@@ -10,6 +11,7 @@ from edgeformer.bundle.details import EngineDetails, EngineParityDetails
 from edgeformer.bundle.files import ENGINE, ENGINE_REPORT, EXPORTED, PARITY, TYPED
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import EnginePlan
+from edgeformer.pipeline.published import without_paths
 from edgeformer.pipeline.runner import Judged, Runner
 
 if TYPE_CHECKING:
@@ -105,8 +107,8 @@ def _build(runner: Runner, plan: EnginePlan) -> Judged:
         max_aux_streams=plan.max_aux_streams,
         progress=runner.progress(_NAME),
     )
-    write_engine(built, runner.path(ENGINE))
-    report = built.report
+    report = without_paths(built.report)
+    write_engine(replace(built, report=report), runner.path(ENGINE))
     details = EngineDetails(report=report)
     if not plan.use_plugin:
         return Judged(note="built from the op's ONNX body, without the plugin", details=details)

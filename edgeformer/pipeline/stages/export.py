@@ -6,6 +6,7 @@ from edgeformer.bundle.details import ExportDetails
 from edgeformer.bundle.files import EXPORTED
 from edgeformer.pipeline.exporting import export_source
 from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, describe_preprocessing
+from edgeformer.pipeline.published import without_notes
 from edgeformer.pipeline.runner import Judged, Runner
 
 __all__ = ["run"]
@@ -40,6 +41,7 @@ def _export(runner: Runner, source: NamedModel) -> Judged:
 def _import(runner: Runner, source: OnnxFile) -> Judged:
     from edgeformer.graph.onnx_files import save_model
 
+    without_notes(source.model)
     describe_preprocessing(source.model, source.preprocessing)
     save_model(source.model, runner.path(EXPORTED))
     return Judged(note="an ONNX file is the reference itself: there is nothing to compare it with")
