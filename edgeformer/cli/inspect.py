@@ -39,7 +39,7 @@ def command(path: Path | None, compare: bool, schema: bool, as_json: bool) -> No
         _bundle(path, compare, as_json)
     elif compare:
         raise InputError("EF107", f"{path}: --compare builds from a bundle's graph; name the bundle's folder")
-    elif path.suffix == ".onnx":
+    elif path.suffix.lower() == ".onnx":
         _onnx(path, as_json)
     else:
         _engine(path, as_json)

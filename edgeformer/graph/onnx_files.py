@@ -16,6 +16,7 @@ from edgeformer.errors import InputError
 from edgeformer.graph.editing import copy_fields, draft
 from edgeformer.graph.node_order import in_topological_order
 from edgeformer.graph.protos import tensor_bytes
+from edgeformer.graph.repairs import with_true_types
 from edgeformer.graph.stored_tensors import check_tensors, load_external, stored_tensors
 from edgeformer.ops.bi_level_routing_attention import DOMAIN, OP_TYPE
 
@@ -60,6 +61,9 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     load_external(model, path)
     check_tensors(model, path)
     model = in_topological_order(model)
+    if any(not value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        # ONNX Runtime does without these shapes, the checker does not.
+        model = with_true_types(model)
     try:
         _check(model)
     except onnx.checker.ValidationError as error:

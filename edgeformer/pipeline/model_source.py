@@ -176,7 +176,7 @@ def model_source(
         InputError: the model is unknown, a file is missing, or options that exclude each other were given.
     """
     path = Path(model)
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         excluded = {
             "checkpoint": checkpoint is not None or checkpoint_key is not None,
             "random weights": random_weights,
@@ -209,9 +209,9 @@ def model_source(
 
 
 def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Preprocessing | None) -> OnnxFile:
-    from edgeformer.graph.onnx_files import load_model
+    from edgeformer.graph.prepare import open_model
 
-    model = load_model(path)
+    model = open_model(path)
     inputs = _inputs(model)
     if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][1] not in (3, None):
         raise InputError("EF321", f"{path} has inputs {inputs}; a build needs one, [batch, 3, height, width]")
