@@ -71,7 +71,8 @@ def with_true_types(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     if stale:
         # One that is wrong is one of many: those that inference does not reach are as old.
-        kept = [value for value in model.graph.value_info if not _known(inferred.get(value.name))]
+        made = {name for node in model.graph.node for name in node.output}
+        kept = [one for one in model.graph.value_info if one.name in made and not _known(inferred.get(one.name))]
         del result.graph.value_info[:]
         result.graph.value_info.extend(kept)
     for value in result.graph.output:

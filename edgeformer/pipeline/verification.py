@@ -74,7 +74,7 @@ def verify_bundle(
     pytorch = _pytorch(folder, manifest, preprocessing, checkpoint)
     forms = [pytorch] if pytorch.runs else []
     forms.append(Form.from_onnx("exported", folder / EXPORTED, "export" if forms else None))
-    forms.append(Form.from_onnx("fused", folder / FUSED, "fuse"))
+    forms.append(Form.fused(folder / EXPORTED, folder / FUSED))
     forms.append(Form.from_onnx("typed", folder / TYPED, manifest.precision))
     if ENGINE in manifest.files:
         library = folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None

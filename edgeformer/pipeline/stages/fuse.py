@@ -50,7 +50,7 @@ def _fuse(runner: Runner, inputs: ParityInputs, fuse_lepe: bool) -> Judged:
 
     result = fuse(load_model(runner.path(EXPORTED)), fuse_lepe=fuse_lepe, progress=runner.progress(_NAME))
     save_model(result.model, runner.path(FUSED))
-    forms = [Form.from_onnx("exported", runner.path(EXPORTED)), Form.from_onnx("fused", runner.path(FUSED), "fuse")]
+    forms = [Form.from_onnx("exported", runner.path(EXPORTED)), Form.fused(runner.path(EXPORTED), runner.path(FUSED))]
     judged = verify_forms(forms, [inputs.noise(_IMAGES)]).forms[-1]
     note = f"{len(result.fused)} of {len(result.blocks)} routing-attention blocks fused"
     if result.left:
