@@ -1,7 +1,8 @@
 """Where an ONNX file of a user comes in: read, checked, and brought into the form that everything behind relies on.
 
-That form: no functions but the op's, no sequences, no operators that TensorRT knows by their parts only, a name of its
-own for each node that has one, nodes in order, true types, and weights that are numbers. The graph computes what the
+That form: no functions but the op's, no sequences, no operators that TensorRT knows by their parts only, bytes cast
+before they move, a name of its own for each node that has one, nodes in order, true types, and weights that are
+numbers. The graph computes what the
 file computes, under the same names of inputs and outputs.
 """
 
@@ -12,6 +13,7 @@ import os
 import onnx
 
 from edgeformer.errors import InputError
+from edgeformer.graph.early_cast import with_early_casts
 from edgeformer.graph.functions import lower_new_ops, without_functions
 from edgeformer.graph.node_order import in_topological_order
 from edgeformer.graph.onnx_files import load_model
@@ -58,4 +60,4 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
         lowered = without_sequences(simplified(lowered))
     if has_sequences or lowered is not named:
         lowered = with_unique_node_names(simplified(lowered))
-    return with_true_types(in_topological_order(lowered))
+    return with_true_types(with_early_casts(in_topological_order(lowered)))
