@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from edgeformer.graph.editing import draft, complete, unique_names
+from edgeformer.graph.editing import complete, draft, unique_names
 from edgeformer.graph.protos import attribute, fed_inputs, is_standard
 
 __all__ = ["with_early_casts"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import onnx
 from onnx import FunctionProto, inliner
@@ -190,13 +191,18 @@ def _history() -> dict[str, tuple[int, ...]]:
 
 
 def _has_definition(op_type: str) -> bool:
-    schema = onnx.defs.get_schema(op_type)
+    schema = _schema(op_type)
     return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def _schema(op_type: str, version: int | None = None) -> Any:
+    # The binding's type information lacks what there is to know of definitions.
+    return onnx.defs.get_schema(op_type) if version is None else onnx.defs.get_schema(op_type, version, "")
 
 
 def _definition(node: onnx.NodeProto, types: Sequence[onnx.TypeProto], version: int) -> FunctionProto:
     """The body that ONNX gives for this node, as a function that takes no attributes of a caller."""
-    schema = onnx.defs.get_schema(node.op_type, version, "")
+    schema = _schema(node.op_type, version)
     content = b""
     try:
         if schema.has_context_dependent_function:
@@ -215,8 +221,7 @@ def _definition(node: onnx.NodeProto, types: Sequence[onnx.TypeProto], version: 
         body.ParseFromString(content)
     if not body.node:
         raise _no_definition(node, version, "ONNX gives no definition for these inputs and attributes")
-    given = {item.name for item in node.attribute}
-    missing = [name for name in body.attribute if name not in given and attribute(node, name) is None]
+    missing = [name for name in body.attribute if attribute(node, name) is None]
     defaults = [schema.attributes[name].default_value for name in missing if name in schema.attributes]
     body.attribute_proto.extend(one for one in defaults if one.name)
     kept = [name for name in body.attribute if name not in {one.name for one in defaults if one.name}]

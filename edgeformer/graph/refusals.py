@@ -11,8 +11,9 @@ from onnx import TensorProto, numpy_helper
 from edgeformer.errors import InputError
 from edgeformer.graph.protos import attribute, describe, is_standard, scalar, subgraphs
 from edgeformer.graph.stored_tensors import graph_tensors
+from edgeformer.runtime import Array
 
-__all__ = ["check_can_be_taken"]
+__all__ = ["check_can_be_taken", "check_range"]
 
 # Domains of operators that ONNX Runtime writes into a file that it optimizes.
 _RUNTIME_DOMAINS = ("com.microsoft", "com.ms.")
@@ -23,6 +24,8 @@ _WEIGHTED_OPS = frozenset(
     {"BatchNormalization", "BiLevelRoutingAttention", "Conv", "ConvTranspose", "Einsum", "Gemm", "GroupNormalization"}
     | {"InstanceNormalization", "LayerNormalization", "MatMul", "Mul", "PRelu", "RMSNormalization"}
 )
+# Of these those that compute in 16 bits in a 16-bit graph whatever is around them.
+_NARROWED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "LayerNormalization"})
 # What may stand between a stored weight and its reader.
 _VIEWS = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
@@ -45,6 +48,33 @@ def check_can_be_taken(model: onnx.ModelProto) -> None:
         )
     _check_inference(model.graph, nodes)
     _check_finite(model.graph)
+
+
+def check_range(model: onnx.ModelProto, largest: float) -> None:
+    """Check that no weight is beyond the range of a 16-bit type, before the work that ends with finding that.
+
+    Args:
+        model: the float model.
+        largest: magnitude that the type holds.
+
+    Raises:
+        InputError: names the weights and their magnitudes.
+    """
+    weighted = _weighted(model.graph, _NARROWED_OPS)
+    found = []
+    for name, tensor in _weights(model.graph):
+        if tensor.data_type in _FLOATS and name in weighted and tensor.dims:
+            array = numpy_helper.to_array(tensor)
+            magnitude = float(max(array.max(initial=0), -array.min(initial=0)))
+            if magnitude > largest:
+                found.append(f"{name!r} reaches {magnitude:g}")
+    if found:
+        raise InputError(
+            "EF307",
+            f"{len(found)} weights are out of the range of FP16 (largest magnitude {largest:g}): "
+            f"{', '.join(found[:5])}{', ...' if len(found) > 5 else ''}. Use bfloat16 or FP32 (--precision bf16 or "
+            "fp32), or retrain or rescale these weights",
+        )
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -80,7 +110,7 @@ def _trains(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
     return bool(scalar(_constant(graph, node.input[2])))
 
 
-def _constant(graph: onnx.GraphProto, name: str) -> np.ndarray | None:  # type: ignore[type-arg]
+def _constant(graph: onnx.GraphProto, name: str) -> Array | None:
     for tensor in graph.initializer:
         if tensor.name == name:
             return np.asarray(numpy_helper.to_array(tensor))
@@ -131,10 +161,10 @@ def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:
             yield from ((tensor.name, tensor) for tensor in graph_tensors(inner))
 
 
-def _weighted(graph: onnx.GraphProto) -> set[str]:
+def _weighted(graph: onnx.GraphProto, op_types: frozenset[str] = _WEIGHTED_OPS) -> set[str]:
     """Tensors that operators multiply with, directly or through a view."""
     found: set[str] = set()
     for node in reversed(graph.node):
-        if node.op_type in _WEIGHTED_OPS or (is_standard(node, *_VIEWS) and node.output[0] in found):
+        if node.op_type in op_types or (is_standard(node, *_VIEWS) and node.output[0] in found):
             found.update(node.input)
     return found

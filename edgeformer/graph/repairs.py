@@ -117,7 +117,11 @@ def _true_output(value: onnx.ValueInfoProto, inferred: onnx.ValueInfoProto | Non
             return result
         return value
     assert inferred is not None
-    if told.HasField("shape") and not _contradicts(value, inferred) and told.elem_type == inferred.type.tensor_type.elem_type:
+    if (
+        told.HasField("shape")
+        and not _contradicts(value, inferred)
+        and told.elem_type == inferred.type.tensor_type.elem_type
+    ):
         return value
     result = onnx.ValueInfoProto()
     result.CopyFrom(value)

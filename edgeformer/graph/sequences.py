@@ -100,9 +100,13 @@ class _Lowering:
         axis = int(attribute(node, "axis"))
         if attribute(node, "new_axis", 0):
             axes = self._constant(self._name(f"{node.output[0]}_axes"), [axis])
-            tensors = [self._one(helper.make_node("Unsqueeze", [name, axes], [f"{name}_unsqueezed"])) for name in tensors]
+            tensors = [
+                self._one(helper.make_node("Unsqueeze", [name, axes], [f"{name}_unsqueezed"])) for name in tensors
+            ]
         self._nodes.append(
-            helper.make_node("Concat", tensors, [node.output[0]], name=self._name(f"{node.output[0]}_concat"), axis=axis)
+            helper.make_node(
+                "Concat", tensors, [node.output[0]], name=self._name(f"{node.output[0]}_concat"), axis=axis
+            )
         )
 
     def _split(self, node: onnx.NodeProto) -> list[str]:

@@ -112,7 +112,9 @@ def _computed(
             nodes.append(node)
     part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     part.graph.name = "constants"
-    part.graph.node.extend(node for node in model.graph.node if is_standard(node, "Constant") and node.output[0] in needed)
+    part.graph.node.extend(
+        node for node in model.graph.node if is_standard(node, "Constant") and node.output[0] in needed
+    )
     part.graph.node.extend(reversed(nodes))
     part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
     part.graph.initializer.extend(numpy_helper.from_array(known[name], name) for name in known.keys() & needed)
@@ -152,9 +154,9 @@ def _same(index: GraphIndex, node: onnx.NodeProto, constants: dict[str, Array]) 
         picked = node.input[0]
     elif is_standard(node, "Add") and _all(values[0], 0):
         picked = node.input[1]
-    elif is_standard(node, "Mul", "Div") and _all(values[1], 1):
-        picked = node.input[0]
-    elif is_standard(node, "Expand", "Reshape", "Transpose") and _moves_nothing(index, node):
+    elif (is_standard(node, "Mul", "Div") and _all(values[1], 1)) or (
+        is_standard(node, "Expand", "Reshape", "Transpose") and _moves_nothing(index, node)
+    ):
         picked = node.input[0]
     if picked is None:
         return None

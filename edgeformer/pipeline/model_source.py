@@ -32,8 +32,8 @@ __all__ = [
 
 # Metadata property of an exported ONNX model: how its images are prepared, as `Preprocessing.to_dict` in JSON.
 PREPROCESSING_PROPERTY = "edgeformer.preprocessing"
-# What leaves pixels as they are: (x / 255 - 0) / (1 / 255).
-_PIXELS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
+# Mean and std that leave pixels as they are: (x / 255 - 0) / (1 / 255).
+_PIXELS = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 
 
 @dataclass(frozen=True)
@@ -233,9 +233,11 @@ def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Pr
         size.append(in_graph or wanted or 0)
     if input_size is not None:
         _check_agrees(preprocessing, input_size, "--input-size asks for")
-    prepared = described or Preprocessing(size[0], size[1], **(_PIXELS if given.pixels else {}))
+    prepared = described or Preprocessing(size[0], size[1])
+    if described is None and given.pixels:
+        prepared = replace(prepared, mean=_PIXELS[0], std=_PIXELS[1])
     prepared = replace(prepared, height=size[0], width=size[1])
-    if given.pixels and not np.allclose((prepared.mean, prepared.std), tuple(_PIXELS.values()), atol=1e-6):
+    if given.pixels and not np.allclose((prepared.mean, prepared.std), _PIXELS, atol=1e-6):
         raise InputError(
             "EF348",
             f"{path} takes whole pixel values in its input {given.name!r} and normalizes them itself, and the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,7 @@ class BuildPlan:
         form: of the typed graph.
         parity_inputs: what the forms of the model are compared on.
         max_drop: points of accuracy that INT8 may lose.
+        accepted: outputs that are reported and not judged.
         engine: what the engine is built for.
         compare_plugin: build the engine without the plugin as well.
     """
@@ -102,6 +104,7 @@ class BuildPlan:
     form: TypedForm
     parity_inputs: ParityInputs
     max_drop: float
+    accepted: tuple[str, ...]
     engine: EnginePlan
     compare_plugin: bool
 
@@ -157,8 +160,11 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         require_plugin=request.require_plugin,
         quantization=None if recipe is None or data is None else Quantization(data, recipe),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
-        parity_inputs=ParityInputs(eval_data, data, source.preprocessing, isinstance(source, OnnxFile) and source.pixels),
+        parity_inputs=ParityInputs(
+            eval_data, data, source.preprocessing, isinstance(source, OnnxFile) and source.pixels
+        ),
         max_drop=DEFAULT_MAX_DROP if request.max_drop is None else request.max_drop,
+        accepted=_accepted(source, request.accept_outputs or ()),
         engine=EnginePlan(
             target,
             request.precision,
@@ -178,11 +184,21 @@ def _names_of(samples: Samples | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(map(printable, names))
 
 
+def _accepted(source: Source, names: Sequence[str]) -> tuple[str, ...]:
+    """The outputs that are not judged; those of a named model are known once it is exported."""
+    if isinstance(source, OnnxFile):
+        from edgeformer.verify.gates import check_accepted
+
+        check_accepted(names, [value.name for value in source.model.graph.output])
+    return tuple(dict.fromkeys(names))
+
+
 def _check_types(source: Source, precision: Precision) -> None:
     """Refuse a graph that is typed or quantized already in another way than asked for: a build starts from FP32."""
     if not isinstance(source, OnnxFile):
         return
     from edgeformer.graph.protos import float_precision
+    from edgeformer.graph.refusals import check_range
 
     graph = source.model.graph
     quantized = sum(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node)
@@ -190,6 +206,8 @@ def _check_types(source: Source, precision: Precision) -> None:
         raise InputError(
             "EF324", f"{source.path} is quantized already ({quantized} Q/DQ nodes): build from the float model"
         )
+    if precision in ("fp16", "int8"):
+        check_range(source.model, 65504.0)
     own = float_precision(source.model)
     if own not in ("fp32", precision):
         raise InputError(

@@ -7,10 +7,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from edgeformer.errors import InputError
 from edgeformer.records.terms import Precision
 from edgeformer.records.verification import GateVerdict
 
-__all__ = ["DEFAULT_MAX_DROP", "GATES", "Gate", "GateVerdict", "check", "fuse_stage", "gates_of", "judge", "judged_against"]
+__all__ = [
+    "DEFAULT_MAX_DROP",
+    "GATES",
+    "Gate",
+    "GateVerdict",
+    "check",
+    "check_accepted",
+    "fuse_stage",
+    "gates_of",
+    "judge",
+    "judged_against",
+]
 
 # Points (hundredths) of the task metric that INT8 may cost.
 DEFAULT_MAX_DROP = 1.0
@@ -55,11 +67,11 @@ class Gate:
 #   what turns a top-1 class around: a class output *is* the top-1 class, and a map of classes is one of each pixel,
 #   so that the limit is that on top-1 agreement. Indices in order of score are judged more strictly by it than a
 #   class is, since the lower ranks lie closer together: a model whose user reads them wants them to be the same.
-# * fuse-fp16, fuse-bf16: a graph that computes in 16 bits itself. Both graphs round each of their tensors to 16 bits, in
-#   another order, so that they differ as much as either does from what FP32 would give: by what the gate of that
+# * fuse-fp16, fuse-bf16: a graph that computes in 16 bits itself. Both graphs round each of their tensors to 16 bits,
+#   in another order, so that they differ as much as either does from what FP32 would give: by what the gate of that
 #   precision allows, whose limits these are. That they are the same function is proven before, in FP32 (`graph.fuse`
-#   runs both with every tensor widened, to 1e-5). Rounding turns routing around more often than in FP32, and no limit on
-#   that is derived: outputs are judged on the samples that both route alike.
+#   runs both with every tensor widened, to 1e-5). Rounding turns routing around more often than in FP32, and no limit
+#   on that is derived: outputs are judged on the samples that both route alike.
 GATES: tuple[Gate, ...] = (
     Gate("export", "max_abs_relative", "<=", 1e-4),
     Gate("export", "integer_agreement", ">=", 0.999),
@@ -114,6 +126,21 @@ def gates_of(stage: str, *, max_drop: float = DEFAULT_MAX_DROP) -> tuple[Gate, .
     agreement = round(1.0 - max_drop / 100.0, 12)
     limits = {"accuracy_drop": max_drop, "top1_agreement": agreement, "integer_agreement": agreement}
     return tuple(replace(gate, limit=limits.get(gate.metric, gate.limit)) for gate in found)
+
+
+def check_accepted(accepted: Iterable[str], outputs: Iterable[str]) -> None:
+    """Check that outputs which are not to be judged are there.
+
+    Raises:
+        InputError: names each one that is not, and the outputs there are.
+    """
+    outputs = list(outputs)
+    unknown = [name for name in accepted if name not in outputs]
+    if unknown:
+        raise InputError(
+            "EF347",
+            f"--accept-output {', '.join(map(repr, unknown))}: the model's outputs are {', '.join(map(repr, outputs))}",
+        )
 
 
 def fuse_stage(precision: Precision) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from edgeformer.bundle.files import EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import Quantization
 from edgeformer.pipeline.runner import Judged, Runner
+from edgeformer.pipeline.stages._verdicts import miss_hint, verdict_of
 from edgeformer.records.terms import Precision
 
 if TYPE_CHECKING:
+    from edgeformer.records.verification import FormReport
     from edgeformer.verify import Form
 
 __all__ = ["FLOAT_ATTENTION", "run"]
@@ -32,12 +35,13 @@ def run(
     precision: Precision,
     quantization: Quantization | None,
     max_drop: float,
+    accepted: tuple[str, ...],
 ) -> None:
     """Judge the fused and the typed graph, and record inputs with the FP32 outputs."""
 
     def compare() -> Judged:
         _record_outputs(runner, inputs)
-        return _compare(runner, inputs, _forms(runner, precision, quantization), max_drop)
+        return _compare(runner, inputs, _forms(runner, precision, quantization), max_drop, accepted)
 
     runner.run(
         _NAME,
@@ -49,6 +53,7 @@ def run(
             "typed": runner.sha256(TYPED),
             "inputs": inputs.key(),
             "max_drop": max_drop,
+            "accepted": accepted,
         },
     )
 
@@ -73,7 +78,9 @@ def _forms(runner: Runner, precision: Precision, quantization: Quantization | No
     return [*forms, Form.from_onnx("typed", runner.path(TYPED), precision)]
 
 
-def _compare(runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: float) -> Judged:
+def _compare(
+    runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: float, accepted: tuple[str, ...]
+) -> Judged:
     from edgeformer.verify import verify_forms
 
     progress = runner.progress(_NAME)
@@ -81,13 +88,31 @@ def _compare(runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: 
         forms,
         inputs.batches,
         max_drop=max_drop,
+        accepted=accepted,
         progress=lambda form, done, total: progress(f"images, {form}", done, total or inputs.count),
     )
-    missed = [f"{form.name}: {form.text}" for form in report.forms if form.status == "missed"]
+    missed = [
+        f"{form.name}: {form.text}{_hint(runner, inputs, form)}" for form in report.forms if form.status == "missed"
+    ]
     described = inputs.describe()
-    details = ParityDetails(inputs=described, max_drop=max_drop, report=report)
+    details = ParityDetails(inputs=described, max_drop=max_drop, accepted_outputs=accepted, report=report)
     gate = "; ".join(missed) or report.forms[-1].text
-    return Judged("missed" if missed else "passed", gate, f"judged on {described}", details)
+    verdict = "missed" if missed else verdict_of(report.forms[-1])
+    return Judged(verdict, gate, f"judged on {described}", details)
+
+
+def _hint(runner: Runner, inputs: ParityInputs, form: FormReport) -> str:
+    """What else there is to say of a form that missed: what made it NaN, or what makes it jump."""
+    from edgeformer.graph.onnx_files import load_model
+    from edgeformer.verify.overflow import overflow
+
+    fused = load_model(runner.path(FUSED))
+    if form.name == "typed" and form.verdict is not None and math.isnan(form.verdict.value):
+        given = fused.graph.input[0].type.tensor_type.shape.dim[0]
+        found = overflow(fused, load_model(runner.path(TYPED)), inputs.noise(max(given.dim_value, 1)))
+        if found is not None:
+            return f". {found}, overflows: build with --precision bf16 or fp32, or rescale the weights before it"
+    return miss_hint(form, fused)
 
 
 def _record_outputs(runner: Runner, inputs: ParityInputs) -> None:
