@@ -23,10 +23,17 @@ IMAGES = np.full((1, 3, 4, 4), 2.0, np.float32)
 def test_the_first_tensor_that_overflows_is_named_with_its_magnitude() -> None:
     float32 = model(500.0)
     assert overflow(float32, to_float_type(float32, "float16"), IMAGES) == (
-        "tensor 'square' of Mul 'node_square', whose values reach 1e+06 in the float graph"
+        "tensor 'square' of Mul 'node_square' reaches 1e+06, and FP16 ends at 65504"
     )
 
 
 def test_bfloat16_holds_it_and_small_values_fit() -> None:
     assert overflow(model(500.0), to_float_type(model(500.0), "bfloat16"), IMAGES) is None
     assert overflow(model(1.0), to_float_type(model(1.0), "float16"), IMAGES) is None
+
+
+def test_masks_of_infinity_do_not_overflow() -> None:
+    build = Builder((1, 3, 4, 4))
+    masked = build.op("Add", "input", build.const(np.float32(-np.inf)), output="masked")
+    float32 = build.model(build.op("Relu", masked, output="y"))
+    assert overflow(float32, to_float_type(float32, "float16"), IMAGES) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from edgeformer.pipeline.stages._verdicts import miss_hint, verdict_of
 from edgeformer.records.terms import Precision
 
 if TYPE_CHECKING:
-    from edgeformer.records.verification import FormReport
     from edgeformer.verify import Form
 
 __all__ = ["FLOAT_ATTENTION", "run"]
@@ -26,6 +24,8 @@ _NAME = "parity"
 FLOAT_ATTENTION = "float-attention"
 # Images whose outputs the bundle records, for the device to compare with.
 _RECORDED_IMAGES = 8
+# Images whose activations are held against the range of FP16.
+_OVERFLOW_IMAGES = 2
 
 
 def run(
@@ -81,6 +81,7 @@ def _forms(runner: Runner, precision: Precision, quantization: Quantization | No
 def _compare(
     runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: float, accepted: tuple[str, ...]
 ) -> Judged:
+    from edgeformer.graph.onnx_files import load_model
     from edgeformer.verify import verify_forms
 
     progress = runner.progress(_NAME)
@@ -91,9 +92,11 @@ def _compare(
         accepted=accepted,
         progress=lambda form, done, total: progress(f"images, {form}", done, total or inputs.count),
     )
-    missed = [
-        f"{form.name}: {form.text}{_hint(runner, inputs, form)}" for form in report.forms if form.status == "missed"
-    ]
+    fused = load_model(runner.path(FUSED))
+    missed = [f"{form.name}: {form.text}{miss_hint(form, fused)}" for form in report.forms if form.status == "missed"]
+    found = _overflow(runner, inputs)
+    if found is not None:
+        missed.insert(0, found)
     described = inputs.describe()
     details = ParityDetails(inputs=described, max_drop=max_drop, accepted_outputs=accepted, report=report)
     gate = "; ".join(missed) or report.forms[-1].text
@@ -101,18 +104,13 @@ def _compare(
     return Judged(verdict, gate, f"judged on {described}", details)
 
 
-def _hint(runner: Runner, inputs: ParityInputs, form: FormReport) -> str:
-    """What else there is to say of a form that missed: what made it NaN, or what makes it jump."""
+def _overflow(runner: Runner, inputs: ParityInputs) -> str | None:
+    """The tensor of the typed graph that leaves the range of FP16, and the way out."""
     from edgeformer.graph.onnx_files import load_model
     from edgeformer.verify.overflow import overflow
 
-    fused = load_model(runner.path(FUSED))
-    if form.name == "typed" and form.verdict is not None and math.isnan(form.verdict.value):
-        given = fused.graph.input[0].type.tensor_type.shape.dim[0]
-        found = overflow(fused, load_model(runner.path(TYPED)), inputs.noise(max(given.dim_value, 1)))
-        if found is not None:
-            return f". {found}, overflows: build with --precision bf16 or fp32, or rescale the weights before it"
-    return miss_hint(form, fused)
+    found = overflow(load_model(runner.path(FUSED)), load_model(runner.path(TYPED)), inputs.images(_OVERFLOW_IMAGES))
+    return found and f"typed: overflow: {found}. Build with --precision bf16 or fp32, or rescale the weights before it"
 
 
 def _record_outputs(runner: Runner, inputs: ParityInputs) -> None:
