@@ -54,12 +54,14 @@ class ParityDetails(Record):
     Attributes:
         inputs: what they were compared on, in words.
         max_drop: points of accuracy that INT8 was allowed to lose.
+        accepted_outputs: outputs that were not judged, since the build was asked to accept them.
         report: what was found.
     """
 
     stage: Literal["parity"] = "parity"
     inputs: str
     max_drop: float
+    accepted_outputs: tuple[str, ...] = ()
     report: VerifyReport
 
 

@@ -106,6 +106,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "size": {"type": _Size()},
     "fields": {"multiple": True, "callback": _overrides},
     "json": {"type": existing_file, "callback": _preprocessing},
+    "names": {"multiple": True},
 }
 
 
@@ -140,7 +141,7 @@ def _click_option(field: Field, about: Option) -> Callable[[F], F]:
         words |= {"type": click.Choice(about.choices)}
     else:
         words |= {key: value for key, value in _KINDS[about.kind].items() if key != "metavar" or not about.metavar}
-    if about.kind == "fields":
+    if about.kind in ("fields", "names"):
         del words["default"]
     if not default and field.default is not None and about.kind != "flag":
         default = str(field.default)

@@ -34,9 +34,10 @@ def command(
     as it was, and the report says why. The result runs in ONNX Runtime, and in TensorRT with and without the plugin.
     """
     from edgeformer.graph.fuse import fuse
-    from edgeformer.graph.onnx_files import load_model, save_model
+    from edgeformer.graph.onnx_files import save_model
+    from edgeformer.graph.prepare import open_model
 
-    original = load_model(model)
+    original = open_model(model)
     with progress(quiet=as_json) as bar:
         task = bar.add_task("blocks", total=None)
         result = fuse(

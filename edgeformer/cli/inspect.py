@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeformer.cli._common import common_options, console, print_json, simple_table
+from edgeformer.cli._common import common_options, console, error_document, print_error, print_json, simple_table
 from edgeformer.cli._options import output_path
 from edgeformer.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgeformer.graph.summary import GraphSummary
 
 
 @click.command("inspect")
@@ -23,6 +28,9 @@ from edgeformer.errors import InputError
 @common_options
 def command(path: Path | None, compare: bool, schema: bool, as_json: bool) -> None:
     """Summarize an ONNX file, an engine or a bundle.
+
+    An ONNX file that no other command takes (exported in training mode, with NaN weights, optimized by ONNX Runtime) is
+    summarized, too, and then refused with the reason.
 
     A bundle's files are checked against their hashes, and its report shows what the plugin saves: layers, memory and
     build time of the engine with it and without it.
@@ -39,7 +47,7 @@ def command(path: Path | None, compare: bool, schema: bool, as_json: bool) -> No
         _bundle(path, compare, as_json)
     elif compare:
         raise InputError("EF107", f"{path}: --compare builds from a bundle's graph; name the bundle's folder")
-    elif path.suffix == ".onnx":
+    elif path.suffix.lower() == ".onnx":
         _onnx(path, as_json)
     else:
         _engine(path, as_json)
@@ -88,10 +96,32 @@ def _onnx(path: Path, as_json: bool) -> None:
     from edgeformer.graph.onnx_files import load_model
     from edgeformer.graph.summary import summarize
 
-    summary = summarize(load_model(path))
+    model = load_model(path)
+    summary = summarize(model)
+    fault = _fault(model, path)
     if as_json:
-        print_json({"kind": "onnx", **summary.to_dict()})
-        return
+        document = {"kind": "onnx", **summary.to_dict()}
+        # One document, with what the file holds and why no other command takes it.
+        print_json(document if fault is None else {**document, "error": error_document(fault)})
+    else:
+        _print_summary(path, summary)
+    if fault is not None:
+        print_error(fault)
+        raise click.exceptions.Exit(fault.exit_code)
+
+
+def _fault(model: onnx.ModelProto, path: Path) -> InputError | None:
+    """Why the file cannot be taken by the commands that do something with it; None where it can."""
+    from edgeformer.graph.prepare import prepared
+
+    try:
+        prepared(model)
+    except InputError as error:
+        return InputError(error.code, f"{path}: {error}")
+    return None
+
+
+def _print_summary(path: Path, summary: GraphSummary) -> None:
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
     console.print(f"{path}: made by {summary.producer}; opsets {opsets}", soft_wrap=True)
     for word, values in (("input", summary.inputs), ("output", summary.outputs)):

@@ -41,10 +41,10 @@ class BatchProfile(Record):
         Raises:
             InputError: the text has neither form, or its numbers are out of order.
         """
-        if not re.fullmatch(r"\d+(:\d+:\d+)?", text.strip()):
+        if not re.fullmatch(r"[0-9]{1,18}(:[0-9]{1,18}:[0-9]{1,18})?", text.strip()):
             raise InputError(
                 "EF620",
-                f"batch '{text}': write one number such as 8, or smallest:frequent:largest such as 1:8:32",
+                f"batch '{text[:40]}': write one number such as 8, or smallest:frequent:largest such as 1:8:32",
             )
         numbers = [int(part) for part in text.split(":")] * (1 if ":" in text else 3)
         return cls(min=numbers[0], opt=numbers[1], max=numbers[2])

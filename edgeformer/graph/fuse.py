@@ -13,8 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-import onnx.inliner
-import onnx.shape_inference
 from onnx import TensorProto
 
 from edgeformer.errors import InputError
@@ -37,12 +35,10 @@ from edgeformer.graph.fusion.lepe import fold_lepe
 from edgeformer.graph.fusion.proof import TOLERANCE, Verdict, prove
 from edgeformer.graph.fusion.report import FuseResult
 from edgeformer.graph.fusion.rewrite import rewrite
-from edgeformer.graph.node_order import in_topological_order
 from edgeformer.graph.opset import raise_opset
+from edgeformer.graph.prepare import prepared
 from edgeformer.graph.protos import fed_inputs, is_standard, label
-from edgeformer.graph.shape_inference import infer_values
 from edgeformer.ops.bi_level_routing_attention import (
-    DOMAIN,
     FUNCTION_OPSET,
     OP_TYPE,
     Attributes,
@@ -87,20 +83,20 @@ def fuse(
 
     Returns:
         The new model, which carries the op's function, and a report per candidate. Where nothing was fused the model is
-        an unchanged copy.
+        a copy of the given one, prepared (`edgeformer.graph.prepare`).
 
     Raises:
-        InputError: ``draws`` is below 1, the graph has a cycle, or the model's opset cannot be raised.
+        InputError: ``draws`` is below 1, the model cannot be prepared, or its opset cannot be raised.
         RuntimeError: the new graph does not compute what the old one does (a fault of edgeformer; no graph is
             returned).
     """
     if draws < 1:
         raise InputError("EF101", f"draws {draws}: a proof needs at least 1 random input")
-    inlined = in_topological_order(_inlined(model))
-    has_op = any(is_op(node) for node in inlined.graph.node)
-    if not find_anchors(Dataflow(inlined)) and not (fuse_lepe and has_op):
+    model = prepared(model)
+    has_op = any(is_op(node) for node in model.graph.node)
+    if not find_anchors(Dataflow(model)) and not (fuse_lepe and has_op):
         return FuseResult(_copy(model), (), None)
-    raised = _without_stale_types(raise_opset(inlined, FUNCTION_OPSET))
+    raised = raise_opset(model, FUNCTION_OPSET)
     wide = widened(with_function(raised) if has_op else raised)
     flow = Dataflow(wide)
     candidates = [Candidate.of(flow, anchors) for anchors in find_anchors(flow)]
@@ -156,25 +152,6 @@ def _fewest_tokens(model: onnx.ModelProto, flow: Dataflow, candidates: Sequence[
     (seen,) = observe(model, [shapes], (), {*keys, *picked})
     tokens = (seen.shapes[key][-1] / seen.shapes[pick][-1] for key, pick in zip(keys, picked, strict=True))
     return min(tokens, default=math.inf)
-
-
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without functions other than the op's: blocks are looked for in the graph itself."""
-    if all((function.domain, function.name) == (DOMAIN, OP_TYPE) for function in model.functions):
-        return model
-    inlined: onnx.ModelProto = onnx.inliner.inline_selected_functions(model, [(DOMAIN, OP_TYPE)], exclude=True)
-    return inlined
-
-
-def _without_stale_types(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model, without its notes on inner tensors if they contradict the nodes: some FP16 converters leave such."""
-    try:
-        infer_values(model)
-    except onnx.shape_inference.InferenceError:
-        copy = _copy(model)
-        del copy.graph.value_info[:]
-        return copy
-    return model
 
 
 def _is_static(model: onnx.ModelProto) -> bool:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
-from google.protobuf.message import EncodeError
-from onnx import AttributeProto, TensorProto, external_data_helper
+from google.protobuf.message import EncodeError, Message
+from onnx import external_data_helper
 
 from edgeformer.artifacts import replacing, sha256_of_bytes
 from edgeformer.errors import InputError
 from edgeformer.graph.editing import copy_fields, draft
 from edgeformer.graph.node_order import in_topological_order
-from edgeformer.graph.protos import subgraphs, tensor_bytes
+from edgeformer.graph.protos import tensor_bytes
+from edgeformer.graph.repairs import with_true_types
+from edgeformer.graph.stored_tensors import check_tensors, load_external, stored_tensors
 from edgeformer.ops.bi_level_routing_attention import DOMAIN, OP_TYPE
 
 __all__ = ["load_model", "model_bytes", "save_model"]
@@ -54,15 +57,13 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     if not model.ir_version or not model.graph.node or not model.graph.output:
         missing = "IR version" if not model.ir_version else "node" if not model.graph.node else "output"
         raise InputError("EF301", f"{path} is not an ONNX model: it is a protobuf file without {missing}")
+    _check_text(model, path)
+    load_external(model, path)
+    check_tensors(model, path)
     model = in_topological_order(model)
-    external = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
-    faults = sorted({fault for tensor in external if (fault := _external_fault(tensor, path.parent))})
-    if faults:
-        raise InputError("EF303", f"{path} keeps weights in other files: " + "; ".join(faults))
-    for tensor in external:
-        external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
-        tensor.ClearField("data_location")
-        del tensor.external_data[:]
+    if any(not value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        # ONNX Runtime does without these shapes, the checker does not.
+        model = with_true_types(model)
     try:
         _check(model)
     except onnx.checker.ValidationError as error:
@@ -71,6 +72,29 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         # The checker takes a serialized model, and one beyond 2 GiB cannot be serialized.
         return model
     return model
+
+
+def _check_text(model: onnx.ModelProto, path: Path) -> None:
+    """Protobuf takes any bytes for a name, and gives those that are no UTF-8 as bytes."""
+    fault = next(_no_text(model, "model"), None)
+    if fault is not None:
+        raise InputError(
+            "EF302",
+            f"{path} is an invalid ONNX model: {fault[0]} is {fault[1]!r}, which is no UTF-8. It is damaged: export or "
+            "copy it again",
+        )
+
+
+def _no_text(message: Any, place: str) -> Iterator[tuple[str, bytes]]:
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        for number, item in [(None, value)] if isinstance(value, (str, bytes, Message)) else enumerate(value):
+            here = f"{place}.{field.name}" + ("" if number is None else f"[{number}]")
+            if isinstance(item, bytes):
+                yield here, item
+            elif isinstance(item, Message):
+                yield from _no_text(item, here)
 
 
 def _check(model: onnx.ModelProto) -> None:
@@ -108,7 +132,7 @@ def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
 
 def model_bytes(model: onnx.ModelProto) -> int:
     """Size of the serialized model: exact where it is near the limit of a message, else that of its weights."""
-    weights = sum(tensor_bytes(tensor) for tensor in _tensors(model))
+    weights = sum(tensor_bytes(tensor) for tensor in stored_tensors(model))
     if not _LARGEST_MESSAGE // 2 < weights <= _LARGEST_MESSAGE:
         return weights
     # protobuf serializes a message to tell its size, and fails on one beyond the limit.
@@ -120,7 +144,7 @@ def model_bytes(model: onnx.ModelProto) -> int:
 
 def _without_large_weights(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """Write the large weights to a file beside ``path``; a copy of the model with references to it."""
-    weights = [tensor for tensor in _tensors(model) if _is_large(tensor)]
+    weights = [tensor for tensor in stored_tensors(model) if _is_large(tensor)]
     # Under a name of its own: the file that is replaced may still need another one, often called model.onnx.data.
     digest = sha256_of_bytes(*(tensor.raw_data for tensor in weights))
     target = path.with_name(f"{path.name}.{digest[:16]}.data")
@@ -128,7 +152,7 @@ def _without_large_weights(model: onnx.ModelProto, path: Path) -> onnx.ModelProt
     for tensor in model.graph.initializer:
         copy_fields(tensor, result.graph.initializer.add(), left_out="raw_data" if _is_large(tensor) else "")
     with replacing(target) as partial, partial.open("wb") as file:
-        for tensor, reference in zip(_tensors(model), _tensors(result), strict=True):
+        for tensor, reference in zip(stored_tensors(model), stored_tensors(result), strict=True):
             if _is_large(tensor):
                 content = tensor.raw_data
                 # Pages of 4 KiB, so that a runtime can map the file.
@@ -142,46 +166,3 @@ def _without_large_weights(model: onnx.ModelProto, path: Path) -> onnx.ModelProt
 
 def _is_large(tensor: onnx.TensorProto) -> bool:
     return tensor.HasField("raw_data") and tensor_bytes(tensor) >= 1024
-
-
-def _external_fault(tensor: onnx.TensorProto, folder: Path) -> str | None:
-    """What is wrong with a tensor's reference to another file; None if nothing is."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    if not location:
-        return f"tensor {tensor.name!r} names no file"
-    file = folder / location
-    if Path(location).is_absolute() or not file.resolve().is_relative_to(folder.resolve()):
-        return f"{location!r} lies outside the model's folder, which is not allowed: put it beside the model"
-    if not file.is_file():
-        return f"{file} is missing: copy it beside the model"
-    try:
-        offset, length = int(entries.get("offset") or 0), int(entries.get("length") or 0)
-    except ValueError:
-        return f"tensor {tensor.name!r} has offset {entries.get('offset')!r} and length {entries.get('length')!r}"
-    if offset < 0 or length < 0 or offset + length > file.stat().st_size:
-        return f"{file} is too short ({file.stat().st_size} bytes): it is damaged or belongs to another model"
-    return None
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors stored anywhere in a model: the initializers, those of the nodes, those of the functions."""
-    yield from _graph_tensors(model.graph)
-    for function in model.functions:
-        for node in function.node:
-            yield from _node_tensors(node)
-
-
-def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        yield from _node_tensors(node)
-
-
-def _node_tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.TENSOR:
-            yield attribute.t
-        yield from attribute.tensors
-    for graph in subgraphs(node):
-        yield from _graph_tensors(graph)

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, TensorProto, helper
 
+from edgeformer.records.terms import Precision
+
 __all__ = [
     "FLOAT_TYPES",
     "STANDARD_DOMAINS",
@@ -17,6 +19,7 @@ __all__ = [
     "captured_names",
     "describe",
     "fed_inputs",
+    "float_precision",
     "is_float_cast",
     "is_standard",
     "label",
@@ -86,6 +89,21 @@ def fed_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """The inputs that a run has to be given: an input with an initializer of its name has that for its value."""
     stored = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in stored]
+
+
+def float_precision(model: onnx.ModelProto) -> Precision:
+    """The narrowest float type that a graph computes in: ``fp32``, ``fp16`` or ``bf16``, BF16 before FP16.
+
+    Told by what says so: inputs, stored tensors, and casts. A cast that another one takes back is enough.
+    """
+    graph = model.graph
+    found = {value.type.tensor_type.elem_type for value in graph.input}
+    found.update(tensor.data_type for tensor in graph.initializer)
+    for node in graph.node:
+        found.update(item.t.data_type for item in node.attribute if item.type == AttributeProto.TENSOR)
+        if is_standard(node, "Cast"):
+            found.add(attribute(node, "to"))
+    return "bf16" if TensorProto.BFLOAT16 in found else "fp16" if TensorProto.FLOAT16 in found else "fp32"
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:

@@ -60,7 +60,9 @@ def build(request: BuildRequest) -> BuildResult:
 def _run_stages(runner: Runner, plan: BuildPlan) -> None:
     """The stages of a build, in order."""
     export.run(runner, plan.source)
-    fuse.run(runner, plan.parity_inputs, fuse_lepe=plan.fuse_lepe, require_plugin=plan.require_plugin)
+    fuse.run(
+        runner, plan.parity_inputs, accepted=plan.accepted, fuse_lepe=plan.fuse_lepe, require_plugin=plan.require_plugin
+    )
     precision.run(runner, plan.form, plan.quantization)
     parity.run(
         runner,
@@ -68,9 +70,10 @@ def _run_stages(runner: Runner, plan: BuildPlan) -> None:
         precision=plan.form.precision,
         quantization=plan.quantization,
         max_drop=plan.max_drop,
+        accepted=plan.accepted,
     )
     if engine.run(runner, plan.engine):
-        engine.run_parity(runner, plan.engine, plan.parity_inputs, max_drop=plan.max_drop)
+        engine.run_parity(runner, plan.engine, plan.parity_inputs, max_drop=plan.max_drop, accepted=plan.accepted)
         if plan.compare_plugin:
             plugin_comparison.run(runner, plan.engine)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
@@ -31,6 +32,8 @@ __all__ = [
 
 # Metadata property of an exported ONNX model: how its images are prepared, as `Preprocessing.to_dict` in JSON.
 PREPROCESSING_PROPERTY = "edgeformer.preprocessing"
+# Mean and std that leave pixels as they are: (x / 255 - 0) / (1 / 255).
+_PIXELS = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 
 
 @dataclass(frozen=True)
@@ -116,12 +119,14 @@ class OnnxFile:
         model: its content.
         batch: the batch it fixes; ``None`` where it is free.
         preprocessing: how its images are prepared.
+        pixels: whether it takes whole pixel values, 0 to 255.
     """
 
     path: Path
     model: onnx.ModelProto = field(repr=False)
     batch: int | None
     preprocessing: Preprocessing
+    pixels: bool = False
 
     @property
     def class_count(self) -> int | None:
@@ -176,7 +181,7 @@ def model_source(
         InputError: the model is unknown, a file is missing, or options that exclude each other were given.
     """
     path = Path(model)
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         excluded = {
             "checkpoint": checkpoint is not None or checkpoint_key is not None,
             "random weights": random_weights,
@@ -209,13 +214,12 @@ def model_source(
 
 
 def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Preprocessing | None) -> OnnxFile:
-    from edgeformer.graph.onnx_files import load_model
+    from edgeformer.graph.image_input import image_input, with_input_size
+    from edgeformer.graph.prepare import open_model
 
-    model = load_model(path)
-    inputs = _inputs(model)
-    if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][1] not in (3, None):
-        raise InputError("EF321", f"{path} has inputs {inputs}; a build needs one, [batch, 3, height, width]")
-    batch, _, *fixed = inputs[0]
+    model = open_model(path)
+    given = image_input(model)
+    fixed = (given.height, given.width)
     described = preprocessing or read_preprocessing(model)
     asked = input_size or (None if described is None else (described.height, described.width))
     size: list[int] = []
@@ -230,7 +234,17 @@ def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Pr
     if input_size is not None:
         _check_agrees(preprocessing, input_size, "--input-size asks for")
     prepared = described or Preprocessing(size[0], size[1])
-    return OnnxFile(path, model, batch, replace(prepared, height=size[0], width=size[1]))
+    if described is None and given.pixels:
+        prepared = replace(prepared, mean=_PIXELS[0], std=_PIXELS[1])
+    prepared = replace(prepared, height=size[0], width=size[1])
+    if given.pixels and not np.allclose((prepared.mean, prepared.std), _PIXELS, atol=1e-6):
+        raise InputError(
+            "EF348",
+            f"{path} takes whole pixel values in its input {given.name!r} and normalizes them itself, and the "
+            f"preprocessing has the mean {list(prepared.mean)} and std {list(prepared.std)}: leave them out, or give "
+            "the mean 0 and the std 1/255",
+        )
+    return OnnxFile(path, with_input_size(model, *size), given.batch, prepared, given.pixels)
 
 
 def _check_agrees(preprocessing: Preprocessing | None, size: tuple[int, int], who: str) -> None:
@@ -240,16 +254,6 @@ def _check_agrees(preprocessing: Preprocessing | None, size: tuple[int, int], wh
             f"the preprocessing is for {preprocessing.height}x{preprocessing.width}, {who} {size[0]}x{size[1]}: "
             "give one of the two, or the same size in both",
         )
-
-
-def _inputs(model: onnx.ModelProto) -> list[list[int | None]]:
-    """Shapes of the inputs that are no initializers; ``None`` for an open dimension."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return [
-        [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
-        for value in model.graph.input
-        if value.name not in weights
-    ]
 
 
 def describe_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:

@@ -19,7 +19,19 @@ Request = TypeVar("Request")
 
 # What the command line makes of an option's words.
 Kind = Literal[
-    "text", "choice", "path", "file", "integer", "number", "mebibytes", "flag", "switch", "size", "fields", "json"
+    "text",
+    "choice",
+    "path",
+    "file",
+    "integer",
+    "number",
+    "mebibytes",
+    "flag",
+    "switch",
+    "size",
+    "fields",
+    "json",
+    "names",
 ]
 
 

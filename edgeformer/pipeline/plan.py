@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from edgeformer.engine.profiles import BatchProfile
     from edgeformer.engine.targets import Target
     from edgeformer.quantization import Recipe
+
+# Elements of one tensor that TensorRT takes.
+_MOST_ELEMENTS = 2**31 - 1
 
 __all__ = ["BuildPlan", "EnginePlan", "Quantization", "TypedForm", "make_plan", "source_of"]
 
@@ -87,6 +91,7 @@ class BuildPlan:
         form: of the typed graph.
         parity_inputs: what the forms of the model are compared on.
         max_drop: points of accuracy that INT8 may lose.
+        accepted: outputs that are reported and not judged.
         engine: what the engine is built for.
         compare_plugin: build the engine without the plugin as well.
     """
@@ -99,6 +104,7 @@ class BuildPlan:
     form: TypedForm
     parity_inputs: ParityInputs
     max_drop: float
+    accepted: tuple[str, ...]
     engine: EnginePlan
     compare_plugin: bool
 
@@ -154,8 +160,11 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         require_plugin=request.require_plugin,
         quantization=None if recipe is None or data is None else Quantization(data, recipe),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
-        parity_inputs=ParityInputs(eval_data, data, source.preprocessing),
+        parity_inputs=ParityInputs(
+            eval_data, data, source.preprocessing, isinstance(source, OnnxFile) and source.pixels
+        ),
         max_drop=DEFAULT_MAX_DROP if request.max_drop is None else request.max_drop,
+        accepted=_accepted(source, request.accept_outputs or ()),
         engine=EnginePlan(
             target,
             request.precision,
@@ -175,11 +184,21 @@ def _names_of(samples: Samples | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(map(printable, names))
 
 
+def _accepted(source: Source, names: Sequence[str]) -> tuple[str, ...]:
+    """The outputs that are not judged; those of a named model are known once it is exported."""
+    if isinstance(source, OnnxFile):
+        from edgeformer.verify.gates import check_accepted
+
+        check_accepted(names, [value.name for value in source.model.graph.output])
+    return tuple(dict.fromkeys(names))
+
+
 def _check_types(source: Source, precision: Precision) -> None:
     """Refuse a graph that is typed or quantized already in another way than asked for: a build starts from FP32."""
     if not isinstance(source, OnnxFile):
         return
-    from onnx import TensorProto
+    from edgeformer.graph.protos import float_precision
+    from edgeformer.graph.refusals import check_range
 
     graph = source.model.graph
     quantized = sum(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node)
@@ -187,13 +206,14 @@ def _check_types(source: Source, precision: Precision) -> None:
         raise InputError(
             "EF324", f"{source.path} is quantized already ({quantized} Q/DQ nodes): build from the float model"
         )
-    halves = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
-    found = {halves[tensor.data_type] for tensor in graph.initializer if tensor.data_type in halves}
-    if found and found != {precision}:
+    if precision in ("fp16", "int8"):
+        check_range(source.model, 65504.0)
+    own = float_precision(source.model)
+    if own not in ("fp32", precision):
         raise InputError(
             "EF324",
-            f"{source.path} has {' and '.join(sorted(found)).upper()} weights and cannot become {precision.upper()}: "
-            "build from the FP32 model",
+            f"{source.path} computes in {own.upper()} and cannot become {precision.upper()}: build from the FP32 "
+            f"model, or ask for --precision {own}",
         )
 
 
@@ -206,7 +226,19 @@ def _batch_profile(source: Source, batch: str | None) -> BatchProfile:
         raise InputError(
             "EF325", f"the graph fixes the batch at {fixed}, --batch asks for {wanted}: export it with a free batch"
         )
+    _check_batch(wanted, source.preprocessing)
     return wanted
+
+
+def _check_batch(batch: BatchProfile, preprocessing: Preprocessing) -> None:
+    pixels = 3 * preprocessing.height * preprocessing.width
+    if batch.max * pixels > _MOST_ELEMENTS:
+        size = f"{preprocessing.height}x{preprocessing.width}"
+        raise InputError(
+            "EF620",
+            f"batch {batch}: TensorRT takes tensors of at most {_MOST_ELEMENTS} elements, which are "
+            f"{_MOST_ELEMENTS // pixels} images of {size} in the input alone. Ask for a smaller batch",
+        )
 
 
 def _labelled(source: DataSource | None, preprocessing: Preprocessing, classes: Classes) -> Samples | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -184,6 +184,16 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
     max_drop: Annotated[
         float | None,
         Option("Points of top-1 accuracy that INT8 may lose.", "number", metavar="POINTS", default="1"),
+    ] = None
+    accept_outputs: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Report this output and do not judge it, such as one behind a TopK that ranks boxes; repeatable.",
+            "names",
+            name="accept-output",
+            metavar="NAME",
+            default="every output is judged",
+        ),
     ] = None
     linears_as_convolutions: Annotated[
         bool | None,

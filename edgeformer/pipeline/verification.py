@@ -74,7 +74,7 @@ def verify_bundle(
     pytorch = _pytorch(folder, manifest, preprocessing, checkpoint)
     forms = [pytorch] if pytorch.runs else []
     forms.append(Form.from_onnx("exported", folder / EXPORTED, "export" if forms else None))
-    forms.append(Form.from_onnx("fused", folder / FUSED, "fuse"))
+    forms.append(Form.fused(folder / EXPORTED, folder / FUSED))
     forms.append(Form.from_onnx("typed", folder / TYPED, manifest.precision))
     if ENGINE in manifest.files:
         library = folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None
@@ -98,8 +98,8 @@ def verify_bundle(
         names = manifest.model.labels if labels is None else read_labels(labels)
         classes = Classes(_class_count(manifest), names)
         batches = partial(open_samples(data, preprocessing, classes=classes).batches, BATCH)
+    parity = manifest.details(ParityDetails)
     if max_drop is None:
-        parity = manifest.details(ParityDetails)
         max_drop = DEFAULT_MAX_DROP if parity is None else parity.max_drop
     done = 0
 
@@ -109,7 +109,8 @@ def verify_bundle(
             progress(samples - done)
         done = samples
 
-    return verify_forms(forms, batches, max_drop=max_drop, progress=count)
+    accepted = () if parity is None else parity.accepted_outputs
+    return verify_forms(forms, batches, max_drop=max_drop, accepted=accepted, progress=count)
 
 
 def _class_count(manifest: Manifest) -> int | None:

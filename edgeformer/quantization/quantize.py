@@ -15,6 +15,8 @@ from edgeformer.errors import InputError
 from edgeformer.graph.fold_batch_norm import fold_batch_norm
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import raise_opset
+from edgeformer.graph.prepare import prepared
+from edgeformer.graph.protos import float_precision
 from edgeformer.graph.qdq import AttentionSite, LayerSite, attention_site, insert_qdq, layer_site
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.progress import Progress
@@ -275,6 +277,14 @@ def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     present = [node.op_type for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     if present:
         raise InputError("EF324", f"the model is quantized already ({len(present)} Q/DQ nodes): give the float model")
+    model = prepared(model)
+    own = float_precision(model)
+    if own != "fp32":
+        raise InputError(
+            "EF324",
+            f"the model computes in {own.upper()}, whose rounding INT8 would be calibrated on: give the FP32 model (in "
+            "PyTorch, the one before .half() or .bfloat16())",
+        )
     return fold_batch_norm(raise_opset(model, _OPSET))
 
 

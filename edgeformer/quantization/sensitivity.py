@@ -24,6 +24,7 @@ from edgeformer.quantization.calibration import ReturnedLayer
 from edgeformer.quantization.fake_quantization import with_switches
 from edgeformer.quantization.streaming import SamplesLike, SpreadSamples
 from edgeformer.runtime import OnnxSession
+from edgeformer.runtime.session import as_input
 
 __all__ = ["Sensitivity", "SwitchedModel", "measure", "snr_db", "spread_batches"]
 
@@ -97,6 +98,7 @@ class SwitchedModel:
         size = image.type.tensor_type.shape.dim[0]
         self._batch_size = size.dim_value if size.HasField("dim_value") else None
         self._parts = _parts(switched)
+        self._info = next((one.inputs[image.name] for _, one in self._parts if image.name in one.inputs), None)
         self._batches = batches
         self._known: _Values = {}
         self._references = []
@@ -115,6 +117,8 @@ class SwitchedModel:
         if self._batch_size is not None and len(images) != self._batch_size:
             images = np.resize(images, (self._batch_size, *images.shape[1:]))
         on = {self._switch_of[layer] for layer in layers}
+        if self._info is not None:
+            images = as_input(self._info, images)
         values = {self._image: images} if known is None else dict(known)
         values |= {name: np.asarray(name in on, np.float32) for name in self._switches}
         changed = known is None

@@ -13,6 +13,7 @@ import onnx
 from edgeformer.errors import InputError
 from edgeformer.progress import Progress
 from edgeformer.runtime import OnnxSession
+from edgeformer.runtime.session import as_input
 
 __all__ = ["BatchLike", "SamplesLike", "SpreadSamples", "TensorStream"]
 
@@ -110,7 +111,8 @@ class TensorStream:
         self._session = OnnxSession(
             model, outputs=[name for name in self.tensors if name != self.input], optimization="basic"
         )
-        self._shape = self._session.inputs[self.input].shape
+        self._info = self._session.inputs[self.input]
+        self._shape = self._info.shape
 
     @property
     def batch_size(self) -> int | None:
@@ -130,6 +132,7 @@ class TensorStream:
         Raises:
             InputError: the images do not fit the model's input.
         """
+        images = as_input(self._info, images)
         fits = images.ndim == len(self._shape) and all(
             not isinstance(wanted, int) or wanted == got
             for wanted, got in zip(self._shape[1:], images.shape[1:], strict=True)

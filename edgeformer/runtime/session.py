@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -10,7 +10,17 @@ import numpy.typing as npt
 
 from edgeformer.errors import InputError
 
-__all__ = ["Array", "Session", "TensorInfo", "check_feeds", "closed_error", "run_in_chunks", "static_batch"]
+__all__ = [
+    "Array",
+    "Session",
+    "TensorInfo",
+    "as_input",
+    "channels_last",
+    "check_feeds",
+    "closed_error",
+    "run_in_chunks",
+    "static_batch",
+]
 
 Array = npt.NDArray[Any]
 _S = TypeVar("_S", bound="Session")
@@ -88,6 +98,40 @@ def check_feeds(inputs: Mapping[str, TensorInfo], feeds: Mapping[str, Array]) ->
             faults.append(f"input {name!r}: expected {inputs[name]}, got {got}")
     if faults:
         raise InputError("EF802", "the model cannot run on this data: " + "; ".join(faults))
+
+
+def channels_last(shape: Sequence[int | str | None]) -> bool:
+    """Whether an input of this shape takes images as ``[batch, height, width, 3]``."""
+    return len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+
+
+def as_input(info: TensorInfo, images: Array) -> Array:
+    """Images in the layout and the type of an input.
+
+    Args:
+        info: the input.
+        images: float32 ``[samples, 3, height, width]``, or in the input's own layout and type.
+
+    Raises:
+        InputError: the input takes whole pixel values, and the images hold others.
+    """
+    if channels_last(info.shape) and images.ndim == 4 and images.shape[1] == 3:
+        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    if images.dtype == info.dtype or images.dtype != np.float32 or info.dtype.kind not in "fiu":
+        return images
+    if info.dtype.kind in "iu":
+        whole = np.rint(images)
+        limits = np.iinfo(info.dtype)
+        low, high = max(limits.min, 0), min(limits.max, 255)
+        # Pixels come through a division by 255 and a multiplication: whole but for the last bits.
+        if images.size and not (np.abs(images - whole).max() < 1e-2 and whole.min() >= low and whole.max() <= high):
+            raise InputError(
+                "EF441",
+                f"the input is {info}: it takes whole pixel values from {low} to {high}, and the images hold "
+                f"{float(images.min()):g} to {float(images.max()):g}. Give images that are not normalized",
+            )
+        images = whole
+    return images.astype(info.dtype)
 
 
 def static_batch(session: Session) -> int | None:

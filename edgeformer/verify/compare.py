@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeformer.errors import InputError
 from edgeformer.records.verification import Comparison
-from edgeformer.runtime.session import Array, Session, TensorInfo
+from edgeformer.runtime.session import Array, Session, TensorInfo, as_input
 from edgeformer.verify.batches import BatchLike, as_batch, input_name
 from edgeformer.verify.figures import Accumulator
 
@@ -105,5 +105,6 @@ def compare_models(reference: Session, candidate: Session, batches: Iterable[Bat
     first, second = input_name(reference), input_name(candidate)
     for item in batches:
         images, _ = as_batch(item)
-        comparer.update(reference.run({first: images}), candidate.run({second: images}))
+        given = {first: as_input(reference.inputs[first], images)}
+        comparer.update(reference.run(given), candidate.run({second: as_input(candidate.inputs[second], images)}))
     return comparer.result()

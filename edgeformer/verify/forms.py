@@ -12,10 +12,12 @@ import onnx
 
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.graph.onnx_files import load_model
+from edgeformer.graph.protos import float_precision
 from edgeformer.machine.devices import find_gpus
 from edgeformer.machine.engine_code import UNTRUSTED
 from edgeformer.runtime import EngineSession, Flavour, OnnxSession, Session, can_run_engine
 from edgeformer.verify.decisions import RoutingOutput, expose_routing, show_routing
+from edgeformer.verify.gates import fuse_stage
 
 __all__ = ["ENGINE_NOT_RUN", "Form", "OpenForm"]
 
@@ -126,6 +128,15 @@ class Form:
                 yield opened
 
         return cls(name, gate, opener)
+
+    @classmethod
+    def fused(cls, exported: str | os.PathLike[str], fused: str | os.PathLike[str]) -> Form:
+        """The fused form of an exported file, judged by the precision that this one computes in.
+
+        Raises:
+            InputError: one of the files is not there, or the exported one is not an ONNX model.
+        """
+        return cls.from_onnx("fused", fused, fuse_stage(float_precision(load_model(exported))))
 
     @classmethod
     def from_engine(

@@ -7,9 +7,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from edgeformer.errors import InputError
+from edgeformer.records.terms import Precision
 from edgeformer.records.verification import GateVerdict
 
-__all__ = ["DEFAULT_MAX_DROP", "GATES", "Gate", "GateVerdict", "check", "gates_of", "judge", "judged_against"]
+__all__ = [
+    "DEFAULT_MAX_DROP",
+    "GATES",
+    "Gate",
+    "GateVerdict",
+    "check",
+    "check_accepted",
+    "fuse_stage",
+    "gates_of",
+    "judge",
+    "judged_against",
+]
 
 # Points (hundredths) of the task metric that INT8 may cost.
 DEFAULT_MAX_DROP = 1.0
@@ -54,6 +67,11 @@ class Gate:
 #   what turns a top-1 class around: a class output *is* the top-1 class, and a map of classes is one of each pixel,
 #   so that the limit is that on top-1 agreement. Indices in order of score are judged more strictly by it than a
 #   class is, since the lower ranks lie closer together: a model whose user reads them wants them to be the same.
+# * fuse-fp16, fuse-bf16: a graph that computes in 16 bits itself. Both graphs round each of their tensors to 16 bits,
+#   in another order, so that they differ as much as either does from what FP32 would give: by what the gate of that
+#   precision allows, whose limits these are. That they are the same function is proven before, in FP32 (`graph.fuse`
+#   runs both with every tensor widened, to 1e-5). Rounding turns routing around more often than in FP32, and no limit
+#   on that is derived: outputs are judged on the samples that both route alike.
 GATES: tuple[Gate, ...] = (
     Gate("export", "max_abs_relative", "<=", 1e-4),
     Gate("export", "integer_agreement", ">=", 0.999),
@@ -61,6 +79,10 @@ GATES: tuple[Gate, ...] = (
     Gate("fuse", "max_abs_relative", "<=", 1e-5),
     Gate("fuse", "integer_agreement", ">=", 0.999),
     Gate("fuse", "routing_agreement", ">=", 0.999),
+    Gate("fuse-fp16", "cosine", ">=", 0.9999),
+    Gate("fuse-fp16", "integer_agreement", ">=", 0.995),
+    Gate("fuse-bf16", "cosine", ">=", 0.999),
+    Gate("fuse-bf16", "integer_agreement", ">=", 0.99),
     Gate("fp32", "cosine", ">=", 0.9999),
     Gate("fp32", "top1_agreement", ">=", 0.995),
     Gate("fp32", "integer_agreement", ">=", 0.995),
@@ -89,7 +111,7 @@ def gates_of(stage: str, *, max_drop: float = DEFAULT_MAX_DROP) -> tuple[Gate, .
     """The conditions of a stage.
 
     Args:
-        stage: ``export``, ``fuse``, ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        stage: ``export``, ``fuse``, ``fuse-fp16``, ``fuse-bf16``, ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         max_drop: points of the task metric that INT8 may cost.
 
     Raises:
@@ -106,9 +128,29 @@ def gates_of(stage: str, *, max_drop: float = DEFAULT_MAX_DROP) -> tuple[Gate, .
     return tuple(replace(gate, limit=limits.get(gate.metric, gate.limit)) for gate in found)
 
 
+def check_accepted(accepted: Iterable[str], outputs: Iterable[str]) -> None:
+    """Check that outputs which are not to be judged are there.
+
+    Raises:
+        InputError: names each one that is not, and the outputs there are.
+    """
+    outputs = list(outputs)
+    unknown = [name for name in accepted if name not in outputs]
+    if unknown:
+        raise InputError(
+            "EF347",
+            f"--accept-output {', '.join(map(repr, unknown))}: the model's outputs are {', '.join(map(repr, outputs))}",
+        )
+
+
+def fuse_stage(precision: Precision) -> str:
+    """The gate of a fused graph, by the precision that the graph itself computes in."""
+    return f"fuse-{precision}" if precision in ("fp16", "bf16") else "fuse"
+
+
 def judged_against(stage: str) -> Literal["previous", "first"]:
     """Which form the figures of a gate compare with: the one just before, or the first (the FP32 model)."""
-    return "previous" if stage in ("export", "fuse") else "first"
+    return "previous" if stage in ("export", "fuse", "fuse-fp16", "fuse-bf16") else "first"
 
 
 def _met(gate: Gate, value: float) -> bool:

@@ -19,7 +19,7 @@ from edgeformer.errors import InputError
 from edgeformer.progress import Progress
 from edgeformer.records.verification import Comparison, RoutingAgreement
 from edgeformer.runtime import Session, check_feeds, run_in_chunks, static_batch
-from edgeformer.runtime.session import Array
+from edgeformer.runtime.session import Array, as_input
 from edgeformer.verify.batches import BatchLike, Labels, as_batch, input_name
 from edgeformer.verify.compare import OutputComparer, check_types, match_names
 from edgeformer.verify.decisions import RoutingOutput
@@ -262,6 +262,7 @@ def _ends(positions: list[int]) -> set[int]:
 
 def _run_batch(session: Session, name: str, images: Array, result: FormResult) -> dict[str, Array]:
     """A batch through a form: in runs of the batch size that it fixes, filled up where samples are missing."""
+    images = as_input(session.inputs[name], images)
     fixed = static_batch(session)
     given = images if fixed is None else np.broadcast_to(images[:1], (fixed, *images.shape[1:]))
     check_feeds(session.inputs, {name: given})

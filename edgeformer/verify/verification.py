@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from edgeformer.errors import GateMissed, InputError
 from edgeformer.progress import Progress
 from edgeformer.records.verification import FormReport, FormStatus, GateVerdict, Score, VerifyReport
 from edgeformer.verify.forms import Form
-from edgeformer.verify.gates import DEFAULT_MAX_DROP, judge, judged_against
+from edgeformer.verify.gates import DEFAULT_MAX_DROP, check_accepted, judge, judged_against
 from edgeformer.verify.recording import MEMORY_LIMIT, Store
 from edgeformer.verify.run import BatchSource, Run
 
@@ -20,6 +20,7 @@ def verify_forms(
     batches: BatchSource,
     *,
     max_drop: float = DEFAULT_MAX_DROP,
+    accepted: Collection[str] = (),
     progress: Progress | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> VerifyReport:
@@ -33,6 +34,7 @@ def verify_forms(
             a function that gives one, such as ``samples.batches`` without its call. What can be read only once (a
             generator) is kept for the next form.
         max_drop: points of the task metric that INT8 may cost.
+        accepted: outputs that are compared and reported, and not judged.
         progress: called before a form's first batch and after each with the form's name and its number of samples so
             far; the total is known from the second form on.
         memory_limit: bytes of outputs that are kept in memory between forms; more go to temporary files.
@@ -54,11 +56,12 @@ def verify_forms(
         run = Run(batches, store, progress)
         for form in runnable:
             run.add(form, last=form is runnable[-1])
+            check_accepted(accepted, run.results[0].outputs)
             if run.results[0].samples == 0:
                 raise InputError("EF813", "there is no sample to verify with")
     positions = {result.form.name: index for index, result in enumerate(run.results)}
     reports = tuple(
-        _report(run, positions[form.name], max_drop)
+        _report(run, positions[form.name], max_drop, frozenset(accepted))
         if form.runs
         else FormReport(name=form.name, status="not run", text=form.reason)
         for form in wanted
@@ -66,7 +69,7 @@ def verify_forms(
     return VerifyReport(forms=reports, samples=run.results[0].samples, labelled=run.labelled)
 
 
-def _report(run: Run, index: int, max_drop: float) -> FormReport:
+def _report(run: Run, index: int, max_drop: float, accepted: frozenset[str]) -> FormReport:
     result = run.results[index]
     score = result.metric.result() if run.labelled and result.metric is not None else None
     if index == 0:
@@ -76,8 +79,11 @@ def _report(run: Run, index: int, max_drop: float) -> FormReport:
     if result.form.gate is not None:
         reference = 0 if judged_against(result.form.gate) == "first" else index - 1
         against = run.results[reference].form.name
-        verdict, text = _judge(run, index, reference, max_drop)
-        status = "passed" if verdict.passed else "missed"
+        if accepted.issuperset(result.outputs):
+            text = f"{_accepted_text(accepted)}, and there is no other"
+        else:
+            verdict, text = _judge(run, index, reference, max_drop, accepted)
+            status = "passed" if verdict.passed else "missed"
     routing_first = routing_previous = None
     earlier = [other for other in run.routed if other < index]
     if result.routing and earlier:
@@ -97,13 +103,15 @@ def _report(run: Run, index: int, max_drop: float) -> FormReport:
     )
 
 
-def _judge(run: Run, index: int, reference: int, max_drop: float) -> tuple[GateVerdict, str]:
+def _judge(run: Run, index: int, reference: int, max_drop: float, accepted: frozenset[str]) -> tuple[GateVerdict, str]:
     """The verdict of a form's gate, and the line that tells it."""
     result, pair = run.results[index], run.results[index].pairs[reference]
     assert result.form.gate is not None
     rounds_alike = judged_against(result.form.gate) == "previous"
     comparisons = pair.alike() if rounds_alike else pair.figures()
-    outputs: dict[str, dict[str, float | None]] = {name: dict(vars(item)) for name, item in comparisons.items()}
+    outputs: dict[str, dict[str, float | None]] = {
+        name: dict(vars(item)) for name, item in comparisons.items() if name not in accepted
+    }
     not_judged = {}
     metric, best = result.metric, run.results[0].metric
     if run.labelled and metric is not None and best is not None:
@@ -111,15 +119,21 @@ def _judge(run: Run, index: int, reference: int, max_drop: float) -> tuple[GateV
         if score.at_chance:
             not_judged["accuracy_drop"] = _no_better_than_chance(score)
         else:
-            for name in metric.outputs:
+            for name in outputs.keys() & metric.outputs:
                 outputs[name]["accuracy_drop"] = metric.drop(best)
     routing = pair.routing() if rounds_alike else None
     shared = {"routing_agreement": None if routing is None else routing.agreement}
     verdict = judge(result.form.gate, outputs, shared=shared, not_judged=not_judged, max_drop=max_drop)
     text = verdict.text
+    if accepted:
+        text += f"; {_accepted_text(accepted)}"
     if rounds_alike and 0 < pair.alike_samples < result.samples:
         text += f", judged on the {pair.alike_samples} of {result.samples} samples that both route alike"
     return verdict, text
+
+
+def _accepted_text(accepted: frozenset[str]) -> str:
+    return f"{', '.join(map(repr, sorted(accepted)))} not judged, as --accept-output asks for"
 
 
 def _no_better_than_chance(score: Score) -> str:

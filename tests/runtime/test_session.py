@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgeformer.runtime import OnnxSession, TensorInfo, check_feeds, run_in_chunks, static_batch
+from edgeformer.runtime.session import as_input, channels_last
 from tests.raising import raises
 from tests.runtime.conftest import scale_model
 
@@ -72,3 +73,33 @@ def test_nothing_to_chunk(count: int, batch: Any) -> None:
 def test_inputs_that_disagree_about_the_samples() -> None:
     with raises("EF802", {"x": 2, "z": 3}):
         run_in_chunks(OnnxSession(scale_model()), {"x": rows(2), "z": rows(3)}, 2)
+
+
+HALF = TensorInfo(np.dtype(np.float16), ("batch", 3, 2, 4))
+BYTES = TensorInfo(np.dtype(np.uint8), (1, 2, 4, 3))
+
+
+def test_images_become_what_an_input_takes() -> None:
+    pixels = np.arange(24, dtype=np.float32).reshape(1, 3, 2, 4)
+    half = as_input(HALF, pixels / 7)
+    assert half.dtype == np.float16
+    np.testing.assert_array_equal(half, (pixels / 7).astype(np.float16))
+    given = as_input(BYTES, pixels + 1e-4)
+    assert given.dtype == np.uint8
+    np.testing.assert_array_equal(given, pixels.transpose(0, 2, 3, 1))
+    assert as_input(BYTES, given) is given
+    assert as_input(TensorInfo(np.dtype(np.float32), (1, 3, 2, 4)), pixels) is pixels
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, 256.0, np.nan])
+def test_normalized_images_are_no_pixels(value: float) -> None:
+    with raises("EF441", "0 to 255", "uint8"):
+        as_input(BYTES, np.full((1, 3, 2, 4), value, np.float32))
+
+
+def test_channels_last() -> None:
+    assert channels_last((1, 224, 224, 3))
+    assert channels_last(("batch", "height", "width", 3))
+    assert not channels_last((1, 3, 224, 224))
+    assert not channels_last((1, 3, 8, 3))
+    assert not channels_last((1, 224, 3))

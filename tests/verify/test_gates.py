@@ -5,7 +5,9 @@ import math
 
 import pytest
 
-from edgeformer.verify.gates import GATES, Gate, check, gates_of, judge, judged_against
+from edgeformer.records.terms import Precision
+from edgeformer.verify.gates import GATES, Gate, check, check_accepted, fuse_stage, gates_of, judge, judged_against
+from tests.raising import raises
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,9 @@ def test_figures_that_no_condition_judges() -> None:
 @pytest.mark.parametrize("stage", sorted({gate.stage for gate in GATES}))
 def test_an_integer_is_judged_as_a_top1_class_is(stage: str) -> None:
     """Whatever a stage or a precision may change of the classes, it may change of outputs that are classes."""
-    limits = {gate.metric: gate.limit for gate in GATES if gate.stage == stage}
+    # A fused graph in 16 bits is judged as its precision is.
+    stages = (stage, stage.removeprefix("fuse-"))
+    limits = {gate.metric: gate.limit for gate in GATES if gate.stage in stages}
     assert limits["integer_agreement"] == limits.get("top1_agreement", limits.get("routing_agreement"))
 
 
@@ -198,3 +202,26 @@ def test_no_output_goes_unjudged() -> None:
         judge("fp16", outputs)
     with pytest.raises(ValueError, match=r"none of the figures \(none\) is judged by gate 'fp16'"):
         judge("fp16", {})
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_graph_in_16_bits_is_judged_as_that_precision_is(precision: Precision) -> None:
+    stage = fuse_stage(precision)
+    assert stage == f"fuse-{precision}"
+    assert judged_against(stage) == "previous"
+    limits = {gate.metric: gate.limit for gate in gates_of(precision)}
+    assert {gate.metric: gate.limit for gate in gates_of(stage)} == {
+        metric: limits[metric] for metric in ("cosine", "integer_agreement")
+    }
+
+
+def test_a_graph_in_fp32_is_judged_by_its_last_bits() -> None:
+    assert fuse_stage("fp32") == "fuse"
+    assert not check(fuse_stage("fp32"), {"max_abs_relative": 2e-4, "cosine": 1.0}).passed
+    assert check(fuse_stage("fp16"), {"max_abs_relative": 2e-4, "cosine": 1.0}).passed
+
+
+def test_accepted_outputs_have_to_be_there() -> None:
+    check_accepted(["a"], ["a", "b"])
+    with raises("EF347", "'c'", "'a', 'b'"):
+        check_accepted(["a", "c"], ["a", "b"])

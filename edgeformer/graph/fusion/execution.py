@@ -141,7 +141,8 @@ def random_images(rng: np.random.Generator, model: onnx.ModelProto, shapes: Shap
 
     Args:
         rng: source of randomness.
-        model: the graph's inputs say the element types; floating-point inputs are drawn, all others are zero.
+        model: the graph's inputs say the element types; floating-point inputs and images of whole pixel values are
+            drawn, all others are zero.
         shapes: shape of every input.
     """
     feeds: dict[str, Array] = {}
@@ -150,7 +151,8 @@ def random_images(rng: np.random.Generator, model: onnx.ModelProto, shapes: Shap
             continue
         shape = shapes[value.name]
         dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        if not np.issubdtype(dtype, np.floating):
+        pixels = np.issubdtype(dtype, np.integer) and len(shape) == 4
+        if not np.issubdtype(dtype, np.floating) and not pixels:
             feeds[value.name] = np.zeros(shape, dtype)
             continue
         image = rng.standard_normal(shape)
@@ -162,6 +164,8 @@ def random_images(rng: np.random.Generator, model: onnx.ModelProto, shapes: Shap
                         [blocks if a == axis else (n if a == 0 else 1) for a, n in enumerate(shape)]
                     )
                     image += np.take(coarse, np.arange(shape[axis]) * blocks // shape[axis], axis=axis)
+        if pixels:
+            image = np.rint(np.clip(127.5 + 32 * image, 0, 127 if dtype == np.int8 else 255))
         feeds[value.name] = image.astype(dtype)
     return feeds
 

@@ -13,6 +13,7 @@ from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import EnginePlan
 from edgeformer.pipeline.published import without_paths
 from edgeformer.pipeline.runner import Judged, Runner
+from edgeformer.pipeline.stages._verdicts import verdict_of
 
 if TYPE_CHECKING:
     from edgeformer.machine.plugin_library import PluginLibrary
@@ -62,7 +63,9 @@ def run(runner: Runner, plan: EnginePlan) -> bool:
     return True
 
 
-def run_parity(runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_drop: float) -> None:
+def run_parity(
+    runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_drop: float, accepted: tuple[str, ...]
+) -> None:
     """Run the engine on this machine's GPU against the exported graph, or record why it does not run."""
     from edgeformer.ops.library_files import LIBRARY_NAME
     from edgeformer.verify import Form, verify_forms
@@ -84,10 +87,8 @@ def run_parity(runner: Runner, plan: EnginePlan, inputs: ParityInputs, *, max_dr
 
     def compare() -> Judged:
         forms = [Form.from_onnx("exported", runner.path(EXPORTED)), engine]
-        report = verify_forms(forms, inputs.batches, max_drop=max_drop)
-        return Judged(
-            "passed" if report.passed else "missed", report.forms[-1].text, details=EngineParityDetails(report=report)
-        )
+        report = verify_forms(forms, inputs.batches, max_drop=max_drop, accepted=accepted)
+        return Judged(verdict_of(report.forms[-1]), report.forms[-1].text, details=EngineParityDetails(report=report))
 
     # What a GPU computes is never taken from an older bundle.
     runner.run(_PARITY, [], compare, {"engine": runner.sha256(ENGINE)}, always=True)

@@ -8,6 +8,7 @@ from edgeformer.bundle.details import FuseDetails
 from edgeformer.bundle.files import EXPORTED, FUSED
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.runner import Judged, Runner
+from edgeformer.pipeline.stages._verdicts import miss_hint, verdict_of
 
 __all__ = ["run"]
 
@@ -17,14 +18,19 @@ _NAME = "fuse"
 _IMAGES = 2
 
 
-def run(runner: Runner, inputs: ParityInputs, *, fuse_lepe: bool, require_plugin: bool) -> None:
+def run(
+    runner: Runner, inputs: ParityInputs, *, accepted: tuple[str, ...], fuse_lepe: bool, require_plugin: bool
+) -> None:
     """Fuse the exported graph, and LePE into the op where ``fuse_lepe`` says so; warn of every block that was left.
 
     Raises:
         GateMissed: the fused graph differs, or a block was left, or there is none, and ``require_plugin`` asks for it.
     """
     runner.run(
-        _NAME, [FUSED], lambda: _fuse(runner, inputs, fuse_lepe), {"model": runner.sha256(EXPORTED), "lepe": fuse_lepe}
+        _NAME,
+        [FUSED],
+        lambda: _fuse(runner, inputs, accepted, fuse_lepe),
+        {"model": runner.sha256(EXPORTED), "lepe": fuse_lepe, "accepted": accepted},
     )
     details = runner.records[-1].details
     assert isinstance(details, FuseDetails)  # a stage that is taken from an older bundle has them, too
@@ -43,15 +49,15 @@ def _op_nodes(runner: Runner) -> int:
     return sum(is_op(node) for node in load_model(runner.path(FUSED)).graph.node)
 
 
-def _fuse(runner: Runner, inputs: ParityInputs, fuse_lepe: bool) -> Judged:
+def _fuse(runner: Runner, inputs: ParityInputs, accepted: tuple[str, ...], fuse_lepe: bool) -> Judged:
     from edgeformer.graph.fuse import fuse
     from edgeformer.graph.onnx_files import load_model, save_model
     from edgeformer.verify import Form, verify_forms
 
     result = fuse(load_model(runner.path(EXPORTED)), fuse_lepe=fuse_lepe, progress=runner.progress(_NAME))
     save_model(result.model, runner.path(FUSED))
-    forms = [Form.from_onnx("exported", runner.path(EXPORTED)), Form.from_onnx("fused", runner.path(FUSED), "fuse")]
-    judged = verify_forms(forms, [inputs.noise(_IMAGES)]).forms[-1]
+    forms = [Form.from_onnx("exported", runner.path(EXPORTED)), Form.fused(runner.path(EXPORTED), runner.path(FUSED))]
+    judged = verify_forms(forms, [inputs.noise(_IMAGES)], accepted=accepted).forms[-1]
     note = f"{len(result.fused)} of {len(result.blocks)} routing-attention blocks fused"
     if result.left:
         note += f"; left: {'; '.join(dict.fromkeys(str(block.reason) for block in result.left))}"
@@ -59,4 +65,4 @@ def _fuse(runner: Runner, inputs: ParityInputs, fuse_lepe: bool) -> Judged:
         folded = sum(report.status == "fused" for report in result.lepe)
         note += f", LePE into {folded} of {len(result.lepe)} op nodes"
     details = FuseDetails(fusion=result.report, comparison=judged)
-    return Judged("missed" if judged.status == "missed" else "passed", judged.text, note, details)
+    return Judged(verdict_of(judged), judged.text + miss_hint(judged, result.model), note, details)

@@ -11,6 +11,7 @@ from edgeformer.bundle.files import EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import Quantization
 from edgeformer.pipeline.runner import Judged, Runner
+from edgeformer.pipeline.stages._verdicts import miss_hint, verdict_of
 from edgeformer.records.terms import Precision
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _NAME = "parity"
 FLOAT_ATTENTION = "float-attention"
 # Images whose outputs the bundle records, for the device to compare with.
 _RECORDED_IMAGES = 8
+# Images whose activations are held against the range of FP16.
+_OVERFLOW_IMAGES = 2
 
 
 def run(
@@ -32,12 +35,13 @@ def run(
     precision: Precision,
     quantization: Quantization | None,
     max_drop: float,
+    accepted: tuple[str, ...],
 ) -> None:
     """Judge the fused and the typed graph, and record inputs with the FP32 outputs."""
 
     def compare() -> Judged:
         _record_outputs(runner, inputs)
-        return _compare(runner, inputs, _forms(runner, precision, quantization), max_drop)
+        return _compare(runner, inputs, _forms(runner, precision, quantization), max_drop, accepted)
 
     runner.run(
         _NAME,
@@ -49,6 +53,7 @@ def run(
             "typed": runner.sha256(TYPED),
             "inputs": inputs.key(),
             "max_drop": max_drop,
+            "accepted": accepted,
         },
     )
 
@@ -62,7 +67,7 @@ def _forms(runner: Runner, precision: Precision, quantization: Quantization | No
 
     forms = [
         Form.from_onnx("exported", runner.path(EXPORTED)),
-        Form.from_onnx("fused", runner.path(FUSED), "fuse"),
+        Form.fused(runner.path(EXPORTED), runner.path(FUSED)),
     ]
     if quantization is not None:
         # Not shipped and not judged: what FP16 alone would cost, so that INT8's share can be told.
@@ -73,7 +78,10 @@ def _forms(runner: Runner, precision: Precision, quantization: Quantization | No
     return [*forms, Form.from_onnx("typed", runner.path(TYPED), precision)]
 
 
-def _compare(runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: float) -> Judged:
+def _compare(
+    runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: float, accepted: tuple[str, ...]
+) -> Judged:
+    from edgeformer.graph.onnx_files import load_model
     from edgeformer.verify import verify_forms
 
     progress = runner.progress(_NAME)
@@ -81,22 +89,41 @@ def _compare(runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: 
         forms,
         inputs.batches,
         max_drop=max_drop,
+        accepted=accepted,
         progress=lambda form, done, total: progress(f"images, {form}", done, total or inputs.count),
     )
-    missed = [f"{form.name}: {form.text}" for form in report.forms if form.status == "missed"]
+    fused = load_model(runner.path(FUSED))
+    missed = [f"{form.name}: {form.text}{miss_hint(form, fused)}" for form in report.forms if form.status == "missed"]
+    found = _overflow(runner, inputs)
+    if found is not None:
+        missed.insert(0, found)
     described = inputs.describe()
-    details = ParityDetails(inputs=described, max_drop=max_drop, report=report)
+    details = ParityDetails(inputs=described, max_drop=max_drop, accepted_outputs=accepted, report=report)
     gate = "; ".join(missed) or report.forms[-1].text
-    return Judged("missed" if missed else "passed", gate, f"judged on {described}", details)
+    verdict = "missed" if missed else verdict_of(report.forms[-1])
+    return Judged(verdict, gate, f"judged on {described}", details)
+
+
+def _overflow(runner: Runner, inputs: ParityInputs) -> str | None:
+    """The tensor of the typed graph that leaves the range of FP16, and the way out."""
+    from edgeformer.graph.onnx_files import load_model
+    from edgeformer.verify.overflow import overflow
+
+    found = overflow(load_model(runner.path(FUSED)), load_model(runner.path(TYPED)), inputs.images(_OVERFLOW_IMAGES))
+    return found and f"typed: overflow: {found}. Build with --precision bf16 or fp32, or rescale the weights before it"
 
 
 def _record_outputs(runner: Runner, inputs: ParityInputs) -> None:
     from edgeformer.runtime import OnnxSession, run_in_chunks, static_batch
+    from edgeformer.runtime.session import as_input
 
     images = inputs.images(_RECORDED_IMAGES)
     with OnnxSession(runner.path(EXPORTED)) as session:
         (name,) = session.inputs
+        images = as_input(session.inputs[name], images)
         outputs = run_in_chunks(session, {name: images}, static_batch(session) or len(images))
-    arrays: dict[str, Any] = {f"input:{name}": images, **{f"output:{key}": outputs[key] for key in outputs}}
+    # A typed graph takes floats as float32; what it is given is what the reference was given.
+    given = images.astype(np.float32) if images.dtype.kind == "f" else images
+    arrays: dict[str, Any] = {f"input:{name}": given, **{f"output:{key}": outputs[key] for key in outputs}}
     with runner.path(PARITY).open("wb") as file:
         np.savez_compressed(file, **arrays)
