@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 REFERENCE = Path(__file__).parents[1] / "assets" / "reference_onnx"
 Array = npt.NDArray[Any]
@@ -143,3 +144,9 @@ def shared_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     del copy.graph.initializer[:]
     copy.graph.initializer.extend(kept)
     return copy
+
+
+def evaluated(model: onnx.ModelProto, feeds: dict[str, Any]) -> Any:
+    """The first output in ONNX's reference evaluator."""
+    outputs: Any = ReferenceEvaluator(model).run(None, feeds)
+    return outputs[0]

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
-from onnx.reference import ReferenceEvaluator
 
 from edgeformer.graph.functions import lower_new_ops, without_functions
 from edgeformer.graph.opset import model_opset
+from tests.graph.graphs import evaluated
 from tests.raising import raises
 
 X = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
@@ -46,7 +46,7 @@ def test_a_function_of_another_opset(model: onnx.ModelProto, expected: np.ndarra
     assert not plain.functions
     assert model_opset(plain) == opset
     onnx.checker.check_model(plain)
-    np.testing.assert_allclose(ReferenceEvaluator(plain).run(None, {"x": X})[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(evaluated(plain, {"x": X}), expected, rtol=1e-6)
 
 
 def test_a_model_without_functions_is_returned_itself() -> None:
@@ -126,8 +126,8 @@ def test_an_operator_of_a_later_opset_becomes_its_parts(model: onnx.ModelProto) 
         value.name: rng.standard_normal([axis.dim_value for axis in value.type.tensor_type.shape.dim]).astype("f4")
         for value in model.graph.input
     }
-    expected = ReferenceEvaluator(model).run(None, feeds)[0]
-    np.testing.assert_allclose(ReferenceEvaluator(lowered).run(None, feeds)[0], expected, rtol=1e-5, atol=1e-6)
+    expected = evaluated(model, feeds)
+    np.testing.assert_allclose(evaluated(lowered, feeds), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_layer_normalization_and_gelu_stay() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -22,7 +23,7 @@ from tests.raising import raises
 IMAGE = torch.randn(2, 8, 8, 16, generator=torch.Generator().manual_seed(1))
 
 
-def exported(block: Block, **options: object) -> onnx.ModelProto:
+def exported(block: Block, **options: Any) -> onnx.ModelProto:
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         program = torch.onnx.export(block.eval(), (IMAGE,), dynamo=True, verbose=False, **options)
     assert program is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -26,8 +28,8 @@ def with_weight(op_type: str, weight: np.ndarray, *, as_node: bool = False, view
 WEIGHT = np.ones((4, 4), np.float32)
 
 
-def spoiled(value: float) -> np.ndarray:
-    weight = WEIGHT.copy()
+def spoiled(value: float) -> np.ndarray[Any, Any]:
+    weight: np.ndarray[Any, Any] = WEIGHT.copy()
     weight[1, 2] = value
     return weight
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import parser
-from onnx.reference import ReferenceEvaluator
 
 from edgeformer.graph.sequences import SEQUENCE_OPS, without_sequences
 from edgeformer.graph.simplify import simplified
+from tests.graph.graphs import evaluated
 from tests.raising import raises
 
 X = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
@@ -66,7 +66,7 @@ def test_each_way_to_use_a_sequence(body: str, shape: str, expected: np.ndarray)
 
     assert not [node for node in plain.graph.node if node.op_type in SEQUENCE_OPS]
     onnx.checker.check_model(plain, full_check=True)
-    np.testing.assert_allclose(ReferenceEvaluator(plain).run(None, {"x": X})[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(evaluated(plain, {"x": X}), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from onnx import parser
-from onnx.reference import ReferenceEvaluator
 
 from edgeformer.graph.simplify import simplified
-from tests.graph.graphs import ops
+from tests.graph.graphs import evaluated, ops
 
 X = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
 
@@ -20,7 +19,7 @@ def graph(body: str, shape: str = "2,6", given: str = "2,6") -> onnx.ModelProto:
 
 
 def result(model: onnx.ModelProto) -> np.ndarray:
-    output: np.ndarray = ReferenceEvaluator(model).run(None, {"x": X})[0]
+    output: np.ndarray = evaluated(model, {"x": X})
     return output
 
 

@@ -33,7 +33,8 @@ def network(
     """Conv, Relu, pooling to logits; a pixel input is normalized in the graph, an input with channels last moved."""
     inner = KINDS.get(kind, TensorProto.FLOAT)
     rng = np.random.default_rng(0)
-    nodes, name = [], "images"
+    nodes: list[onnx.NodeProto] = []
+    name = "images"
 
     def add(op_type: str, *inputs: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op_type, inputs, [f"t{len(nodes)}"], name=f"n{len(nodes)}", **attributes))
