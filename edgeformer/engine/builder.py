@@ -86,6 +86,7 @@ def build_engine(
     timing_cache: Path | None = None,
     progress: Progress | None = None,
     embed_plugin: bool = False,
+    cuda_graphs: bool = False,
 ) -> EngineBuild:
     """Build an engine; strongly typed, so every type is the graph's.
 
@@ -103,6 +104,9 @@ def build_engine(
         progress: called with the builder's phases; returning ``False`` cancels the build.
         embed_plugin: put the plugin library into the engine, so that one file is enough to run it; otherwise the
             library has to be loaded before the engine is. The engine grows by the library's size.
+        cuda_graphs: build an engine that a program can capture into a CUDA graph. One of TensorRT-RTX then takes memory
+            from the program alone; ask its context's ``is_stream_capturable`` before the capture. One of TensorRT can
+            be captured as it is.
 
     Raises:
         InputError: the shapes do not fit the graph, TensorRT cannot parse the model, the timing cache is of another
@@ -126,7 +130,7 @@ def build_engine(
     check_limits(workspace_bytes, max_aux_streams)
     if op_nodes and not use_plugin:
         model = with_function(model)
-    caching = timing_cache is not None and target.flavour == "tensorrt"
+    caching = timing_cache if target.flavour == "tensorrt" else None
     try:
         with temporary_folder("engine") as folder:
             job = BuildJob(
@@ -140,16 +144,17 @@ def build_engine(
                 use_plugin=use_plugin,
                 plugin_library=library.path if library else None,
                 embed_plugin=embed_plugin,
+                cuda_graphs=cuda_graphs,
                 workspace_bytes=workspace_bytes,
                 max_aux_streams=max_aux_streams,
-                timing_cache=timing_cache.absolute() if caching and timing_cache and timing_cache.exists() else None,
+                timing_cache=caching.absolute() if caching and caching.exists() else None,
                 timing_cache_out=folder / "timing.cache" if caching else None,
             )
             (folder / JOB_FILE).write_text(job.model_dump_json(), encoding="utf-8")
             compiled, peak = _run_worker(job, backend.title, progress)
             serialized = job.engine.read_bytes()
-            if timing_cache is not None and job.timing_cache_out is not None and job.timing_cache_out.exists():
-                write_bytes(timing_cache, job.timing_cache_out.read_bytes())
+            if caching and job.timing_cache_out is not None and job.timing_cache_out.exists():
+                write_bytes(caching, job.timing_cache_out.read_bytes())
     except BrokenPipeError:
         # Nothing is written to a pipe here: this one is the progress callback's.
         raise
@@ -158,25 +163,24 @@ def build_engine(
     warnings = list(compiled.warnings)
     if timing_cache is not None and not caching:
         warnings.append(f"timing cache {timing_cache} neither read nor written: {backend.title} times nothing at build")
-    report = EngineReport.model_validate(
-        {
-            **compiled.model_dump(),
-            "flavour": target.flavour,
-            "target": target.name,
-            "sm": target.sm,
-            "engine_sha256": sha256_of_bytes(serialized),
-            "engine_bytes": len(serialized),
-            "op_nodes": op_nodes,
-            "plugin_version": library.metadata.version if library else None,
-            "plugin_embedded": embed_plugin and library is not None,
-            "workspace_bytes": workspace_bytes,
-            "max_aux_streams": max_aux_streams,
-            "peak_host_bytes": peak,
-            "profile": shapes,
-            "warnings": tuple(warnings),
-        }
-    )
-    return EngineBuild(serialized, report)
+    report = {
+        **compiled.model_dump(),
+        "flavour": target.flavour,
+        "target": target.name,
+        "sm": target.sm,
+        "engine_sha256": sha256_of_bytes(serialized),
+        "engine_bytes": len(serialized),
+        "op_nodes": op_nodes,
+        "plugin_version": library.metadata.version if library else None,
+        "plugin_embedded": embed_plugin and library is not None,
+        "cuda_graphs": cuda_graphs,
+        "workspace_bytes": workspace_bytes,
+        "max_aux_streams": max_aux_streams,
+        "peak_host_bytes": peak,
+        "profile": shapes,
+        "warnings": tuple(warnings),
+    }
+    return EngineBuild(serialized, EngineReport.model_validate(report))
 
 
 def _no_room(error: OSError) -> EnvironmentFault:

@@ -218,6 +218,9 @@ def _config(
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
     if job.max_aux_streams is not None:
         config.max_aux_streams = job.max_aux_streams
+    if job.cuda_graphs and job.flavour == "tensorrt_rtx":
+        # Memory that the runtime allocates while it runs cannot be captured.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if job.ahead_of_time:
         capability = getattr(trt.ComputeCapability, f"SM{job.sm}", None)
         if capability is None:

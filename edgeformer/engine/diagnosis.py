@@ -18,6 +18,7 @@ from edgeformer.machine.backends import (
     find_backend,
     install_command,
     missing_backend,
+    version_tuple,
 )
 from edgeformer.machine.devices import GpuSurvey, find_gpus
 from edgeformer.machine.plugin_library import find_plugin_library, missing_plugin_library
@@ -59,7 +60,7 @@ def diagnose() -> tuple[Fact, ...]:
         _cuda_toolkit(),
         _driver(survey),
         _gpus(survey),
-        *_plugin_library(),
+        *_plugin_library(survey),
     )
 
 
@@ -116,7 +117,7 @@ def _gpus(survey: GpuSurvey) -> Fact:
     return Fact(name="gpu", status="ok", detail=gpus)
 
 
-def _plugin_library() -> tuple[Fact, ...]:
+def _plugin_library(survey: GpuSurvey) -> tuple[Fact, ...]:
     name = "plugin library"
     try:
         library = find_plugin_library()
@@ -129,7 +130,7 @@ def _plugin_library() -> tuple[Fact, ...]:
         f"{metadata.version}, built with TensorRT {metadata.tensorrt_headers} headers and CUDA {metadata.cuda} "
         f"for {metadata.kernels} ({library.path})"
     )
-    found = Fact(name=name, status="ok", detail=detail)
+    found = _runs_with_driver(Fact(name=name, status="ok", detail=detail), metadata.cuda, survey.cuda_version)
     aux = library.aux_path
     if aux is not None and not aux.is_file():
         detail = f"{aux} does not exist; TensorRT-RTX cannot load plugins without it"
@@ -138,3 +139,16 @@ def _plugin_library() -> tuple[Fact, ...]:
             Fact(name="plugin library for TensorRT-RTX", status="missing", detail=detail, remedy=BUILD_COMMAND),
         )
     return (found,)
+
+
+def _runs_with_driver(found: Fact, built: str, supported: str | None) -> Fact:
+    """The fact as it is, or that the driver is too old: it runs its own major version of CUDA, or an older one."""
+    if supported is None or version_tuple(built)[:1] <= version_tuple(supported)[:1]:
+        return found
+    major = version_tuple(supported)[0]
+    return Fact(
+        name=found.name,
+        status="missing",
+        detail=f"{found.detail}; the driver supports CUDA up to {supported} and cannot run it",
+        remedy=f"install a newer driver, or build the library with a CUDA {major} toolkit: {BUILD_COMMAND}",
+    )

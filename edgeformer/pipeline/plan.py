@@ -62,6 +62,7 @@ class EnginePlan:
         embed_plugin: put the plugin library into the engine file.
         workspace_bytes: limit of TensorRT's workspace; ``None`` for none.
         max_aux_streams: limit of auxiliary streams; ``None`` leaves it to TensorRT.
+        cuda_graphs: the engine can be captured into a CUDA graph.
     """
 
     target: Target
@@ -71,6 +72,7 @@ class EnginePlan:
     embed_plugin: bool
     workspace_bytes: int | None
     max_aux_streams: int | None
+    cuda_graphs: bool
 
     @property
     def limits(self) -> dict[str, int | None]:
@@ -173,6 +175,7 @@ def make_plan(request: BuildRequest) -> BuildPlan:
             request.embed_plugin,
             request.workspace_bytes,
             request.max_aux_streams,
+            request.cuda_graphs,
         ),
         compare_plugin=rtx if request.compare_plugin is None else request.compare_plugin,
     )

@@ -71,6 +71,7 @@ class BuildJob(Record):
         use_plugin: run them with the plugin; otherwise from their ONNX body.
         plugin_library: the library to load, if any.
         embed_plugin: put the plugin library into the engine, so that one file is enough to run it.
+        cuda_graphs: the engine can be captured into a CUDA graph.
         workspace_bytes: limit of the workspace pool; ``None`` leaves TensorRT's own, all of the GPU's memory.
         max_aux_streams: streams that branches may run on beside the caller's; ``None`` leaves it to TensorRT.
         timing_cache: file to start from; ``None`` without one.
@@ -87,6 +88,7 @@ class BuildJob(Record):
     use_plugin: bool
     plugin_library: Path | None
     embed_plugin: bool
+    cuda_graphs: bool
     workspace_bytes: int | None
     max_aux_streams: int | None
     timing_cache: Path | None
@@ -146,6 +148,7 @@ class EngineReport(Compiled):
         plugin: plugin layers, and the evidence.
         plugin_version: version of the plugin library; ``None`` if no plugin was used.
         plugin_embedded: the plugin library is in the engine, and need not be loaded before it.
+        cuda_graphs: it was built to be captured into a CUDA graph.
         workspace_bytes: limit of the workspace it was built with; ``None`` for none.
         max_aux_streams: limit of auxiliary streams it was built with; ``None`` for none.
         activation_bytes: device memory for activations, from the builder's log; ``None`` if the log does not have it.
@@ -165,6 +168,7 @@ class EngineReport(Compiled):
     op_nodes: int
     plugin_version: str | None
     plugin_embedded: bool = False
+    cuda_graphs: bool = False
     workspace_bytes: int | None = None
     max_aux_streams: int | None = None
     peak_host_bytes: int

@@ -126,7 +126,7 @@ void RunProblem(Problem const& problem, Params params, void* workspace, size_t w
 Workspace LayoutOf(Params const& params) {
     size_t const regions = static_cast<size_t>(params.batch) * params.regions * params.regions;
     Workspace layout{};
-    layout.alignment = kWorkspaceAlignment;
+    layout.alignment = kBufferAlignment;
     layout.bytes = WorkspaceBytes(params);
     layout.means_offset = 0;
     layout.means_bytes = regions * 2 * params.qk_dim * sizeof(float);

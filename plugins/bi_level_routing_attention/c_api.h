@@ -108,7 +108,7 @@ struct EdgeformerBiLevelRoutingAttentionPlan {
  *   workspace        device, workspace_bytes bytes, in use until the stream has passed this call
  *   stream           a cudaStream_t; null is CUDA's default stream
  *
- * Tensors are dense and row-major, and their addresses are multiples of 16 bytes, the workspace's of 256. With a batch
+ * Tensors are dense and row-major, and all addresses are multiples of 16 bytes, the workspace's too. With a batch
  * of 0 pointers are not looked at. Returns an EdgeformerStatus; the kernels' own faults show at the next
  * synchronization, as CUDA reports them. */
 EDGEFORMER_API int32_t edgeformerBiLevelRoutingAttention(struct EdgeformerBiLevelRoutingAttentionProblem const* problem,

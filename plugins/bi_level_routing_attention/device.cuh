@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstdint>
 
 #include "device/intrinsics.cuh"
@@ -79,12 +80,30 @@ inline Grid GridOf(P const& params) {
 
 inline int32_t CeilDivide(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
-// Whether kernels can overlap on the current device: programmatic dependent launch.
+// Whether kernels can overlap on the current device: programmatic dependent launch. CUDA is asked once per device.
 inline bool CanOverlap() {
+    constexpr int8_t kNotAsked = 0;
+    constexpr int8_t kNo = 1;
+    constexpr int8_t kYes = 2;
+    constexpr int kRemembered = 64;
+    static std::atomic<int8_t> answers[kRemembered]{};
     int device = 0;
+    if (cudaGetDevice(&device) != cudaSuccess) {
+        return false;
+    }
+    bool const remembered = device >= 0 && device < kRemembered;
+    int8_t const known = remembered ? answers[device].load(std::memory_order_relaxed) : kNotAsked;
+    if (known != kNotAsked) {
+        return known == kYes;
+    }
     int major = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess) {
+        return false;
+    }
+    if (remembered) {
+        answers[device].store(major >= 9 ? kYes : kNo, std::memory_order_relaxed);
+    }
+    return major >= 9;
 }
 
 // Launches kernel(args...) and returns what the launch returned. A kernel that `overlaps` may start before the one

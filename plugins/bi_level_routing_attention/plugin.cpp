@@ -127,6 +127,11 @@ std::vector<Variant> TacticsFor(std::vector<Params> const& range) {
     try {
         device = CurrentDevice();
     } catch (CudaError const&) {
+        std::string const why = WhyDriverTooOld();
+        if (!why.empty()) {
+            // The engine is built all the same, and would fail at its first inference on this machine.
+            LogWarning(why);
+        }
         return {};
     }
     std::vector<Variant> common = VariantsFor(range.front(), device);

@@ -54,7 +54,7 @@ std::string WhyUnsupported(Params const& params, int64_t channels) {
 size_t RoutingOffset(Params const& params) {
     size_t const regions = static_cast<size_t>(params.regions) * params.regions;
     size_t const means = sizeof(float) * params.batch * regions * 2 * params.qk_dim;
-    return (means + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+    return (means + kWorkspacePadding - 1) / kWorkspacePadding * kWorkspacePadding;
 }
 
 size_t WorkspaceBytes(Params const& params) {

@@ -16,8 +16,11 @@ std::string WhyUnsupported(Params const& params, int64_t channels);
 // Bytes of workspace behind params.means and params.routing.
 size_t WorkspaceBytes(Params const& params);
 
-// What the workspace's address is a multiple of, in bytes: TensorRT's promise for device memory, and CUDA's.
-inline constexpr size_t kWorkspaceAlignment = 256;
+// What the address of every buffer is a multiple of, the workspace's too: the kernels read and write vectors of so many
+// bytes. TensorRT aligns tensors to 256 bytes and promises nothing of a plugin's workspace.
+inline constexpr size_t kBufferAlignment = 16;
+// The parts of the workspace start at multiples of this from its start: where that is aligned alike, in other sectors.
+inline constexpr size_t kWorkspacePadding = 256;
 
 // Where params.routing starts in the workspace, in bytes; params.means starts at 0.
 size_t RoutingOffset(Params const& params);

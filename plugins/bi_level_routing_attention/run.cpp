@@ -4,18 +4,36 @@
 #include <map>
 #include <mutex>
 #include <stdexcept>
+#include <string>
 
 #include "bi_level_routing_attention/problem.h"
 #include "common/text.h"
 
 namespace edgeformer::bi_level_routing_attention {
+
+std::string WhyDriverTooOld() {
+    constexpr int kMajor = 1000;  // CUDA 12.4 is 12040
+    auto const text = [](int version) { return Text(version / kMajor, ".", version % kMajor / 10); };
+    int driver = 0;
+    int runtime = 0;
+    // The driver's version is 0 where there is none, which is another matter.
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || cudaRuntimeGetVersion(&runtime) != cudaSuccess || driver == 0 ||
+        driver / kMajor >= runtime / kMajor) {
+        return "";
+    }
+    return Text("the plugin library was built with CUDA ", text(runtime), " and the driver supports CUDA up to ",
+                text(driver), ": install a newer driver, or build the library with CUDA ", driver / kMajor);
+}
+
 namespace {
 
 void Require(cudaError_t status, char const* action) {
     if (status != cudaSuccess) {
         // The host program's next check of its own launches should not find our error.
         cudaGetLastError();
-        throw CudaError(Text(action, " failed: ", cudaGetErrorName(status), ": ", cudaGetErrorString(status)));
+        std::string const driver = WhyDriverTooOld();
+        throw CudaError(Text(action, " failed: ", cudaGetErrorName(status), ": ", cudaGetErrorString(status),
+                             driver.empty() ? "" : "; ", driver));
     }
 }
 
@@ -25,16 +43,13 @@ int32_t Query(cudaDeviceAttr attribute, int ordinal) {
     return value;
 }
 
-// The kernels read and write vectors of this many bytes.
-constexpr uintptr_t kTensorAlignment = 16;
-
-void RequireBuffer(void const* pointer, char const* name, uintptr_t alignment) {
+void RequireBuffer(void const* pointer, char const* name) {
     if (pointer == nullptr) {
         throw std::invalid_argument(Text("got a null pointer for ", name));
     }
-    if (reinterpret_cast<uintptr_t>(pointer) % alignment != 0) {
+    if (reinterpret_cast<uintptr_t>(pointer) % kBufferAlignment != 0) {
         throw std::invalid_argument(
-            Text("got the address ", pointer, " for ", name, "; it must be a multiple of ", alignment));
+            Text("got the address ", pointer, " for ", name, "; it must be a multiple of ", kBufferAlignment));
     }
 }
 
@@ -63,13 +78,13 @@ Device CurrentDevice() {
 }
 
 void RequireBuffers(Params const& params, void const* workspace) {
-    RequireBuffer(params.qkv, "qkv", kTensorAlignment);
-    RequireBuffer(params.output, "the output", kTensorAlignment);
+    RequireBuffer(params.qkv, "qkv");
+    RequireBuffer(params.output, "the output");
     if (params.lepe_kernel != 0) {
-        RequireBuffer(params.lepe_weight, "lepe_weight", kTensorAlignment);
-        RequireBuffer(params.lepe_bias, "lepe_bias", kTensorAlignment);
+        RequireBuffer(params.lepe_weight, "lepe_weight");
+        RequireBuffer(params.lepe_bias, "lepe_bias");
     }
-    RequireBuffer(workspace, "the workspace", kWorkspaceAlignment);
+    RequireBuffer(workspace, "the workspace");
 }
 
 void Run(Params const& params, AttentionPlan const& plan, cudaStream_t stream) {

@@ -15,6 +15,9 @@ void SetLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept;
 // (TensorRT-RTX 1.7 offers none while it parses and builds). The message is kept as well (errors.h).
 void LogError(std::string const& message) noexcept;
 
+// Sends "edgeformer: <message>" to where LogError does, as a warning; it is not kept.
+void LogWarning(std::string const& message);
+
 // Runs body() and returns what it returns. TensorRT's methods are noexcept: an exception that left one would end the
 // host process, so it becomes a message and `on_failure`.
 template <class Result, class Body>

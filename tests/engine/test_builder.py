@@ -189,6 +189,17 @@ def test_one_stream_takes_the_scratch_memory_once(rtx30: Target) -> None:
         build_engine(model, target=rtx30, batch=ONE, max_aux_streams=-1)
 
 
+def test_an_engine_for_cuda_graphs_is_another_one(rtx30: Target) -> None:
+    """TensorRT-RTX takes the flag; that such an engine can be captured takes a GPU to see."""
+    plain, captured = (
+        build_engine(attention_model(1), target=rtx30, batch=ONE, use_plugin=False, cuda_graphs=wanted)
+        for wanted in (False, True)
+    )
+    assert (plain.report.cuda_graphs, captured.report.cuda_graphs) == (False, True)
+    assert plain.serialized != captured.serialized
+    assert plain.serialized == build_engine(attention_model(1), target=rtx30, batch=ONE, use_plugin=False).serialized
+
+
 def test_op_on_a_map_that_its_regions_do_not_divide(rtx30: Target, plugin_library: PluginLibrary) -> None:
     with raises(
         "EF624", "node 'attention0' (BiLevelRoutingAttention)", "the plugin says: getOutputShapes", "H=7", "regions=2"

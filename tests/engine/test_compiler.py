@@ -34,6 +34,7 @@ def make_job(folder: Path, model: onnx.ModelProto, *, library: PluginLibrary | N
         "embed_plugin": False,
         "workspace_bytes": None,
         "max_aux_streams": None,
+        "cuda_graphs": False,
         "timing_cache": None,
         "timing_cache_out": None,
     }

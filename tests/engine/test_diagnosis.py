@@ -115,3 +115,17 @@ def test_nvcc_that_says_nothing(bare_machine: Path) -> None:
     nvcc.write_text("#!/bin/sh\n")
     nvcc.chmod(0o755)
     assert facts()["cuda toolkit"].detail.startswith(f"{nvcc} does not report its version")
+
+
+@pytest.mark.parametrize(("supported", "status"), [("12.4", "missing"), ("13.0", "ok"), ("13.1", "ok"), ("14.0", "ok")])
+def test_a_driver_that_is_too_old_for_the_library(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch, supported: str, status: str
+) -> None:
+    """A driver runs what was built with its own major version of CUDA, or an older one."""
+    put(bare_machine / "edgeformer" / "_plugins", {**METADATA, "cuda": "13.0", "aux": None})
+    survey = GpuSurvey((Gpu(0, "RTX 4090", 89, 1 << 34),), "550.54", supported, "")
+    monkeypatch.setattr(diagnosis, "find_gpus", lambda: survey)
+    fact = facts()["plugin library"]
+    assert fact.status == status
+    assert ("the driver supports CUDA up to 12.4" in fact.detail) == (status == "missing")
+    assert ("CUDA 12 toolkit" in fact.remedy) == (status == "missing")

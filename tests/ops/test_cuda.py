@@ -147,7 +147,7 @@ def on_gpu(shape: tuple[int, ...], device: int) -> Any:
 
 
 def aligned_bytes(count: int) -> Any:
-    """As a workspace has to be: at an address that is a multiple of 256."""
+    """As a workspace has to be: at an address that is a multiple of 16."""
     raw = np.zeros(count + 256, np.uint8)
     start = -raw.ctypes.data % 256
     return raw[start : start + count]
@@ -170,7 +170,7 @@ WEIGHT = np.zeros((5, 5, 32), np.float32)
         (QKV, {"out": OUT.astype(np.float16)}, "EF903", ("out is float16", "float32 of shape")),
         (QKV, {"out": QKV.reshape(-1)[: OUT.size].reshape(OUT.shape)}, "EF912", ("out overlaps qkv",)),
         (QKV, {"workspace": aligned_bytes(64)}, "EF907", ("workspace", "64 bytes", "workspace_layout")),
-        (QKV, {"workspace": 256 * 77 + 1}, "EF912", ("workspace", "0x4d01", "multiple of 256")),
+        (QKV, {"workspace": 256 * 77 + 1}, "EF912", ("workspace", "0x4d01", "multiple of 16")),
         (QKV, {"lepe_weight": WEIGHT}, "EF904", ("lepe_kernel=None", "lepe_weight is given")),
         (QKV, {"attributes": LEPE}, "EF904", ("lepe_kernel=5", "lepe_weight is missing")),
         (

@@ -132,7 +132,7 @@ BUFFERS: list[tuple[str, Callable[[Call], None], dict[str, Any]]] = [
     ("for qkv; it must be a multiple of 16", spoil_pointer("qkv", 8), {}),
     ("for the output; it must be a multiple of 16", spoil_pointer("output", 2), {}),
     ("for lepe_weight; it must be a multiple of 16", spoil_pointer("lepe_weight", 4), {"lepe_kernel": 3}),
-    ("for the workspace; it must be a multiple of 256", spoil_pointer("workspace", 16), {}),
+    ("for the workspace; it must be a multiple of 16", spoil_pointer("workspace", 8), {}),
     (f"workspace of {MEANS_BYTES + ROUTING_BYTES - 1} bytes; the problem needs", spoil_workspace, {}),
 ]
 
@@ -231,7 +231,7 @@ def test_the_layout_of_the_workspace(library: ctypes.CDLL) -> None:
     layout = c_api.Workspace()
     problem = c_api.Problem(**{**PROBLEM, "qk_dim": 2, "dim": 2})
     assert library.edgeformerBiLevelRoutingAttentionWorkspace(ctypes.byref(problem), ctypes.byref(layout)) == 0
-    assert (layout.alignment, layout.means_offset, layout.means_bytes) == (256, 0, 2 * 9 * 4 * 4)
+    assert (layout.alignment, layout.means_offset, layout.means_bytes) == (16, 0, 2 * 9 * 4 * 4)
     assert (layout.routing_offset, layout.routing_bytes) == (512, ROUTING_BYTES)
     assert layout.bytes == 512 + ROUTING_BYTES
 

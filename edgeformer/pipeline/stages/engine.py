@@ -57,6 +57,7 @@ def run(runner: Runner, plan: EnginePlan) -> bool:
             "tensorrt": backend.version,
             "plugin": None if library is None else sha256_of_file(library.path),
             "embed_plugin": plan.embed_plugin,
+            "cuda_graphs": plan.cuda_graphs,
             **plan.limits,
         },
     )
@@ -106,6 +107,7 @@ def _build(runner: Runner, plan: EnginePlan) -> Judged:
         embed_plugin=plan.embed_plugin,
         workspace_bytes=plan.workspace_bytes,
         max_aux_streams=plan.max_aux_streams,
+        cuda_graphs=plan.cuda_graphs,
         progress=runner.progress(_NAME),
     )
     report = without_paths(built.report)

@@ -94,6 +94,7 @@ def compare_plugin(
         use_plugin=not has_plugin,
         workspace_bytes=report.workspace_bytes,
         max_aux_streams=report.max_aux_streams,
+        cuda_graphs=report.cuda_graphs,
         progress=progress,
     )
     sides = (EngineFigures.of(report), EngineFigures.of(other.report))

@@ -152,6 +152,7 @@ inline DynamicPluginTensorDesc Fixed(std::vector<int64_t> const& sizes, DataType
 }
 
 // Aligned as TensorRT's and CUDA's memory is.
+inline constexpr size_t kDeviceAlignment = 256;
 template <class T>
 struct DeviceAllocator {
     using value_type = T;
@@ -159,9 +160,9 @@ struct DeviceAllocator {
     template <class Other>
     explicit DeviceAllocator(DeviceAllocator<Other> const&) {}
     T* allocate(size_t count) {
-        return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{kWorkspaceAlignment}));
+        return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{kDeviceAlignment}));
     }
-    void deallocate(T* pointer, size_t) { ::operator delete(pointer, std::align_val_t{kWorkspaceAlignment}); }
+    void deallocate(T* pointer, size_t) { ::operator delete(pointer, std::align_val_t{kDeviceAlignment}); }
     friend bool operator==(DeviceAllocator const&, DeviceAllocator const&) { return true; }
     friend bool operator!=(DeviceAllocator const&, DeviceAllocator const&) { return false; }
 };

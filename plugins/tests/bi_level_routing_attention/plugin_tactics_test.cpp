@@ -82,6 +82,16 @@ TEST(PluginTactics, AheadOfTimeThereAreNone) {
     EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess);
 }
 
+TEST(PluginTactics, ADriverThatIsTooOldIsSaidWhenTheEngineIsBuilt) {
+    Logged logged;
+    auto const plugin = Fields::Float().Create();
+    emulation::SetDriverVersion(12040);
+    emulation::FailCall("cudaGetDevice", cudaErrorNoDevice);
+    EXPECT_EQ(TacticsFor(*plugin, {1, 6, 6, 128}, {4, 12, 12, 128}), std::vector<int32_t>{});
+    EXPECT_CONTAINS(logged.logger.text, "CUDA 13.0 and the driver supports CUDA up to 12.4");
+    emulation::SetDriverVersion(emulation::kRuntimeVersion);
+}
+
 TEST(PluginTactics, RoomForAnotherNumberIsAnError) {
     Logged logged;
     int32_t tactics[4] = {};

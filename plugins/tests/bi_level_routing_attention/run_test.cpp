@@ -223,5 +223,38 @@ TEST_F(RunTest, TheDeviceIsAskedOnce) {
     EXPECT_THROW(CurrentDevice(), CudaError);
 }
 
+TEST_F(RunTest, SharedMemoryIsAskedForOnce) {
+    emulation::SetDevice({87, 163 * 1024, 1002});
+    Params large = MakeParams({1, 32, 32, 1, 8, 16, 32, 32}, kFloat16);
+    Problem big({1, 32, 32, 1, 8, 16, 32, 32}, kFloat16, 2);
+    AttentionPlan const plan = PlanAttention(large, CurrentDevice(), Variant::kResident);
+    ASSERT_EQ(plan.variant, Variant::kResident);
+    ASSERT_GT(plan.shared_bytes, 48 * 1024);
+    emulation::FailCall("cudaFuncSetAttribute", cudaErrorInvalidValue);
+    EXPECT_THROW(big.Run(plan), CudaError);  // a failed call is not remembered
+    big.Run(plan);
+    emulation::FailCall("cudaFuncSetAttribute", cudaErrorInvalidValue);
+    big.Run(plan);
+    EXPECT_EQ(emulation::TakeFailure("cudaFuncSetAttribute"), cudaErrorInvalidValue);  // nobody asked
+}
+
+TEST_F(RunTest, ADriverThatIsTooOldIsNamed) {
+    EXPECT_EQ(WhyDriverTooOld(), "");
+    emulation::SetDriverVersion(0);  // no driver at all is another matter
+    EXPECT_EQ(WhyDriverTooOld(), "");
+    emulation::SetDriverVersion(13010);
+    EXPECT_EQ(WhyDriverTooOld(), "");
+    emulation::SetDriverVersion(12040);
+    EXPECT_CONTAINS(WhyDriverTooOld(), "built with CUDA 13.0 and the driver supports CUDA up to 12.4");
+    emulation::FailCall("cudaGetDevice", cudaErrorNoDevice);
+    try {
+        CurrentDevice();
+        FAIL();
+    } catch (CudaError const& error) {
+        EXPECT_CONTAINS(error.what(), "CUDA up to 12.4: install a newer driver");
+    }
+    emulation::SetDriverVersion(emulation::kRuntimeVersion);
+}
+
 }  // namespace
 }  // namespace edgeformer::bi_level_routing_attention

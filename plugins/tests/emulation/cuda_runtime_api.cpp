@@ -24,6 +24,16 @@ LaunchShape ShapeOf(cudaLaunchConfig_t const& config, void const* kernel) {
 
 }  // namespace edgeformer::emulation
 
+cudaError_t cudaDriverGetVersion(int* version) {
+    *version = edgeformer::emulation::DriverVersion();
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int* version) {
+    *version = edgeformer::emulation::kRuntimeVersion;
+    return cudaSuccess;
+}
+
 cudaError_t cudaGetDeviceCount(int* count) {
     int32_t const failure = TakeFailure("cudaGetDeviceCount");
     if (failure == cudaSuccess) {

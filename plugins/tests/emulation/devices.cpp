@@ -17,6 +17,7 @@ std::vector<Device> devices{Device{}};
 size_t current = 0;
 std::map<std::pair<size_t, void const*>, int64_t> allowed_shared_bytes;  // by device and kernel
 std::map<std::string, int32_t> failing_calls;
+int32_t driver_version = kRuntimeVersion;
 
 }  // namespace
 
@@ -44,6 +45,9 @@ int32_t SelectDevice(int32_t ordinal) {
     current = static_cast<size_t>(ordinal);
     return cudaSuccess;
 }
+
+void SetDriverVersion(int32_t version) { driver_version = version; }
+int32_t DriverVersion() { return driver_version; }
 
 int32_t AllowSharedBytes(void const* kernel, int64_t bytes) {
     if (kernel == nullptr || bytes < 0 || bytes > CurrentDevice().max_shared_bytes) {

@@ -46,6 +46,11 @@ struct Device {
 void SetDevice(Device const& device);
 Device const& CurrentDevice();
 
+// CUDA's version numbers: 13.0 is 13000. The driver's is that of the runtime until it is set; 0 is no driver.
+inline constexpr int32_t kRuntimeVersion = 13000;
+void SetDriverVersion(int32_t version);
+int32_t DriverVersion();
+
 // Lets this kernel ask for as many bytes of shared memory on the current device. Returns a CUDA status.
 int32_t AllowSharedBytes(void const* kernel, int64_t bytes);
 
