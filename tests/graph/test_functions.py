@@ -80,7 +80,7 @@ def one_node(
     *,
     opset: int = 23,
     constants: dict[str, np.ndarray] | None = None,
-    **attributes: object,
+    **attributes: Any,
 ) -> onnx.ModelProto:
     constants = constants or {}
     graph = helper.make_graph(
