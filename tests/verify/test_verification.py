@@ -436,30 +436,3 @@ def test_the_report_is_the_same_whether_outputs_are_kept_in_memory_or_in_files(
 
     assert report(0) == report(1 << 20)
     assert list(tmp_path.iterdir()) == []
-
-
-def first_and_second(second: float) -> FunctionSession:
-    """Of which the second one is ``second`` times the input."""
-    return FunctionSession(
-        lambda x: {"first": x @ WEIGHT.astype(np.float32), "second": x * np.float32(second)},
-        outputs=("first", "second"),
-    )
-
-
-def test_an_accepted_output_is_reported_and_not_judged() -> None:
-    forms = [
-        Form.from_session("exported", first_and_second(1.0)),
-        Form.from_session("typed", first_and_second(-1.0), "fp16"),
-    ]
-    (_, missed) = verify_forms(forms, [images(5)]).forms
-    assert (missed.status, present(missed.verdict).output) == ("missed", "second")
-
-    (_, form) = verify_forms(forms, [images(5)], accepted=["second"]).forms
-    assert form.status == "passed"
-    assert present(form.first)["second"].cosine == pytest.approx(-1.0)
-    assert "'second' not judged, as --accept-output asks for" in form.text
-
-    (_, form) = verify_forms(forms, [images(5)], accepted=["first", "second"]).forms
-    assert (form.status, form.verdict) == ("not judged", None)
-    with raises("EF347", "'third'"):
-        verify_forms(forms, [images(5)], accepted=["third"])
