@@ -37,6 +37,8 @@ _ELEMENTWISE = (
     *("Reciprocal", "Sigmoid", "Sqrt", "Sub", "Tanh", "Where"),
 )
 _KEPT = (*_MOVES, *_ELEMENTWISE)
+# What makes one-hot rows of indices; their product with the keys is a gather, too.
+_ONE_HOT = ("OneHot", "ScatterElements", "ScatterND")
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,10 @@ def _routes(flow: Dataflow, topk: int) -> bool:
         elif not indices.isdisjoint(inputs):
             if is_standard(node, *_GATHERS) and node.input[1] in indices:
                 fetched.update(node.output)
-            elif is_standard(node, *_KEPT):
+            elif is_standard(node, *_KEPT, *_ONE_HOT):
                 indices.update(node.output)
+            elif (is_standard(node, "MatMul", "Einsum") and len(inputs) > 1) or is_standard(node, "ReduceSum"):
+                fetched.update(node.output)
     return False
 
 
