@@ -11,8 +11,8 @@
 
 namespace edgeformer::bi_level_routing_attention {
 
-// Why no kernel of this library runs with the driver that is here, or nothing: a driver runs what was built with its own
-// major version of CUDA or an older one. To CUDA, a driver that is too old is as good as none.
+// Why no kernel of this library runs with the driver that is here, or nothing: a driver runs what was built with its
+// own major version of CUDA or an older one. To CUDA, a driver that is too old is as good as none.
 std::string WhyDriverTooOld();
 
 // The calling thread's current CUDA device. CUDA is asked once per device and process, without synchronizing; from any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,3 +74,14 @@ def test_several_outputs_have_a_row_each(capsys: pytest.CaptureFixture[str]) -> 
     text: Any = " ".join(" ".join(line) for line in lines[7:])
     assert "typed: cosine 1 of 'logits' meets >= 0.9999" in text
     assert "integer agreement 0.99 of 'classes' MISSES >= 0.995" in text
+
+
+def test_the_signature_and_what_is_not_in_the_manifest_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    report = verify_forms([form("exported")], [images(40)])
+    verify._print(report, ("libother.so",), Path("signing.pub.pem"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [
+        "the signature holds for signing.pub.pem",
+        "not in the manifest, so not checked and never loaded: libother.so",
+    ]
+    assert verify._document(report, ("libother.so",))["unlisted"] == ["libother.so"]
