@@ -257,7 +257,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 yield partial
                 umask = os.umask(0)
                 os.umask(umask)
-                partial.chmod(0o666 & ~umask)
+                partial.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~umask)
                 with partial.open("rb") as file:
                     os.fsync(file.fileno())
                 partial.replace(target)

@@ -45,6 +45,13 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "x")
+    (tmp_path / "file").chmod(0o600)
+    write_text(tmp_path / "file", "y")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "file"

@@ -162,6 +162,8 @@ def read_manifest(bundle: Path) -> Manifest:
     if not bundle.is_dir():
         raise InputError("EF701", f"{bundle}: no such bundle; `edgeformer build ... -o {bundle}` makes one")
     try:
+        if path.exists() and not path.is_file():
+            raise InputError("EF702", f"{path}: is no file; build it again")
         content = path.read_bytes()
         _check_version(path, content)
         return Manifest.model_validate_json(content)

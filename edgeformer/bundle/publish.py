@@ -108,10 +108,18 @@ class Staging:
             # Locked: nobody else takes the older bundle for left behind while it stands aside.
             with locked(self.target.parent), final_step():
                 if self.target.exists():
+                    self._check_target()
                     _exchange(self.path, self.target)
                 else:
                     self.path.rename(self.target)
             sync_directory(self.target.parent)
+
+    def _check_target(self) -> None:
+        """Refuse to replace what somebody put there while the bundle was made."""
+        if self._previous is None and (not self.target.is_dir() or any(self.target.iterdir())):
+            raise InputError(
+                "EF705", f"{self.target}: was made while the bundle was, and is not replaced; choose another output"
+            )
 
 
 @contextmanager

@@ -225,6 +225,22 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     assert open_bundle(tmp_path / "bundle")
 
 
+def test_a_folder_made_while_the_bundle_was_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    with raises("EF705", target), staging(target) as work:
+        target.mkdir()
+        (target / "precious.txt").write_text("mine")
+        work.publish(make_manifest(work, []))
+    assert (target / "precious.txt").read_text() == "mine"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_manifest_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with raises("EF702", tmp_path / "manifest.json"):
+        read_manifest(tmp_path)
+
+
 def test_a_bundle_without_a_mark_is_known_by_its_manifest(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     _publish(target, "one")
