@@ -1,7 +1,8 @@
-"""Which tests `--quick` takes."""
+"""Which tests `--quick` takes, and signals as a terminal gives them."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,13 @@ import pytest
 TESTS = Path(__file__).parent
 # Rooms whose tests export whole models, build engines, or start programs.
 WHOLE = {"benchmarks", "cli", "engine", "examples", "export", "pipeline", "plugins"}
+
+
+# Whoever ran the tests with nohup or in the background had these ignored, and what is ignored stays so in programs that
+# the tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
