@@ -313,7 +313,7 @@ def test_model_given_is_not_changed(make_samples: MakeSamples) -> None:
 def test_shapes_of_the_whole_model_are_inferred_only_where_it_changed(
     make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once for the model as it is given, once after SmoothQuant, and once for the model with a switch a layer."""
+    """Where it is prepared, as it is then, after SmoothQuant, and with a switch a layer."""
     sizes = []
     infer = onnx.shape_inference.infer_shapes
 
@@ -328,7 +328,7 @@ def test_shapes_of_the_whole_model_are_inferred_only_where_it_changed(
     model = b.model(b.op("Relu", x))
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", counted)
     quantize(model, make_samples(8, 8))
-    assert 2 <= len(sizes) <= 3
+    assert 2 <= len(sizes) <= 4
     assert max(sizes) < 3 * 64 * 64 * 4 < len(model.SerializeToString())
 
 

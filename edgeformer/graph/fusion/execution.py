@@ -18,6 +18,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from edgeformer.errors import InputError
 from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.protos import is_standard
+from edgeformer.graph.shape_inference import skeleton
 from edgeformer.runtime import Array, OnnxSession
 
 __all__ = [
@@ -97,9 +98,12 @@ class Observation:
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
-    """``TensorProto.DataType`` of every tensor whose type can be inferred."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.value_info, *graph.input, *graph.output)
+    """``TensorProto.DataType`` of every tensor whose type can be inferred, or else is noted in the graph."""
+    bare = skeleton(model)
+    # Notes that converters left may be wrong, and inference fails where it meets one.
+    del bare.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(bare).graph
+    values = (*model.graph.value_info, *graph.value_info, *graph.input, *graph.output)
     found = {value.name: value.type.tensor_type.elem_type for value in values}
     return {name: kind for name, kind in found.items() if kind != onnx.TensorProto.UNDEFINED}
 
