@@ -44,7 +44,8 @@ def check_can_be_taken(model: onnx.ModelProto) -> None:
         raise InputError(
             "EF341",
             f"ONNX Runtime optimized this file: {len(foreign)} of its nodes are of ONNX Runtime's own operators "
-            f"({', '.join(kinds[:5])}{', ...' if len(kinds) > 5 else ''}). Give the one before",
+            f"({', '.join(kinds[:5])}{', ...' if len(kinds) > 5 else ''}). Give the one before, and of a quantized "
+            "model the float model",
         )
     _check_inference(model.graph, nodes)
     _check_finite(model.graph)

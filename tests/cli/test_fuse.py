@@ -40,14 +40,14 @@ def test_a_block_that_stays_is_warned_of(saved: Path) -> None:
     result = CliRunner().invoke(command, words(saved, "other", "--json"), catch_exceptions=False)
     assert result.exit_code == 0
     assert json.loads(result.stdout)["left"] == 1
-    assert "WARNING routing attention at /TopK was not fused: " in warned(result)
+    assert "warning: routing attention at /TopK was not fused: " in warned(result)
     assert "Add (/Add" in warned(result)
 
 
 def test_no_block_at_all_is_one_plain_line(saved: Path) -> None:
     result = CliRunner().invoke(command, words(saved, "none"), catch_exceptions=False)
     assert result.exit_code == 0
-    assert warned(result).count("WARNING") == 1
+    assert warned(result).count("warning:") == 1
     assert "WARNING nothing in this graph looks like bi-level routing attention" in warned(result)
 
 

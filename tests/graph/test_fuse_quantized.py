@@ -15,6 +15,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from edgeformer.graph.fuse import fuse
 from tests.graph.blocks import Block, torchscript
 from tests.graph.graphs import difference, ops, run
+from tests.raising import raises
 
 
 class Images(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime's class is seen as Any
@@ -93,10 +94,16 @@ def test_a_pair_before_the_projection_keeps_nothing_from_fusing() -> None:
     assert difference(run(quantized, feeds), run(result.model, feeds)) <= 1e-5
 
 
-@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
-def test_static_quantization_of_onnx_runtime(tmp_path: Path, form: QuantFormat) -> None:
+def test_quantized_operators_of_onnx_runtime_are_refused(tmp_path: Path) -> None:
     onnx.save(block(), tmp_path / "float.onnx")
-    quantize_static(tmp_path / "float.onnx", tmp_path / "int8.onnx", Images(), quant_format=form)
+    quantize_static(tmp_path / "float.onnx", tmp_path / "int8.onnx", Images(), quant_format=QuantFormat.QOperator)
+    with raises("EF341", "QLinearSoftmax", "the float model"):
+        fuse(onnx.load(tmp_path / "int8.onnx"))
+
+
+def test_static_quantization_of_onnx_runtime(tmp_path: Path) -> None:
+    onnx.save(block(), tmp_path / "float.onnx")
+    quantize_static(tmp_path / "float.onnx", tmp_path / "int8.onnx", Images(), quant_format=QuantFormat.QDQ)
     reason = left(onnx.load(tmp_path / "int8.onnx"))
     assert "products are quantized" in reason
     assert "float model" in reason

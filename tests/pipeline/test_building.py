@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeformer.artifacts import sha256_of_file
+from edgeformer.artifacts import MARKER, sha256_of_file
 from edgeformer.bundle import open_bundle
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.errors import GateMissed
@@ -37,7 +37,7 @@ def test_the_bundle_holds_what_its_manifest_says(fp16_bundle: BuildResult) -> No
         ("logits", "float32", [10]),
     ]
     on_disk = {path.name for path in fp16_bundle.path.iterdir()}
-    assert on_disk == {*manifest.files, "manifest.json"}
+    assert on_disk == {*manifest.files, "manifest.json", MARKER}
     for name in ("exported.onnx", "fused.onnx", "typed.onnx", "model.engine", "parity.npz", "libedgeformer_plugins.so"):
         assert manifest.files[name].sha256 == sha256_of_file(fp16_bundle.path / name)
     verdicts = {stage.name: stage.verdict for stage in manifest.stages}
