@@ -48,7 +48,7 @@ def test_no_block_at_all_is_one_plain_line(saved: Path) -> None:
     result = CliRunner().invoke(command, words(saved, "none"), catch_exceptions=False)
     assert result.exit_code == 0
     assert warned(result).count("warning:") == 1
-    assert "WARNING nothing in this graph looks like bi-level routing attention" in warned(result)
+    assert "warning: nothing in this graph looks like bi-level routing attention" in warned(result)
 
 
 @pytest.mark.parametrize(("name", "words_of"), [("other", ["1 blocks", "/TopK", "Add"]), ("none", ["0 op nodes"])])
