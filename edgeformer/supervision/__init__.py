@@ -51,8 +51,6 @@ class _Child:
     def __init__(self, channel: socket.socket) -> None:
         self.received: signal.Signals | None = None
         self._channel = channel
-        # One message may be sent while another's answer is awaited, from another thread.
-        self._asking = threading.Lock()
         self._final = False
 
     def send(self, *message: Any) -> None:
