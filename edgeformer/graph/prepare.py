@@ -2,8 +2,7 @@
 
 That form: no functions but the op's, no sequences, no operators that TensorRT knows by their parts only, bytes cast
 before they move, a name of its own for each node that has one, nodes in order, true types, and weights that are
-numbers. The graph computes what the
-file computes, under the same names of inputs and outputs.
+numbers. The graph computes what the file computes, under the same names of inputs and outputs.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import onnx
 from edgeformer.errors import InputError
 from edgeformer.graph.editing import UniqueNames, draft, unique_names
 from edgeformer.graph.protos import subgraphs
-from edgeformer.graph.shape_inference import infer_values
+from edgeformer.graph.shape_inference import declaration, infer_values
 
 __all__ = ["with_true_types", "with_unique_node_names"]
 
@@ -63,6 +63,8 @@ def with_true_types(model: onnx.ModelProto) -> onnx.ModelProto:
         inferred = infer_values(bare, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise InputError("EF302", f"the types in the graph contradict each other: {error}") from error
+    # Exporters note the types of weights, too, and converters forget these notes.
+    inferred |= {weight.name: declaration(weight, weight.name) for weight in model.graph.initializer}
     stale = any(_contradicts(value, inferred.get(value.name)) for value in model.graph.value_info)
     outputs = {value.name: _true_output(value, inferred.get(value.name)) for value in model.graph.output}
     if not stale and all(outputs[value.name] == value for value in model.graph.output):
@@ -111,10 +113,6 @@ def _true_output(value: onnx.ValueInfoProto, inferred: onnx.ValueInfoProto | Non
             raise InputError(
                 "EF306", f"the type of output {value.name!r} cannot be inferred, and the file does not say it"
             )
-        if not told.HasField("shape"):
-            result = onnx.ValueInfoProto()
-            result.CopyFrom(value)
-            return result
         return value
     assert inferred is not None
     if (

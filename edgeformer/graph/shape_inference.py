@@ -13,7 +13,7 @@ from onnx import helper
 from edgeformer.graph.protos import is_standard, tensor_bytes
 from edgeformer.ops import bi_level_routing_attention as bra
 
-__all__ = ["infer_values", "skeleton"]
+__all__ = ["declaration", "infer_values", "skeleton"]
 
 # Bytes above which a tensor is a weight. Shapes, axes, bounds and sizes have a number for each axis of a tensor.
 _LARGEST_VALUE = 4096
@@ -39,7 +39,7 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         if weight is None:
             graph.node.append(node)
         else:
-            graph.input.append(_declaration(weight, node.output[0]))
+            graph.input.append(declaration(weight, node.output[0]))
     declared = {value.name for value in (*given.input, *given.value_info)}
     for tensor in given.initializer:
         if tensor_bytes(tensor) <= _LARGEST_VALUE:
@@ -48,7 +48,7 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
             # An initializer's type is compared with what is declared, so it stays one, but for its data.
             graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         else:
-            graph.input.append(_declaration(tensor, tensor.name))
+            graph.input.append(declaration(tensor, tensor.name))
     return result
 
 
@@ -59,7 +59,8 @@ def _large_constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
     return tensor if tensor_bytes(tensor) > _LARGEST_VALUE else None
 
 
-def _declaration(tensor: onnx.TensorProto, name: str) -> onnx.ValueInfoProto:
+def declaration(tensor: onnx.TensorProto, name: str) -> onnx.ValueInfoProto:
+    """Type and shape of a stored tensor, under ``name``."""
     return helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, parser
+from onnx import TensorProto, helper, numpy_helper, parser
 
 from edgeformer.graph.repairs import with_true_types, with_unique_node_names
+from edgeformer.graph.shape_inference import infer_values
 from edgeformer.runtime import OnnxSession
 from tests.raising import raises
 
@@ -73,3 +74,17 @@ def test_an_output_whose_type_nobody_knows(model: onnx.ModelProto) -> None:
     model.graph.output[0].ClearField("type")
     with raises("EF306", "'y'"):
         with_true_types(model)
+
+
+def test_a_wrong_type_noted_of_a_weight(model: onnx.ModelProto) -> None:
+    """As a converter of types leaves it; inference fails where the weight is an initializer."""
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(4, np.float32), "w"))
+    model.graph.node.add(op_type="Mul", input=["y", "w"], output=["z"])
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 4]))
+    assert with_true_types(model) is model
+    model.graph.value_info.append(helper.make_tensor_value_info("w", TensorProto.FLOAT16, [4]))
+    with pytest.raises(onnx.shape_inference.InferenceError):
+        infer_values(model)
+    true = with_true_types(model)
+    assert not true.graph.value_info
+    assert infer_values(true)["z"].type.tensor_type.elem_type == TensorProto.FLOAT
