@@ -29,6 +29,7 @@ from edgeformer.data.image_layout import (
 from edgeformer.data.preprocessing import MAX_PIXELS, Preprocessing
 from edgeformer.data.samples import Sample, Samples
 from edgeformer.errors import InputError
+from edgeformer.text import printable
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "prepared_image"]
 
@@ -136,7 +137,7 @@ class ImageFolder(Samples):
         else:
             files = self._of_layout(below, labels)
         if self._left_out:
-            log.warning("%s: %s", folder, left_out_text(self._found, self._left_out))
+            log.warning("%s", printable(f"{folder}: {left_out_text(self._found, self._left_out)}"))
         if not files:
             why = f": {left_out_text(self._found, self._left_out)}" if self._left_out else ""
             raise InputError("EF403", f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}){why}")

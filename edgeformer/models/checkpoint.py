@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeformer.errors import InputError
 from edgeformer.models.checkpoint_files import TORCH_SUFFIXES, read_safetensors, read_torch
 from edgeformer.models.checkpoint_layout import choose_weights, is_counter, without_wrappers
-from edgeformer.text import shortened
+from edgeformer.text import printable, shortened
 
 __all__ = ["load_into", "read_state_dict"]
 
@@ -65,7 +65,8 @@ def load_into(model: nn.Module, path: str | os.PathLike[str], key: str | None = 
     own = model.state_dict()
     given, prefix, beside = without_wrappers(weights, own)
     if prefix and beside and not getattr(config, "dense", False):
-        log.warning("%s: left out %d tensors that are not below %r: %s", path, len(beside), prefix, _some(beside))
+        left_out = f"{path}: left out {len(beside)} tensors that are not below {prefix!r}: {_some(beside)}"
+        log.warning("%s", printable(left_out))
     # Counters of training decide nothing: an older PyTorch wrote none, and those of a half checkpoint are rounded.
     given = {**given, **{name: own[name] for name in own if is_counter(name)}}
     faults = _misfits(given, own)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from edgeformer.errors import InputError
-from edgeformer.text import shortened
+from edgeformer.text import printable, shortened
 
 __all__ = ["choose_weights", "is_counter", "without_wrappers"]
 
@@ -67,9 +67,9 @@ def choose_weights(content: Any, path: Path, key: str | None) -> tuple[dict[str,
     if len(names) > 1:
         log.warning(
             "%s holds %d sets of weights (%s): %r is taken; --checkpoint-key KEY takes another",
-            path,
+            printable(str(path)),
             len(names),
-            ", ".join(names),
+            printable(", ".join(names)),
             names[0],
         )
     return _tensors(sets[names[0]], path), names[0] or None

@@ -284,7 +284,7 @@ def test_an_animation_is_its_first_image(tmp_path: Path) -> None:
     assert _values(tmp_path) == [(50, None)]
 
 
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_names_that_are_no_utf8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
     grey_image(5).save(folder / os.fsdecode(b"\xff.png"), "PNG")
@@ -292,6 +292,9 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     samples = open_samples(folder, PLAIN)
     assert len(samples) == 1
     assert len(samples.sha256()) == 64
+    # What a log takes, whatever its encoding is.
+    assert caplog.text.isascii()
+    assert "caf\\xe9: 1 of 2 files left out: \\xfe.png" in caplog.text
 
 
 def test_an_image_that_changes_while_it_is_read_is_refused(make_folder: MakeFolder) -> None:
