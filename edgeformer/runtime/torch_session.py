@@ -141,5 +141,5 @@ class TorchSession(Session):
             raise closed_error(self._name)
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         with evaluating(model), torch.no_grad():
-            outputs = run_model(model, torch.from_numpy(np.ascontiguousarray(images)).to(device))
+            outputs = run_model(model, torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device))
             return tuple(tensor.cpu().numpy() for tensor in outputs)
