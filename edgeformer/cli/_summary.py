@@ -12,7 +12,7 @@ from rich.text import Text
 from edgeformer.bundle import Manifest
 from edgeformer.bundle.details import EngineDetails, ParityDetails
 from edgeformer.bundle.files import ENGINE
-from edgeformer.cli._common import simple_table
+from edgeformer.cli._common import percent, score_text, simple_table
 from edgeformer.cli._next_steps import next_steps
 from edgeformer.records.verification import FormReport
 
@@ -41,20 +41,19 @@ def _attention(manifest: Manifest) -> str | None:
     if FLOAT_ATTENTION not in forms:
         return None
 
-    def figures(name: str, unit: str) -> str:
+    def figures(name: str, of: str = "") -> str:
         form = forms[name]
-        routing = "" if form.routing_first is None else f", {100 * form.routing_first.agreement:.2f} {unit}"
+        routing = "" if form.routing_first is None else f", {percent(100 * form.routing_first.agreement)}{of}"
         return f"{_snr_db(form):.1f} dB{routing}"
 
-    return f"attention   INT8: {figures('typed', '% of routing sets')}; in FP16: {figures(FLOAT_ATTENTION, '%')}"
+    return f"attention   INT8: {figures('typed', ' of routing sets')}; in FP16: {figures(FLOAT_ATTENTION)}"
 
 
 def _accuracies(manifest: Manifest) -> Iterator[str]:
     forms = _forms(manifest)
     compared = {"fp16": "fp16", manifest.precision: "typed"}
     for precision, score in manifest.accuracy.items():
-        unit = "%" if score.unit == "points" else score.unit
-        line = f"{score.metric} {precision.upper():<5} {score.value:6.2f} {unit}   of {score.samples} labelled images"
+        line = f"{score.metric} {precision.upper():<5} {score_text(score):>8}   of {score.samples} labelled images"
         if precision != "fp32" and compared.get(precision) in forms:
             line += f", {_snr_db(forms[compared[precision]]):.1f} dB from FP32"
         yield line

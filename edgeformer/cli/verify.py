@@ -11,9 +11,11 @@ from edgeformer.cli._common import (
     common_options,
     console,
     error_document,
+    percent,
     print_error,
     print_json,
     progress,
+    score_text,
     simple_table,
     timeout_option,
 )
@@ -21,7 +23,7 @@ from edgeformer.cli._options import existing_file, output_path
 from edgeformer.errors import GateMissed
 
 if TYPE_CHECKING:
-    from edgeformer.records.verification import Comparison, Score, VerifyReport
+    from edgeformer.records.verification import Comparison, VerifyReport
 
 
 @click.command("verify")
@@ -87,9 +89,9 @@ def _print(report: VerifyReport, unlisted: tuple[str, ...] = (), key: Path | Non
     headers = ["form", "verdict", "SNR", "max |diff|", "top-1", "equal", "routing", "accuracy"]
     rows: list[list[str]] = []
     for form in report.forms:
-        routing = "" if form.routing_first is None else _percent(100 * form.routing_first.agreement)
+        routing = "" if form.routing_first is None else percent(100 * form.routing_first.agreement)
         figures = _figures(form.first[outputs[0]]) if form.first is not None and len(outputs) == 1 else [""] * 4
-        rows.append([form.name, form.status, *figures, routing, _accuracy(form.accuracy)])
+        rows.append([form.name, form.status, *figures, routing, score_text(form.accuracy)])
         if len(outputs) > 1:
             rows += [[f"  {name}", "", *_figures(found), "", ""] for name, found in (form.first or {}).items()]
     # Only models with integer outputs have anything to say about equal elements.
@@ -115,17 +117,6 @@ def _figures(output: Comparison) -> list[str]:
     return [
         "" if output.snr_db is None else f"{output.snr_db:.1f} dB",
         "" if output.max_abs is None else f"{output.max_abs:.1e}",
-        "" if output.top1_agreement is None else _percent(100 * output.top1_agreement),
-        "" if output.integer_agreement is None else _percent(100 * output.integer_agreement),
+        "" if output.top1_agreement is None else percent(100 * output.top1_agreement),
+        "" if output.integer_agreement is None else percent(100 * output.integer_agreement),
     ]
-
-
-def _accuracy(score: Score | None) -> str:
-    if score is None:
-        return ""
-    return _percent(score.value) if score.unit == "points" else f"{score.value:.2f} {score.unit}"
-
-
-def _percent(value: float) -> str:
-    """Two decimals where there are any, so that all is told at a glance from nearly all."""
-    return f"{value:.2f}".rstrip("0").rstrip(".") + " %"

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from edgeformer.bundle import open_bundle
 from edgeformer.bundle.details import ParityDetails, QuantizeDetails
+from edgeformer.cli._common import percent
 from edgeformer.cli._summary import print_summary
 from edgeformer.graph.onnx_files import load_model
 from edgeformer.graph.qdq import representable_scale
@@ -114,9 +115,8 @@ def test_int8_attention_is_built_and_its_cost_told(
     for name in ("typed", FLOAT_ATTENTION):
         found = forms[name].routing_first
         assert found is not None
-        routing.append(100 * found.agreement)
+        routing.append(percent(100 * found.agreement))
         snr.append((forms[name].first or {})["logits"].snr_db)
     assert line == (
-        f"attention   INT8: {snr[0]:.1f} dB, {routing[0]:.2f} % of routing sets; "
-        f"in FP16: {snr[1]:.1f} dB, {routing[1]:.2f} %"
+        f"attention   INT8: {snr[0]:.1f} dB, {routing[0]} of routing sets; in FP16: {snr[1]:.1f} dB, {routing[1]}"
     )
