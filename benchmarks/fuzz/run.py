@@ -134,9 +134,8 @@ def _child(case: Case, folder: Path, output: Path, write: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.environ["TMPDIR"] = str(folder)
         tempfile.tempdir = None
-        handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
+        for number, path in ((1, output), (2, _messages(output))):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         code = _command(case.command)
         fault = _wrong_success(case) if code == 0 and case.made is not None else None
         os.write(write, json.dumps([code, fault]).encode())
@@ -170,8 +169,13 @@ def _command(words: list[str]) -> int:
     return code
 
 
+def _messages(output: Path) -> Path:
+    """The file for standard error beside that for standard output, which may hold a summary of any length."""
+    return output.with_name("messages.txt")
+
+
 def _fault(code: int, output: Path) -> str | None:
-    text = output.read_text(errors="replace")
+    text = _messages(output).read_text(errors="replace")
     if "Traceback (most recent call last)" in text:
         return f"traceback: {text.strip().splitlines()[-1][:300]}"
     if code not in CODES:
@@ -243,7 +247,8 @@ def main() -> None:
     seeds = make_seeds(arguments.folder / "seeds")
     if arguments.only is not None:
         for result in run_cases(seeds, range(arguments.only, arguments.only + 1), arguments.seed, arguments.folder):
-            print((arguments.folder / str(result.number) / "output.txt").read_text(errors="replace"))
+            for name in ("output.txt", "messages.txt"):
+                print((arguments.folder / str(result.number) / name).read_text(errors="replace"))
             print(result)
             sys.exit(result.fault is not None)
     path = arguments.folder / "results.jsonl"
