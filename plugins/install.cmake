@@ -26,7 +26,7 @@ else()
   set(header_folder "${CMAKE_INSTALL_INCLUDEDIR}/edgeformer")
   install(FILES bi_level_routing_attention/c_api.h DESTINATION "${header_folder}" RENAME bi_level_routing_attention.h
                                                                                   COMPONENT development)
-  install(FILES common/c_status.h DESTINATION "${header_folder}/common" COMPONENT development)
+  install(FILES common/c_status.h common/c_types.h DESTINATION "${header_folder}/common" COMPONENT development)
 
   install(EXPORT edgeformer NAMESPACE edgeformer:: FILE edgeformerTargets.cmake DESTINATION "${package_folder}"
                                                                                COMPONENT development)

@@ -46,7 +46,7 @@ __all__ = [
 
 VariantName = Literal["plain", "gather", "resident"]
 
-# EdgeformerType of plugins/bi_level_routing_attention/c_api.h.
+# EdgeformerType of plugins/common/c_types.h.
 _TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, bfloat16: 2, np.dtype(np.int8): 3}
 _OUTPUT_TYPES: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype(np.float32),

@@ -20,17 +20,11 @@
 #include <stdint.h>
 
 #include "common/c_status.h"
+#include "common/c_types.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-enum EdgeformerType {
-    EDGEFORMER_FLOAT32 = 0,
-    EDGEFORMER_FLOAT16 = 1,
-    EDGEFORMER_BFLOAT16 = 2,
-    EDGEFORMER_INT8 = 3 /* input only, with a FLOAT16 or FLOAT32 output; the others have an output of their own type */
-};
 
 /* Kernels for the attention itself. The numbers never change their meaning. */
 enum EdgeformerVariant {
@@ -44,8 +38,9 @@ enum EdgeformerVariant {
  * edgeformer/ops/bi_level_routing_attention.py. */
 struct EdgeformerBiLevelRoutingAttentionProblem {
     uint32_t struct_size; /* sizeof(struct EdgeformerBiLevelRoutingAttentionProblem) */
-    int32_t input_type;   /* enum EdgeformerType, of qkv */
-    int32_t output_type;  /* enum EdgeformerType, of the output, lepe_weight and lepe_bias */
+    int32_t input_type;   /* enum EdgeformerType, of qkv: FLOAT32, FLOAT16, BFLOAT16 or INT8 */
+    int32_t output_type;  /* of the output, lepe_weight and lepe_bias: FLOAT16 or FLOAT32 of an INT8 input, else the
+                             input's type */
     int32_t batch;        /* images; 0: nothing is done */
     int32_t height;       /* tokens, a multiple of regions */
     int32_t width;        /* tokens, a multiple of regions */

@@ -69,6 +69,7 @@ def test_what_a_c_program_needs_is_installed(prefix: Path, plugin_library: Path)
     assert files_below(prefix) == {
         "include/edgeformer/bi_level_routing_attention.h",
         "include/edgeformer/common/c_status.h",
+        "include/edgeformer/common/c_types.h",
         *(f"lib/edgeformer/{name}" for name in (LIBRARY_NAME, METADATA_NAME, RTX_ALIAS_NAME)),
         *(f"lib/cmake/edgeformer/edgeformer{name}" for name in package),
     }

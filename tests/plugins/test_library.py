@@ -40,7 +40,7 @@ def test_only_the_entry_points_are_exported(plugin_library: Path) -> None:
 
 
 def test_the_c_headers_declare_what_is_exported() -> None:
-    headers = ("bi_level_routing_attention/c_api.h", "common/c_status.h")
+    headers = ("bi_level_routing_attention/c_api.h", "common/c_status.h", "common/c_types.h")
     text = "".join((ROOT / "plugins" / header).read_text() for header in headers)
     assert sorted(re.findall(r"EDGEFORMER_API\s+\w+\s+(\w+)\(", text)) == sorted(C_FUNCTIONS)
 
