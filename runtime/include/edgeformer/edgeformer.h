@@ -99,7 +99,8 @@ struct EdgeformerModelInfo {
     char const* precision;       /* "int8", "fp16", ... */
     char const* backend_library; /* path of the backend's library */
     char const* backend_version;
-    char const* file; /* that is run: an engine or an ONNX file */
+    char const* file;           /* that is run: an engine or an ONNX file */
+    char const* backend_reason; /* why ONNX Runtime runs it, where a bundle's engine was hoped for */
 };
 
 EDGEFORMER_API int32_t edgeformerDescribe(struct EdgeformerModel const* model, struct EdgeformerModelInfo* info);
@@ -209,6 +210,19 @@ struct EdgeformerImage {
  *           shape is not checked */
 EDGEFORMER_API int32_t edgeformerPreprocess(struct EdgeformerModel* model, struct EdgeformerImage const* images,
                                             int32_t count, struct EdgeformerTensor const* input);
+
+/* A class and its probability. */
+struct EdgeformerClass {
+    int32_t index;
+    float probability;
+};
+
+/* The best classes of one image, best first: softmax over all of them, in double precision.
+ *
+ *   logits   float32, `classes` of them
+ *   results  room for `top`, which is 1 to `classes` */
+EDGEFORMER_API int32_t edgeformerTopClasses(float const* logits, int64_t classes, int32_t top,
+                                            struct EdgeformerClass* results);
 
 /* Why the calling thread's last call that failed did: "EF752: bundle: model.engine: changed since the build ...". It
  * stays until the thread's next failure; empty before the first. */

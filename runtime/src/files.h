@@ -1,0 +1,23 @@
+// Reading files.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace edgeformer {
+
+// The whole of a regular file.
+//
+// Read and not mapped: whoever changes the file after it was checked changes nothing here.
+// Throws Fault EF102 where it cannot be read, or has more than `most` bytes.
+std::vector<char> ReadFile(std::string const& path, size_t most);
+
+bool IsFolder(std::string const& path);
+bool Exists(std::string const& path);
+
+// The part of a path that names its folder, "." where there is none; the part behind it.
+std::string FolderOf(std::string const& path);
+std::string NameOf(std::string const& path);
+
+}  // namespace edgeformer

@@ -1,0 +1,267 @@
+#include "model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "element_types.h"
+#include "fault.h"
+#include "files.h"
+#include "machine.h"
+#if EDGEFORMER_HAS_ONNX_RUNTIME
+#include "onnxruntime/onnxruntime.h"
+#endif
+#if EDGEFORMER_HAS_TENSORRT
+#include "tensorrt/tensorrt.h"
+#endif
+
+namespace edgeformer {
+namespace {
+
+constexpr size_t kLargestFile = size_t{1} << 40;
+constexpr char kEngine[] = "model.engine";
+
+bool EndsWith(std::string const& text, std::string const& end) {
+    return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+std::shared_ptr<BackendModel> OpenGraph(std::string path, std::vector<char> content, LoadOptions const& options) {
+#if EDGEFORMER_HAS_ONNX_RUNTIME
+    return LoadGraph({std::move(path), std::move(content), options.library, options.threads});
+#else
+    static_cast<void>(path), static_cast<void>(content), static_cast<void>(options);
+    throw Fault(EDGEFORMER_UNAVAILABLE, "EF605",
+                "this libedgeformer.so was built without its ONNX Runtime backend: build it again where "
+                "scripts/fetch_runtime_headers.py finds ONNX Runtime's header");
+#endif
+}
+
+[[noreturn]] void Misfit(std::string const& message) { throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF763", message); }
+
+Shape ShapeOf(EdgeformerTensor const& tensor, TensorSpec const& spec) {
+    if (tensor.rank < 0 || tensor.rank > EDGEFORMER_MAX_RANK) {
+        Misfit(Text("`", spec.name, "` has rank ", tensor.rank, "; it is 0 to ", EDGEFORMER_MAX_RANK));
+    }
+    return Shape(tensor.shape, tensor.shape + tensor.rank);
+}
+
+void CheckType(EdgeformerTensor const& tensor, TensorSpec const& spec) {
+    if (tensor.type != spec.type) {
+        Misfit(Text("`", spec.name, "` is of type ", NameOf(static_cast<EdgeformerType>(tensor.type)),
+                    "; the model's is ", NameOf(spec.type)));
+    }
+}
+
+void CheckInputShape(Shape const& shape, TensorSpec const& spec) {
+    bool const same_rank = shape.size() == spec.shape.size();
+    for (size_t axis = 0; same_rank && axis < shape.size(); ++axis) {
+        int64_t const most = spec.maximum[axis];
+        if (spec.shape[axis] < 0 && most >= 0 && (shape[axis] < spec.minimum[axis] || shape[axis] > most)) {
+            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF761",
+                        Text("`", spec.name, "` is ", ShapeText(shape), ", and the engine was built for ",
+                             ShapeText(spec.minimum), " to ", ShapeText(spec.maximum),
+                             ": split the batch, or build the bundle with a wider --batch"));
+        }
+        if (shape[axis] < 0 || (spec.shape[axis] >= 0 && shape[axis] != spec.shape[axis])) {
+            Misfit(Text("`", spec.name, "` is ", ShapeText(shape), "; the model takes ", ShapeText(spec.shape)));
+        }
+    }
+    if (!same_rank) {
+        Misfit(Text("`", spec.name, "` is ", ShapeText(shape), "; the model takes ", ShapeText(spec.shape)));
+    }
+}
+
+TensorView ViewOf(EdgeformerTensor const& tensor, TensorSpec const& spec, Shape shape, bool device) {
+    bool const is_known = std::all_of(shape.begin(), shape.end(), [](int64_t size) { return size >= 0; });
+    uint64_t const needed = is_known ? BytesOf(shape, spec.type) : 0;
+    if (tensor.memory != EDGEFORMER_HOST && tensor.memory != EDGEFORMER_DEVICE) {
+        Misfit(Text("`", spec.name, "` is in memory ", tensor.memory, "; it is an EdgeformerMemory"));
+    }
+    if (tensor.memory == EDGEFORMER_DEVICE && !device) {
+        Misfit(Text("`", spec.name,
+                    "` is in CUDA memory, and ONNX Runtime runs the model on the CPU: copy it to the "
+                    "host first"));
+    }
+    if (tensor.bytes < needed) {
+        throw Fault(EDGEFORMER_INVALID_BUFFER, "EF763",
+                    Text("`", spec.name, "` is ", ShapeText(shape), " of ", NameOf(spec.type), ", which takes ", needed,
+                         " bytes, and its buffer has ", tensor.bytes));
+    }
+    return {std::move(shape), tensor.data, tensor.bytes, static_cast<EdgeformerMemory>(tensor.memory)};
+}
+
+void CheckCount(int given, int taken, char const* what) {
+    if (given != taken) {
+        Misfit(Text("got ", given, " ", what, "; the model has ", taken));
+    }
+}
+
+}  // namespace
+
+std::unique_ptr<Model> Model::Load(std::string const& path, LoadOptions const& options) {
+    auto model = std::make_unique<Model>();
+    model->options_ = options;
+    if (IsFolder(path) || !Exists(path)) {
+        model->LoadBundle(path);
+    } else {
+        model->LoadFile(path);
+    }
+    return model;
+}
+
+void Model::LoadBundle(std::string const& path) {
+    std::string folder = path;
+    while (folder.size() > 1 && folder.back() == '/') {
+        folder.pop_back();
+    }
+    bundle_ = ReadBundle(folder);
+    bool const wants_engine = options_.backend != EDGEFORMER_ONNX_RUNTIME;
+    if (!wants_engine || !TakeEngine()) {
+        TakeGraph(options_.graph == EDGEFORMER_FUSED_GRAPH ? "fused.onnx" : "typed.onnx");
+    }
+}
+
+bool Model::TakeEngine() {
+    bool const required = options_.backend == EDGEFORMER_TENSORRT;
+    try {
+        if (!bundle_.engine) {
+            throw Fault(EDGEFORMER_UNAVAILABLE, "EF764",
+                        Text(bundle_.folder, " has no engine: TensorRT for ", bundle_.target,
+                             " builds it on the device: `edgeformer build ... --target ", bundle_.target,
+                             "` there, or run the bundle on ONNX Runtime"));
+        }
+#if EDGEFORMER_HAS_TENSORRT
+        // What costs least first: hashes last.
+        Machine const machine = FindMachine(bundle_.engine->flavour, options_.library, options_.device);
+        CheckGpu(machine);
+        PluginFile const plugin = ReadPlugin(bundle_);
+        CheckMachine(bundle_, plugin, machine);
+        CheckPluginFile(bundle_, plugin);
+        std::vector<char> content = bundle_.Content(kEngine);
+        EngineRequest request;
+        request.name = bundle_.PathOf(kEngine);
+        request.engine = std::move(content);
+        request.plugin_library = plugin.path;
+        request.host_code = bundle_.engine->plugin_embedded;
+        request.capturable = bundle_.engine->cuda_graphs;
+        request.device = options_.device;
+        request.cuda_graphs = options_.cuda_graphs;
+        std::string const name = request.name;
+        Start(LoadEngine(std::move(request), machine), EDGEFORMER_TENSORRT, name);
+        return true;
+#else
+        throw Fault(EDGEFORMER_UNAVAILABLE, "EF605", "this libedgeformer.so was built without its TensorRT backend");
+#endif
+    } catch (Fault const& fault) {
+        // A damaged bundle is an error whatever backend it is for; a machine that cannot run its engine is none.
+        if (required || fault.status() != EDGEFORMER_UNAVAILABLE) {
+            throw;
+        }
+        reason_ = fault.what();
+    }
+    return false;
+}
+
+void Model::TakeGraph(std::string const& name) {
+    Start(OpenGraph(bundle_.PathOf(name), bundle_.Content(name), options_), EDGEFORMER_ONNX_RUNTIME,
+          bundle_.PathOf(name));
+}
+
+void Model::LoadFile(std::string const& path) {
+    bool const is_onnx = EndsWith(path, ".onnx") || EndsWith(path, ".ONNX");
+    bundle_.model = NameOf(path);
+    if (is_onnx) {
+        if (options_.backend == EDGEFORMER_TENSORRT) {
+            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF764",
+                        Text(path,
+                             " is an ONNX file, which TensorRT does not run: build an engine of it with "
+                             "`edgeformer build`"));
+        }
+        Start(OpenGraph(path, ReadFile(path, kLargestFile), options_), EDGEFORMER_ONNX_RUNTIME, path);
+        return;
+    }
+    if (options_.backend == EDGEFORMER_ONNX_RUNTIME) {
+        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF764",
+                    Text(path, " is no ONNX file by its name, and ONNX Runtime runs no other: give one, or a bundle"));
+    }
+#if EDGEFORMER_HAS_TENSORRT
+    EngineRequest request;
+    request.name = path;
+    request.engine = ReadFile(path, kLargestFile);
+    request.plugin_library = options_.plugin_library;
+    request.device = options_.device;
+    request.cuda_graphs = options_.cuda_graphs;
+    Machine const machine = FindMachine("", options_.library, options_.device);
+    CheckMachine(machine);
+    Start(LoadEngine(std::move(request), machine), EDGEFORMER_TENSORRT, path);
+#else
+    throw Fault(EDGEFORMER_UNAVAILABLE, "EF605", "this libedgeformer.so was built without its TensorRT backend");
+#endif
+}
+
+void Model::Start(std::shared_ptr<BackendModel> backend, EdgeformerBackend kind, std::string const& file) {
+    backend_ = std::move(backend);
+    kind_ = kind;
+    file_ = file;
+    library_ = backend_->library();
+    version_ = backend_->version();
+    auto const& tensors = backend_->tensors();
+    inputs_ = static_cast<int>(
+        std::count_if(tensors.begin(), tensors.end(), [](TensorSpec const& spec) { return spec.is_input; }));
+    std::vector<std::unique_ptr<BackendContext>> contexts;
+    for (int index = 0; index < options_.contexts; ++index) {
+        contexts.push_back(backend_->CreateContext());
+    }
+    pool_ = std::make_unique<ContextPool>(std::move(contexts));
+}
+
+std::vector<Shape> Model::CheckShapes(EdgeformerTensor const* tensors, int count) const {
+    CheckCount(count, inputs(), "inputs");
+    std::vector<Shape> shapes;
+    for (int index = 0; index < count; ++index) {
+        TensorSpec const& spec = tensor(index);
+        CheckType(tensors[index], spec);
+        shapes.push_back(ShapeOf(tensors[index], spec));
+        CheckInputShape(shapes.back(), spec);
+    }
+    return shapes;
+}
+
+std::vector<TensorView> Model::CheckInputs(EdgeformerTensor const* tensors, int count, bool device) const {
+    std::vector<Shape> const shapes = CheckShapes(tensors, count);
+    std::vector<TensorView> views;
+    for (int index = 0; index < count; ++index) {
+        views.push_back(ViewOf(tensors[index], tensor(index), shapes[static_cast<size_t>(index)], device));
+        if (views.back().data == nullptr) {
+            throw Fault(EDGEFORMER_INVALID_BUFFER, "EF763", Text("`", tensor(index).name, "` has no data"));
+        }
+    }
+    return views;
+}
+
+std::vector<TensorView> Model::CheckOutputs(EdgeformerTensor const* tensors, int count,
+                                            std::vector<Shape> const& shapes, bool device) const {
+    CheckCount(count, outputs(), "outputs");
+    std::vector<TensorView> views;
+    for (int index = 0; index < count; ++index) {
+        TensorSpec const& spec = tensor(inputs() + index);
+        Shape const& shape = shapes[static_cast<size_t>(index)];
+        if (tensors[index].data == nullptr) {
+            views.push_back({shape, nullptr, 0, EDGEFORMER_HOST});
+            continue;
+        }
+        CheckType(tensors[index], spec);
+        Shape const given = ShapeOf(tensors[index], spec);
+        bool fits = given.empty() || given.size() == shape.size();
+        for (size_t axis = 0; fits && axis < given.size(); ++axis) {
+            fits = shape[axis] < 0 || given[axis] == shape[axis];
+        }
+        if (!fits) {
+            Misfit(Text("output `", spec.name, "` is given as ", ShapeText(given), "; it comes out as ",
+                        ShapeText(shape)));
+        }
+        views.push_back(ViewOf(tensors[index], spec, shape, device));
+    }
+    return views;
+}
+
+}  // namespace edgeformer

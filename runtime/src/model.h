@@ -1,0 +1,70 @@
+// A loaded model: what it is, its contexts, and the check of what callers hand to it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "bundle.h"
+#include "pool.h"
+
+namespace edgeformer {
+
+struct LoadOptions {
+    EdgeformerBackend backend = EDGEFORMER_ANY_BACKEND;
+    EdgeformerGraph graph = EDGEFORMER_TYPED_GRAPH;
+    int device = 0;
+    int contexts = 1;
+    int threads = 0;
+    int cuda_graphs = 0;
+    std::string library;
+    std::string plugin_library;
+};
+
+class Model {
+public:
+    // Loads a bundle, an engine or an ONNX file, and checks it before.
+    static std::unique_ptr<Model> Load(std::string const& path, LoadOptions const& options);
+
+    // Checks a caller's tensors against the model: count, type, rank, shape, size and place.
+    // Throws Fault EF761 (a size outside of the profile), EF763 (everything else).
+    std::vector<TensorView> CheckInputs(EdgeformerTensor const* tensors, int count, bool device) const;
+    std::vector<TensorView> CheckOutputs(EdgeformerTensor const* tensors, int count, std::vector<Shape> const& shapes,
+                                         bool device) const;
+    std::vector<Shape> CheckShapes(EdgeformerTensor const* tensors, int count) const;
+
+    BackendModel& backend() const { return *backend_; }
+    ContextPool& pool() const { return *pool_; }
+    TensorSpec const& tensor(int index) const { return backend_->tensors()[static_cast<size_t>(index)]; }
+    int inputs() const { return inputs_; }
+    int outputs() const { return static_cast<int>(backend_->tensors().size()) - inputs_; }
+    Bundle const& bundle() const { return bundle_; }  // empty but for an engine or an ONNX file alone
+    LoadOptions const& options() const { return options_; }
+    EdgeformerBackend kind() const { return kind_; }
+    std::string const& file() const { return file_; }
+    std::string const& reason() const { return reason_; }
+    std::string const& library() const { return library_; }
+    std::string const& version() const { return version_; }
+
+private:
+    void LoadBundle(std::string const& path);
+    void LoadFile(std::string const& path);
+    bool TakeEngine();
+    void TakeGraph(std::string const& name);
+    void Start(std::shared_ptr<BackendModel> backend, EdgeformerBackend kind, std::string const& file);
+
+    LoadOptions options_;
+    Bundle bundle_;
+    EdgeformerBackend kind_ = EDGEFORMER_ONNX_RUNTIME;
+    std::string file_;
+    std::string reason_;  // why another backend than the one that was hoped for
+    std::string library_;
+    std::string version_;
+    int inputs_ = 0;
+    std::shared_ptr<BackendModel> backend_;
+    std::unique_ptr<ContextPool> pool_;
+};
+
+}  // namespace edgeformer

@@ -1,0 +1,32 @@
+// The TensorRT backend: engines on an NVIDIA GPU. TensorRT and CUDA are opened at run time.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "machine.h"
+
+namespace edgeformer {
+
+struct EngineRequest {
+    std::string name;            // of the engine's file, for messages
+    std::vector<char> engine;    // its bytes, checked
+    std::string plugin_library;  // path; empty: none
+    bool host_code = false;      // the engine has its plugin library embedded, on purpose
+    bool capturable = false;     // it was built for CUDA graphs
+    int device = 0;
+    int cuda_graphs = 0;  // shapes of a context that are captured, at most
+};
+
+// Opens the driver and the TensorRT library, and says what is there. Does not throw for what is missing.
+//
+// flavour  "tensorrt", "tensorrt_rtx", or empty: whichever `library` is
+// library  path that the caller named; empty: looked for (edgeformer.h)
+Machine FindMachine(std::string const& flavour, std::string const& library, int device);
+
+// Deserializes an engine that was checked (machine.h) with the library that FindMachine found.
+std::shared_ptr<BackendModel> LoadEngine(EngineRequest request, Machine const& machine);
+
+}  // namespace edgeformer
