@@ -138,7 +138,7 @@ TEST(ReadBundle, NoticesAnEditedManifest) {
     TemporaryBundle made;
     made.engine()["engine_sha256"] = std::string(64, '0');
     made.WriteManifest();
-    EXPECT_CONTAINS(ReadFault(made), "EF760: ");
+    EXPECT_CONTAINS(ReadFault(made), "EF759: ");
     EXPECT_CONTAINS(ReadFault(made), "two different SHA-256 of model.engine");
     made.engine()["engine_sha256"] = made.manifest["files"]["model.engine"]["sha256"];
     made.engine()["engine_bytes"] = 5;

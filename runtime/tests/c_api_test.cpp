@@ -260,7 +260,7 @@ TEST_F(CApi, RefusesFilesThatCannotBeRun) {
     bundle_.WriteManifest();
     refused(bundle_.folder(), EDGEFORMER_INVALID_BUNDLE, "EF807: `logits` has ONNX Runtime's element type");
     refused("/no/such/file.onnx", EDGEFORMER_INVALID_BUNDLE, "EF701: ");
-    refused(bundle_.PathOf("model.engine"), EDGEFORMER_INVALID_ARGUMENT, "EF764: ");
+    refused(bundle_.PathOf("model.engine"), EDGEFORMER_INVALID_ARGUMENT, "EF762: ");
     refused("", EDGEFORMER_INVALID_BUNDLE, "EF701: ");
 }
 
@@ -316,7 +316,7 @@ TEST_F(CApi, LendsContexts) {
     EdgeformerContext* third = nullptr;
     ASSERT_EQ(edgeformerAcquireContext(model_, 0, &first), EDGEFORMER_SUCCESS);
     ASSERT_EQ(edgeformerAcquireContext(model_, -1, &second), EDGEFORMER_SUCCESS);
-    ExpectRefused(edgeformerAcquireContext(model_, 1, &third), EDGEFORMER_BUSY, "EF766: all 2 contexts were in use");
+    ExpectRefused(edgeformerAcquireContext(model_, 1, &third), EDGEFORMER_BUSY, "EF764: all 2 contexts were in use");
     EXPECT_EQ(third, nullptr);
     std::vector<float> input{1, 2, 3, 4};
     std::vector<float> output(4);
@@ -324,7 +324,7 @@ TEST_F(CApi, LendsContexts) {
     EdgeformerTensor const results = Tensor(output, 1);
     ASSERT_EQ(edgeformerRunContext(first, &feeds, 1, &results, 1), EDGEFORMER_SUCCESS);
     EXPECT_EQ(output[3], 8);
-    ExpectRefused(edgeformerEnqueue(first, &feeds, 1, &results, 1, nullptr), EDGEFORMER_INVALID_ARGUMENT, "EF762: ");
+    ExpectRefused(edgeformerEnqueue(first, &feeds, 1, &results, 1, nullptr), EDGEFORMER_INVALID_ARGUMENT, "EF761: ");
     ExpectRefused(edgeformerRunContext(nullptr, &feeds, 1, &results, 1), EDGEFORMER_INVALID_ARGUMENT, "`context`");
     EXPECT_STREQ(edgeformerGraphState(first), "none: ONNX Runtime runs on the CPU");
     EXPECT_STREQ(edgeformerGraphState(nullptr), "");

@@ -56,7 +56,7 @@ TEST(CheckMachine, RefusesAMachineWithoutAGpu) {
 TEST(CheckMachine, RefusesAnOldDriver) {
     Machine machine = Fitting();
     machine.driver_cuda = 12060;
-    EXPECT_CONTAINS(FaultWith(machine), "EF759: the NVIDIA driver runs CUDA 12.6 at most");
+    EXPECT_CONTAINS(FaultWith(machine), "EF758: the NVIDIA driver runs CUDA 12.6 at most");
     EXPECT_CONTAINS(FaultWith(machine), "needs 13.0");
 }
 
