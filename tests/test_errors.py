@@ -39,6 +39,13 @@ def error_calls(source: str) -> list[ast.Call]:
     ]
 
 
+def runtime_sources() -> list[str]:
+    """The sources of the runtime, whose messages begin with a code."""
+    paths = sorted(path for path in (ROOT / "runtime" / "src").rglob("*") if path.suffix in (".cpp", ".h", ".cu"))
+    assert paths
+    return [re.sub(r"//.*", "", path.read_text(encoding="utf-8")) for path in paths]
+
+
 def listed_codes() -> list[str]:
     """The codes in the page's tables, in order."""
     return re.findall(r"^\| (EF\d\d\d) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
@@ -48,6 +55,7 @@ def test_the_page_lists_what_is_raised_and_nothing_else() -> None:
     raised = set().union(
         *(raised_codes(path.read_text(encoding="utf-8")) for path in (ROOT / "edgeformer").rglob("*.py"))
     )
+    raised |= {code for source in runtime_sources() for code in re.findall(r'"(EF[1-9]\d\d)[":]', source)}
     listed = listed_codes()
     assert listed == sorted(set(listed))
     assert set(listed) == raised
@@ -74,6 +82,20 @@ def test_the_page_gives_the_exit_code_that_an_error_has() -> None:
         if isinstance(call.func, ast.Name) and listed[code] != str(EXIT_CODES[call.func.id])
     ]
     assert wrong == []
+
+
+def test_the_page_gives_the_exit_code_that_a_fault_of_the_runtime_has() -> None:
+    listed = dict(re.findall(r"^\| (EF\d\d\d) \| (\d) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    exits = {"INVALID_ARGUMENT": "2", "INVALID_BUFFER": "2", "INVALID_BUNDLE": "2", "UNAVAILABLE": "4", "BUSY": "4"}
+    exits |= {"BACKEND_ERROR": "2", "INTERNAL_ERROR": "1"}
+    faults = [
+        (status, code)
+        for source in runtime_sources()
+        for status, codes in re.findall(r'\bEDGEFORMER_([A-Z_]+),\s*((?:[\w ?]*"EF[1-9]\d\d"[ :,]*)+)', source)
+        for code in re.findall(r"EF\d\d\d", codes)
+    ]
+    assert {("UNAVAILABLE", "EF753"), ("UNAVAILABLE", "EF752"), ("INVALID_BUNDLE", "EF702")} <= set(faults)
+    assert [(status, code) for status, code in faults if listed[code] != exits[status]] == []
 
 
 def test_the_search_for_codes_sees_them() -> None:

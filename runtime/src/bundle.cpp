@@ -232,7 +232,7 @@ void CheckConsistency(Bundle const& bundle) {
         fault = "two different sizes of model.engine stand in it";
     }
     if (fault != nullptr) {
-        throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF760",
+        throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF759",
                     Text(bundle.PathOf(kManifest), " contradicts itself: ", fault,
                          ". It was changed after the build: build the bundle again"));
     }

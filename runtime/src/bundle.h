@@ -67,7 +67,7 @@ struct Bundle {
 };
 
 // Reads and checks a bundle's manifest; no other file is touched.
-// Throws Fault EF701 (no bundle), EF702 (no manifest of this schema), EF703 (another schema version), EF760 (its parts
+// Throws Fault EF701 (no bundle), EF702 (no manifest of this schema), EF703 (another schema version), EF759 (its parts
 // contradict each other).
 Bundle ReadBundle(std::string const& folder);
 

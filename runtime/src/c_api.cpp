@@ -59,34 +59,34 @@ int32_t Guard(Body&& body) noexcept {
         return Failed(fault.status(), fault.what());
     } catch (Rejected const& rejected) {
         try {
-            return Failed(EDGEFORMER_INVALID_ARGUMENT, Text("EF763: ", rejected.what()).c_str());
+            return Failed(EDGEFORMER_INVALID_ARGUMENT, Text("EF101: ", rejected.what()).c_str());
         } catch (...) {
-            return Failed(EDGEFORMER_INVALID_ARGUMENT, "EF763: an argument is not taken");
+            return Failed(EDGEFORMER_INVALID_ARGUMENT, "EF101: an argument is not taken");
         }
     } catch (std::bad_alloc const&) {
-        return Failed(EDGEFORMER_INTERNAL_ERROR, "EF765: the host's memory has run out");
+        return Failed(EDGEFORMER_INTERNAL_ERROR, "EF763: the host's memory has run out");
     } catch (std::exception const& error) {
         try {
-            return Failed(EDGEFORMER_INTERNAL_ERROR, Text("EF765: internal error: ", error.what()).c_str());
+            return Failed(EDGEFORMER_INTERNAL_ERROR, Text("EF763: internal error: ", error.what()).c_str());
         } catch (...) {
-            return Failed(EDGEFORMER_INTERNAL_ERROR, "EF765: internal error");
+            return Failed(EDGEFORMER_INTERNAL_ERROR, "EF763: internal error");
         }
     } catch (...) {
-        return Failed(EDGEFORMER_INTERNAL_ERROR, "EF765: internal error of an unknown kind");
+        return Failed(EDGEFORMER_INTERNAL_ERROR, "EF763: internal error of an unknown kind");
     }
 }
 
 template <class Pointer>
 Pointer& Given(Pointer* pointer, char const* name) {
     if (pointer == nullptr) {
-        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF763", Text("got a null pointer for `", name, "`"));
+        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101", Text("got a null pointer for `", name, "`"));
     }
     return *pointer;
 }
 
 int InRange(int32_t value, int least, int most, char const* name) {
     if (value < least || value > most) {
-        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF763",
+        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101",
                     Text("got ", name, "=", value, "; it must be ", least, " to ", most));
     }
     return value;
@@ -124,7 +124,7 @@ std::vector<EdgeformerTensor> ReadTensors(EdgeformerTensor const* tensors, int32
         auto const* one = reinterpret_cast<EdgeformerTensor const*>(bytes + size_t{size} * static_cast<size_t>(index));
         read.push_back(edgeformer::Read(one, name));
         if (read.back().struct_size != size) {
-            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF763", Text("the `", name, "` differ in struct_size"));
+            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101", Text("the `", name, "` differ in struct_size"));
         }
     }
     return read;
@@ -280,7 +280,7 @@ int32_t edgeformerAcquireContext(EdgeformerModel* model, int32_t wait_millisecon
         acquired->model = &loaded;
         acquired->context = loaded.pool().Acquire(wait_milliseconds);
         if (acquired->context == nullptr) {
-            throw Fault(EDGEFORMER_BUSY, "EF766",
+            throw Fault(EDGEFORMER_BUSY, "EF764",
                         Text("all ", loaded.options().contexts, " contexts were in use for ", wait_milliseconds,
                              " ms: release one, wait longer, or load the model with more"));
         }
@@ -328,7 +328,7 @@ int32_t edgeformerAllocate(EdgeformerModel* model, uint64_t bytes, void** memory
         Given(memory, "memory") = nullptr;
         void* const allocated = Given(model, "model").model->backend().Allocate(bytes);
         if (allocated == nullptr && bytes > 0) {
-            throw Fault(EDGEFORMER_INTERNAL_ERROR, "EF765", Text("no memory for ", bytes, " bytes"));
+            throw Fault(EDGEFORMER_INTERNAL_ERROR, "EF763", Text("no memory for ", bytes, " bytes"));
         }
         *memory = allocated;
     });
@@ -345,7 +345,7 @@ int32_t edgeformerTopClasses(float const* logits, int64_t classes, int32_t top, 
         Given(logits, "logits");
         Given(results, "results");
         if (classes < 1 || top < 1 || top > classes) {
-            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF763",
+            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101",
                         Text("got top=", top, " of ", classes, " classes; it must be 1 to ", classes));
         }
         std::vector<int64_t> order(static_cast<size_t>(classes));

@@ -103,7 +103,7 @@ void CheckMachine(Bundle const& bundle, PluginFile const& plugin, Machine const&
     char const* const product = ProductOf(engine.flavour);
     CheckGpu(machine);
     if (plugin.cuda / 1000 > machine.driver_cuda / 1000) {
-        throw Fault(EDGEFORMER_UNAVAILABLE, "EF759",
+        throw Fault(EDGEFORMER_UNAVAILABLE, "EF758",
                     Text("the NVIDIA driver runs CUDA ", CudaText(machine.driver_cuda),
                          " at most, and the bundle's plugin library needs ", CudaText(plugin.cuda),
                          ": install a newer driver, or build the plugin library with CUDA ", machine.driver_cuda / 1000,

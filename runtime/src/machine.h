@@ -36,7 +36,7 @@ void CheckPluginFile(Bundle const& bundle, PluginFile const& plugin);
 
 // Whether this machine can run the engine.
 // Throws Fault EF650 (no GPU or driver), EF605 (no TensorRT), EF751 (other GPU), EF752 and EF753 (other TensorRT or
-// TensorRT-RTX), EF757 (other flavour), EF759 (the driver is too old for the plugin library).
+// TensorRT-RTX), EF757 (other flavour), EF758 (the driver is too old for the plugin library).
 void CheckMachine(Bundle const& bundle, PluginFile const& plugin, Machine const& machine);
 
 // Throws Fault EF650: there is no GPU or no driver.

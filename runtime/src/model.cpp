@@ -35,7 +35,7 @@ std::shared_ptr<BackendModel> OpenGraph(std::string path, std::vector<char> cont
 #endif
 }
 
-[[noreturn]] void Misfit(std::string const& message) { throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF763", message); }
+[[noreturn]] void Misfit(std::string const& message) { throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF802", message); }
 
 Shape ShapeOf(EdgeformerTensor const& tensor, TensorSpec const& spec) {
     if (tensor.rank < 0 || tensor.rank > EDGEFORMER_MAX_RANK) {
@@ -56,7 +56,7 @@ void CheckInputShape(Shape const& shape, TensorSpec const& spec) {
     for (size_t axis = 0; same_rank && axis < shape.size(); ++axis) {
         int64_t const most = spec.maximum[axis];
         if (spec.shape[axis] < 0 && most >= 0 && (shape[axis] < spec.minimum[axis] || shape[axis] > most)) {
-            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF761",
+            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF760",
                         Text("`", spec.name, "` is ", ShapeText(shape), ", and the engine was built for ",
                              ShapeText(spec.minimum), " to ", ShapeText(spec.maximum),
                              ": split the batch, or build the bundle with a wider --batch"));
@@ -82,7 +82,7 @@ TensorView ViewOf(EdgeformerTensor const& tensor, TensorSpec const& spec, Shape 
                     "host first"));
     }
     if (tensor.bytes < needed) {
-        throw Fault(EDGEFORMER_INVALID_BUFFER, "EF763",
+        throw Fault(EDGEFORMER_INVALID_BUFFER, "EF802",
                     Text("`", spec.name, "` is ", ShapeText(shape), " of ", NameOf(spec.type), ", which takes ", needed,
                          " bytes, and its buffer has ", tensor.bytes));
     }
@@ -122,13 +122,15 @@ void Model::LoadBundle(std::string const& path) {
 
 bool Model::TakeEngine() {
     bool const required = options_.backend == EDGEFORMER_TENSORRT;
+    if (!bundle_.engine) {
+        Fault const fault(EDGEFORMER_INVALID_BUNDLE, "EF707",
+                          Text(bundle_.folder, " has no engine: TensorRT for ", bundle_.target,
+                               " builds it on the device: `edgeformer build ... --target ", bundle_.target,
+                               "` there, or run the bundle on ONNX Runtime"));
+        reason_ = fault.what();
+        return required ? throw fault : false;
+    }
     try {
-        if (!bundle_.engine) {
-            throw Fault(EDGEFORMER_UNAVAILABLE, "EF764",
-                        Text(bundle_.folder, " has no engine: TensorRT for ", bundle_.target,
-                             " builds it on the device: `edgeformer build ... --target ", bundle_.target,
-                             "` there, or run the bundle on ONNX Runtime"));
-        }
 #if EDGEFORMER_HAS_TENSORRT
         // What costs least first: hashes last.
         Machine const machine = FindMachine(bundle_.engine->flavour, options_.library, options_.device);
@@ -171,7 +173,7 @@ void Model::LoadFile(std::string const& path) {
     bundle_.model = NameOf(path);
     if (is_onnx) {
         if (options_.backend == EDGEFORMER_TENSORRT) {
-            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF764",
+            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF762",
                         Text(path,
                              " is an ONNX file, which TensorRT does not run: build an engine of it with "
                              "`edgeformer build`"));
@@ -180,7 +182,7 @@ void Model::LoadFile(std::string const& path) {
         return;
     }
     if (options_.backend == EDGEFORMER_ONNX_RUNTIME) {
-        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF764",
+        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF762",
                     Text(path, " is no ONNX file by its name, and ONNX Runtime runs no other: give one, or a bundle"));
     }
 #if EDGEFORMER_HAS_TENSORRT
@@ -232,7 +234,7 @@ std::vector<TensorView> Model::CheckInputs(EdgeformerTensor const* tensors, int 
     for (int index = 0; index < count; ++index) {
         views.push_back(ViewOf(tensors[index], tensor(index), shapes[static_cast<size_t>(index)], device));
         if (views.back().data == nullptr) {
-            throw Fault(EDGEFORMER_INVALID_BUFFER, "EF763", Text("`", tensor(index).name, "` has no data"));
+            throw Fault(EDGEFORMER_INVALID_BUFFER, "EF802", Text("`", tensor(index).name, "` has no data"));
         }
     }
     return views;

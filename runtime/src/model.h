@@ -29,7 +29,7 @@ public:
     static std::unique_ptr<Model> Load(std::string const& path, LoadOptions const& options);
 
     // Checks a caller's tensors against the model: count, type, rank, shape, size and place.
-    // Throws Fault EF761 (a size outside of the profile), EF763 (everything else).
+    // Throws Fault EF760 (a size outside of the profile), EF802 (everything else).
     std::vector<TensorView> CheckInputs(EdgeformerTensor const* tensors, int count, bool device) const;
     std::vector<TensorView> CheckOutputs(EdgeformerTensor const* tensors, int count, std::vector<Shape> const& shapes,
                                          bool device) const;

@@ -241,7 +241,7 @@ public:
     }
 
     void Enqueue(std::vector<TensorView> const&, std::vector<TensorView> const&, void*) override {
-        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF762",
+        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF761",
                     "ONNX Runtime runs on the CPU, where there is no stream: call edgeformerRunContext");
     }
 
@@ -297,7 +297,7 @@ private:
         graph_->runtime().Check(api.GetDimensions(made, shape.data(), rank));
         uint64_t const bytes = BytesOf(shape, spec.type);
         if (bytes > output.bytes) {
-            throw Fault(EDGEFORMER_INVALID_BUFFER, "EF763",
+            throw Fault(EDGEFORMER_INVALID_BUFFER, "EF802",
                         Text("output `", spec.name, "` came out as ", ShapeText(shape), ", which takes ", bytes,
                              " bytes, and its buffer has ", output.bytes));
         }
