@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeformer.bundle.application import ApplicationRecord
 from edgeformer.bundle.details import Details
 from edgeformer.bundle.files import MANIFEST
 from edgeformer.bundle.manifest import (
@@ -20,6 +21,7 @@ from edgeformer.bundle.publish import Staging, staging
 
 __all__ = [
     "MANIFEST",
+    "ApplicationRecord",
     "Details",
     "FileRecord",
     "Manifest",

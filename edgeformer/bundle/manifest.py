@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
+from edgeformer.bundle.application import ApplicationRecord
 from edgeformer.bundle.contents import check_links
 from edgeformer.bundle.details import Details
 from edgeformer.bundle.files import MANIFEST, FileName
@@ -32,7 +33,7 @@ __all__ = [
     "stage_key",
 ]
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
 D = TypeVar("D", bound=Record)
 
@@ -81,14 +82,10 @@ class ModelRecord(Record):
 
     source: Literal["registry", "onnx"]
     name: str
-    preprocessing: dict[str, Any]
     overrides: dict[str, Any] = Field(default_factory=dict)
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
     checkpoint_key: str | None = None
-    labels: tuple[str, ...] | None = Field(
-        default=None, description="names of the classes in the order of their indices"
-    )
     weights: str | None = None
     path: str | None = None
     sha256: str | None = None
@@ -111,7 +108,7 @@ class TargetRecord(Record):
 class Manifest(Record):
     """``manifest.json``: what the bundle is, what made it, and what was and was not verified."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     edgeformer: str
     created: str = Field(description="UTC, ISO 8601")
     libraries: dict[str, str]
@@ -121,6 +118,7 @@ class Manifest(Record):
     batch: list[int] | None = Field(description="minimum, optimum, maximum; null for a static graph")
     inputs: list[TensorRecord]
     outputs: list[TensorRecord]
+    application: ApplicationRecord
     stages: list[StageRecord]
     accuracy: dict[Precision, Score] = Field(
         description="of the forms of the model, by precision; empty without labels"

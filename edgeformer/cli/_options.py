@@ -64,15 +64,22 @@ class _Size(click.ParamType[tuple[int, int]]):
         return "H[xW]"
 
 
-def _preprocessing(_ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Any:
-    if path is None:
-        return None
-    from edgeformer.data import Preprocessing
+class _Preprocessing(click.ParamType[Any]):
+    """What is done to pixels in a word, or a JSON file with the fields of a `Preprocessing`."""
 
-    try:
-        return Preprocessing.from_dict(read_json(path))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise click.BadParameter(f"{path} is not a JSON object with the fields of a preprocessing: {error}") from None
+    name = "preprocessing"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from edgeformer.data import Preprocessing
+        from edgeformer.data.preprocessing import WORDS
+
+        if isinstance(value, Preprocessing) or value in WORDS:
+            return value
+        path = existing_file.convert(value, param, ctx)
+        try:
+            return Preprocessing.from_dict(read_json(path))
+        except (ValueError, AttributeError, TypeError) as error:
+            self.fail(f"{path} is not a JSON object with the fields of a preprocessing: {error}")
 
 
 def _overrides(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -105,7 +112,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "mebibytes": {"type": int, "callback": _mebibytes},
     "size": {"type": _Size()},
     "fields": {"multiple": True, "callback": _overrides},
-    "json": {"type": existing_file, "callback": _preprocessing},
+    "preprocessing": {"type": _Preprocessing()},
     "names": {"multiple": True},
 }
 

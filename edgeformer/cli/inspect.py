@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,20 @@ import click
 from edgeformer.cli._common import common_options, console, error_document, print_error, print_json, simple_table
 from edgeformer.cli._options import output_path
 from edgeformer.errors import InputError
+from edgeformer.records.terms import Normalization
+from edgeformer.text import shortened
 
 if TYPE_CHECKING:
     import onnx
 
+    from edgeformer.bundle import Manifest
     from edgeformer.graph.summary import GraphSummary
+
+_PIXELS: dict[Normalization, str] = {
+    "mean_std": "(x / 255 - mean) / std",
+    "scale": "x / 255",
+    "none": "pixels 0 to 255",
+}
 
 
 @click.command("inspect")
@@ -76,6 +86,8 @@ def _bundle(path: Path, compare: bool, as_json: bool) -> None:
         f"{model.name} as {manifest.precision.upper()} for {manifest.target.name}, made {manifest.created} by "
         f"edgeformer {manifest.edgeformer}; all hashes match",
     )
+    for line in application_lines(manifest):
+        console.print(line, soft_wrap=True)
     table = simple_table("file", "MB", "SHA-256")
     for name, record in manifest.files.items():
         table.add_row(name, f"{record.size / 1e6:.2f}", record.sha256[:16])
@@ -90,6 +102,23 @@ def _bundle(path: Path, compare: bool, as_json: bool) -> None:
         for row in comparison.rows():
             sides.add_row(*row)
         console.print(sides)
+
+
+def application_lines(manifest: Manifest) -> Iterator[str]:
+    """What a program has to know: the task, the classes, and what the network takes and gives."""
+    application = manifest.application
+    labels = application.labels
+    named = "no labels" if labels is None else f"{len(labels)} labels: {shortened(', '.join(labels), 60)}"
+    yield f"task        {application.task}, {named}"
+    image = application.image
+    for word, tensors in (("input", manifest.inputs), ("output", manifest.outputs)):
+        for tensor in tensors:
+            line = f"{word:<12}{tensor.name}: {tensor.dtype} [{', '.join(map(str, tensor.shape))}]"
+            if image is not None and (word, tensor.name) == ("input", image.input):
+                pixels = _PIXELS[image.normalization]
+                line += f", {image.layout}, {image.channels} {pixels}, {image.resize_mode}"
+                line += "" if image.crop_fraction == 1 else f", centre crop of {image.crop_fraction:g}"
+            yield line
 
 
 def _onnx(path: Path, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeformer.data.class_names import Classes, read_labels
+from edgeformer.data.image_folder import class_folder_names
 from edgeformer.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from edgeformer.data.samples import Batch, Samples
 from edgeformer.data.sources import Source, open_samples
@@ -15,6 +16,7 @@ __all__ = [
     "Preprocessing",
     "Samples",
     "Source",
+    "class_folder_names",
     "open_samples",
     "read_labels",
 ]

@@ -31,7 +31,7 @@ from edgeformer.data.samples import Sample, Samples
 from edgeformer.errors import InputError
 from edgeformer.text import printable
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "prepared_image"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "class_folder_names", "prepared_image"]
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,28 @@ def prepared_image(content: bytes, path: Path, preprocessing: Preprocessing) -> 
         raise InputError("EF405", f"cannot read the image {path}: it is no image of a known format") from error
     except Exception as error:  # decoders raise whatever a damaged file makes them trip over
         raise InputError("EF405", f"cannot read the image {path}: {str(error) or type(error).__name__}") from error
+
+
+def class_folder_names(folder: Path, classes: Classes) -> tuple[str, ...] | None:
+    """The names of all classes of a model in the order of their indices, where the sub-folders of a folder tell them.
+
+    Args:
+        folder: may be anything, also no folder.
+        classes: of the model, their number known.
+
+    Returns:
+        None where the sub-folders are not its classes, or not all of them.
+    """
+    below = [] if not folder.is_dir() else sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    below = [entry for entry in below if not entry.name.startswith(".")]
+    if len(below) != classes.count or not all(is_class(entry) and images_below(entry) for entry in below):
+        return None
+    names = [entry.name for entry in below]
+    try:
+        indices = indices_of_folders(folder, names, classes)
+    except InputError:  # numbers beyond the classes, or one twice
+        return None
+    return tuple(name for _, name in sorted(zip(indices, names, strict=True)))
 
 
 class ImageFolder(Samples):

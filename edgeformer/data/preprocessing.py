@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from edgeformer.errors import InputError
+from edgeformer.records.terms import Normalization
 from edgeformer.text import shortened
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MAX_PIXELS", "Preprocessing"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MAX_PIXELS", "WORDS", "AskedPreprocessing", "Preprocessing"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 MAX_PIXELS = 89_478_485
 """Pixels above which an image is taken for a decompression bomb: Pillow's own limit, 256 MiB of RGB."""
+
+# Mean and std of what needs neither: (x / 255 - 0) / 1 scales pixels to 0..1, (x / 255 - 0) / (1 / 255) leaves them.
+_PLAIN: dict[Normalization, tuple[float, float]] = {"scale": (0.0, 1.0), "none": (0.0, 1 / 255)}
+_SAME = 1e-6
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -99,10 +104,30 @@ class Preprocessing:
         prepared: NDArray[np.float32] = self.normalize(np.asarray(pixels, np.uint8)[None])[0]
         return prepared
 
+    @property
+    def normalization(self) -> Normalization:
+        """What happens to pixels: "scale" where the mean is 0 and the std 1, "none" where they are 0 and 1/255."""
+        for name, (mean, std) in _PLAIN.items():
+            if np.allclose(self.mean, mean, rtol=0, atol=_SAME) and np.allclose(self.std, std, rtol=0, atol=_SAME):
+                return name
+        return "mean_std"
+
+    def with_normalization(self, normalization: Normalization) -> Preprocessing:
+        """The same with pixels only scaled to 0..1 ("scale") or left at 0..255 ("none"); "mean_std" changes nothing."""
+        if normalization == "mean_std":
+            return self
+        mean, std = _PLAIN[normalization]
+        return replace(self, mean=(mean,) * 3, std=(std,) * 3)
+
     def normalize(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """``[N, H, W, 3]`` uint8 RGB to ``[N, 3, H, W]`` float32: ``(x / 255 - mean) / std``, no resizing."""
-        scaled = images.astype(np.float32) / np.float32(255)
-        normalized = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        """``[N, H, W, 3]`` uint8 RGB to ``[N, 3, H, W]`` float32: ``(x / 255 - mean) / std``, no resizing.
+
+        Pixels that are left as they are stay exactly that.
+        """
+        normalized = images.astype(np.float32)
+        if self.normalization != "none":
+            scaled = normalized / np.float32(255)
+            normalized = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return np.ascontiguousarray(normalized.transpose(0, 3, 1, 2))
 
     def to_dict(self) -> dict[str, Any]:
@@ -158,3 +183,9 @@ def _rgb(image: Image.Image) -> Image.Image:
         # A palette with transparency warns when it goes to RGB directly.
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+AskedPreprocessing = Preprocessing | Literal["none", "scale"]
+"""How images are prepared, as a user says it: in full, or the one word for what is done to their pixels."""
+
+WORDS = ("none", "scale")

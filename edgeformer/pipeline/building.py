@@ -15,6 +15,7 @@ import numpy as np
 from edgeformer.bundle import Manifest, ModelRecord, StageRecord, TargetRecord, TensorRecord, staging
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import TYPED
+from edgeformer.pipeline.application import describe_application
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import BuildPlan, make_plan
 from edgeformer.pipeline.published import without_paths
@@ -88,12 +89,15 @@ def _manifest(runner: Runner, plan: BuildPlan, request: BuildRequest) -> Manifes
         edgeformer=__version__,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         libraries={"python": platform.python_version(), **libraries()},
-        model=ModelRecord(**plan.source.describe(), labels=plan.labels),
+        model=ModelRecord(**plan.source.describe()),
         precision=plan.form.precision,
         target=TargetRecord(**target.model_dump(mode="json", exclude={"peaks"})),
         batch=[batch.min, batch.opt, batch.max],
         inputs=_tensors(inputs),
         outputs=_tensors(outputs),
+        application=describe_application(
+            plan.source.preprocessing, plan.source.class_count, plan.labels, inputs, outputs
+        ),
         stages=runner.records,
         accuracy=_accuracy(runner.records, plan.form.precision),
         files=runner.work.file_records(),

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
 from edgeformer.data import Preprocessing
+from edgeformer.data.preprocessing import WORDS, AskedPreprocessing
 from edgeformer.errors import InputError
-from edgeformer.text import parse_json, printable
+from edgeformer.text import parse_json, printable, shortened
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,8 +32,6 @@ __all__ = [
 
 # Metadata property of an exported ONNX model: how its images are prepared, as `Preprocessing.to_dict` in JSON.
 PREPROCESSING_PROPERTY = "edgeformer.preprocessing"
-# Mean and std that leave pixels as they are: (x / 255 - 0) / (1 / 255).
-_PIXELS = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,6 @@ class NamedModel:
             "checkpoint_sha256": self.checkpoint_sha256,
             "checkpoint_key": self.checkpoint_key,
             "weights": "random, seed 0" if self.checkpoint is None else "checkpoint",
-            "preprocessing": self.preprocessing.to_dict(),
         }
 
 
@@ -143,7 +140,6 @@ class OnnxFile:
             "path": _place(self.path),
             # Of the loaded model, so that weights in files beside it count.
             "sha256": sha256_of_bytes(self.model.SerializeToString(deterministic=True)),
-            "preprocessing": self.preprocessing.to_dict(),
         }
 
 
@@ -163,7 +159,7 @@ def model_source(
     random_weights: bool = False,
     overrides: Mapping[str, Any] | None = None,
     input_size: tuple[int, int] | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: AskedPreprocessing | None = None,
 ) -> Source:
     """Find out what the user means by ``model`` and check that the rest fits it.
 
@@ -174,12 +170,13 @@ def model_source(
         random_weights: take random weights instead, to see what a build costs.
         overrides: configuration fields to replace in a named model.
         input_size: height and width in pixels; default: the model's usual size, or the ONNX graph's.
-        preprocessing: how images are prepared, and at which size; default: the registry's, or what the ONNX file
-            says, or ImageNet's.
+        preprocessing: how images are prepared, and at which size; "scale" and "none" change what is done to their
+            pixels and leave the rest. Default: the registry's, or what the ONNX file says, or ImageNet's.
 
     Raises:
         InputError: the model is unknown, a file is missing, or options that exclude each other were given.
     """
+    _check_word(preprocessing)
     path = Path(model)
     if path.suffix.lower() == ".onnx":
         excluded = {
@@ -203,7 +200,7 @@ def model_source(
         )
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise InputError("EF102", f"{checkpoint}: no such checkpoint file")
-    prepared = preprocessing or info.preprocessing
+    prepared = _asked(preprocessing, info.preprocessing)
     if input_size is not None:
         _check_agrees(preprocessing, input_size, "--input-size asks for")
         prepared = replace(prepared, height=input_size[0], width=input_size[1])
@@ -213,14 +210,30 @@ def model_source(
     return NamedModel(info.name, weights, dict(overrides or {}), prepared, checkpoint_key)
 
 
-def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Preprocessing | None) -> OnnxFile:
+def _check_word(preprocessing: AskedPreprocessing | None) -> None:
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing) and preprocessing not in WORDS:
+        raise InputError(
+            "EF413",
+            f"preprocessing {shortened(repr(preprocessing))}: it must be {' or '.join(map(repr, WORDS))}, or a "
+            "Preprocessing",
+        )
+
+
+def _asked(asked: AskedPreprocessing | None, own: Preprocessing) -> Preprocessing:
+    """What the user asked for, on top of the model's own."""
+    if isinstance(asked, str):
+        return own.with_normalization(asked)
+    return asked or own
+
+
+def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: AskedPreprocessing | None) -> OnnxFile:
     from edgeformer.graph.image_input import image_input, with_input_size
     from edgeformer.graph.prepare import open_model
 
     model = open_model(path)
     given = image_input(model)
     fixed = (given.height, given.width)
-    described = preprocessing or read_preprocessing(model)
+    described = preprocessing if isinstance(preprocessing, Preprocessing) else read_preprocessing(model)
     asked = input_size or (None if described is None else (described.height, described.width))
     size: list[int] = []
     for axis, in_graph, wanted in zip(("height", "width"), fixed, asked or (None, None), strict=True):
@@ -233,22 +246,25 @@ def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: Pr
         size.append(in_graph or wanted or 0)
     if input_size is not None:
         _check_agrees(preprocessing, input_size, "--input-size asks for")
-    prepared = described or Preprocessing(size[0], size[1])
+    if described is None and preprocessing is not None:
+        # Not trained as for ImageNet, and so not cropped as for ImageNet either.
+        described = Preprocessing(size[0], size[1], resize_mode="bilinear", crop_fraction=1.0)
+    prepared = _asked(preprocessing, described or Preprocessing(size[0], size[1]))
     if described is None and given.pixels:
-        prepared = replace(prepared, mean=_PIXELS[0], std=_PIXELS[1])
+        prepared = prepared.with_normalization("none")
     prepared = replace(prepared, height=size[0], width=size[1])
-    if given.pixels and not np.allclose((prepared.mean, prepared.std), _PIXELS, atol=1e-6):
+    if given.pixels and prepared.normalization != "none":
         raise InputError(
             "EF348",
             f"{path} takes whole pixel values in its input {given.name!r} and normalizes them itself, and the "
-            f"preprocessing has the mean {list(prepared.mean)} and std {list(prepared.std)}: leave them out, or give "
-            "the mean 0 and the std 1/255",
+            f"preprocessing has the mean {list(prepared.mean)} and std {list(prepared.std)}: leave it out, or give "
+            "--preprocessing none",
         )
     return OnnxFile(path, with_input_size(model, *size), given.batch, prepared, given.pixels)
 
 
-def _check_agrees(preprocessing: Preprocessing | None, size: tuple[int, int], who: str) -> None:
-    if preprocessing is not None and (preprocessing.height, preprocessing.width) != size:
+def _check_agrees(preprocessing: AskedPreprocessing | None, size: tuple[int, int], who: str) -> None:
+    if isinstance(preprocessing, Preprocessing) and (preprocessing.height, preprocessing.width) != size:
         raise InputError(
             "EF323",
             f"the preprocessing is for {preprocessing.height}x{preprocessing.width}, {who} {size[0]}x{size[1]}: "

@@ -30,7 +30,7 @@ Kind = Literal[
     "switch",
     "size",
     "fields",
-    "json",
+    "preprocessing",
     "names",
 ]
 

@@ -27,14 +27,12 @@ class ParityInputs:
         eval_data: labelled images, all of which are used.
         data: calibration images, used where there are no labelled ones. Their labels are left aside: accuracy on them
             would flatter the quantized model.
-        preprocessing: gives the noise its size.
-        pixels: the model takes whole pixel values, and so the noise has to be such.
+        preprocessing: gives the noise its size and its range.
     """
 
     eval_data: Samples | None
     data: Samples | None
     preprocessing: Preprocessing
-    pixels: bool = False
 
     def batches(self) -> Iterable[Any]:
         """Batches with labels, or bare float32 ``[n, 3, height, width]``; the same ones at each call."""
@@ -49,10 +47,16 @@ class ParityInputs:
         return np.concatenate(list(_first(self.batches(), count)))
 
     def noise(self, count: int) -> npt.NDArray[np.float32]:
-        """``count`` random images, normally distributed as normalized ones are, or in pixels; the same each time."""
+        """``count`` random images, normally distributed as normalized ones are, or as pixels that are only scaled or
+        left as they are; the same each time.
+        """
         size = (self.preprocessing.height, self.preprocessing.width)
         noise = np.random.default_rng(0).standard_normal((count, 3, *size), np.float32)
-        return np.rint(np.clip(127.5 + 64 * noise, 0, 255)) if self.pixels else noise
+        normalization = self.preprocessing.normalization
+        if normalization == "mean_std":
+            return noise
+        np.rint(np.clip(127.5 + 64 * noise, 0, 255), out=noise)
+        return noise if normalization == "none" else np.divide(noise, np.float32(255))
 
     @property
     def count(self) -> int | None:

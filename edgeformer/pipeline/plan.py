@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeformer.data import Classes, Preprocessing, Samples, open_samples, read_labels
+from edgeformer.data import Classes, Preprocessing, Samples, class_folder_names, open_samples, read_labels
 from edgeformer.errors import InputError
-from edgeformer.pipeline.model_source import OnnxFile, Source, model_source
+from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, model_source
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.request import BuildRequest, ModelOptions
 from edgeformer.records.terms import Precision
@@ -148,7 +150,7 @@ def make_plan(request: BuildRequest) -> BuildPlan:
     data = None
     if request.data is not None:
         data = open_samples(request.data, source.preprocessing, limit=request.calibration_images, labels=False)
-    names = None if request.labels is None else read_labels(request.labels)
+    names = _asked_labels(request, source)
     eval_data = _labelled(request.eval_data, source.preprocessing, Classes(source.class_count, names))
     batch = _batch_profile(source, request.batch)
     rtx = target.flavour == "tensorrt_rtx"
@@ -157,14 +159,12 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         convolutions = rtx and request.precision != "int8" and batch.min < batch.max
     return BuildPlan(
         source=source,
-        labels=names or _names_of(eval_data),
+        labels=names or _names_of(eval_data, source) or _folder_labels(request.data, source),
         fuse_lepe=request.fuse_lepe,
         require_plugin=request.require_plugin,
         quantization=None if recipe is None or data is None else Quantization(data, recipe),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
-        parity_inputs=ParityInputs(
-            eval_data, data, source.preprocessing, isinstance(source, OnnxFile) and source.pixels
-        ),
+        parity_inputs=ParityInputs(eval_data, data, source.preprocessing),
         max_drop=DEFAULT_MAX_DROP if request.max_drop is None else request.max_drop,
         accepted=_accepted(source, request.accept_outputs or ()),
         engine=EnginePlan(
@@ -181,9 +181,30 @@ def make_plan(request: BuildRequest) -> BuildPlan:
     )
 
 
-def _names_of(samples: Samples | None) -> tuple[str, ...] | None:
-    """The names of all classes, where the folders have them."""
+def _asked_labels(request: BuildRequest, source: Source) -> tuple[str, ...] | None:
+    if request.labels is None:
+        return None
+    if isinstance(source, NamedModel) and source.class_count is None:
+        raise InputError(
+            "EF840",
+            f"{source.name} with these options has no head and no classes to name: leave out --labels",
+        )
+    return read_labels(request.labels)
+
+
+def _names_of(samples: Samples | None, source: Source) -> tuple[str, ...] | None:
+    """The names of all classes, where the folders of labelled images have them."""
     names = None if samples is None else samples.class_names
+    if names is None or len(names) != source.class_count:
+        return None
+    return tuple(map(printable, names))
+
+
+def _folder_labels(data: DataSource | None, source: Source) -> tuple[str, ...] | None:
+    """The names of all classes, where the folders of calibration images happen to be the classes."""
+    if source.class_count is None or not isinstance(data, (str, os.PathLike)):
+        return None
+    names = class_folder_names(Path(data), Classes(source.class_count))
     return None if names is None else tuple(map(printable, names))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from edgeformer.data import Preprocessing
+from edgeformer.data.preprocessing import AskedPreprocessing
 from edgeformer.data.sources import Source as DataSource
 from edgeformer.errors import InputError
 from edgeformer.pipeline.observer import Observer
@@ -38,8 +38,13 @@ class ImageOptions:
         tuple[int, int] | None, Option("Height and width of the images in pixels.", "size", default="the model's")
     ] = None
     preprocessing: Annotated[
-        Preprocessing | None,
-        Option("How images are prepared: a JSON file.", "json", metavar="FILE", default="the model's"),
+        AskedPreprocessing | None,
+        Option(
+            "How images are prepared: a JSON file, or what is done to their pixels: scale (to 0..1) or none (0..255).",
+            "preprocessing",
+            metavar="none|scale|FILE",
+            default="the model's",
+        ),
     ] = None
 
 
@@ -181,9 +186,9 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
     labels: Annotated[
         AnyPath | None,
         Option(
-            "Names of the model's classes in order, for the folders of --eval-data: one a line, or JSON.",
+            "Names of the model's classes in order, for --eval-data and the manifest: one a line, or JSON.",
             "file",
-            default="folders named by index, or as many as there are classes",
+            default="the class folders', where all classes have one",
         ),
     ] = None
     max_drop: Annotated[
@@ -269,8 +274,6 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         output = os.path.abspath(self.output)
         if not _is_utf8(output):
             raise InputError("EF101", f"output {output}: the path is not UTF-8, and ONNX Runtime opens no file there")
-        if self.labels is not None and self.eval_data is None:
-            raise InputError("EF104", "--labels without --eval-data: there are no folders whose classes they name")
 
     def _check_float(self) -> None:
         if self.recipe is not None:

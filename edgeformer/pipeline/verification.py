@@ -19,6 +19,7 @@ from edgeformer.bundle.signature import is_trusted
 from edgeformer.data import Classes, Preprocessing, open_samples, read_labels
 from edgeformer.data.array_files import archive_names, read_array
 from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.pipeline.application import preprocessing_of
 from edgeformer.pipeline.model_source import NamedModel
 from edgeformer.pipeline.parity_inputs import BATCH
 
@@ -70,7 +71,9 @@ def verify_bundle(
     folder = Path(bundle)
     manifest = open_bundle(folder)
     trusted = is_trusted(folder, trust_bundle=trust_bundle, key=None if key is None else Path(key))
-    preprocessing = Preprocessing.from_dict(manifest.model.preprocessing)
+    preprocessing = preprocessing_of(manifest.application)
+    if preprocessing is None:
+        raise InputError("EF841", f"{folder}: the network takes no images")
     pytorch = _pytorch(folder, manifest, preprocessing, checkpoint)
     forms = [pytorch] if pytorch.runs else []
     forms.append(Form.from_onnx("exported", folder / EXPORTED, "export" if forms else None))
@@ -95,7 +98,7 @@ def verify_bundle(
     if data is None:
         batches = _recorded(folder)
     else:
-        names = manifest.model.labels if labels is None else read_labels(labels)
+        names = manifest.application.labels if labels is None else read_labels(labels)
         classes = Classes(_class_count(manifest), names)
         batches = partial(open_samples(data, preprocessing, classes=classes).batches, BATCH)
     parity = manifest.details(ParityDetails)

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-__all__ = ["FLAVOURS", "PRECISIONS", "Flavour", "Precision", "Verdict"]
+__all__ = [
+    "FLAVOURS",
+    "NORMALIZATIONS",
+    "PRECISIONS",
+    "Flavour",
+    "Layout",
+    "Normalization",
+    "Precision",
+    "Task",
+    "Verdict",
+]
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+
+# What a network is for: "features" is all that has no task of its own here.
+Task = Literal["classification", "features"]
+
+# Order of the axes of a batch of images.
+Layout = Literal["NCHW", "NHWC"]
+
+# What is done to the pixels 0..255 of an image in front of the network: (x / 255 - mean) / std, x / 255, or nothing.
+Normalization = Literal["mean_std", "scale", "none"]
+NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 
 # Without anything to judge it is "not judged", and what could not be run here is "not run": neither is a pass.
 Verdict = Literal["passed", "missed", "not judged", "not run"]

@@ -69,18 +69,18 @@ def test_details_are_told_apart_by_their_stage() -> None:
         StageRecord.model_validate({"name": "latency", "key": "", "seconds": 0, "details": {"stage": "latency"}})
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 2, 4])
 def test_another_version_is_refused_in_one_sentence(tmp_path: Path, version: int) -> None:
     document: dict[str, Any] = {"schema_version": version, "edgeformer": "0.1.0", "stages": [{"details": {"a": 1}}]}
     (tmp_path / "manifest.json").write_text(json.dumps(document))
     for read in (read_manifest, open_bundle):
-        with raises("EF703", version, "0.1.0", "version 2", "build the bundle again") as refused:
+        with raises("EF703", version, "0.1.0", "version 3", "build the bundle again") as refused:
             read(tmp_path)
         assert len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"schema_version": "2"}', '{"schema_version": 2}', "[" * 5000]
+    "text", ["", "{", "[]", "null", '{"schema_version": "3"}', '{"schema_version": 3}', "[" * 5000]
 )
 def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)

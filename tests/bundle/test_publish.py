@@ -18,6 +18,7 @@ import pytest
 
 from edgeformer.artifacts import MARKER
 from edgeformer.bundle import (
+    ApplicationRecord,
     Manifest,
     ModelRecord,
     StageRecord,
@@ -36,7 +37,7 @@ def make_manifest(work: Staging, stages: list[StageRecord]) -> Manifest:
         edgeformer="0",
         created="2026-01-01T00:00:00+00:00",
         libraries={},
-        model=ModelRecord(source="onnx", name="m", preprocessing={}),
+        model=ModelRecord(source="onnx", name="m"),
         precision="fp32",
         target=TargetRecord(
             name="t",
@@ -52,6 +53,7 @@ def make_manifest(work: Staging, stages: list[StageRecord]) -> Manifest:
         batch=[1, 1, 1],
         inputs=[],
         outputs=[],
+        application=ApplicationRecord(task="features", labels=None, image=None),
         stages=stages,
         accuracy={},
         files=work.file_records(),
@@ -183,6 +185,7 @@ def test_stage_is_reused_when_its_key_and_files_match(tmp_path: Path) -> None:
         '{"name": "app", "short_name": "app", "start_url": "/"}',
         '{"schema_version": 1, "edgeformer": "0.1.0"}',
         '{"schema_version": 2, "edgeformer": "0.1.0"}',
+        '{"schema_version": 3, "edgeformer": "0.1.0"}',
         "[" * 100_000,
     ],
 )

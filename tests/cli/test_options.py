@@ -27,7 +27,7 @@ class Request:
     compare: Annotated[bool | None, Option("Compare.", "switch", default="it depends")] = None
     size: Annotated[tuple[int, int] | None, Option("Size.", "size")] = None
     overrides: Annotated[dict[str, Any] | None, Option("Replace.", "fields", name="set")] = None
-    preprocessing: Annotated[Preprocessing | None, Option("Prepare.", "json")] = None
+    preprocessing: Annotated[Preprocessing | str | None, Option("Prepare.", "preprocessing")] = None
 
 
 def given(*words: str) -> tuple[dict[str, Any], str]:
@@ -76,6 +76,8 @@ def test_every_kind_is_read(tmp_path: Path) -> None:
         "preprocessing": Preprocessing(7, 9),
     }
     assert given("--size", "8")[0]["size"] == (8, 8)
+    for word in ("none", "scale"):
+        assert given("--preprocessing", word)[0]["preprocessing"] == word
 
 
 def test_help_says_what_applies_without_the_option() -> None:
@@ -101,6 +103,7 @@ def test_help_says_what_applies_without_the_option() -> None:
         (["--precision", "fp8"], "'fp8' is not one of 'fp16', 'int8'"),
         (["--images", "x"], "'x' is not a valid integer"),
         (["--preprocessing", "missing.json"], "does not exist"),
+        (["--preprocessing", "mean_std"], "does not exist"),
     ],
 )
 def test_bad_words_are_named(words: list[str], message: str) -> None:

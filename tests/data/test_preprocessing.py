@@ -115,6 +115,32 @@ def test_dict_round_trip_through_json() -> None:
 
 
 @pytest.mark.parametrize(
+    ("mean", "std", "normalization"),
+    [
+        ((0, 0, 0), (1, 1, 1), "scale"),
+        ((0, 0, 0), (1 / 255, 1 / 255, 1 / 255), "none"),
+        ((0, 0, 0), (0.00392157, 0.00392157, 0.00392157), "none"),  # as people write 1 / 255
+        ((0, 0, 0), (1, 1, 0.5), "mean_std"),
+        ((0, 0, 0.1), (1, 1, 1), "mean_std"),
+        (IMAGENET_MEAN, IMAGENET_STD, "mean_std"),
+    ],
+)
+def test_what_is_done_to_pixels(mean: Any, std: Any, normalization: str) -> None:
+    assert Preprocessing(5, 3, mean, std).normalization == normalization
+
+
+def test_pixels_that_are_scaled_or_left_as_they_are() -> None:
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 8, 32, 3)
+    own = Preprocessing(8, 32, IMAGENET_MEAN, IMAGENET_STD, "bilinear", 0.5)
+    plain = pixels.transpose(0, 3, 1, 2).astype(np.float32)
+    np.testing.assert_array_equal(own.with_normalization("none").normalize(pixels), plain)
+    np.testing.assert_array_equal(own.with_normalization("scale").normalize(pixels), plain / np.float32(255))
+    assert own.with_normalization("mean_std") == own
+    assert own.with_normalization("none").resize_mode == "bilinear"
+    assert own.with_normalization("none").crop_fraction == 0.5
+
+
+@pytest.mark.parametrize(
     ("fields", "values"),
     [
         ({"height": 0}, ("height is 0", "above 0")),

@@ -10,13 +10,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeformer.bundle.application import PlainImage
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import EXPORTED, PARITY, TYPED
 from edgeformer.data import Preprocessing
 from edgeformer.errors import GateMissed
 from edgeformer.graph.onnx_files import save_model
 from edgeformer.pipeline import BuildResult, build, verify_bundle
-from edgeformer.pipeline.model_source import OnnxFile, model_source
+from edgeformer.pipeline.model_source import OnnxFile, describe_preprocessing, model_source
 from edgeformer.quantization import quantize
 from edgeformer.runtime import OnnxSession
 from tests.quantization.conftest import ArraySamples
@@ -108,10 +109,44 @@ def test_images_in_files_become_pixels(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), dtype=np.uint8)
     np.testing.assert_allclose(source.preprocessing.normalize(pixels), pixels.transpose(0, 3, 1, 2), atol=1e-3)
     normalizing = Preprocessing(16, 24)
-    with raises("EF348", "images", "0.485"):
-        model_source(tmp_path / "model.onnx", preprocessing=normalizing)
+    for asked in (normalizing, "scale"):
+        with raises("EF348", "images", "0.485" if asked is normalizing else "[1.0, 1.0, 1.0]", "--preprocessing none"):
+            model_source(tmp_path / "model.onnx", preprocessing=asked)
+    assert model_source(tmp_path / "model.onnx", preprocessing="none").preprocessing.normalization == "none"
     explicit = Preprocessing(16, 24, mean=(0, 0, 0), std=(1 / 255,) * 3)
     assert model_source(tmp_path / "model.onnx", preprocessing=explicit).preprocessing == explicit
+
+
+@pytest.mark.parametrize("word", ["none", "scale"])
+def test_inputs_that_are_not_normalized_as_for_imagenet(word: Any, tmp_path: Path) -> None:
+    """The word alone says it; what resizes them is the file's own word, or nothing of ImageNet's."""
+    path = tmp_path / "model.onnx"
+    save_model(network(), path)
+    prepared = model_source(path, preprocessing=word).preprocessing
+    assert prepared == Preprocessing(16, 24, resize_mode="bilinear", crop_fraction=1.0).with_normalization(word)
+    own = Preprocessing(16, 24, crop_fraction=0.7)
+    described = network()
+    describe_preprocessing(described, own)
+    save_model(described, path)
+    assert model_source(path, preprocessing=word).preprocessing == own.with_normalization(word)
+    named = model_source("biformer_nano", random_weights=True, input_size=(56, 84), preprocessing=word).preprocessing
+    assert (named.height, named.width, named.resize_mode, named.normalization) == (56, 84, "bilinear", word)
+    with raises("EF413", "'mean_std'", "'none'", "'scale'"):
+        model_source(path, preprocessing="mean_std")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", ["none", "scale"])
+def test_pixels_that_no_one_normalizes_are_what_parity_feeds(word: Any, tmp_path: Path) -> None:
+    result = built(network(last=True), tmp_path, preprocessing=word)
+    with np.load(result.path / PARITY) as recorded:
+        given = recorded["input:images"] * (1 if word == "none" else 255)
+    assert 0 <= given.min() < 50 < 200 < given.max() <= 255
+    np.testing.assert_allclose(given, np.rint(given), atol=1e-4)
+    image = result.manifest.application.image
+    assert isinstance(image, PlainImage)
+    assert (image.normalization, image.layout, image.input) == (word, "NHWC", "images")
+    assert result.manifest.application.task == "classification"
+    assert verify_bundle(result.path).passed
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int64"])

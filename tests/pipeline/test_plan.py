@@ -160,11 +160,35 @@ def test_class_folders_are_matched_with_the_models_classes(nano_onnx: Path, tmp_
     assert sorted(batch.labels.tolist()) == [1, 3]
     ten = _folders(tmp_path / "ten", *"abcdefghij")
     assert _plan(nano_onnx, tmp_path / "out", eval_data=ten).labels == tuple("abcdefghij")
-    with raises("EF104", "--labels", "--eval-data"):
-        _plan(nano_onnx, tmp_path / "out", labels=tmp_path / "labels.txt")
+    assert _plan(nano_onnx, tmp_path / "out", labels=tmp_path / "labels.txt").labels == tuple(words)
+    five = _folders(tmp_path / "five", *"01234")
+    assert _plan(nano_onnx, tmp_path / "out", eval_data=five).labels is None
     with raises("EF463", "9 labels", "10 classes"):
         (tmp_path / "labels.txt").write_text("\n".join(words[:9]))
         _plan(nano_onnx, tmp_path / "out", **options, labels=tmp_path / "labels.txt")
+
+
+def test_folders_of_calibration_images_name_the_classes(nano_onnx: Path, tmp_path: Path) -> None:
+    numbers = [str(number) for number in range(10)]
+    all_of_them = _folders(tmp_path / "all", *reversed(numbers))
+    assert _plan(nano_onnx, tmp_path / "out", data=all_of_them).labels == tuple(numbers)
+    (tmp_path / "labels.txt").write_text("\n".join("abcdefghij"))
+    named = _plan(nano_onnx, tmp_path / "out", data=all_of_them, labels=tmp_path / "labels.txt")
+    assert named.labels == tuple("abcdefghij")
+    for name, folders in (("some", numbers[:4]), ("beyond", [*numbers[1:], "10"]), ("split", [*"abcdefghi", "train"])):
+        plan = _plan(nano_onnx, tmp_path / "out", data=_folders(tmp_path / name, *folders))
+        assert plan.labels is None, name
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    for data in (tmp_path / "images.npy", images):
+        assert _plan(nano_onnx, tmp_path / "out", data=data).labels is None
+    assert _plan("biformer_small_detection", tmp_path / "out", random_weights=True, data=all_of_them).labels is None
+
+
+def test_a_backbone_has_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    with raises("EF840", "biformer_small_detection", "--labels"):
+        _plan("biformer_small_detection", tmp_path / "out", random_weights=True, labels=tmp_path / "labels.txt")
 
 
 def test_calibration_images_need_no_classes(nano_onnx: Path, tmp_path: Path) -> None:

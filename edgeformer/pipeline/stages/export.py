@@ -14,7 +14,7 @@ __all__ = ["run"]
 
 def run(runner: Runner, source: Source) -> None:
     """Export a named model, or take an ONNX file as it is."""
-    described = source.describe()
+    described = {**source.describe(), "preprocessing": source.preprocessing.to_dict()}
     for name in ("checkpoint", "path"):  # where the file lies does not matter, only its hash
         described.pop(name, None)
     if isinstance(source, NamedModel):
