@@ -1,0 +1,92 @@
+#include "edgeformer/model.hpp"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "expect_contains.h"
+#include "temporary_bundle.h"
+
+namespace {
+
+edgeformer::LoadOptions Options() {
+    edgeformer::LoadOptions options;
+    options.backend = EDGEFORMER_ONNX_RUNTIME;
+    options.library = EDGEFORMER_TEST_ONNXRUNTIME;
+    return options;
+}
+
+}  // namespace
+
+TEST(Model, RunsAndDescribesABundle) {
+    TemporaryBundle const bundle;
+    auto model = edgeformer::Model::Load(bundle.folder(), Options());
+    ASSERT_TRUE(model) << model.error();
+    EXPECT_STREQ(model->Describe().task, "classification");
+    ASSERT_EQ(model->Inputs().size(), 1U);
+    EXPECT_EQ(model->Inputs()[0].name, "input");
+    EXPECT_EQ(model->Inputs()[0].shape, (edgeformer::Shape{-1, 4}));
+    EXPECT_EQ(model->Outputs()[0].name, "logits");
+    EXPECT_EQ(model->Label(3), "three");
+    EXPECT_EQ(model->Label(9), "9");
+    std::vector<float> const input{1, 2, 3, 4, 5, 6, 7, 8};
+    auto const arrays = model->Run({edgeformer::TensorOf(input, {2, 4})});
+    ASSERT_TRUE(arrays) << arrays.error();
+    EXPECT_EQ((*arrays)[0].shape, (edgeformer::Shape{2, 4}));
+    ASSERT_NE((*arrays)[0].data<float>(), nullptr);
+    EXPECT_EQ((*arrays)[0].data<float>()[7], 16);
+    EXPECT_EQ((*arrays)[0].data<int64_t>(), nullptr);
+}
+
+TEST(Model, RunsIntoTheCallersMemoryOnAContext) {
+    TemporaryBundle const bundle;
+    auto model = edgeformer::Model::Load(bundle.folder(), Options());
+    ASSERT_TRUE(model) << model.error();
+    std::vector<float> input{1, 2, 3, 4};
+    std::vector<float> output(4);
+    {
+        auto context = model->Acquire();
+        ASSERT_TRUE(context) << context.error();
+        auto const none = model->Acquire(0);
+        EXPECT_FALSE(none);
+        EXPECT_EQ(none.status().code(), EDGEFORMER_BUSY);
+        edgeformer::Context moved = *std::move(context);
+        edgeformer::Status const ran =
+            moved.Run({edgeformer::TensorOf(input, {1, 4})}, {edgeformer::TensorOf(output, {1, 4})});
+        EXPECT_TRUE(ran) << ran.error();
+        EXPECT_EQ(output[3], 8);
+        edgeformer::Status const enqueued =
+            moved.Enqueue({edgeformer::TensorOf(input, {1, 4})}, {edgeformer::TensorOf(output, {1, 4})}, nullptr);
+        EXPECT_EQ(enqueued.code(), EDGEFORMER_INVALID_ARGUMENT);
+        EXPECT_CONTAINS(moved.GraphState(), "none");
+    }
+    EXPECT_TRUE(model->Acquire(0));
+    edgeformer::Model moved = *std::move(model);
+    EXPECT_TRUE(moved.Run({edgeformer::TensorOf(input, {1, 4})}, {edgeformer::TensorOf(output, {1, 4})}));
+}
+
+TEST(Model, SaysWhatIsWrong) {
+    auto const missing = edgeformer::Model::Load("/no/such/bundle", Options());
+    EXPECT_FALSE(missing);
+    EXPECT_EQ(missing.status().code(), EDGEFORMER_INVALID_BUNDLE);
+    EXPECT_CONTAINS(missing.error(), "EF701: /no/such/bundle");
+    TemporaryBundle const bundle;
+    auto model = edgeformer::Model::Load(bundle.folder(), Options());
+    ASSERT_TRUE(model) << model.error();
+    std::vector<float> input(4);
+    auto const wrong = model->Run({edgeformer::TensorOf(input, {1, 5})});
+    EXPECT_FALSE(wrong);
+    EXPECT_CONTAINS(wrong.error(), "EF802: `input` is [1, 5]; the model takes [?, 4]");
+    auto const deep = model->Run({edgeformer::TensorOf(input, edgeformer::Shape(9, 1))});
+    EXPECT_CONTAINS(deep.error(), "has rank 9; it is 0 to 8");
+}
+
+TEST(Model, GivesAnEmptyBatch) {
+    TemporaryBundle const bundle;
+    auto model = edgeformer::Model::Load(bundle.folder(), Options());
+    ASSERT_TRUE(model) << model.error();
+    std::vector<float> const input(1);
+    auto const arrays = model->Run({edgeformer::TensorOf(input, {0, 4})});
+    ASSERT_TRUE(arrays) << arrays.error();
+    EXPECT_EQ((*arrays)[0].shape, (edgeformer::Shape{0, 4}));
+}
