@@ -22,7 +22,7 @@ endfunction()
 # edgeformer_add_registering_library(<name> <slots> <TensorRT's SONAME> <stand-ins>...) adds edgeformer_register_<name>.
 function(edgeformer_add_registering_library name slots tensorrt)
   set(target edgeformer_register_${name})
-  add_library(${target} SHARED registering/library.cpp registering/registration.cpp)
+  add_library(${target} SHARED registering/library.cpp ${registering_sources})
   target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
   # TensorRT's headers want CUDA's.
   target_include_directories(${target} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})

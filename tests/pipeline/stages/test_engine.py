@@ -40,7 +40,13 @@ def test_a_device_target_ends_after_the_typed_graph(
     monkeypatch.setattr(plugin_library, "candidate_paths", lambda: ())
     result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", batch="1:2:4", max_aux_streams=0)
     assert not linears_as_convolutions(result)  # nobody has seen TensorRT itself gain by them
-    assert set(result.manifest.files) == {"exported.onnx", "fused.onnx", "typed.onnx", "parity.npz"}
+    assert set(result.manifest.files) == {
+        "exported.onnx",
+        "fused.onnx",
+        "typed.onnx",
+        "plugin.onnx",
+        "parity.npz",
+    }
     engine = result.manifest.stage("engine")
     assert engine is not None
     assert engine.verdict == "not run"
@@ -49,7 +55,7 @@ def test_a_device_target_ends_after_the_typed_graph(
     assert isinstance(engine.details, EngineDetails)
     steps = engine.details.left_to_do
     assert "build the plugin library for SM 87" in steps[0]
-    assert any("typed.onnx" in step and step.endswith(", max_aux_streams=0") for step in steps)
+    assert any("from plugin.onnx" in step and step.endswith(", max_aux_streams=0") for step in steps)
     assert result.manifest.stage("engine-parity") is None
 
 
