@@ -65,12 +65,13 @@ def abi(request: pytest.FixtureRequest) -> Abi:
 def folder(plugin_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The libraries, alone in a folder, as a bundle or a wheel has them."""
     folder = tmp_path_factory.mktemp("libraries")
-    for path in (plugin_library, rtx_alias_of(plugin_library), *registering(plugin_library)):
+    for path in (plugin_library, rtx_alias_of(plugin_library), *registering_libraries(plugin_library)):
         shutil.copy(path, folder)
     return folder
 
 
-def registering(plugin_library: Path) -> list[Path]:
+def registering_libraries(plugin_library: Path) -> list[Path]:
+    """Those beside a plugin library, for every TensorRT."""
     library = read_plugin_library(plugin_library)
     return [path for flavour in FLAVOURS for path in library.registering_paths(flavour)]
 
@@ -116,8 +117,8 @@ def run(host: Path, abi: Abi) -> Run:
 
 
 def test_there_is_one_for_each_tensorrt(plugin_library: Path) -> None:
-    assert {path.name for path in registering(plugin_library)} == {abi.library for abi in ABIS.values()}
-    assert [path.is_file() for path in registering(plugin_library)] == [True] * 3
+    assert {path.name for path in registering_libraries(plugin_library)} == {abi.library for abi in ABIS.values()}
+    assert [path.is_file() for path in registering_libraries(plugin_library)] == [True] * 3
 
 
 def test_it_needs_its_tensorrt_and_the_libraries_beside_it(abi: Abi, folder: Path) -> None:
