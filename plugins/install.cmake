@@ -3,7 +3,7 @@
 # A wheel holds the library and what belongs beside it, where the Python package looks for them. Elsewhere it is a package
 # for C and C++ programs: find_package(edgeformer) gives edgeformer::plugins.
 
-set(library_targets edgeformer_plugins edgeformer_tensorrt_rtx_alias)
+set(library_targets edgeformer_plugins edgeformer_tensorrt_rtx_alias ${registering_targets})
 
 if(building_wheel)
   install(TARGETS ${library_targets} LIBRARY DESTINATION edgeformer/_plugins COMPONENT plugins)
@@ -16,8 +16,10 @@ else()
   set(library_folder "${CMAKE_INSTALL_LIBDIR}/edgeformer")
   set(package_folder "${CMAKE_INSTALL_LIBDIR}/cmake/edgeformer")
 
-  set_target_properties(edgeformer_plugins PROPERTIES EXPORT_NAME plugins)
-  set_target_properties(edgeformer_tensorrt_rtx_alias PROPERTIES EXPORT_NAME tensorrt_rtx_alias)
+  foreach(target IN LISTS library_targets)
+    string(REGEX REPLACE "^edgeformer_" "" exported "${target}")
+    set_target_properties(${target} PROPERTIES EXPORT_NAME ${exported})
+  endforeach()
   install(TARGETS ${library_targets} EXPORT edgeformer LIBRARY DESTINATION "${library_folder}" COMPONENT plugins)
   install(FILES "${metadata}" DESTINATION "${library_folder}" COMPONENT plugins)
 

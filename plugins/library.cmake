@@ -32,6 +32,7 @@ target_link_options(
 include(CudaRuntimeVersion)
 include(TensorRtRtxAlias)
 edgeformer_add_tensorrt_rtx_alias(edgeformer_tensorrt_rtx_alias)
+include(registering/registering.cmake)
 
 # What the library is for; edgeformer reads it to say which GPUs are served, and how.
 edgeformer_split_architectures("${CMAKE_CUDA_ARCHITECTURES}" architectures ptx)

@@ -14,6 +14,7 @@ __all__ = [
     "FUSED",
     "MANIFEST",
     "PARITY",
+    "PLUGIN_GRAPH",
     "SIGNATURE",
     "TYPED",
     "FileName",
@@ -23,6 +24,8 @@ MANIFEST = "manifest.json"
 # Ed25519 over the manifest's bytes (`edgeformer.bundle.signature`); made after the build, so no manifest lists it.
 SIGNATURE = "manifest.sig"
 EXPORTED, FUSED, TYPED = "exported.onnx", "fused.onnx", "typed.onnx"
+# The typed graph without the op's body, for a parser that would inline it although the plugin is loaded.
+PLUGIN_GRAPH = "plugin.onnx"
 CALIBRATION = "calibration.json"
 PARITY = "parity.npz"
 ENGINE = "model.engine"

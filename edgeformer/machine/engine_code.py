@@ -16,7 +16,7 @@ from edgeformer.bundle.files import MANIFEST
 from edgeformer.bundle.manifest import Manifest, read_manifest
 from edgeformer.bundle.signature import is_trusted
 from edgeformer.errors import InputError
-from edgeformer.ops.library_files import candidate_paths, rtx_alias_of
+from edgeformer.ops.library_files import candidate_paths, opened_with, rtx_alias_of
 
 __all__ = ["UNTRUSTED", "EngineCode", "engine_code", "library_to_open"]
 
@@ -85,10 +85,11 @@ def library_to_open(library: Path, *, trust_bundle: bool = False, key: Path | No
     """Which file to open for a plugin library, and which helper library of TensorRT-RTX with it.
 
     The installed library where it is the same, byte for byte: then nothing of a bundle is opened at all. Another one is
-    opened where it lies if it is in no bundle, or in one that is trusted and lists it.
+    opened where it lies if it is in no bundle, or in one that is trusted and lists it. The same holds for a library
+    that registers the plugins as it is opened: the manifest has to list what is opened with it, too.
 
     Args:
-        library: the library that is wanted.
+        library: the library that is wanted: the plugin library, or one of those beside it.
         trust_bundle: as for `engine_code`.
         key: as for `engine_code`.
 
@@ -99,12 +100,15 @@ def library_to_open(library: Path, *, trust_bundle: bool = False, key: Path | No
     digest = sha256_of_file(library)
     installed = [path for path in candidate_paths() if path.is_file()]
     for path in installed:
-        if sha256_of_file(path) == digest:
-            return path, _existing(rtx_alias_of(path))
+        for own in filter(Path.is_file, dict.fromkeys((path, path.with_name(library.name)))):
+            if sha256_of_file(own) == digest:
+                return own, _existing(rtx_alias_of(path))
     if _bundle_of(library) is None:
         return library, _existing(rtx_alias_of(library))
     manifest = _trusted_manifest(library, trust_bundle, key)
     _check_listed(library, manifest, digest, needed=True)
+    for beside in opened_with(library):
+        _check_listed(beside, manifest, sha256_of_file(beside), needed=True)
     for path in installed:
         if alias := _existing(rtx_alias_of(path)):
             return library, alias

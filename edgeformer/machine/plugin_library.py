@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from edgeformer.bundle.files import FileName
 from edgeformer.errors import EnvironmentFault
-from edgeformer.machine.backends import version_tuple
+from edgeformer.machine.backends import Flavour, version_tuple
 from edgeformer.ops.library_files import (
     BUILD_COMMAND,
     ENVIRONMENT_VARIABLE,
@@ -46,6 +47,8 @@ class PluginMetadata(BaseModel):
         architectures: compute capabilities times ten that it holds machine code for.
         ptx: compute capabilities times ten that it holds PTX for; the driver of any newer GPU compiles it.
         aux: file name of the library that gives TensorRT-RTX its unversioned name, beside this one; empty if none.
+        registering: file names of the libraries that register the plugins as they are opened, beside this one, for
+            hosts that only open a plugin library; for each flavour of TensorRT one per major version.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -57,6 +60,7 @@ class PluginMetadata(BaseModel):
     architectures: tuple[int, ...]
     ptx: tuple[int, ...]
     aux: str | None = None
+    registering: dict[Flavour, tuple[FileName, ...]] = {}
 
     @field_validator("architectures", mode="before")
     @classmethod
@@ -105,11 +109,40 @@ class PluginLibrary:
         """The library to load before TensorRT-RTX parses a plugin node, where there is one."""
         return self.path.with_name(self.metadata.aux) if self.metadata.aux else None
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that belong together in one folder: the library, its metadata, TensorRT-RTX's helper library."""
+    def registering_paths(self, flavour: Flavour) -> tuple[Path, ...]:
+        """The libraries for hosts that only open a plugin library: opening one registers the plugins with TensorRT.
+
+        Args:
+            flavour: the hosts' TensorRT.
+
+        Returns:
+            One for each major version of that TensorRT; none where the library was built without them.
+        """
+        return tuple(self.path.with_name(name) for name in self.metadata.registering.get(flavour, ()))
+
+    def files(self, flavour: Flavour) -> tuple[Path, ...]:
+        """The files that belong together in one folder, for one flavour of TensorRT.
+
+        Returns:
+            The library, its metadata, TensorRT-RTX's helper library, and the libraries for hosts.
+
+        Raises:
+            EnvironmentFault: one of them is missing.
+        """
         aux = self.aux_path
-        return (self.path, metadata_of(self.path), *(() if aux is None else (aux,)))
+        files = (
+            self.path,
+            metadata_of(self.path),
+            *(() if aux is None else (aux,)),
+            *self.registering_paths(flavour),
+        )
+        if missing := [file for file in files if not file.is_file()]:
+            raise EnvironmentFault(
+                "EF612",
+                f"{', '.join(map(str, missing))}: named in {metadata_of(self.path)}, and not there: build it again: "
+                f"{BUILD_COMMAND}",
+            )
+        return files
 
     def require_sm(self, sm: int) -> None:
         """Check that the library holds kernels for compute capability ``sm`` (times ten).

@@ -18,6 +18,7 @@ __all__ = [
     "candidate_paths",
     "development_builds",
     "metadata_of",
+    "opened_with",
     "rtx_alias_of",
     "searched_places",
 ]
@@ -26,6 +27,8 @@ ENVIRONMENT_VARIABLE = "EDGEFORMER_PLUGIN_LIBRARY"
 LIBRARY_NAME = "libedgeformer_plugins.so"
 # The helper library that makes TensorRT-RTX known by its unversioned name (cmake/TensorRtRtxAlias.cmake).
 RTX_ALIAS_NAME = "libtensorrt_rtx.so"
+# The libraries that register the plugins as they are opened (plugins/registering/).
+_REGISTERING_PREFIX = "libedgeformer_register_"
 BUILD_COMMAND = "cmake --preset default && cmake --build --preset default"
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -80,6 +83,16 @@ def metadata_of(library: Path) -> Path:
 def rtx_alias_of(library: Path) -> Path:
     """The helper library for TensorRT-RTX beside ``library``."""
     return library.with_name(RTX_ALIAS_NAME)
+
+
+def opened_with(library: Path) -> tuple[Path, ...]:
+    """The files beside ``library`` that the dynamic linker opens together with it, where they are there.
+
+    A library that registers the plugins needs the plugin library and TensorRT-RTX's helper library by their place.
+    """
+    if not library.name.startswith(_REGISTERING_PREFIX):
+        return ()
+    return tuple(path for path in (library.with_name(LIBRARY_NAME), rtx_alias_of(library)) if path.exists())
 
 
 def _packaged() -> Path:

@@ -165,3 +165,31 @@ def test_the_helper_library_of_a_bundle_has_to_be_listed(tmp_path: Path, listed:
     own = installed.with_name(RTX_ALIAS_NAME)
     own.touch()
     assert library_to_open(library, trust_bundle=True) == (library, own)
+
+
+REGISTERING = "libedgeformer_register_tensorrt_rtx.so"
+
+
+def test_a_registering_library_is_opened_where_it_is_installed(tmp_path: Path, installed: Path) -> None:
+    make_bundle(tmp_path / "bundle", listed=(REGISTERING,))
+    library = tmp_path / "bundle" / REGISTERING
+    with raises("EF671", library):
+        library_to_open(library)
+    own = installed.with_name(REGISTERING)
+    own.write_bytes(library.read_bytes())
+    assert library_to_open(library) == (own, None)
+
+
+@pytest.mark.parametrize("beside", [LIBRARY_NAME, RTX_ALIAS_NAME])
+def test_what_a_registering_library_opens_beside_it_has_to_be_listed(tmp_path: Path, beside: str) -> None:
+    make_bundle(tmp_path / "bundle", listed=(REGISTERING, beside))
+    library = tmp_path / "bundle" / REGISTERING
+    assert library_to_open(library, trust_bundle=True)[0] == library
+    library.with_name(beside).write_bytes(b"changed")
+    with raises("EF704", library.with_name(beside)):
+        library_to_open(library, trust_bundle=True)
+    make_bundle(tmp_path / "unlisted", listed=(REGISTERING,))
+    planted = tmp_path / "unlisted" / beside
+    planted.write_bytes(b"put there")
+    with raises("EF672", planted):
+        library_to_open(planted.with_name(REGISTERING), trust_bundle=True)

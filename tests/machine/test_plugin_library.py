@@ -88,14 +88,34 @@ def test_metadata_is_read(installation: Path) -> None:
     assert library.metadata.architectures == (75, 86)
     assert library.metadata.tensorrt_headers == "10.14.1"
     assert library.aux_path == installation / "libtensorrt_rtx.so"
-    assert [path.name for path in library.files] == [
+    (installation / "libtensorrt_rtx.so").touch()
+    assert [path.name for path in library.files("tensorrt")] == [
         "libedgeformer_plugins.so",
         "libedgeformer_plugins.json",
         "libtensorrt_rtx.so",
     ]
     alone = read_plugin_library(put(installation, {**METADATA, "aux": None}))
     assert alone.aux_path is None
-    assert len(alone.files) == 2
+    assert len(alone.files("tensorrt")) == 2
+
+
+def test_each_flavour_has_libraries_for_its_hosts(installation: Path) -> None:
+    names = {"tensorrt": ["ten.so", "eleven.so"], "tensorrt_rtx": ["rtx.so"]}
+    library = read_plugin_library(put(installation, {**METADATA, "aux": None, "registering": names}))
+    assert library.registering_paths("tensorrt") == (installation / "ten.so", installation / "eleven.so")
+    assert library.registering_paths("tensorrt_rtx") == (installation / "rtx.so",)
+    (installation / "rtx.so").touch()
+    (installation / "ten.so").touch()
+    assert library.files("tensorrt_rtx")[2:] == (installation / "rtx.so",)
+    with raises("EF612", installation / "eleven.so", "cmake --build"):
+        library.files("tensorrt")
+    assert read_plugin_library(put(installation)).registering_paths("tensorrt") == ()
+
+
+def test_a_library_for_hosts_lies_beside_the_plugin_library(installation: Path) -> None:
+    path = put(installation, {**METADATA, "registering": {"tensorrt": ["../elsewhere.so"]}})
+    with raises("EF612", "registering.tensorrt.0", "../elsewhere.so"):
+        read_plugin_library(path)
 
 
 def test_architectures_as_cmake_writes_them(installation: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edgeformer.ops.library_files import (
     candidate_paths,
     development_builds,
     metadata_of,
+    opened_with,
     rtx_alias_of,
     searched_places,
 )
@@ -156,6 +158,12 @@ def test_what_lies_beside_a_library(tmp_path: Path) -> None:
     library = tmp_path / LIBRARY_NAME
     assert metadata_of(library) == tmp_path / "libedgeformer_plugins.json"
     assert rtx_alias_of(library) == tmp_path / "libtensorrt_rtx.so"
+    registering = tmp_path / "libedgeformer_register_tensorrt11.so"
+    assert opened_with(registering) == ()
+    library.touch()
+    rtx_alias_of(library).touch()
+    assert opened_with(registering) == (library, rtx_alias_of(library))
+    assert opened_with(library) == ()
 
 
 def test_this_build_tree_is_known_by_what_cmake_has_written() -> None:
@@ -170,7 +178,7 @@ def test_a_bundle_is_known_by_its_manifest() -> None:
     assert library_files._BUNDLE_MARKS == (MANIFEST, SIGNATURE, PARITY, EXPORTED, ENGINE)
 
 
-@pytest.mark.parametrize("name", ["libedgeformer_plugins", "libtensorrt_rtx.so", '"_plugins'])
+@pytest.mark.parametrize("name", ["libedgeformer_plugins", "libedgeformer_register", "libtensorrt_rtx.so", '"_plugins'])
 def test_the_package_says_each_name_once(name: str) -> None:
     package = Path(edgeformer.__file__).parent
     holders = [path.relative_to(package) for path in package.rglob("*.py") for _ in range(path.read_text().count(name))]
@@ -186,4 +194,13 @@ def test_cmake_builds_and_installs_under_these_names() -> None:
     assert f"LIBRARY DESTINATION edgeformer/{library_files._WHEEL_FOLDER} " in install
     alias = (ROOT / "cmake" / "TensorRtRtxAlias.cmake").read_text()
     assert f"OUTPUT_NAME {RTX_ALIAS_NAME.removeprefix('lib').removesuffix('.so')}\n" in alias
-    assert f'"aux": "{RTX_ALIAS_NAME}"' in (ROOT / "plugins" / "libedgeformer_plugins.json.in").read_text()
+    metadata = (ROOT / "plugins" / "libedgeformer_plugins.json.in").read_text()
+    assert f'"aux": "{RTX_ALIAS_NAME}"' in metadata
+    registering = (ROOT / "plugins" / "registering" / "registering.cmake").read_text()
+    built = re.findall(r"^edgeformer_add_registering_library\((\w+) ", registering, re.MULTILINE)
+    assert len(built) == 3
+    prefix = library_files._REGISTERING_PREFIX
+    assert re.findall(rf'"({prefix}\w+)\.so"', metadata) == [f"{prefix}{name}" for name in built]
+    assert f"set(target {prefix.removeprefix('lib')}${{name}})" in registering
+    for needed in (LIBRARY_NAME, RTX_ALIAS_NAME):
+        assert f"$ORIGIN/{needed}" in registering

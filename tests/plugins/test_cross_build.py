@@ -15,6 +15,7 @@ import pytest
 
 from tests.plugins.conftest import ROOT
 from tests.plugins.test_library import dynamic_entries, exported_symbols, output_of
+from tests.plugins.test_registering import ABIS, Abi, registering_libraries
 
 pytestmark = pytest.mark.slow
 
@@ -94,6 +95,22 @@ def test_it_needs_nothing_that_jetpack_lacks(built: tuple[Jetson, Path]) -> None
     assert dynamic_entries(library, "RUNPATH") == dynamic_entries(library, "RPATH") == []
     assert (2, 17) <= newest(library, "GLIBC") <= jetson.glibc
     assert (3, 4) <= newest(library, "GLIBCXX") <= jetson.glibcxx
+
+
+@pytest.mark.parametrize("abi", list(ABIS.values()), ids=list(ABIS))
+def test_the_libraries_for_hosts_are_built_with_it(built: tuple[Jetson, Path], abi: Abi) -> None:
+    jetson, plugin_library = built
+    library = plugin_library.with_name(abi.library)
+    assert library in registering_libraries(plugin_library)
+    assert re.search(r"Machine: +AArch64", output_of("readelf", "--file-header", str(library)))
+    needed = dynamic_entries(library, "NEEDED")
+    beside = {f"$ORIGIN/{name}" for name in abi.beside}
+    assert {abi.soname} | beside <= set(needed)
+    allowed = {"libc.so.6", "libstdc++.so.6", "libgcc_s.so.1", "ld-linux-aarch64.so.1"}
+    assert set(needed) <= allowed | beside | {abi.soname}
+    assert dynamic_entries(library, "RUNPATH") == dynamic_entries(library, "RPATH") == []
+    assert newest(library, "GLIBC") <= jetson.glibc
+    assert newest(library, "GLIBCXX") <= jetson.glibcxx
 
 
 def test_its_metadata_says_what_it_is(built: tuple[Jetson, Path]) -> None:

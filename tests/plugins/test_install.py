@@ -21,11 +21,13 @@ from edgeformer.machine.plugin_library import read_plugin_library
 from edgeformer.ops.library_files import LIBRARY_NAME, RTX_ALIAS_NAME, metadata_of, rtx_alias_of
 from tests.plugins.conftest import ROOT
 from tests.plugins.test_library import dynamic_entries
+from tests.plugins.test_registering import ABIS, registering_libraries
 
 pytestmark = pytest.mark.slow
 
 EXAMPLE = ROOT / "examples" / "op_from_c"
 METADATA_NAME = metadata_of(Path(LIBRARY_NAME)).name
+LIBRARIES = (LIBRARY_NAME, METADATA_NAME, RTX_ALIAS_NAME, *(abi.library for abi in ABIS.values()))
 
 
 def run(*command: str | Path) -> str:
@@ -46,7 +48,7 @@ def install(plugin_library: Path, tmp_path_factory: pytest.TempPathFactory) -> C
             "EDGEFORMER_CUDA_ARCHITECTURES": "86-real",  # one, to be quick
         }
         run("cmake", "-S", ROOT, "-B", build, *(f"-D{name}={value}" for name, value in settings.items()), *options)
-        for library in (plugin_library, rtx_alias_of(plugin_library)):
+        for library in (plugin_library, rtx_alias_of(plugin_library), *registering_libraries(plugin_library)):
             shutil.copy(library, build)
         run("cmake", "--install", build, "--prefix", prefix)
         return prefix
@@ -70,7 +72,7 @@ def test_what_a_c_program_needs_is_installed(prefix: Path, plugin_library: Path)
         "include/edgeformer/bi_level_routing_attention.h",
         "include/edgeformer/common/c_status.h",
         "include/edgeformer/common/c_types.h",
-        *(f"lib/edgeformer/{name}" for name in (LIBRARY_NAME, METADATA_NAME, RTX_ALIAS_NAME)),
+        *(f"lib/edgeformer/{name}" for name in LIBRARIES),
         *(f"lib/cmake/edgeformer/edgeformer{name}" for name in package),
     }
     installed = read_plugin_library(prefix / "lib" / "edgeformer" / LIBRARY_NAME)
@@ -79,6 +81,8 @@ def test_what_a_c_program_needs_is_installed(prefix: Path, plugin_library: Path)
     assert installed.aux_path is not None
     assert dynamic_entries(installed.aux_path, "NEEDED")[0] == f"{RTX_ALIAS_NAME}.1"
     assert dynamic_entries(installed.aux_path, "RUNPATH") == dynamic_entries(installed.aux_path, "RPATH") == []
+    for own, built in zip(registering_libraries(installed.path), registering_libraries(plugin_library), strict=True):
+        assert own.read_bytes() == built.read_bytes()
 
 
 def test_nothing_installed_points_to_the_sources(prefix: Path) -> None:
@@ -89,7 +93,7 @@ def test_nothing_installed_points_to_the_sources(prefix: Path) -> None:
 
 def test_a_wheel_holds_the_library_and_nothing_else(install: Callable[..., Path]) -> None:
     wheel = files_below(install("-DSKBUILD=2"))
-    assert wheel == {f"edgeformer/_plugins/{name}" for name in (LIBRARY_NAME, METADATA_NAME, RTX_ALIAS_NAME)}
+    assert wheel == {f"edgeformer/_plugins/{name}" for name in LIBRARIES}
 
 
 @pytest.fixture(scope="module", params=["ON", "OFF"], ids=["planning alone", "with the CUDA runtime"])
@@ -124,7 +128,10 @@ project(consumer LANGUAGES CXX)
 find_package(edgeformer ${WANTED} REQUIRED)
 file(GENERATE OUTPUT targets.json CONTENT
      "{\\"version\\": \\"${edgeformer_VERSION}\\", \\"plugins\\": \\"$<TARGET_FILE:edgeformer::plugins>\\", \\
-\\"alias\\": \\"$<TARGET_FILE:edgeformer::tensorrt_rtx_alias>\\"}")
+\\"alias\\": \\"$<TARGET_FILE:edgeformer::tensorrt_rtx_alias>\\", \\
+\\"for_10\\": \\"$<TARGET_FILE:edgeformer::register_tensorrt10>\\", \\
+\\"for_11\\": \\"$<TARGET_FILE:edgeformer::register_tensorrt11>\\", \\
+\\"for_rtx\\": \\"$<TARGET_FILE:edgeformer::register_tensorrt_rtx>\\"}")
 """
 
 
@@ -136,7 +143,7 @@ def consumer(prefix: Path, tmp_path: Path, run_cmake: Callable[..., tuple[int, s
     return lambda wanted: run_cmake(f"-DCMAKE_PREFIX_PATH={prefix}", f"-DWANTED={wanted}")
 
 
-def test_both_libraries_are_targets(consumer: Callable[..., tuple[int, str]], prefix: Path, tmp_path: Path) -> None:
+def test_the_libraries_are_targets(consumer: Callable[..., tuple[int, str]], prefix: Path, tmp_path: Path) -> None:
     code, output = consumer("")
     assert code == 0, output
     folder = prefix / "lib" / "edgeformer"
@@ -144,6 +151,9 @@ def test_both_libraries_are_targets(consumer: Callable[..., tuple[int, str]], pr
         "version": edgeformer.__version__,
         "plugins": str(folder / LIBRARY_NAME),
         "alias": str(folder / RTX_ALIAS_NAME),
+        "for_10": str(folder / ABIS["tensorrt10"].library),
+        "for_11": str(folder / ABIS["tensorrt11"].library),
+        "for_rtx": str(folder / ABIS["tensorrt_rtx"].library),
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle.details import EngineDetails, EngineParityDetails
-from edgeformer.bundle.files import ENGINE, ENGINE_REPORT, EXPORTED, PARITY, TYPED
+from edgeformer.bundle.files import ENGINE, ENGINE_REPORT, EXPORTED, PARITY, PLUGIN_GRAPH, TYPED
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import EnginePlan
 from edgeformer.pipeline.published import without_paths
@@ -17,6 +17,7 @@ from edgeformer.pipeline.stages._verdicts import verdict_of
 
 if TYPE_CHECKING:
     from edgeformer.machine.plugin_library import PluginLibrary
+    from edgeformer.records.terms import Flavour
 
 __all__ = ["run", "run_parity"]
 
@@ -38,12 +39,14 @@ def run(runner: Runner, plan: EnginePlan) -> bool:
     here = can_build(target)
     if not here:
         library = find_device_library(target.cpu, target.sm) if plan.use_plugin else None
-        _add_library(runner, library)
-        runner.skip(_NAME, here.reason, EngineDetails(left_to_do=_left_to_do(plan, library)))
+        _add_library(runner, library, target.flavour)
+        graph = _graph_for_parsers(runner, plan)
+        runner.skip(_NAME, here.reason, EngineDetails(left_to_do=_left_to_do(plan, library, graph)))
         return False
     library = find_plugin_library() if plan.use_plugin else None
     if not plan.embed_plugin:
-        _add_library(runner, library)
+        _add_library(runner, library, target.flavour)
+    _graph_for_parsers(runner, plan)
     backend = find_backend(target.flavour)
     assert backend is not None  # can_build saw it
     runner.run(
@@ -119,15 +122,33 @@ def _build(runner: Runner, plan: EnginePlan) -> Judged:
     return Judged("passed", gate, details=details)
 
 
-def _add_library(runner: Runner, library: PluginLibrary | None) -> None:
-    """Put the plugin library that the engine needs into the bundle."""
+def _add_library(runner: Runner, library: PluginLibrary | None, flavour: Flavour) -> None:
+    """Put the plugin library that the engine needs into the bundle, with what hosts of that TensorRT open."""
     if library is None:
         return
-    for file in library.files:
+    for file in library.files(flavour):
         shutil.copyfile(file, runner.path(file.name))
 
 
-def _left_to_do(plan: EnginePlan, library: PluginLibrary | None) -> tuple[str, ...]:
+def _graph_for_parsers(runner: Runner, plan: EnginePlan) -> str:
+    """The file from which TensorRT's parser makes the network of the plan, in a program that knows nothing of the op.
+
+    With the plugin that is the typed graph without the op's body, written here: a parser takes the body where there is
+    one, although the plugin is loaded, unless it is told otherwise, and TensorRT before 10.15 cannot be told.
+    """
+    from edgeformer.graph.onnx_files import load_model, save_model
+    from edgeformer.ops.bi_level_routing_attention import is_op, without_function
+
+    if not plan.use_plugin:
+        return TYPED
+    model = load_model(runner.path(TYPED))
+    if not any(map(is_op, model.graph.node)):
+        return TYPED
+    save_model(without_function(model), runner.path(PLUGIN_GRAPH))
+    return PLUGIN_GRAPH
+
+
+def _left_to_do(plan: EnginePlan, library: PluginLibrary | None, graph: str) -> tuple[str, ...]:
     """What a device target's own machine still has to do."""
     target = plan.target
     plugin = []
@@ -142,7 +163,7 @@ def _left_to_do(plan: EnginePlan, library: PluginLibrary | None) -> tuple[str, .
     limits = "".join(f", {name}={limit}" for name, limit in plan.limits.items() if limit is not None)
     return (
         *plugin,
-        f"build the engine from {TYPED} with TensorRT {target.tensorrt_minimum} or newer, below "
+        f"build the engine from {graph} with TensorRT {target.tensorrt_minimum} or newer, below "
         f"{target.tensorrt_below}: a strongly typed network{loaded}{limits}",
         f"compare the engine's outputs with those recorded in {PARITY}",
         "measure its latency",

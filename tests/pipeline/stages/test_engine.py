@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from edgeformer.machine import plugin_library
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.machine.plugin_library import find_plugin_library
 from edgeformer.ops.bi_level_routing_attention import is_op
+from edgeformer.ops.library_files import LIBRARY_NAME
 from edgeformer.pipeline import BuildResult, build
 from tests.pipeline.conftest import (
     engine_report,
@@ -34,13 +39,71 @@ def test_the_engine_has_one_plugin_layer_per_routing_block(fp16_bundle: BuildRes
     assert (shapes.min, shapes.opt, shapes.max) == ((1, 3, 112, 112), (2, 3, 112, 112), (4, 3, 112, 112))
 
 
+def test_the_bundle_has_what_hosts_of_its_tensorrt_open(fp16_bundle: BuildResult) -> None:
+    library = find_plugin_library()
+    assert library is not None
+    names = {path.name for path in library.registering_paths("tensorrt_rtx")}
+    assert len(names) == 1
+    assert {name for name in fp16_bundle.manifest.files if "register" in name} == names
+    graph = load_model(fp16_bundle.path / "plugin.onnx")
+    assert not graph.functions
+    graph.functions.extend(load_model(fp16_bundle.path / "typed.onnx").functions)
+    assert graph == load_model(fp16_bundle.path / "typed.onnx")
+
+
+# Polygraphy as it comes opens a plugin library and does no more. An engine has the names of the plugin's fields where
+# the plugin is in it, and not where the op's body is: the last case, which also says why there is a plugin.onnx.
+@pytest.mark.parametrize(
+    ("graph", "flags", "plugins"),
+    [
+        ("plugin.onnx", [], True),
+        ("typed.onnx", ["--onnx-flags", "enable_plugin_override"], True),
+        ("typed.onnx", [], False),
+    ],
+)
+def test_polygraphy_builds_an_engine_with_the_plugin_from_the_bundle(
+    fp16_bundle: BuildResult, tmp_path: Path, graph: str, flags: list[str], plugins: bool
+) -> None:
+    (name,) = (name for name in fp16_bundle.manifest.files if "register" in name)
+    done = polygraphy(fp16_bundle.path / graph, fp16_bundle.path / name, tmp_path / "model.engine", *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (b"qk_dim" in (tmp_path / "model.engine").read_bytes()) is plugins
+
+
+def test_the_plugin_library_alone_is_not_enough_for_polygraphy(fp16_bundle: BuildResult, tmp_path: Path) -> None:
+    library = fp16_bundle.path / LIBRARY_NAME
+    done = polygraphy(fp16_bundle.path / "plugin.onnx", library, tmp_path / "model.engine")
+    assert done.returncode != 0
+    assert "Plugin not found" in done.stdout + done.stderr
+
+
+def polygraphy(graph: Path, plugins: Path, engine: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    spec = importlib.util.find_spec("tensorrt_rtx_libs")
+    assert spec is not None
+    assert spec.origin is not None
+    tensorrt = {"LD_LIBRARY_PATH": str(Path(spec.origin).parent), "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
+    program = Path(sys.executable).with_name("polygraphy")
+    shapes = [
+        f"--trt-{limit}-shapes=input:[{batch},3,112,112]" for limit, batch in (("min", 1), ("opt", 2), ("max", 4))
+    ]
+    command = [program, "convert", graph, "--convert-to", "trt", "--plugins", plugins, "-o", engine, *shapes, *flags]
+    environment = {**os.environ, **tensorrt}
+    return subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True, check=False)
+
+
 def test_a_device_target_ends_after_the_typed_graph(
     nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugin_library, "candidate_paths", lambda: ())
     result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", batch="1:2:4", max_aux_streams=0)
     assert not linears_as_convolutions(result)  # nobody has seen TensorRT itself gain by them
-    assert set(result.manifest.files) == {"exported.onnx", "fused.onnx", "typed.onnx", "parity.npz"}
+    assert set(result.manifest.files) == {
+        "exported.onnx",
+        "fused.onnx",
+        "typed.onnx",
+        "plugin.onnx",
+        "parity.npz",
+    }
     engine = result.manifest.stage("engine")
     assert engine is not None
     assert engine.verdict == "not run"
@@ -49,7 +112,7 @@ def test_a_device_target_ends_after_the_typed_graph(
     assert isinstance(engine.details, EngineDetails)
     steps = engine.details.left_to_do
     assert "build the plugin library for SM 87" in steps[0]
-    assert any("typed.onnx" in step and step.endswith(", max_aux_streams=0") for step in steps)
+    assert any("from plugin.onnx" in step and step.endswith(", max_aux_streams=0") for step in steps)
     assert result.manifest.stage("engine-parity") is None
 
 
