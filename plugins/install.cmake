@@ -1,7 +1,7 @@
 # What `cmake --install` puts where.
 #
 # A wheel holds the library and what belongs beside it, where the Python package looks for them. Elsewhere it is a package
-# for C and C++ programs: find_package(edgeformer) gives edgeformer::plugins.
+# for C and C++ programs: find_package(edgeformer) gives edgeformer::plugins (cmake/InstallPackage.cmake).
 
 set(library_targets edgeformer_plugins edgeformer_tensorrt_rtx_alias ${registering_targets})
 
@@ -9,12 +9,10 @@ if(building_wheel)
   install(TARGETS ${library_targets} LIBRARY DESTINATION edgeformer/_plugins COMPONENT plugins)
   install(FILES "${metadata}" DESTINATION edgeformer/_plugins COMPONENT plugins)
 else()
-  include(CMakePackageConfigHelpers)
   include(GNUInstallDirs)
 
   # A folder of its own: in lib/ the alias would be what a linker finds for -ltensorrt_rtx, in place of TensorRT-RTX.
   set(library_folder "${CMAKE_INSTALL_LIBDIR}/edgeformer")
-  set(package_folder "${CMAKE_INSTALL_LIBDIR}/cmake/edgeformer")
 
   foreach(target IN LISTS library_targets)
     string(REGEX REPLACE "^edgeformer_" "" exported "${target}")
@@ -25,18 +23,6 @@ else()
 
   # An op's header is installed under the op's name; those in common/ lie beside it as they do here.
   target_include_directories(edgeformer_plugins INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
-  set(header_folder "${CMAKE_INSTALL_INCLUDEDIR}/edgeformer")
-  install(FILES bi_level_routing_attention/c_api.h DESTINATION "${header_folder}" RENAME bi_level_routing_attention.h
-                                                                                  COMPONENT development)
-  install(FILES common/c_status.h common/c_types.h DESTINATION "${header_folder}/common" COMPONENT development)
-
-  install(EXPORT edgeformer NAMESPACE edgeformer:: FILE edgeformerTargets.cmake DESTINATION "${package_folder}"
-                                                                               COMPONENT development)
-  set(package_files "${CMAKE_CURRENT_BINARY_DIR}/package")
-  configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/edgeformerConfig.cmake.in"
-                                "${package_files}/edgeformerConfig.cmake" INSTALL_DESTINATION "${package_folder}")
-  # 0.x: a new minor version may change what a program was written for.
-  write_basic_package_version_file("${package_files}/edgeformerConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
-  install(FILES "${package_files}/edgeformerConfig.cmake" "${package_files}/edgeformerConfigVersion.cmake"
-          DESTINATION "${package_folder}" COMPONENT development)
+  install(FILES bi_level_routing_attention/c_api.h DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/edgeformer"
+          RENAME bi_level_routing_attention.h COMPONENT development)
 endif()
