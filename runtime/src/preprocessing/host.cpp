@@ -12,182 +12,175 @@
 namespace edgeformer::preprocessing {
 namespace {
 
-constexpr int32_t kRowsAtOnce = 32;      // of a chunk that is resized along its rows, and then added
-constexpr int32_t kElementsAtOnce = 3072;  // sums that stay in the first-level cache while rows are added to them
+constexpr int32_t kRowsAtOnce = 32;
+constexpr int32_t kSumsAtOnce = 3072;  // that stay in the first-level cache while rows are added to them
 
-size_t Align(size_t bytes) {
-    return (bytes + Plan::kWorkspaceAlignment - 1) / Plan::kWorkspaceAlignment * Plan::kWorkspaceAlignment;
-}
-
-// The workspace's parts, in bytes from its beginning.
+// The workspace's parts, in bytes from its beginning, where the planes are.
 struct Layout {
-    size_t plane_elements;
+    int64_t plane_elements;
     size_t lines;
     size_t sums;
+    size_t resized;
     size_t bytes;
 };
 
 Layout LayOut(Arguments const& a) {
+    auto const align = [](size_t bytes) {
+        return (bytes + Plan::kWorkspaceAlignment - 1) / Plan::kWorkspaceAlignment * Plan::kWorkspaceAlignment;
+    };
     Axis const& along_rows = a.rows_first ? a.first : a.second;
     auto const columns = static_cast<size_t>(along_rows.end - along_rows.begin);
+    size_t const plane_bytes = align((columns + kPadding) * sizeof(int16_t));
+    size_t const line = static_cast<size_t>(a.first.outputs) * kLineBytes;
     Layout layout{};
-    layout.plane_elements = Align((columns + kPadding) * sizeof(int16_t)) / sizeof(int16_t);
-    layout.lines = kChannels * layout.plane_elements * sizeof(int16_t);
-    size_t const line = static_cast<size_t>(a.first.outputs) * kChannels;
-    // Columns first: one row, resized along the columns.
-    layout.sums = layout.lines + Align(a.rows_first ? line * kRowsAtOnce : columns * std::max(a.pixel_bytes, kChannels));
-    size_t const sums = a.rows_first ? line * static_cast<size_t>(a.second.outputs) : 0;
-    layout.bytes = layout.sums + Align(sums * sizeof(int32_t));
+    layout.plane_elements = static_cast<int64_t>(plane_bytes / sizeof(int16_t));
+    layout.lines = kChannels * plane_bytes;
+    layout.sums = layout.lines +
+                  align(a.rows_first ? line * kRowsAtOnce
+                                     : columns * static_cast<size_t>(std::max(a.pixel_bytes, kChannels)));
+    layout.resized =
+        layout.sums +
+        align(a.rows_first ? line * static_cast<size_t>(a.second.outputs) * sizeof(int32_t) : 0);
+    layout.bytes =
+        layout.resized + align(a.rows_first ? 0 : static_cast<size_t>(a.second.outputs) * kLineBytes);
     return layout;
 }
 
 class Run {
 public:
-    Run(Arguments const& arguments, int16_t const* halves, size_t const* halves_at, void* workspace)
-        : a_(arguments), halves_(halves), halves_at_(halves_at) {
+    Run(Arguments const& arguments, int16_t const* halves, void* workspace) : a_(arguments), halves_(halves) {
         Layout const layout = LayOut(a_);
         auto* const bytes = static_cast<unsigned char*>(workspace);
-        auto* const planes = reinterpret_cast<int16_t*>(bytes);
         // Behind a row come zeros: coefficients of 0 are multiplied by what is there.
         std::memset(bytes, 0, layout.lines);
+        auto* const planes = reinterpret_cast<int16_t*>(bytes);
         for (int32_t channel = 0; channel < kChannels; ++channel) {
             planes_.channels[channel] = planes + channel * layout.plane_elements;
         }
+        stored_ = planes_;
+        std::swap(stored_.channels[0], stored_.channels[a_.red]);
         lines_ = bytes + layout.lines;
         sums_ = reinterpret_cast<int32_t*>(bytes + layout.sums);
+        resized_ = bytes + layout.resized;
     }
 
     void RowsFirst() {
         Axis const& rows = a_.second;
-        int32_t const line = a_.first.outputs * kChannels;
-        std::fill_n(sums_, static_cast<size_t>(line) * static_cast<size_t>(rows.outputs), kFilterHalf);
+        int32_t const line = a_.first.outputs * kLineBytes;
+        std::fill_n(sums_, static_cast<int64_t>(line) * rows.outputs, kFilterHalf);
         Window const* const windows = WindowsOf(rows, a_.tables);
         for (int32_t begin = rows.begin; begin < rows.end; begin += std::min(kRowsAtOnce, rows.end - begin)) {
             int32_t const end = begin + std::min(kRowsAtOnce, rows.end - begin);
             for (int32_t row = begin; row < end; ++row) {
-                ResizeRow(row, lines_ + static_cast<int64_t>(row - begin) * line);
+                SplitRow(row);
+                ResizeAlongRow(planes_, a_.first, WindowsOf(a_.first, a_.tables), halves_,
+                               lines_ + static_cast<int64_t>(row - begin) * line);
             }
-            for (int32_t y = 0; y < rows.outputs; ++y) {
-                Window const& window = windows[y];
+            for (int32_t output = 0; output < rows.outputs; ++output) {
+                Window const& window = windows[output];
                 int32_t const from = std::max(begin, window.first);
                 int32_t const to = std::min(end, window.first + window.count);
                 if (from < to) {
                     AddRows(lines_ + static_cast<int64_t>(from - begin) * line, line,
                             CoefficientsOf(rows, window, a_.tables) + (from - window.first), to - from, line,
-                            sums_ + static_cast<int64_t>(y) * line);
+                            sums_ + static_cast<int64_t>(output) * line);
                 }
             }
         }
-        for (int32_t y = 0; y < rows.outputs; ++y) {
-            int32_t const* const sums = sums_ + static_cast<int64_t>(y) * line;
-            for (int32_t channel = 0; channel < kChannels; ++channel) {
-                for (int32_t x = 0; x < a_.first.outputs; ++x) {
-                    Store(x, y, channel, RoundSum(sums[channel * a_.first.outputs + x]));
-                }
-            }
+        for (int32_t output = 0; output < rows.outputs; ++output) {
+            RoundSums(sums_ + static_cast<int64_t>(output) * line, line, lines_);
+            Store(lines_, a_.first.outputs, a_.first_step, output * a_.second_step);
         }
     }
 
     void ColumnsFirst() {
-        Axis const& columns = a_.second;  // the stored image's
+        Axis const& columns = a_.second;
         Window const* const windows = WindowsOf(a_.first, a_.tables);
-        for (int32_t x = 0; x < a_.first.outputs; ++x) {
-            ResizeColumns(windows[x]);
-            SplitLine();
-            for (int32_t y = 0; y < columns.outputs; ++y) {
-                uint8_t pixel[kChannels];
-                AlongRow(columns, y, pixel);
-                for (int32_t channel = 0; channel < kChannels; ++channel) {
-                    Store(x, y, Channel(channel), pixel[channel]);
-                }
+        for (int32_t output = 0; output < a_.first.outputs; ++output) {
+            if (a_.chroma == nullptr) {
+                ResizeColumns(windows[output]);
+            } else {
+                ResizeYuvColumns(windows[output]);
             }
+            ResizeAlongRow(planes_, columns, WindowsOf(columns, a_.tables), halves_, resized_);
+            Store(resized_, columns.outputs, a_.second_step, output * a_.first_step);
         }
     }
 
 private:
-    // Which of R, G and B the channel of a pixel in memory is.
-    int32_t Channel(int32_t in_memory) const {
-        return a_.chroma != nullptr || a_.red == 0 ? in_memory : kChannels - 1 - in_memory;
-    }
-
-    void Store(int32_t first, int32_t second, int32_t channel, int32_t value) const {
-        int32_t const bits = a_.tables[a_.values + channel * kValues + value];
-        int64_t const at = first * a_.first_step + second * a_.second_step + channel * a_.channel_step;
+    // Pixels of kLineBytes go to the result, from element `first` on.
+    void Store(uint8_t const* line, int32_t count, int64_t step, int64_t first) const {
         switch (a_.element_bytes) {
-            case 4: std::memcpy(static_cast<int32_t*>(a_.output) + at, &bits, sizeof(bits)); break;
-            case 2: static_cast<uint16_t*>(a_.output)[at] = static_cast<uint16_t>(bits); break;
-            default: static_cast<uint8_t*>(a_.output)[at] = static_cast<uint8_t>(bits);
+            case 4: StoreAs<uint32_t>(line, count, step, first); break;
+            case 2: StoreAs<uint16_t>(line, count, step, first); break;
+            default: StoreAs<uint8_t>(line, count, step, first);
         }
     }
 
-    void AlongRow(Axis const& axis, int32_t output, uint8_t (&pixel)[kChannels]) const {
-        Window const& window = WindowsOf(axis, a_.tables)[output];
-        HorizontalSums(planes_, window.first - axis.begin, halves_ + halves_at_[output], window.count, pixel);
+    template <class Element>
+    void StoreAs(uint8_t const* line, int32_t count, int64_t step, int64_t first) const {
+        for (int32_t channel = 0; channel < kChannels; ++channel) {
+            int32_t const* const values = a_.tables + a_.values + channel * kValues;
+            Element* const elements = static_cast<Element*>(a_.output) + first + channel * a_.channel_step;
+            for (int32_t i = 0; i < count; ++i) {
+                elements[i * step] = static_cast<Element>(values[line[i * kLineBytes + channel]]);
+            }
+        }
     }
 
-    // A row of the stored image, resized along it: [channel][x].
-    void ResizeRow(int32_t row, uint8_t* line) const {
+    // A row of the stored image, as much as is needed, to the planes.
+    void SplitRow(int64_t row) const {
         Axis const& axis = a_.first;
         int32_t const count = axis.end - axis.begin;
         unsigned char const* const pixels = a_.pixels + row * a_.stride;
         if (a_.chroma != nullptr) {
             ConvertYuv(a_.yuv, pixels, a_.chroma + row / 2 * a_.chroma_stride, axis.begin, count, planes_);
         } else {
-            SplitPixels(pixels + static_cast<int64_t>(axis.begin) * a_.pixel_bytes, a_.pixel_bytes, count, planes_);
-        }
-        for (int32_t x = 0; x < axis.outputs; ++x) {
-            uint8_t pixel[kChannels];
-            AlongRow(axis, x, pixel);
-            for (int32_t channel = 0; channel < kChannels; ++channel) {
-                line[Channel(channel) * axis.outputs + x] = pixel[channel];
-            }
+            SplitPixels(pixels + static_cast<int64_t>(axis.begin) * a_.pixel_bytes, a_.pixel_bytes, count, stored_);
         }
     }
 
-    // The rows of the window become one, in bytes: pixels as in memory, or of NV12 the planes of R, G and B.
+    // The rows of the window, resized to one, to the planes.
     void ResizeColumns(Window const& window) const {
         Axis const& columns = a_.second;
         int32_t const* const coefficients = CoefficientsOf(a_.first, window, a_.tables);
         int32_t const count = columns.end - columns.begin;
-        int32_t sums[kElementsAtOnce];
-        if (a_.chroma == nullptr) {
-            unsigned char const* const pixels =
-                a_.pixels + window.first * a_.stride + static_cast<int64_t>(columns.begin) * a_.pixel_bytes;
-            int64_t const bytes = static_cast<int64_t>(count) * a_.pixel_bytes;
-            for (int64_t begin = 0; begin < bytes; begin += kElementsAtOnce) {
-                auto const length = static_cast<int32_t>(std::min<int64_t>(bytes - begin, kElementsAtOnce));
-                std::fill_n(sums, length, kFilterHalf);
-                AddRows(pixels + begin, a_.stride, coefficients, window.count, length, sums);
-                RoundSums(sums, length, lines_ + begin);
-            }
-            return;
+        int64_t const bytes = static_cast<int64_t>(count) * a_.pixel_bytes;
+        unsigned char const* const pixels =
+            a_.pixels + window.first * a_.stride + static_cast<int64_t>(columns.begin) * a_.pixel_bytes;
+        int32_t sums[kSumsAtOnce];
+        for (int64_t begin = 0; begin < bytes; begin += kSumsAtOnce) {
+            auto const length = static_cast<int32_t>(std::min<int64_t>(bytes - begin, kSumsAtOnce));
+            std::fill_n(sums, length, kFilterHalf);
+            AddRows(pixels + begin, a_.stride, coefficients, window.count, length, sums);
+            RoundSums(sums, length, lines_ + begin);
         }
-        constexpr int32_t kPixelsAtOnce = kElementsAtOnce / kChannels;
+        SplitPixels(lines_, a_.pixel_bytes, count, stored_);
+    }
+
+    // The same of NV12, which becomes RGB first.
+    void ResizeYuvColumns(Window const& window) const {
+        Axis const& columns = a_.second;
+        int32_t const* const coefficients = CoefficientsOf(a_.first, window, a_.tables);
+        int32_t const count = columns.end - columns.begin;
+        constexpr int32_t kPixelsAtOnce = kSumsAtOnce / kChannels;
         for (int32_t begin = 0; begin < count; begin += std::min(kPixelsAtOnce, count - begin)) {
             int32_t const length = std::min(count - begin, kPixelsAtOnce);
-            std::fill_n(sums, kElementsAtOnce, kFilterHalf);
-            for (int32_t row = 0; row < window.count; ++row) {
-                int64_t const y = window.first + row;
-                uint8_t converted[kElementsAtOnce];
-                ConvertYuv(a_.yuv, a_.pixels + y * a_.stride, a_.chroma + y / 2 * a_.chroma_stride,
+            int32_t sums[kSumsAtOnce];
+            std::fill_n(sums, kSumsAtOnce, kFilterHalf);
+            for (int32_t i = 0; i < window.count; ++i) {
+                int64_t const row = window.first + i;
+                ConvertYuv(a_.yuv, a_.pixels + row * a_.stride, a_.chroma + row / 2 * a_.chroma_stride,
                            columns.begin + begin, length, planes_);
+                uint8_t converted[kSumsAtOnce];
                 for (int32_t channel = 0; channel < kChannels; ++channel) {
                     std::copy_n(planes_.channels[channel], length, converted + channel * length);
                 }
-                AddRows(converted, 0, coefficients + row, 1, length * kChannels, sums);
+                AddRows(converted, 0, coefficients + i, 1, length * kChannels, sums);
             }
             for (int32_t channel = 0; channel < kChannels; ++channel) {
                 RoundSums(sums + channel * length, length, lines_ + static_cast<int64_t>(channel) * count + begin);
             }
-        }
-    }
-
-    // What ResizeColumns has made.
-    void SplitLine() const {
-        int32_t const count = a_.second.end - a_.second.begin;
-        if (a_.chroma == nullptr) {
-            SplitPixels(lines_, a_.pixel_bytes, count, planes_);
-            return;
         }
         for (int32_t channel = 0; channel < kChannels; ++channel) {
             std::copy_n(lines_ + static_cast<int64_t>(channel) * count, count, planes_.channels[channel]);
@@ -196,10 +189,11 @@ private:
 
     Arguments const& a_;
     int16_t const* halves_;
-    size_t const* halves_at_;
-    Planes planes_;
+    Planes planes_;  // of R, G and B
+    Planes stored_;  // the same in the order of a stored pixel's bytes
     uint8_t* lines_;
     int32_t* sums_;
+    uint8_t* resized_;
 };
 
 }  // namespace
@@ -208,7 +202,7 @@ size_t Plan::WorkspaceBytes() const { return LayOut(arguments_).bytes; }
 
 void Plan::RunOnHost(Pixels const& pixels, void* output, void* workspace) const noexcept {
     Arguments const arguments = ArgumentsFor(pixels, Tables(), output);
-    Run run(arguments, halves_.data(), halves_at_.data(), workspace);
+    Run run(arguments, halves_.data(), workspace);
     if (arguments.rows_first) {
         run.RowsFirst();
     } else {

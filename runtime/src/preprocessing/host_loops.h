@@ -1,5 +1,5 @@
-// The inner loops of a run on the host. They are plain C++ in a form that compilers turn into SIMD: 16-bit products
-// summed in pairs (pmaddwd on x86-64, smlal on Arm), and 8-bit rows times 32-bit coefficients.
+// The inner loops of a run on the host, in a form that compilers turn into SIMD: 16-bit products summed in 32 bits, and
+// 8-bit rows times 32-bit coefficients.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@ namespace edgeformer::preprocessing {
 inline constexpr int32_t kLowBits = 11;
 
 // Windows are padded with zeros to a multiple of this, and planes are readable as far.
-inline constexpr int32_t kPadding = 16;
+inline constexpr int32_t kPadding = 8;
 inline int32_t Padded(int32_t count) { return (count + kPadding - 1) / kPadding * kPadding; }
 
 // Appends the low parts of `count` coefficients, padded, and then the high parts.
@@ -25,9 +25,13 @@ struct Planes {
     int16_t* channels[kChannels];
 };
 
-// `count` coefficients times the pixels from `first` on, for each channel, rounded to 8 bits.
-void HorizontalSums(Planes const& planes, int32_t first, int16_t const* halves, int32_t count,
-                    uint8_t (&result)[kChannels]);
+// Bytes of a pixel between the passes: R, G, B and one that nobody reads.
+inline constexpr int32_t kLineBytes = 4;
+
+// The pass along a row, whose planes begin at axis.begin: [output][kLineBytes], rounded to 8 bits. The halves are those of
+// all outputs, one after another.
+void ResizeAlongRow(Planes const& planes, Axis const& axis, Window const* windows, int16_t const* halves,
+                    uint8_t* result);
 
 // sums[i] += coefficients[0] * rows[i] + coefficients[1] * rows[i + stride] + ...
 void AddRows(unsigned char const* rows, int64_t stride, int32_t const* coefficients, int32_t count, int32_t length,

@@ -68,9 +68,7 @@ Plan::Plan(Settings const& settings, Source const& source) : settings_(settings)
 
     Axis const& along_rows = a.rows_first ? a.first : a.second;
     Window const* const windows = WindowsOf(along_rows, tables_.data());
-    halves_at_.reserve(static_cast<size_t>(along_rows.outputs));
     for (int32_t output = 0; output < along_rows.outputs; ++output) {
-        halves_at_.push_back(halves_.size());
         AppendHalves(CoefficientsOf(along_rows, windows[output], tables_.data()), windows[output].count, halves_);
     }
 }

@@ -101,10 +101,7 @@ private:
     Source source_;
     Arguments arguments_{};
     std::vector<int32_t> tables_;
-    // The filters along the rows of the source image, split for HorizontalSums (host_loops.h): of each output the low
-    // parts, padded, then the high parts.
-    std::vector<int16_t> halves_;
-    std::vector<size_t> halves_at_;
+    std::vector<int16_t> halves_;  // the filters along the rows of the source image, for ResizeAlongRow (host_loops.h)
 };
 
 }  // namespace edgeformer::preprocessing
