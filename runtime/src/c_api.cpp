@@ -1,12 +1,11 @@
 // The C interface (edgeformer/edgeformer.h): the wall that no exception passes.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <exception>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "classification.h"
 #include "common/c_structs.h"
 #include "edgeformer/edgeformer.h"
 #include "element_types.h"
@@ -111,23 +110,28 @@ edgeformer::LoadOptions ReadOptions(EdgeformerLoadOptions const* given) {
     return options;
 }
 
-// A caller's tensors as this version has them. They lie at the distance that the first one's size says.
-std::vector<EdgeformerTensor> ReadTensors(EdgeformerTensor const* tensors, int32_t count, char const* name) {
-    InRange(count, 0, kMostTensors, "a count of tensors");
-    std::vector<EdgeformerTensor> read;
+// A caller's structs as this version has them. They lie at the distance that the first one's size says.
+template <class Struct>
+std::vector<Struct> ReadArray(Struct const* given, int32_t count, char const* name) {
+    std::vector<Struct> read;
     if (count == 0) {
         return read;
     }
-    uint32_t const size = Given(tensors, name).struct_size;
-    auto const* bytes = reinterpret_cast<unsigned char const*>(tensors);
+    uint32_t const size = Given(given, name).struct_size;
+    auto const* bytes = reinterpret_cast<unsigned char const*>(given);
     for (int32_t index = 0; index < count; ++index) {
-        auto const* one = reinterpret_cast<EdgeformerTensor const*>(bytes + size_t{size} * static_cast<size_t>(index));
+        auto const* one = reinterpret_cast<Struct const*>(bytes + size_t{size} * static_cast<size_t>(index));
         read.push_back(edgeformer::Read(one, name));
         if (read.back().struct_size != size) {
             throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101", Text("the `", name, "` differ in struct_size"));
         }
     }
     return read;
+}
+
+std::vector<EdgeformerTensor> ReadTensors(EdgeformerTensor const* tensors, int32_t count, char const* name) {
+    InRange(count, 0, kMostTensors, "a count of tensors");
+    return ReadArray(tensors, count, name);
 }
 
 struct Views {
@@ -150,19 +154,12 @@ Views Check(edgeformer::Model const& model, BackendContext& context, EdgeformerT
     return views;
 }
 
-// A context of the pool for the length of a call.
-class Lease {
-public:
-    explicit Lease(edgeformer::Model& model) : model_(model), context_(model.pool().Acquire(-1)) {}
-    Lease(Lease const&) = delete;
-    Lease& operator=(Lease const&) = delete;
-    ~Lease() { model_.pool().Return(std::move(context_)); }
-    BackendContext& context() { return *context_; }
+constexpr int kMostImages = 1 << 20;
 
-private:
-    edgeformer::Model& model_;
-    std::unique_ptr<BackendContext> context_;
-};
+std::vector<EdgeformerImage> ReadImages(EdgeformerImage const* images, int32_t count) {
+    InRange(count, 0, kMostImages, "count");
+    return ReadArray(images, count, "images");
+}
 
 void CopyShape(Shape const& from, int64_t (&to)[EDGEFORMER_MAX_RANK]) { std::copy(from.begin(), from.end(), to); }
 
@@ -240,7 +237,7 @@ int32_t edgeformerOutputShapes(EdgeformerModel* model, EdgeformerTensor const* i
         InRange(output_count, loaded.outputs(), loaded.outputs(), "output_count");
         std::vector<Shape> found;
         {
-            Lease lease(loaded);
+            edgeformer::Lease lease(loaded.pool());
             found = lease.context().OutputShapes(shapes);
         }
         auto* bytes = reinterpret_cast<unsigned char*>(outputs);
@@ -266,7 +263,7 @@ int32_t edgeformerRun(EdgeformerModel* model, EdgeformerTensor const* inputs, in
                       EdgeformerTensor const* outputs, int32_t output_count) {
     return Guard([&] {
         edgeformer::Model& loaded = *Given(model, "model").model;
-        Lease lease(loaded);
+        edgeformer::Lease lease(loaded.pool());
         Views const views = Check(loaded, lease.context(), inputs, input_count, outputs, output_count);
         lease.context().Run(views.inputs, views.outputs);
     });
@@ -340,38 +337,39 @@ void edgeformerFree(EdgeformerModel* model, void* memory) {
     }
 }
 
-int32_t edgeformerTopClasses(float const* logits, int64_t classes, int32_t top, EdgeformerClass* results) {
+int32_t edgeformerPreprocess(EdgeformerModel* model, EdgeformerImage const* images, int32_t count,
+                             EdgeformerTensor const* input) {
     return Guard([&] {
-        Given(logits, "logits");
-        Given(results, "results");
-        if (classes < 1 || top < 1 || top > classes) {
-            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101",
-                        Text("got top=", top, " of ", classes, " classes; it must be 1 to ", classes));
+        edgeformer::Model& loaded = *Given(model, "model").model;
+        edgeformer::ImagePreparation& preparation = loaded.images();
+        std::vector<EdgeformerImage> const pictures = ReadImages(images, count);
+        EdgeformerTensor tensor = edgeformer::Read(input, "input");
+        if (tensor.rank == 0) {
+            CopyShape(preparation.ShapeFor(count), tensor.shape);
+            tensor.rank = static_cast<int32_t>(preparation.ShapeFor(count).size());
         }
-        std::vector<int64_t> order(static_cast<size_t>(classes));
-        for (int64_t index = 0; index < classes; ++index) {
-            order[static_cast<size_t>(index)] = index;
+        TensorView const view = loaded.CheckImageInput(tensor, preparation.ShapeFor(count));
+        auto* bytes = static_cast<unsigned char*>(view.data);
+        for (EdgeformerImage const& picture : pictures) {
+            preparation.Prepare(picture, bytes);
+            bytes += preparation.bytes();
         }
-        // NaN sorts last; equal logits by their index.
-        auto const is_better = [logits](int64_t left, int64_t right) {
-            bool const left_nan = std::isnan(logits[left]);
-            bool const right_nan = std::isnan(logits[right]);
-            if (left_nan != right_nan) {
-                return right_nan;
-            }
-            return !left_nan && logits[left] != logits[right] ? logits[left] > logits[right] : left < right;
-        };
-        std::partial_sort(order.begin(), order.begin() + top, order.end(), is_better);
-        double const largest = static_cast<double>(logits[order[0]]);
-        double sum = 0;
-        for (int64_t index = 0; index < classes; ++index) {
-            sum += std::exp(static_cast<double>(logits[index]) - largest);
+    });
+}
+
+int32_t edgeformerTopClasses(float const* logits, int64_t classes, int32_t top, EdgeformerClass* results) {
+    return Guard([&] { edgeformer::TopClasses(&Given(logits, "logits"), classes, top, &Given(results, "results")); });
+}
+
+int32_t edgeformerClassify(EdgeformerModel* model, EdgeformerImage const* images, int32_t count, int32_t top,
+                           EdgeformerClass* results) {
+    return Guard([&] {
+        edgeformer::Model& loaded = *Given(model, "model").model;
+        std::vector<EdgeformerImage> const pictures = ReadImages(images, count);
+        if (count > 0) {
+            Given(results, "results");
         }
-        for (int32_t rank = 0; rank < top; ++rank) {
-            int64_t const index = order[static_cast<size_t>(rank)];
-            double const weight = std::exp(static_cast<double>(logits[index]) - largest);
-            results[rank] = {static_cast<int32_t>(index), static_cast<float>(weight / sum)};
-        }
+        edgeformer::Classify(loaded, pictures, top, results);
     });
 }
 

@@ -209,11 +209,34 @@ void Model::Start(std::shared_ptr<BackendModel> backend, EdgeformerBackend kind,
     auto const& tensors = backend_->tensors();
     inputs_ = static_cast<int>(
         std::count_if(tensors.begin(), tensors.end(), [](TensorSpec const& spec) { return spec.is_input; }));
+    if (bundle_.image) {
+        for (int index = 0; index < inputs_; ++index) {
+            if (tensor(index).name == bundle_.image->input) {
+                image_input_ = index;
+            }
+        }
+        if (image_input_ < 0) {
+            throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF759",
+                        Text(bundle_.folder, ": the manifest says that images go into `", bundle_.image->input,
+                             "`, and the model has no such input. It was changed after the build: build it again"));
+        }
+        images_ = std::make_unique<ImagePreparation>(*bundle_.image, tensor(image_input_));
+    }
     std::vector<std::unique_ptr<BackendContext>> contexts;
     for (int index = 0; index < options_.contexts; ++index) {
         contexts.push_back(backend_->CreateContext());
     }
     pool_ = std::make_unique<ContextPool>(std::move(contexts));
+}
+
+ImagePreparation& Model::images() const {
+    if (images_ == nullptr) {
+        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF765",
+                    Text(file_,
+                         " says nothing of how pictures become its input: load the bundle that it is part of, or "
+                         "prepare the input yourself"));
+    }
+    return *images_;
 }
 
 std::vector<Shape> Model::CheckShapes(EdgeformerTensor const* tensors, int count) const {
@@ -226,6 +249,20 @@ std::vector<Shape> Model::CheckShapes(EdgeformerTensor const* tensors, int count
         CheckInputShape(shapes.back(), spec);
     }
     return shapes;
+}
+
+TensorView Model::CheckImageInput(EdgeformerTensor const& given, Shape const& shape) const {
+    TensorSpec const& spec = tensor(image_input_);
+    CheckType(given, spec);
+    if (ShapeOf(given, spec) != shape) {
+        Misfit(
+            Text("`", spec.name, "` is ", ShapeText(ShapeOf(given, spec)), "; the pictures become ", ShapeText(shape)));
+    }
+    TensorView view = ViewOf(given, spec, shape, false);
+    if (view.data == nullptr) {
+        throw Fault(EDGEFORMER_INVALID_BUFFER, "EF802", Text("`", spec.name, "` has no data"));
+    }
+    return view;
 }
 
 std::vector<TensorView> Model::CheckInputs(EdgeformerTensor const* tensors, int count, bool device) const {

@@ -8,6 +8,7 @@
 
 #include "backend.h"
 #include "bundle.h"
+#include "images.h"
 #include "pool.h"
 
 namespace edgeformer {
@@ -33,7 +34,13 @@ public:
     std::vector<TensorView> CheckInputs(EdgeformerTensor const* tensors, int count, bool device) const;
     std::vector<TensorView> CheckOutputs(EdgeformerTensor const* tensors, int count, std::vector<Shape> const& shapes,
                                          bool device) const;
+    // The tensor that pictures are prepared into: `shape` of the model's input, in host memory.
+    TensorView CheckImageInput(EdgeformerTensor const& tensor, Shape const& shape) const;
     std::vector<Shape> CheckShapes(EdgeformerTensor const* tensors, int count) const;
+
+    // What makes the model's input of pictures. Throws Fault EF765: the model does not take pictures.
+    ImagePreparation& images() const;
+    int image_input() const { return image_input_; }  // index of that input
 
     BackendModel& backend() const { return *backend_; }
     ContextPool& pool() const { return *pool_; }
@@ -65,6 +72,8 @@ private:
     int inputs_ = 0;
     std::shared_ptr<BackendModel> backend_;
     std::unique_ptr<ContextPool> pool_;
+    std::unique_ptr<ImagePreparation> images_;
+    int image_input_ = -1;
 };
 
 }  // namespace edgeformer

@@ -45,4 +45,18 @@ private:
     std::vector<std::unique_ptr<BackendContext>> free_;
 };
 
+// A context of a pool for the length of a call.
+class Lease {
+public:
+    explicit Lease(ContextPool& pool) : pool_(pool), context_(pool.Acquire(-1)) {}
+    Lease(Lease const&) = delete;
+    Lease& operator=(Lease const&) = delete;
+    ~Lease() { pool_.Return(std::move(context_)); }
+    BackendContext& context() { return *context_; }
+
+private:
+    ContextPool& pool_;
+    std::unique_ptr<BackendContext> context_;
+};
+
 }  // namespace edgeformer

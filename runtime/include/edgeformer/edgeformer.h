@@ -185,8 +185,17 @@ EDGEFORMER_API void edgeformerFree(struct EdgeformerModel* model, void* memory);
 enum EdgeformerPixels {
     EDGEFORMER_RGB = 0,  /* 3 bytes a pixel */
     EDGEFORMER_BGR = 1,  /* 3 bytes a pixel, as OpenCV has them */
-    EDGEFORMER_NV12 = 2, /* a plane of luma, then a plane of Cb and Cr at half the size; BT.601, limited range */
-    EDGEFORMER_NV12_BT709 = 3
+    EDGEFORMER_RGBA = 2, /* 4 bytes a pixel; alpha is dropped */
+    EDGEFORMER_BGRA = 3,
+    EDGEFORMER_NV12 = 4 /* a plane of luma, then a plane of U and V of half the height and width, rounded up */
+};
+
+/* How NV12 becomes RGB: limited range is 16 to 235 (240 for U and V), full is 0 to 255. */
+enum EdgeformerYuvMatrix {
+    EDGEFORMER_BT601_LIMITED = 0,
+    EDGEFORMER_BT601_FULL = 1,
+    EDGEFORMER_BT709_LIMITED = 2,
+    EDGEFORMER_BT709_FULL = 3
 };
 
 /* A decoded picture in host memory. */
@@ -195,19 +204,20 @@ struct EdgeformerImage {
     int32_t pixels; /* enum EdgeformerPixels */
     int32_t width;
     int32_t height;
-    int32_t orientation; /* as EXIF numbers it, 1 to 8; 0: upright */
-    int32_t reserved;
-    int64_t stride;        /* bytes from row to row; 0: dense */
-    int64_t chroma_stride; /* of NV12's second plane; 0: as `stride` */
+    int32_t orientation;   /* as EXIF numbers it, 1 to 8; 0: upright */
+    int32_t yuv_matrix;    /* enum EdgeformerYuvMatrix, of NV12 */
+    int64_t stride;        /* bytes from row to row; 0: no gap between rows */
+    int64_t chroma_stride; /* of NV12's second plane; 0: no gap */
     void const* data;
     void const* chroma; /* NV12's second plane; null: right behind the first */
 };
 
-/* Makes the model's input from pictures, as training prepared them: turned upright, resized, cropped, normalized.
+/* Makes the model's input from pictures, as training prepared them: turned upright, resized, cropped, normalized; equal
+ * to the bit to what the Python package makes of them with Pillow.
  *
  *   images  `count` pictures, of any sizes
- *   input   host memory of the input's type with the shape [count, ...] of edgeformerTensor(model, 0); rank 0: its
- *           shape is not checked */
+ *   input   host memory of the input's type with the shape [count, ...] of the model's input; rank 0: its shape is not
+ *           checked */
 EDGEFORMER_API int32_t edgeformerPreprocess(struct EdgeformerModel* model, struct EdgeformerImage const* images,
                                             int32_t count, struct EdgeformerTensor const* input);
 
@@ -223,6 +233,14 @@ struct EdgeformerClass {
  *   results  room for `top`, which is 1 to `classes` */
 EDGEFORMER_API int32_t edgeformerTopClasses(float const* logits, int64_t classes, int32_t top,
                                             struct EdgeformerClass* results);
+
+/* Classifies pictures: edgeformerPreprocess, edgeformerRun and edgeformerTopClasses in one, as often as the model's
+ * largest batch makes it necessary. For a model with the task "classification" whose first output is float32
+ * [batch, classes].
+ *
+ *   results  room for `count` * `top`: the classes of the first picture, best first, then those of the second, ... */
+EDGEFORMER_API int32_t edgeformerClassify(struct EdgeformerModel* model, struct EdgeformerImage const* images,
+                                          int32_t count, int32_t top, struct EdgeformerClass* results);
 
 /* Why the calling thread's last call that failed did: "EF752: bundle: model.engine: changed since the build ...". It
  * stays until the thread's next failure; empty before the first. */
