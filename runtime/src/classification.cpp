@@ -27,6 +27,14 @@ int64_t ClassesOf(Model const& model) {
     return output.shape[1];
 }
 
+void CheckTop(int32_t top, int64_t classes) {
+    int64_t const most = std::min<int64_t>(classes, EDGEFORMER_MAX_TOP);
+    if (top < 1 || top > most) {
+        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101",
+                    Text("got top=", top, " of ", classes, " classes; it must be 1 to ", most));
+    }
+}
+
 // Runs a batch of prepared pictures and leaves out all outputs but the first.
 void RunBatch(Model& model, std::vector<unsigned char>& input, int64_t batch, std::vector<float>& logits,
               int64_t classes) {
@@ -43,10 +51,7 @@ void RunBatch(Model& model, std::vector<unsigned char>& input, int64_t batch, st
 }  // namespace
 
 void TopClasses(float const* logits, int64_t classes, int32_t top, EdgeformerClass* results) {
-    if (classes < 1 || top < 1 || top > classes) {
-        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101",
-                    Text("got top=", top, " of ", classes, " classes; it must be 1 to ", classes));
-    }
+    CheckTop(top, classes);
     std::vector<int64_t> order(static_cast<size_t>(classes));
     std::iota(order.begin(), order.end(), 0);
     auto const is_better = [logits](int64_t left, int64_t right) {
@@ -73,6 +78,7 @@ void TopClasses(float const* logits, int64_t classes, int32_t top, EdgeformerCla
 void Classify(Model& model, std::vector<EdgeformerImage> const& images, int32_t top, EdgeformerClass* results) {
     ImagePreparation& preparation = model.images();
     int64_t const classes = ClassesOf(model);
+    CheckTop(top, classes);
     TensorSpec const& input = model.tensor(0);
     int64_t const fixed = input.shape[0];
     int64_t const most = fixed > 0 ? fixed : input.maximum[0] > 0 ? input.maximum[0] : kBatch;

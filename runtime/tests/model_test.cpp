@@ -90,3 +90,27 @@ TEST(Model, GivesAnEmptyBatch) {
     ASSERT_TRUE(arrays) << arrays.error();
     EXPECT_EQ((*arrays)[0].shape, (edgeformer::Shape{0, 4}));
 }
+
+TEST(Model, ClassifiesPictures) {
+    TemporaryBundle bundle;
+    bundle.Put("typed.onnx", "classifier");
+    bundle.WriteManifest();
+    auto model = edgeformer::Model::Load(bundle.folder(), Options());
+    ASSERT_TRUE(model) << model.error();
+    std::vector<unsigned char> const green{0, 255, 0};
+    EdgeformerImage image{};
+    image.struct_size = sizeof(image);
+    image.width = image.height = 1;
+    image.data = green.data();
+    auto const classes = model->Classify({image, image}, 2);
+    ASSERT_TRUE(classes) << classes.error();
+    ASSERT_EQ(classes->size(), 2U);
+    EXPECT_EQ((*classes)[1][0].label, "one");
+    EXPECT_EQ((*classes)[1][1].label, "three");
+    EXPECT_GT((*classes)[0][0].probability, 0.8F);
+    EXPECT_CONTAINS(model->Classify({image}, 1'000'000).error(), "EF101: got top=1000000 of 4 classes");
+    EXPECT_CONTAINS(model->Classify({image}, 0).error(), "EF101: got top=0");
+    std::vector<float> input(12);
+    EXPECT_TRUE(model->Preprocess({image}, edgeformer::TensorOf(input, {1, 3, 2, 2})));
+    EXPECT_EQ(input[4], 2);
+}

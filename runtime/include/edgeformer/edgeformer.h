@@ -221,6 +221,8 @@ struct EdgeformerImage {
 EDGEFORMER_API int32_t edgeformerPreprocess(struct EdgeformerModel* model, struct EdgeformerImage const* images,
                                             int32_t count, struct EdgeformerTensor const* input);
 
+#define EDGEFORMER_MAX_TOP 1000
+
 /* A class and its probability. */
 struct EdgeformerClass {
     int32_t index;
@@ -230,7 +232,7 @@ struct EdgeformerClass {
 /* The best classes of one image, best first: softmax over all of them, in double precision.
  *
  *   logits   float32, `classes` of them
- *   results  room for `top`, which is 1 to `classes` */
+ *   results  room for `top`, which is 1 to `classes`, and at most EDGEFORMER_MAX_TOP */
 EDGEFORMER_API int32_t edgeformerTopClasses(float const* logits, int64_t classes, int32_t top,
                                             struct EdgeformerClass* results);
 

@@ -137,6 +137,13 @@ struct TensorInfo {
     Shape maximum;
 };
 
+// A class, its probability, and its name; its number where nobody gave it a name.
+struct Class {
+    int32_t index = 0;
+    float probability = 0;
+    std::string label;
+};
+
 // EdgeformerLoadOptions, all zero but for its size.
 struct LoadOptions : EdgeformerLoadOptions {
     LoadOptions() : EdgeformerLoadOptions{} { struct_size = sizeof(EdgeformerLoadOptions); }
@@ -238,6 +245,29 @@ public:
             return status;
         }
         return arrays;
+    }
+
+    // The `top` best classes of each picture, best first.
+    Result<std::vector<std::vector<Class>>> Classify(std::vector<EdgeformerImage> const& images, int32_t top = 5) {
+        // A `top` outside of its range is refused before anything is written.
+        bool const is_taken = top >= 1 && top <= EDGEFORMER_MAX_TOP;
+        std::vector<EdgeformerClass> found(is_taken ? images.size() * static_cast<size_t>(top) + 1 : 1);
+        Status status = Status::Of(
+            edgeformerClassify(model_, images.data(), static_cast<int32_t>(images.size()), top, found.data()));
+        if (!status) {
+            return status;
+        }
+        std::vector<std::vector<Class>> classes(images.size());
+        for (size_t index = 0; index < images.size() * static_cast<size_t>(top); ++index) {
+            EdgeformerClass const& one = found[index];
+            classes[index / static_cast<size_t>(top)].push_back({one.index, one.probability, Label(one.index)});
+        }
+        return classes;
+    }
+
+    // Makes the model's input of pictures, where they need more than Classify does.
+    Status Preprocess(std::vector<EdgeformerImage> const& images, EdgeformerTensor const& input) {
+        return Status::Of(edgeformerPreprocess(model_, images.data(), static_cast<int32_t>(images.size()), &input));
     }
 
     // A context of the pool; waits for one, for ever with -1.
