@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgeformer.graph.onnx_files import load_model as load_model
     from edgeformer.graph.onnx_files import save_model as save_model
     from edgeformer.graph.types import to_float_type as to_float_type
+    from edgeformer.inference import load as load
     from edgeformer.models import create_model as create_model
     from edgeformer.models import from_reference as from_reference
     from edgeformer.models import list_models as list_models
@@ -57,6 +58,7 @@ _HOMES = {
     "InputError": "edgeformer.errors",
     "list_models": "edgeformer.models",
     "list_targets": "edgeformer.engine.targets",
+    "load": "edgeformer.inference",
     "load_checkpoint": "edgeformer.models",
     "load_model": "edgeformer.graph.onnx_files",
     "open_bundle": "edgeformer.bundle",

@@ -100,7 +100,7 @@ class Preprocessing:
         Raises:
             InputError: floating-point pixels, or a shape so narrow that the resized image would be huge.
         """
-        pixels = self._resize(_rgb(ImageOps.exif_transpose(image)))
+        pixels = self._resize(upright_rgb(image))
         prepared: NDArray[np.float32] = self.normalize(np.asarray(pixels, np.uint8)[None])[0]
         return prepared
 
@@ -170,8 +170,15 @@ class Preprocessing:
         return resized.crop((left, top, left + self.width, top + self.height))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """RGB without transparency; Pillow's own conversion would clip grey of more than 8 bits at 255."""
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image turned as its EXIF data say, in RGB without transparency.
+
+    Pillow's own conversion would clip grey of more than 8 bits at 255.
+
+    Raises:
+        InputError: it has floating-point pixels.
+    """
+    image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise InputError(
             "EF407", "the image has floating-point pixels: save it with 8 or 16 bits, or give arrays instead"

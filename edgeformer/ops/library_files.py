@@ -1,20 +1,24 @@
-"""The plugin library's files: their names, where they are looked for, and how a build tree is recognized.
+"""The files of our own libraries: their names, where they are looked for, and how a build tree is recognized.
 
-Whatever needs the plugin library asks this module for its place, so that only the installation's own library is ever
-taken: never the copy in a bundle, wherever the bundle is.
+Whatever needs one of them asks this module for its place, so that only the installation's own library is ever taken:
+never the copy in a bundle, wherever the bundle is.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
     "BUILD_COMMAND",
     "ENVIRONMENT_VARIABLE",
     "LIBRARY_NAME",
+    "PLUGINS",
     "RTX_ALIAS_NAME",
+    "RUNTIME",
+    "OwnLibrary",
     "candidate_paths",
     "development_builds",
     "metadata_of",
@@ -32,45 +36,75 @@ _REGISTERING_PREFIX = "libedgeformer_register_"
 BUILD_COMMAND = "cmake --preset default && cmake --build --preset default"
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_WHEEL_FOLDER = "_plugins"
 # What a bundle has and a build tree has not: one unpacked into a build tree, even without its manifest, has some of it.
 _BUNDLE_MARKS = ("manifest.json", "manifest.sig", "parity.npz", "exported.onnx", "model.engine")
 _CMAKE_CACHE = "CMakeCache.txt"
 _CMAKE_PROJECT = re.compile(r"^CMAKE_PROJECT_NAME:\w+=edgeformer$", re.MULTILINE)
-# Where CMake puts the library's object files, with every generator.
-_OBJECTS = Path("plugins", "CMakeFiles", f"{Path(LIBRARY_NAME).stem.removeprefix('lib')}.dir")
-# The sources that such a tree is built from, beside the package.
-_SOURCES = (Path("CMakeLists.txt"), Path("plugins", "library.cmake"))
 
 
-def candidate_paths() -> tuple[Path, ...]:
-    """The plugin libraries of this installation, best first.
+@dataclass(frozen=True)
+class OwnLibrary:
+    """One of the libraries that this project builds.
+
+    Attributes:
+        name: its file name.
+        variable: the environment variable that names another one to take.
+        wheel_folder: folder of the package in which a wheel has it.
+        objects: where CMake puts its object files in a build tree, with every generator.
+        sources: files of a source checkout that such a tree is built from, beside the package.
+    """
+
+    name: str
+    variable: str
+    wheel_folder: str
+    objects: Path
+    sources: tuple[Path, ...]
+
+
+PLUGINS = OwnLibrary(
+    LIBRARY_NAME,
+    ENVIRONMENT_VARIABLE,
+    "_plugins",
+    Path("plugins", "CMakeFiles", "edgeformer_plugins.dir"),
+    (Path("CMakeLists.txt"), Path("plugins", "library.cmake")),
+)
+RUNTIME = OwnLibrary(
+    "libedgeformer.so",
+    "EDGEFORMER_RUNTIME_LIBRARY",
+    "_runtime",
+    Path("runtime", "CMakeFiles", "edgeformer_runtime.dir"),
+    (Path("CMakeLists.txt"), Path("runtime", "CMakeLists.txt")),
+)
+
+
+def candidate_paths(library: OwnLibrary = PLUGINS) -> tuple[Path, ...]:
+    """The files of this installation that are such a library, best first.
 
     Returns:
         The file that the environment variable names, whether it exists or not. Without the variable those that exist:
         the wheel's, then those of the build trees, newest first.
     """
-    if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
+    if chosen := os.environ.get(library.variable):
         return (Path(chosen).absolute(),)
-    packaged = _packaged()
-    return (*([packaged] if packaged.is_file() else []), *development_builds())
+    packaged = _packaged(library)
+    return (*([packaged] if packaged.is_file() else []), *development_builds(library))
 
 
-def development_builds() -> tuple[Path, ...]:
-    """The plugin libraries in the build trees beside the package, ``build/*/``, newest first.
+def development_builds(library: OwnLibrary = PLUGINS) -> tuple[Path, ...]:
+    """The files that are such a library in the build trees beside the package, ``build/*/``, newest first.
 
     Only in a source checkout: beside an installed package ``build/`` is anybody's.
     """
-    built = [path for path in _below_build() if _why_not_built(path.parent) is None]
+    built = [path for path in _below_build(library) if _why_not_built(path.parent, library) is None]
     return tuple(sorted(built, key=lambda path: path.stat().st_mtime, reverse=True))
 
 
-def searched_places() -> str:
+def searched_places(library: OwnLibrary = PLUGINS) -> str:
     """Where `candidate_paths` looks, and what it passes over and why: for the message that nothing was found."""
-    if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
-        return f"looked for: {chosen}, named in ${ENVIRONMENT_VARIABLE}"
-    places = f"looked for: {_packaged()}, {_builds() / '*' / LIBRARY_NAME}"
-    reasons = ((path, _why_not_built(path.parent)) for path in _below_build())
+    if chosen := os.environ.get(library.variable):
+        return f"looked for: {chosen}, named in ${library.variable}"
+    places = f"looked for: {_packaged(library)}, {_builds() / '*' / library.name}"
+    reasons = ((path, _why_not_built(path.parent, library)) for path in _below_build(library))
     passed_over = "; ".join(f"{path} ({reason})" for path, reason in reasons if reason)
     return f"{places}; passed over: {passed_over}" if passed_over else places
 
@@ -95,29 +129,28 @@ def opened_with(library: Path) -> tuple[Path, ...]:
     return tuple(path for path in (library.with_name(LIBRARY_NAME), rtx_alias_of(library)) if path.exists())
 
 
-def _packaged() -> Path:
-    return _PACKAGE / _WHEEL_FOLDER / LIBRARY_NAME
+def _packaged(library: OwnLibrary) -> Path:
+    return _PACKAGE / library.wheel_folder / library.name
 
 
 def _builds() -> Path:
     return _PACKAGE.parent / "build"
 
 
-def _below_build() -> list[Path]:
-    return sorted(_builds().glob(f"*/{LIBRARY_NAME}"))
+def _below_build(library: OwnLibrary) -> list[Path]:
+    return sorted(_builds().glob(f"*/{library.name}"))
 
 
-def _why_not_built(folder: Path) -> str | None:
+def _why_not_built(folder: Path, library: OwnLibrary) -> str | None:
     """Why ``folder`` is not a build tree of edgeformer, for people; ``None`` if it is one.
 
     The path that CMake noted is not compared: a tree that was moved or is mounted elsewhere is still one.
     """
     if any(os.path.lexists(folder / mark) for mark in _BUNDLE_MARKS):
         return "a bundle's copy"
-    if not all((_PACKAGE.parent / source).is_file() for source in _SOURCES):
+    if not all((_PACKAGE.parent / source).is_file() for source in library.sources):
         return "not in a source checkout"
-    library = folder / LIBRARY_NAME
-    if folder.is_symlink() or library.is_symlink():
+    if folder.is_symlink() or (folder / library.name).is_symlink():
         return "a link"
     try:
         cache = (folder / _CMAKE_CACHE).read_text(encoding="utf-8", errors="replace")
@@ -125,4 +158,4 @@ def _why_not_built(folder: Path) -> str | None:
         return f"no {_CMAKE_CACHE} beside it, so not where it was built"
     if not _CMAKE_PROJECT.search(cache):
         return "built by another project"
-    return None if (folder / _OBJECTS).is_dir() else "no object files beside it, so not where it was built"
+    return None if (folder / library.objects).is_dir() else "no object files beside it, so not where it was built"

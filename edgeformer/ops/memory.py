@@ -9,14 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from edgeformer.errors import InputError
 
+try:
+    import ml_dtypes
+except ImportError:  # where models are only run; no array can be bfloat16 then
+    ml_dtypes = None  # type: ignore[assignment]
+
 __all__ = ["Buffer", "Memory", "bfloat16", "is_torch", "memory_of"]
 
-bfloat16 = np.dtype(ml_dtypes.bfloat16)
+# NumPy has no such type of its own. Without ml_dtypes a type that nothing is of stands for it.
+bfloat16 = np.dtype([("bfloat16", np.uint16)]) if ml_dtypes is None else np.dtype(ml_dtypes.bfloat16)
+
+_TAKEN = "floats of 32 and 16 bits, bfloat16, int8, uint8, int32, int64 and bool are taken"
 
 
 @dataclass(frozen=True)
@@ -119,10 +126,12 @@ def _from_torch(tensor: Any, name: str) -> Memory:
         torch.int8: np.dtype(np.int8),
         torch.uint8: np.dtype(np.uint8),
         torch.int32: np.dtype(np.int32),
+        torch.int64: np.dtype(np.int64),
+        torch.bool: np.dtype(np.bool_),
         torch.float64: np.dtype(np.float64),
     }
     if tensor.dtype not in kinds:
-        raise InputError("EF909", f"{name} is {tensor.dtype}; the kernels take float32, float16, bfloat16 and int8")
+        raise InputError("EF909", f"{name} is {tensor.dtype}; {_TAKEN}")
     if tensor.device.type not in ("cuda", "cpu"):
         raise InputError("EF911", f"{name} is on {tensor.device}; it must be on a CUDA device")
     if tensor.layout != torch.strided:
@@ -172,6 +181,8 @@ class _DLTensor(ctypes.Structure):
 # DLDeviceType and DLDataTypeCode of dlpack.h.
 _DL_CPU, _DL_CUDA, _DL_CUDA_MANAGED = 1, 2, 13
 _DL_DTYPES = {
+    (6, 8): np.dtype(np.bool_),
+    (0, 64): np.dtype(np.int64),
     (0, 8): np.dtype(np.int8),
     (0, 32): np.dtype(np.int32),
     (1, 8): np.dtype(np.uint8),
@@ -193,8 +204,7 @@ def _from_dlpack(array: Any, name: str) -> Memory:
     if dtype is None or tensor.lanes != 1:
         raise InputError(
             "EF909",
-            f"{name} has DLPack type code {tensor.code} with {tensor.bits} bits; the kernels take float32, float16, "
-            "bfloat16 and int8",
+            f"{name} has DLPack type code {tensor.code} with {tensor.bits} bits; {_TAKEN}",
         )
     shape = tuple(tensor.shape[: tensor.ndim])
     _require_dense(name, shape, tensor.strides[: tensor.ndim] if tensor.strides else None, 1)

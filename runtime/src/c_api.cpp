@@ -105,8 +105,12 @@ edgeformer::LoadOptions ReadOptions(EdgeformerLoadOptions const* given) {
     options.contexts = std::max(1, InRange(read.contexts, 0, kMostContexts, "contexts"));
     options.threads = InRange(read.threads, 0, kMostThreads, "threads");
     options.cuda_graphs = InRange(read.cuda_graphs, 0, kMostGraphs, "cuda_graphs");
-    options.library = read.library != nullptr ? read.library : "";
-    options.plugin_library = read.plugin_library != nullptr ? read.plugin_library : "";
+    options.trust_bundle = InRange(read.trust_bundle, 0, 1, "trust_bundle") == 1;
+    auto const text = [](char const* given_text) { return std::string(given_text != nullptr ? given_text : ""); };
+    options.onnxruntime_library = text(read.onnxruntime_library);
+    options.tensorrt_library = text(read.tensorrt_library);
+    options.tensorrt_rtx_library = text(read.tensorrt_rtx_library);
+    options.plugin_library = text(read.plugin_library);
     return options;
 }
 

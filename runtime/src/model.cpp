@@ -26,7 +26,7 @@ bool EndsWith(std::string const& text, std::string const& end) {
 
 std::shared_ptr<BackendModel> OpenGraph(std::string path, std::vector<char> content, LoadOptions const& options) {
 #if EDGEFORMER_HAS_ONNX_RUNTIME
-    return LoadGraph({std::move(path), std::move(content), options.library, options.threads});
+    return LoadGraph({std::move(path), std::move(content), options.onnxruntime_library, options.threads});
 #else
     static_cast<void>(path), static_cast<void>(content), static_cast<void>(options);
     throw Fault(EDGEFORMER_UNAVAILABLE, "EF605",
@@ -133,12 +133,21 @@ bool Model::TakeEngine() {
     try {
 #if EDGEFORMER_HAS_TENSORRT
         // What costs least first: hashes last.
-        Machine const machine = FindMachine(bundle_.engine->flavour, options_.library, options_.device);
+        Machine const machine = FindMachine(
+            bundle_.engine->flavour,
+            bundle_.engine->flavour == "tensorrt_rtx" ? options_.tensorrt_rtx_library : options_.tensorrt_library,
+            options_.device);
         CheckGpu(machine);
         PluginFile const plugin = ReadPlugin(bundle_);
         CheckMachine(bundle_, plugin, machine);
         CheckPluginFile(bundle_, plugin);
         std::vector<char> content = bundle_.Content(kEngine);
+        if (!options_.trust_bundle) {
+            throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF671",
+                        Text(bundle_.folder,
+                             ": its engine and its plugin library are code that would run here: load it "
+                             "with trust_bundle if you trust who made it, or on ONNX Runtime"));
+        }
         EngineRequest request;
         request.name = bundle_.PathOf(kEngine);
         request.engine = std::move(content);
@@ -192,7 +201,9 @@ void Model::LoadFile(std::string const& path) {
     request.plugin_library = options_.plugin_library;
     request.device = options_.device;
     request.cuda_graphs = options_.cuda_graphs;
-    Machine const machine = FindMachine("", options_.library, options_.device);
+    Machine const machine =
+        FindMachine("", options_.tensorrt_library.empty() ? options_.tensorrt_rtx_library : options_.tensorrt_library,
+                    options_.device);
     CheckMachine(machine);
     Start(LoadEngine(std::move(request), machine), EDGEFORMER_TENSORRT, path);
 #else

@@ -20,7 +20,10 @@ struct LoadOptions {
     int contexts = 1;
     int threads = 0;
     int cuda_graphs = 0;
-    std::string library;
+    bool trust_bundle = false;
+    std::string onnxruntime_library;
+    std::string tensorrt_library;
+    std::string tensorrt_rtx_library;
     std::string plugin_library;
 };
 

@@ -18,7 +18,7 @@ EdgeformerLoadOptions Options() {
     EdgeformerLoadOptions options{};
     options.struct_size = sizeof(options);
     options.backend = EDGEFORMER_ONNX_RUNTIME;
-    options.library = EDGEFORMER_TEST_ONNXRUNTIME;
+    options.onnxruntime_library = EDGEFORMER_TEST_ONNXRUNTIME;
     return options;
 }
 
@@ -299,10 +299,10 @@ TEST_F(CApi, TakesStructsOfOtherVersions) {
 
 TEST_F(CApi, SaysWhenNoLibraryCanBeOpened) {
     EdgeformerLoadOptions options = Options();
-    options.library = "/no/such/libonnxruntime.so";
+    options.onnxruntime_library = "/no/such/libonnxruntime.so";
     ExpectRefused(edgeformerLoad(bundle_.folder().c_str(), &options, &model_), EDGEFORMER_UNAVAILABLE,
                   "EF605: running an ONNX file needs ONNX Runtime: the library that was named cannot be opened");
-    options.library = "libm.so.6";
+    options.onnxruntime_library = "libm.so.6";
     ExpectRefused(edgeformerLoad(bundle_.folder().c_str(), &options, &model_), EDGEFORMER_UNAVAILABLE,
                   "libm.so.6 is not ONNX Runtime");
 }

@@ -12,7 +12,7 @@ namespace {
 edgeformer::LoadOptions Options() {
     edgeformer::LoadOptions options;
     options.backend = EDGEFORMER_ONNX_RUNTIME;
-    options.library = EDGEFORMER_TEST_ONNXRUNTIME;
+    options.onnxruntime_library = EDGEFORMER_TEST_ONNXRUNTIME;
     return options;
 }
 

@@ -8,7 +8,7 @@
  *
  * A model is run by one of two backends: TensorRT (libnvinfer of TensorRT 10 or 11, or libtensorrt_rtx) on an NVIDIA
  * GPU, or ONNX Runtime on the CPU. Neither is linked: the library is opened when a model is loaded, and looked for in
- * this order: EdgeformerLoadOptions.library; the environment variable EDGEFORMER_TENSORRT_LIBRARY,
+ * this order: EdgeformerLoadOptions; the environment variable EDGEFORMER_TENSORRT_LIBRARY,
  * EDGEFORMER_TENSORRT_RTX_LIBRARY or EDGEFORMER_ONNXRUNTIME_LIBRARY; what the process has loaded already, as Python's
  * wheels do; the system's (dlopen by the library's SONAME).
  *
@@ -61,14 +61,16 @@ enum EdgeformerMemory {
 
 struct EdgeformerLoadOptions {
     uint32_t struct_size;
-    int32_t backend;     /* enum EdgeformerBackend */
-    int32_t graph;       /* enum EdgeformerGraph */
-    int32_t device;      /* CUDA device */
-    int32_t contexts;    /* how many may run at once, 1 to 64; 0: 1 */
-    int32_t threads;     /* of one run in ONNX Runtime; 0: one a core */
-    int32_t cuda_graphs; /* shapes of a context that are captured into CUDA graphs, at most; 0: none */
-    int32_t reserved;
-    char const* library;        /* path of the backend's library; null: see above */
+    int32_t backend;      /* enum EdgeformerBackend */
+    int32_t graph;        /* enum EdgeformerGraph */
+    int32_t device;       /* CUDA device */
+    int32_t contexts;     /* how many may run at once, 1 to 64; 0: 1 */
+    int32_t threads;      /* of one run in ONNX Runtime; 0: one a core */
+    int32_t cuda_graphs;  /* shapes of a context that are captured into CUDA graphs, at most; 0: none */
+    int32_t trust_bundle; /* 1: you trust who made the bundle: its engine and plugin library are code, and run */
+    char const* onnxruntime_library; /* paths of the backends' libraries; null: see above */
+    char const* tensorrt_library;
+    char const* tensorrt_rtx_library;
     char const* plugin_library; /* of an engine that is in no bundle; null: none. A bundle has its own */
 };
 
