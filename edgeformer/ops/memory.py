@@ -23,7 +23,7 @@ __all__ = ["Buffer", "Memory", "bfloat16", "is_torch", "memory_of"]
 # NumPy has no such type of its own. Without ml_dtypes a type that nothing is of stands for it.
 bfloat16 = np.dtype([("bfloat16", np.uint16)]) if ml_dtypes is None else np.dtype(ml_dtypes.bfloat16)
 
-_TAKEN = "floats of 32 and 16 bits, bfloat16, int8, uint8, int32, int64 and bool are taken"
+_TAKEN = "float32, float16, bfloat16, int8, uint8, int32, int64 and bool are taken"
 
 
 @dataclass(frozen=True)

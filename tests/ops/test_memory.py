@@ -110,7 +110,7 @@ def test_strides_of_axes_without_a_step_do_not_matter() -> None:
 @pytest.mark.parametrize(
     ("tensor", "code", "values"),
     [
-        (torch.zeros(2, dtype=torch.complex64), "EF909", ("torch.complex64", "float32, float16, bfloat16 and int8")),
+        (torch.zeros(2, dtype=torch.complex64), "EF909", ("torch.complex64", "float32, float16, bfloat16, int8")),
         (torch.zeros(2, device="meta"), "EF911", ("meta", "CUDA device")),
         (torch.zeros(2, 2).to_sparse(), "EF912", ("torch.sparse_coo", "dense")),
         (OnlyDlpack(torch.zeros(2, dtype=torch.complex64)), "EF909", ("type code 5", "64 bits", "float16")),
