@@ -105,7 +105,7 @@ def run(
     shape = (3, *size) if LAYOUTS[settings.layout] == "NCHW" else (*size, 3)
     # What is not written stays NaN or 255.
     dtype = OUTPUT_TYPES[settings.output_type]
-    output = np.full(int(np.prod(shape)) * dtype.itemsize, 0xFF, np.uint8).view(dtype).reshape(shape)
+    output: npt.NDArray[Any] = np.full(int(np.prod(shape)) * dtype.itemsize, 0xFF, np.uint8).view(dtype).reshape(shape)
     references = map(ctypes.byref, (settings, source))
     if library.preprocess(*references, pixels.ctypes.data, None, on_device, output.ctypes.data, output.nbytes):
         raise ValueError(library.preprocessingMessage().decode())

@@ -31,7 +31,7 @@ struct Window {
 // One direction of the resize. Positions are those of the stored image: turning it upright is in the windows.
 struct Axis {
     int32_t outputs;
-    int32_t begin;         // the source positions that any output needs
+    int32_t begin;  // the source positions that any output needs
     int32_t end;
     int64_t windows;       // where they begin in the tables, in int32
     int64_t coefficients;  // likewise

@@ -9,6 +9,9 @@
 namespace edgeformer::preprocessing {
 namespace {
 
+constexpr int64_t kWindowInts = 3;  // a Window's fields
+static_assert(sizeof(Window) == kWindowInts * sizeof(int32_t));
+
 double Bilinear(double x) {
     x = std::fabs(x);
     return x < 1.0 ? 1.0 - x : 0.0;
@@ -44,18 +47,24 @@ int64_t CoefficientsPerOutput(ResizeMode mode, int32_t size, int32_t resized) {
     return static_cast<int64_t>(std::ceil(support)) * 2 + 1;
 }
 
-Filters MakeFilters(ResizeMode mode, Resize const& resize) {
+Axis AppendFilters(ResizeMode mode, Resize const& resize, std::vector<int32_t>& tables) {
     double const scale = Scale(resize.size, resize.resized);
     double const filter_scale = std::max(scale, 1.0);
     double const support = Support(mode) * filter_scale;
     double const inverse = 1.0 / filter_scale;
 
-    Filters filters;
-    filters.windows.reserve(static_cast<size_t>(resize.outputs));
+    Axis axis{};
+    axis.outputs = resize.outputs;
+    axis.begin = resize.size;
+    axis.windows = static_cast<int64_t>(tables.size());
+    axis.coefficients = axis.windows + static_cast<int64_t>(resize.outputs) * kWindowInts;
+    tables.reserve(static_cast<size_t>(axis.coefficients +
+                                       CoefficientsPerOutput(mode, resize.size, resize.resized) * resize.outputs));
+    tables.resize(static_cast<size_t>(axis.coefficients));
     std::vector<double> weights;
     std::vector<int32_t> fixed;
-    for (int32_t output = resize.offset; output < resize.offset + resize.outputs; ++output) {
-        double const center = (output + 0.5) * scale;
+    for (int32_t output = 0; output < resize.outputs; ++output) {
+        double const center = (output + resize.offset + 0.5) * scale;
         // Pillow's casts round towards zero.
         int32_t const begin = std::max(static_cast<int32_t>(center - support + 0.5), 0);
         int32_t const end = std::min(static_cast<int32_t>(center + support + 0.5), resize.size);
@@ -71,24 +80,23 @@ Filters MakeFilters(ResizeMode mode, Resize const& resize) {
             fixed.push_back(ToFixed(total != 0.0 ? weight / total : weight));
         }
         // Zeros at the ends change no sum. One coefficient stays, so that every window has a position.
-        int32_t first = begin;
         while (fixed.size() > 1 && fixed.back() == 0) {
             fixed.pop_back();
         }
         auto const leading = std::find_if(fixed.begin(), fixed.end() - 1, [](int32_t value) { return value != 0; });
-        first += static_cast<int32_t>(leading - fixed.begin());
+        int32_t first = begin + static_cast<int32_t>(leading - fixed.begin());
         auto const count = static_cast<int32_t>(fixed.end() - leading);
-        auto const where = static_cast<int32_t>(filters.coefficients.size());
         if (resize.flipped) {
-            filters.windows.push_back({resize.size - first - count, count, where});
-            filters.coefficients.insert(filters.coefficients.end(), std::make_reverse_iterator(fixed.end()),
-                                        std::make_reverse_iterator(leading));
-        } else {
-            filters.windows.push_back({first, count, where});
-            filters.coefficients.insert(filters.coefficients.end(), leading, fixed.end());
+            first = resize.size - first - count;
+            std::reverse(leading, fixed.end());
         }
+        int32_t const window[] = {first, count, static_cast<int32_t>(tables.size() - axis.coefficients)};
+        std::copy_n(window, kWindowInts, tables.begin() + axis.windows + output * kWindowInts);
+        tables.insert(tables.end(), leading, fixed.end());
+        axis.begin = std::min(axis.begin, first);
+        axis.end = std::max(axis.end, first + count);
     }
-    return filters;
+    return axis;
 }
 
 }  // namespace edgeformer::preprocessing

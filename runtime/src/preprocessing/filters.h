@@ -18,17 +18,13 @@ struct Resize {
     bool flipped;  // the stored image runs the other way
 };
 
-struct Filters {
-    std::vector<Window> windows;
-    std::vector<int32_t> coefficients;
-};
-
 // Coefficients of one output position, padding included, as Pillow counts them.
 int64_t CoefficientsPerOutput(ResizeMode mode, int32_t size, int32_t resized);
 
 // Coefficients that Pillow allows for one direction, padding included.
 inline constexpr int64_t kMaxCoefficients = INT32_MAX / 8;
 
-Filters MakeFilters(ResizeMode mode, Resize const& resize);
+// Appends the windows and coefficients to the tables, and says where they are.
+Axis AppendFilters(ResizeMode mode, Resize const& resize, std::vector<int32_t>& tables);
 
 }  // namespace edgeformer::preprocessing

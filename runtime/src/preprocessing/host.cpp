@@ -1,8 +1,8 @@
 // Plan::RunOnHost.
 //
-// Both passes of the resize run over the stored image as it lies in memory; no image is turned. Where the first pass runs
-// along the rows, it makes a few rows at a time, which are then added to the results they belong to. Where it runs along
-// the columns, it makes one row of results at a time, and the second pass runs along that.
+// Both passes of the resize run over the stored image as it lies in memory; no image is turned. Where the first pass
+// runs along the rows, it makes a few rows at a time, which are then added to the results they belong to. Where it runs
+// along the columns, it makes one row of results at a time, and the second pass runs along that.
 #include <algorithm>
 #include <cstring>
 
@@ -35,14 +35,12 @@ Layout LayOut(Arguments const& a) {
     Layout layout{};
     layout.plane_elements = static_cast<int64_t>(plane_bytes / sizeof(int16_t));
     layout.lines = kChannels * plane_bytes;
-    layout.sums = layout.lines +
-                  align(a.rows_first ? line * kRowsAtOnce
-                                     : columns * static_cast<size_t>(std::max(a.pixel_bytes, kChannels)));
+    layout.sums =
+        layout.lines +
+        align(a.rows_first ? line * kRowsAtOnce : columns * static_cast<size_t>(std::max(a.pixel_bytes, kChannels)));
     layout.resized =
-        layout.sums +
-        align(a.rows_first ? line * static_cast<size_t>(a.second.outputs) * sizeof(int32_t) : 0);
-    layout.bytes =
-        layout.resized + align(a.rows_first ? 0 : static_cast<size_t>(a.second.outputs) * kLineBytes);
+        layout.sums + align(a.rows_first ? line * static_cast<size_t>(a.second.outputs) * sizeof(int32_t) : 0);
+    layout.bytes = layout.resized + align(a.rows_first ? 0 : static_cast<size_t>(a.second.outputs) * kLineBytes);
     return layout;
 }
 

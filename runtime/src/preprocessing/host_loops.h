@@ -28,8 +28,8 @@ struct Planes {
 // Bytes of a pixel between the passes: R, G, B and one that nobody reads.
 inline constexpr int32_t kLineBytes = 4;
 
-// The pass along a row, whose planes begin at axis.begin: [output][kLineBytes], rounded to 8 bits. The halves are those of
-// all outputs, one after another.
+// The pass along a row, whose planes begin at axis.begin: [output][kLineBytes], rounded to 8 bits. The halves are those
+// of all outputs, one after another.
 void ResizeAlongRow(Planes const& planes, Axis const& axis, Window const* windows, int16_t const* halves,
                     uint8_t* result);
 

@@ -1,7 +1,5 @@
 #include "preprocessing/preprocessing.h"
 
-#include <algorithm>
-
 #include "preprocessing/filters.h"
 #include "preprocessing/host_loops.h"
 #include "preprocessing/rules.h"
@@ -9,27 +7,6 @@
 
 namespace edgeformer::preprocessing {
 namespace {
-
-constexpr int64_t kWindowInts = sizeof(Window) / sizeof(int32_t);
-
-// Appends the filters to the tables and says where they are.
-Axis Append(Filters const& filters, std::vector<int32_t>& tables) {
-    Axis axis{};
-    axis.outputs = static_cast<int32_t>(filters.windows.size());
-    axis.begin = filters.windows.front().first;
-    for (Window const& window : filters.windows) {
-        axis.begin = std::min(axis.begin, window.first);
-        axis.end = std::max(axis.end, window.first + window.count);
-    }
-    axis.windows = static_cast<int64_t>(tables.size());
-    for (Window const& window : filters.windows) {
-        tables.insert(tables.end(), {window.first, window.count, window.coefficients});
-    }
-    static_assert(kWindowInts == 3);
-    axis.coefficients = static_cast<int64_t>(tables.size());
-    tables.insert(tables.end(), filters.coefficients.begin(), filters.coefficients.end());
-    return axis;
-}
 
 void DescribeSource(Source const& source, Arguments& a) {
     int32_t const pixel_bytes = BytesPerPixel(source.format);
@@ -52,8 +29,8 @@ Plan::Plan(Settings const& settings, Source const& source) : settings_(settings)
     Arguments& a = arguments_;
     DescribeSource(source, a);
     a.rows_first = horizontal_first != IsTransposed(source.orientation);
-    a.first = Append(MakeFilters(settings.resize_mode, horizontal_first ? resizes.horizontal : resizes.vertical), tables_);
-    a.second = Append(MakeFilters(settings.resize_mode, horizontal_first ? resizes.vertical : resizes.horizontal), tables_);
+    a.first = AppendFilters(settings.resize_mode, horizontal_first ? resizes.horizontal : resizes.vertical, tables_);
+    a.second = AppendFilters(settings.resize_mode, horizontal_first ? resizes.vertical : resizes.horizontal, tables_);
     std::vector<int32_t> const values = MakeValues(settings);
     a.values = static_cast<int64_t>(tables_.size());
     tables_.insert(tables_.end(), values.begin(), values.end());

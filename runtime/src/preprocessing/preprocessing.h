@@ -1,9 +1,9 @@
 // From an image's pixels to what a network takes: turned upright as EXIF says, resized as Pillow does (antialiased
 // bilinear or bicubic, 8 bits), cut to the centre, normalized. Decoding files stays with the application.
 //
-// edgeformer/data/preprocessing.py defines the steps; this is the same arithmetic, down to the bit. A Plan does once, for
-// one size of source image, all that depends on sizes and settings alone. RunOnHost and Launch (launch.h) then allocate
-// nothing, and give equal results.
+// edgeformer/data/preprocessing.py defines the steps; this is the same arithmetic, down to the bit. A Plan does once,
+// for one size of source image, all that depends on sizes and settings alone. RunOnHost and Launch (launch.h) then
+// allocate nothing, and give equal results.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +19,8 @@ inline constexpr int64_t kMaxPixels = 89478485;
 
 enum class ResizeMode : int32_t { kBilinear, kBicubic };
 
-// In which order a resize in two directions goes, with 8 bits in between. Pillow has resized horizontally first, and does
-// from 13.0 on unless the height shrinks by more than twice the pixels that the width shrinks by.
+// In which order a resize in two directions goes, with 8 bits in between. Pillow has resized horizontally first, and
+// does from 13.0 on unless the height shrinks by more than twice the pixels that the width shrinks by.
 enum class PassOrder : int32_t { kPillow13, kHorizontalFirst };
 
 // What becomes of a value x from 0 to 255: (x / 255 - mean) / std, x / 255, or x.
@@ -80,8 +80,8 @@ public:
     // Of the result, [3, height, width] or [height, width, 3].
     size_t OutputBytes() const;
 
-    // Of the bytes that RunOnHost needs to work in. It grows with the result, and with the rows of the source image that
-    // it holds at a time (a few dozen).
+    // Of the bytes that RunOnHost needs to work in. It grows with the result, and with the rows of the source image
+    // that it holds at a time (a few dozen).
     size_t WorkspaceBytes() const;
 
     // Prepares one image. The workspace is aligned to kWorkspaceAlignment and serves one call at a time; what it holds

@@ -139,8 +139,8 @@ Resizes PlanResizes(Settings const& s, Source const& source) {
         // Either of them would be exceeded by the resized image; below, the products fit in 64 bits.
         if (!(std::fmax(tall_size, wide_size) <= static_cast<double>(kMaxPixels))) {
             throw std::invalid_argument(Text("the preprocessing cannot be used: resized for crop_fraction ",
-                                             s.crop_fraction, ", an image would be at least ", wide_size, "x", tall_size,
-                                             ", more than ", kMaxPixels, " pixels; raise crop_fraction"));
+                                             s.crop_fraction, ", an image would be at least ", wide_size, "x",
+                                             tall_size, ", more than ", kMaxPixels, " pixels; raise crop_fraction"));
         }
         auto const tall = static_cast<int64_t>(tall_size);
         auto const wide = static_cast<int64_t>(wide_size);
@@ -161,8 +161,8 @@ Resizes PlanResizes(Settings const& s, Source const& source) {
     bool const columns_flipped = o == 2 || o == 3 || o == 7 || o == 8;
     bool const rows_flipped = o == 3 || o == 4 || o == 6 || o == 7;
     Resizes const resizes{
-        {static_cast<int32_t>(image_width), static_cast<int32_t>(width), RoundHalf(static_cast<int32_t>(width) - s.width),
-         s.width, transposed ? rows_flipped : columns_flipped},
+        {static_cast<int32_t>(image_width), static_cast<int32_t>(width),
+         RoundHalf(static_cast<int32_t>(width) - s.width), s.width, transposed ? rows_flipped : columns_flipped},
         {static_cast<int32_t>(image_height), static_cast<int32_t>(height),
          RoundHalf(static_cast<int32_t>(height) - s.height), s.height, transposed ? columns_flipped : rows_flipped},
         s.pass_order == PassOrder::kHorizontalFirst || image_height <= height ||

@@ -81,12 +81,8 @@ YuvCoefficients MakeYuvCoefficients(YuvMatrix matrix) {
     double const to_red = 2. * (1. - red) * chroma_scale;
     double const to_blue = 2. * (1. - blue) * chroma_scale;
     auto const fixed = [](double value) { return static_cast<int32_t>(std::lround(std::ldexp(value, kYuvBits))); };
-    return {fixed(limited ? 255. / 219. : 1.),
-            limited ? 16 : 0,
-            fixed(to_red),
-            fixed(-to_blue * blue / green),
-            fixed(-to_red * red / green),
-            fixed(to_blue)};
+    return {fixed(limited ? 255. / 219. : 1.), limited ? 16 : 0, fixed(to_red), fixed(-to_blue * blue / green),
+            fixed(-to_red * red / green),      fixed(to_blue)};
 }
 
 }  // namespace edgeformer::preprocessing
