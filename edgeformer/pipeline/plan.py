@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from edgeformer.data import Classes, Preprocessing, Samples, class_folder_names, open_samples, read_labels
 from edgeformer.errors import InputError
-from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, model_source
+from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, model_source, outer_preprocessing
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.request import BuildRequest, ModelOptions
-from edgeformer.records.terms import Precision
+from edgeformer.records.terms import InputType, Precision
 from edgeformer.text import printable
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class BuildPlan:
     compare_plugin: bool
 
 
-def source_of(request: ModelOptions, model: str) -> Source:
+def source_of(request: ModelOptions, model: str, input_type: InputType = "float") -> Source:
     """The model that a request means."""
     return model_source(
         model,
@@ -123,6 +123,7 @@ def source_of(request: ModelOptions, model: str) -> Source:
         overrides=request.overrides,
         input_size=request.input_size,
         preprocessing=request.preprocessing,
+        input_type=input_type,
     )
 
 
@@ -141,7 +142,8 @@ def make_plan(request: BuildRequest) -> BuildPlan:
     recipe = None
     if request.precision == "int8":
         recipe = load_recipe(request.recipe or "default", quantize_attention=request.quantize_attention)
-    source = source_of(request, str(request.model))
+    source = source_of(request, str(request.model), request.input_type)
+    outer = outer_preprocessing(source)
     _check_types(source, request.precision)
     target = get_target(request.target)
     # What is built anywhere needs only software, which can be installed; what is built on the device can wait for it.
@@ -149,9 +151,9 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         require_plugin_library(target.sm)
     data = None
     if request.data is not None:
-        data = open_samples(request.data, source.preprocessing, limit=request.calibration_images, labels=False)
+        data = open_samples(request.data, outer, limit=request.calibration_images, labels=False)
     names = _asked_labels(request, source)
-    eval_data = _labelled(request.eval_data, source.preprocessing, Classes(source.class_count, names))
+    eval_data = _labelled(request.eval_data, outer, Classes(source.class_count, names))
     batch = _batch_profile(source, request.batch)
     rtx = target.flavour == "tensorrt_rtx"
     convolutions = request.linears_as_convolutions
@@ -164,7 +166,7 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         require_plugin=request.require_plugin,
         quantization=None if recipe is None or data is None else Quantization(data, recipe),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
-        parity_inputs=ParityInputs(eval_data, data, source.preprocessing),
+        parity_inputs=ParityInputs(eval_data, data, outer),
         max_drop=DEFAULT_MAX_DROP if request.max_drop is None else request.max_drop,
         accepted=_accepted(source, request.accept_outputs or ()),
         engine=EnginePlan(
