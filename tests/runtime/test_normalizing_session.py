@@ -26,7 +26,7 @@ def test_it_gives_the_model_what_preprocessing_makes_of_pixels(shape: str, kind:
         assert session.inputs["x"].shape[1:] == (5, 7, 3)
         assert list(session.outputs) == ["y"]
         found = session.run({"x": PIXELS})["y"]
-        wanted = PREPARED.normalize(PIXELS).astype(dtype)
+        wanted: np.ndarray = PREPARED.normalize(PIXELS).astype(dtype)
         np.testing.assert_array_equal(found, wanted if shape.startswith("N") else wanted.transpose(0, 2, 3, 1))
         with raises("EF802", "uint8", "float32"):
             session.run({"x": PIXELS.astype(np.float32)})
