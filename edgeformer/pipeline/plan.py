@@ -152,8 +152,10 @@ def make_plan(request: BuildRequest) -> BuildPlan:
     data = None
     if request.data is not None:
         data = open_samples(request.data, outer, limit=request.calibration_images, labels=False)
-    names = _asked_labels(request, source)
-    eval_data = _labelled(request.eval_data, outer, Classes(source.class_count, names))
+    names, own = _asked_labels(request, source), None
+    if names is None:
+        own = _checkpoint_labels(source)
+    eval_data = _labelled(request.eval_data, outer, _classes(request.eval_data, source.class_count, names, own))
     batch = _batch_profile(source, request.batch)
     rtx = target.flavour == "tensorrt_rtx"
     convolutions = request.linears_as_convolutions
@@ -161,7 +163,7 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         convolutions = rtx and request.precision != "int8" and batch.min < batch.max
     return BuildPlan(
         source=source,
-        labels=names or _names_of(eval_data, source) or _folder_labels(request.data, source),
+        labels=names or own or _names_of(eval_data, source) or _folder_labels(request.data, source),
         fuse_lepe=request.fuse_lepe,
         require_plugin=request.require_plugin,
         quantization=None if recipe is None or data is None else Quantization(data, recipe),
@@ -192,6 +194,27 @@ def _asked_labels(request: BuildRequest, source: Source) -> tuple[str, ...] | No
             f"{source.name} with these options has no head and no classes to name: leave out --labels",
         )
     return read_labels(request.labels)
+
+
+def _checkpoint_labels(source: Source) -> tuple[str, ...] | None:
+    """The names of all classes, where the checkpoint has them."""
+    if not isinstance(source, NamedModel) or source.checkpoint is None or source.class_count is None:
+        return None
+    from edgeformer.models import checkpoint_labels
+
+    names = checkpoint_labels(source.checkpoint, source.class_count)
+    return None if names is None else tuple(map(printable, names))
+
+
+def _classes(
+    data: DataSource | None, count: int | None, asked: tuple[str, ...] | None, own: tuple[str, ...] | None
+) -> Classes:
+    """What class folders are matched with: the checkpoint's names only where the folders are named like them."""
+    if asked is None and own is not None and isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
+        named = Classes(count, own)
+        if named.names_any(entry.name for entry in Path(data).iterdir() if entry.is_dir()):
+            return named
+    return Classes(count, asked)
 
 
 def _names_of(samples: Samples | None, source: Source) -> tuple[str, ...] | None:

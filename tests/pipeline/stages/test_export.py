@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgeformer.bundle.application import PlainImage
@@ -140,3 +141,24 @@ def test_a_named_model_is_compared_with_pytorch(tmp_path: Path) -> None:
 def test_another_type_is_refused(tmp_path: Path) -> None:
     with raises("EF101", "'int8'", "float, uint8"):
         built(tmp_path, "int8")
+
+
+@pytest.mark.parametrize("input_type", ["float", "uint8"])
+def test_every_output_of_several_is_listed(input_type: str, tmp_path: Path) -> None:
+    """Maps, pooled features and a number of detections, of which no one is logits for the application."""
+    model = network(sizes=(17, 23), batch="batch")
+    maps, pooled = model.graph.node[1].output[0], model.graph.node[3].output[0]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in (maps, pooled))
+    model.graph.node.append(onnx.helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0, name="best"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("label", 7, ["batch"]))
+    result = built(tmp_path, input_type, model)
+    assert [(output.name, output.dtype, output.shape) for output in result.manifest.outputs] == [
+        ("logits", "float32", ["batch", 4]),
+        (maps, "float32", ["batch", 8, 17, 23]),
+        (pooled, "float32", ["batch", 8]),
+        ("label", "int64", ["batch"]),
+    ]
+    assert result.manifest.application.task == "features"
+    with np.load(result.path / PARITY) as recorded:
+        assert {f"output:{output.name}" for output in result.manifest.outputs} < set(recorded)
+    assert verify_bundle(result.path).passed
