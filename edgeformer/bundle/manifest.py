@@ -77,6 +77,13 @@ class StageRecord(Record):
         return self
 
 
+class GraphNormalization(Record):
+    """``(x / 255 - mean) / std`` for R, G and B, in the graph."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
 class ModelRecord(Record):
     """Where the model came from: a registry name with a checkpoint, or an ONNX file."""
 
@@ -87,6 +94,9 @@ class ModelRecord(Record):
     checkpoint_sha256: str | None = None
     checkpoint_key: str | None = None
     weights: str | None = None
+    normalized_in_graph: GraphNormalization | None = Field(
+        default=None, description="what `--input uint8` put in front of the model, into its graph; null without it"
+    )
     path: str | None = None
     sha256: str | None = None
 

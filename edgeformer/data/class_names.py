@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from edgeformer.errors import InputError
 from edgeformer.text import parse_json, printable, shortened
 
-__all__ = ["Classes", "indices_of_folders", "read_labels"]
+__all__ = ["Classes", "indices_of_folders", "labels_of", "read_labels"]
 
 _MOST_BYTES = 16 << 20
 _LISTED = 6
@@ -36,6 +36,11 @@ class Classes:
             raise InputError(
                 "EF463", f"there are {len(self.names)} labels for {self.count} classes of the model: give one for each"
             )
+
+    def names_any(self, folders: Iterable[str]) -> bool:
+        """Whether one of these folders has the name of a class."""
+        known = {_normal(name) for name in self.names or ()}
+        return any(_normal(folder) in known for folder in folders)
 
 
 def indices_of_folders(folder: Path, names: Sequence[str], classes: Classes | None) -> list[int]:
@@ -95,12 +100,11 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
         if len(content) > _MOST_BYTES:
             raise ValueError(f"more than {_MOST_BYTES >> 20} MiB")
         if content.lstrip()[:1] in (b"[", b"{"):
-            names = _of_json(parse_json(content))
-        else:
-            lines = content.decode("utf-8").splitlines()
-            while lines and not lines[-1].strip():
-                lines.pop()
-            names = [line.strip() for line in lines]
+            return labels_of(parse_json(content))
+        lines = content.decode("utf-8").splitlines()
+        while lines and not lines[-1].strip():
+            lines.pop()
+        names = [line.strip() for line in lines]
         _check_names(names)
     except OSError as error:
         raise InputError("EF102", f"cannot read the labels {path}: {error}") from error
@@ -111,18 +115,32 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def labels_of(document: Any) -> tuple[str, ...]:
+    """The names of classes in the order of their indices, out of a list or a map as `read_labels` takes them in JSON.
+
+    Raises:
+        ValueError: it is neither, or does not give each class one name of its own.
+    """
+    names = _of_json(document)
+    _check_names(names)
+    return tuple(names)
+
+
 def _of_json(document: Any) -> list[str]:
-    if isinstance(document, dict):
+    if isinstance(document, Mapping):
         document = document.get("id2label", document)
-    if isinstance(document, dict):
+    if isinstance(document, Mapping):
+        document = {str(key): value for key, value in document.items()}
         if all(type(value) is int for value in document.values()):
+            if len(set(document.values())) != len(document):
+                raise ValueError("two names have the same index")
             document = {str(index): name for name, index in document.items()}
         if sorted(document) != sorted(map(str, range(len(document)))):
             raise ValueError(f"its indices are not 0 to {len(document) - 1}")
         document = [document[str(index)] for index in range(len(document))]
-    if not isinstance(document, list) or not all(isinstance(name, str) for name in document):
+    if not isinstance(document, (list, tuple)) or not all(isinstance(name, str) for name in document):
         raise ValueError("it is neither a list of names nor a map of indices and names")
-    return document
+    return list(document)
 
 
 def _check_names(names: Sequence[str]) -> None:

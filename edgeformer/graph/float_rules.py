@@ -1,12 +1,13 @@
 """Which nodes of a graph compute in FP32 although the graph as a whole is FP16 or BF16.
 
-Four reasons, each found in the graph's structure and never in its names:
+Five reasons, each found in the graph's structure and never in its names:
 
 * the operator itself loses too much: sums of squares overflow FP16, exp and pow overflow, a softmax over BF16 logits
   keeps three digits;
 * a normalization that an exporter wrote out (ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div): its statistics;
 * routing: what lies between the region means and TopK, because near-ties flip regions in 16 bits;
-* ``1 + erf(x)``: the sum cancels on the negative side of a GELU that was written out.
+* ``1 + erf(x)``: the sum cancels on the negative side of a GELU that was written out;
+* the normalization of an input that takes whole pixel values: each of its steps would be rounded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterable
 import onnx
 
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.graph.protos import scalar
+from edgeformer.graph.protos import fed_inputs, is_standard, scalar
 
 __all__ = ["float32_nodes", "routing_nodes"]
 
@@ -47,6 +48,8 @@ _FLOAT32_OPS = frozenset(
 )
 _MEANS = frozenset({"ReduceMean", "ReduceSum"})
 _POOLS = _MEANS | {"AveragePool", "GlobalAveragePool", "ReduceMax", "MaxPool", "GlobalMaxPool"}
+_ARITHMETIC = ("Add", "Div", "Mul", "Sub")
+_MOVES = ("Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 # What may stand between the pooled queries and keys and the TopK.
 _ROUTING_OPS = frozenset(
     {
@@ -74,7 +77,7 @@ _ROUTING_OPS = frozenset(
 def float32_nodes(index: GraphIndex) -> set[str]:
     """The nodes that stay in FP32, each named by its first output."""
     chosen = {node.output[0] for node in index.model.graph.node if node.op_type in _FLOAT32_OPS}
-    chosen |= routing_nodes(index)
+    chosen |= routing_nodes(index) | _pixel_arithmetic(index)
     for node in index.model.graph.node:
         if _is_root(index, node):
             chosen |= _normalization(index, node)
@@ -107,6 +110,24 @@ def routing_nodes(index: GraphIndex) -> set[str]:
                     frontier.append(name)
         if path:
             chosen |= path | {node.output[0]}
+    return chosen
+
+
+def _pixel_arithmetic(index: GraphIndex) -> set[str]:
+    """Arithmetic with constants behind the Cast of an input of integers, up to the first node that does more."""
+    inputs = {value.name for value in fed_inputs(index.model.graph)}
+    behind: set[str] = set()
+    chosen = set()
+    for node in index.model.graph.node:
+        if is_standard(node, "Cast"):
+            if node.input[0] in inputs and not index.is_float(node.input[0]) and index.is_float(node.output[0]):
+                behind.add(node.output[0])
+        elif len(index.data_inputs(node)) == 1 and index.data_inputs(node)[0] in behind:
+            if is_standard(node, *_ARITHMETIC):
+                chosen.add(node.output[0])
+                behind.add(node.output[0])
+            elif is_standard(node, *_MOVES):
+                behind.add(node.output[0])
     return chosen
 
 

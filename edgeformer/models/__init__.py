@@ -6,6 +6,7 @@ Listing models and their figures needs no torch; it is imported when a model is 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeformer.errors import EnvironmentFault
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BiFormerConfig",
     "ModelInfo",
+    "checkpoint_labels",
     "create_model",
     "from_reference",
     "list_models",
@@ -103,6 +105,29 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, key: str 
     from edgeformer.models.checkpoint import load_into
 
     return load_into(model, path, key)
+
+
+def checkpoint_labels(path: str | os.PathLike[str], count: int) -> tuple[str, ...] | None:
+    """The names of the classes that a checkpoint keeps beside its weights, in the order of their indices.
+
+    They are looked for under ``class_names``, ``classes``, ``id2label``, ``class_to_idx`` and the like, at the top or
+    in ``meta``, ``hyper_parameters`` or ``config``; of a ``.safetensors`` file in the metadata, as JSON.
+
+    Args:
+        path: the checkpoint, as for `load_checkpoint`.
+        count: classes of the model.
+
+    Returns:
+        None where it keeps none; what looks like them and is not gets a warning.
+
+    Raises:
+        InputError: there are names for another number of classes, or the file cannot be read.
+        EnvironmentFault: torch or safetensors is not installed.
+    """
+    _require_torch()
+    from edgeformer.models.checkpoint_classes import find_labels
+
+    return find_labels(Path(path), count)
 
 
 def _build(config: BiFormerConfig) -> BiFormer:

@@ -16,6 +16,7 @@ from edgeformer.bundle import Manifest, ModelRecord, StageRecord, TargetRecord, 
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import TYPED
 from edgeformer.pipeline.application import describe_application
+from edgeformer.pipeline.model_source import outer_preprocessing
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import BuildPlan, make_plan
 from edgeformer.pipeline.published import without_paths
@@ -96,7 +97,7 @@ def _manifest(runner: Runner, plan: BuildPlan, request: BuildRequest) -> Manifes
         inputs=_tensors(inputs),
         outputs=_tensors(outputs),
         application=describe_application(
-            plan.source.preprocessing, plan.source.class_count, plan.labels, inputs, outputs
+            outer_preprocessing(plan.source), plan.source.class_count, plan.labels, inputs, outputs
         ),
         stages=runner.records,
         accuracy=_accuracy(runner.records, plan.form.precision),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeformer.errors import GateMissed, InputError
-from edgeformer.pipeline.model_source import NamedModel, describe_preprocessing
+from edgeformer.pipeline.model_source import NamedModel, describe_preprocessing, outer_preprocessing
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import source_of
 from edgeformer.pipeline.request import ExportRequest
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
+    from edgeformer.data import Preprocessing
     from edgeformer.records.verification import Comparison, GateVerdict
 
 __all__ = ["Exported", "check_export", "export_model", "export_source"]
@@ -68,6 +69,7 @@ def export_model(request: ExportRequest) -> Exported:
 def export_source(source: NamedModel, *, static_batch: int | None = None, opset: int | None = None) -> Exported:
     """Export a model and judge the export; how its images are prepared goes into the metadata."""
     from edgeformer.export import DEFAULT_OPSET, export_onnx
+    from edgeformer.graph.pixel_input import with_pixel_input
     from edgeformer.verify import judge
 
     network, taken = source.create()
@@ -81,8 +83,11 @@ def export_source(source: NamedModel, *, static_batch: int | None = None, opset:
             opset=opset or DEFAULT_OPSET,
             name=source.name,
         )
-    describe_preprocessing(model, source.preprocessing)
-    figures = check_export(network, model)
+    in_graph = source.preprocessing if source.pixels_in_graph else None
+    if in_graph is not None:
+        model = with_pixel_input(model, in_graph)
+    describe_preprocessing(model, outer_preprocessing(source))
+    figures = check_export(network, model, in_graph=in_graph)
     verdict = judge("export", {name: vars(output) for name, output in figures.items()})
     return Exported(model, figures, verdict, taken)
 
@@ -94,15 +99,17 @@ def check_export(
     seed: int = 0,
     batches: tuple[int, int] = (1, 3),
     threads: int | None = None,
+    in_graph: Preprocessing | None = None,
 ) -> dict[str, Comparison]:
     """Compare an export with its PyTorch model, in ONNX Runtime, on two random inputs of different batch.
 
     Args:
         model: the PyTorch model.
         proto: its export.
-        seed: of the random inputs, which are normally distributed, as normalized images are.
+        seed: of the random inputs, which are normally distributed, as normalized images are, or pixels.
         batches: the two batch sizes; where the export fixes its batch, both are that.
         threads: as for `OnnxSession`.
+        in_graph: what the export does to the bytes ``[batch, height, width, 3]`` that it takes, where it takes such.
 
     Returns:
         The figures per output, which the gate ``export`` judges (`worst` takes them together).
@@ -110,12 +117,15 @@ def check_export(
     Raises:
         InputError: the export cannot be run, or its inputs or outputs are not those of the model.
     """
-    from edgeformer.runtime import OnnxSession, TorchSession
+    from edgeformer.runtime import OnnxSession, Session, TorchSession
+    from edgeformer.runtime.normalizing_session import NormalizingSession
     from edgeformer.runtime.torch_session import channels_of
     from edgeformer.verify import compare_models
 
     with OnnxSession(proto, threads=threads) as candidate:
         shape = next(iter(candidate.inputs.values())).shape if candidate.inputs else ()
+        if in_graph is not None:
+            shape = (shape[0], shape[3], shape[1], shape[2])
         if len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
             raise InputError(
                 "EF321",
@@ -124,7 +134,13 @@ def check_export(
         batch, size = shape[0], (shape[2], shape[3])
         sizes = (batch, batch) if isinstance(batch, int) else batches
         generator = np.random.default_rng(seed)
-        image = (channels_of(model), *size)
-        images = (generator.standard_normal((n, *image), np.float32) for n in sizes)
-        with TorchSession(model, input_size=size, output_names=tuple(candidate.outputs)) as reference:
+        torch_session = TorchSession(model, input_size=size, output_names=tuple(candidate.outputs))
+        if in_graph is None:
+            image = (channels_of(model), *size)
+            images = (generator.standard_normal((n, *image), np.float32) for n in sizes)
+            session: Session = torch_session
+        else:
+            images = (generator.integers(0, 256, (n, *size, 3), np.uint8) for n in sizes)
+            session = NormalizingSession(torch_session, in_graph)
+        with session as reference:
             return compare_models(reference, candidate, images)

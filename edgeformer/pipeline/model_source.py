@@ -15,6 +15,7 @@ from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
 from edgeformer.data import Preprocessing
 from edgeformer.data.preprocessing import WORDS, AskedPreprocessing
 from edgeformer.errors import InputError
+from edgeformer.records.terms import InputType
 from edgeformer.text import parse_json, printable, shortened
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "Source",
     "describe_preprocessing",
     "model_source",
+    "outer_preprocessing",
     "read_preprocessing",
 ]
 
@@ -45,6 +47,7 @@ class NamedModel:
         checkpoint_sha256: hash of that file when it was named.
         overrides: fields of the model's configuration that differ from the registry's.
         preprocessing: how its images are prepared; height and width are the input size of the export.
+        pixels_in_graph: what is done to their pixels goes into the graph, which takes bytes.
     """
 
     name: str
@@ -52,6 +55,7 @@ class NamedModel:
     overrides: Mapping[str, Any]
     preprocessing: Preprocessing
     checkpoint_key: str | None = None
+    pixels_in_graph: bool = False
     checkpoint_sha256: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +108,7 @@ class NamedModel:
             "checkpoint_sha256": self.checkpoint_sha256,
             "checkpoint_key": self.checkpoint_key,
             "weights": "random, seed 0" if self.checkpoint is None else "checkpoint",
+            "normalized_in_graph": _in_graph(self),
         }
 
 
@@ -117,6 +122,7 @@ class OnnxFile:
         batch: the batch it fixes; ``None`` where it is free.
         preprocessing: how its images are prepared.
         pixels: whether it takes whole pixel values, 0 to 255.
+        pixels_in_graph: what is done to the images' pixels goes into the graph, which takes bytes.
     """
 
     path: Path
@@ -124,6 +130,7 @@ class OnnxFile:
     batch: int | None
     preprocessing: Preprocessing
     pixels: bool = False
+    pixels_in_graph: bool = False
 
     @property
     def class_count(self) -> int | None:
@@ -140,10 +147,23 @@ class OnnxFile:
             "path": _place(self.path),
             # Of the loaded model, so that weights in files beside it count.
             "sha256": sha256_of_bytes(self.model.SerializeToString(deterministic=True)),
+            "normalized_in_graph": _in_graph(self),
         }
 
 
 Source = NamedModel | OnnxFile
+
+
+def outer_preprocessing(source: Source) -> Preprocessing:
+    """How images are prepared in front of the network that is built: without what its graph does itself."""
+    return source.preprocessing.with_normalization("none") if source.pixels_in_graph else source.preprocessing
+
+
+def _in_graph(source: Source) -> dict[str, Any] | None:
+    """Mean and std that go into the graph, for the manifest."""
+    if not source.pixels_in_graph:
+        return None
+    return {"mean": source.preprocessing.mean, "std": source.preprocessing.std}
 
 
 def _place(path: Path) -> str:
@@ -160,6 +180,7 @@ def model_source(
     overrides: Mapping[str, Any] | None = None,
     input_size: tuple[int, int] | None = None,
     preprocessing: AskedPreprocessing | None = None,
+    input_type: InputType = "float",
 ) -> Source:
     """Find out what the user means by ``model`` and check that the rest fits it.
 
@@ -172,6 +193,7 @@ def model_source(
         input_size: height and width in pixels; default: the model's usual size, or the ONNX graph's.
         preprocessing: how images are prepared, and at which size; "scale" and "none" change what is done to their
             pixels and leave the rest. Default: the registry's, or what the ONNX file says, or ImageNet's.
+        input_type: "uint8" puts what is done to pixels into the graph.
 
     Raises:
         InputError: the model is unknown, a file is missing, or options that exclude each other were given.
@@ -187,7 +209,7 @@ def model_source(
         given = [name for name, is_given in excluded.items() if is_given]
         if given:
             raise InputError("EF104", f"{path} brings its own weights and structure: leave out {', '.join(given)}")
-        return _onnx_file(path, input_size, preprocessing)
+        return _onnx_file(path, input_size, preprocessing, input_type)
     from edgeformer.models import model_info
 
     info = model_info(str(model))
@@ -207,7 +229,9 @@ def model_source(
     if checkpoint is None and checkpoint_key is not None:
         raise InputError("EF104", "--checkpoint-key needs --checkpoint: random weights have no key")
     weights = None if checkpoint is None else Path(checkpoint)
-    return NamedModel(info.name, weights, dict(overrides or {}), prepared, checkpoint_key)
+    return NamedModel(
+        info.name, weights, dict(overrides or {}), prepared, checkpoint_key, pixels_in_graph=input_type == "uint8"
+    )
 
 
 def _check_word(preprocessing: AskedPreprocessing | None) -> None:
@@ -226,8 +250,14 @@ def _asked(asked: AskedPreprocessing | None, own: Preprocessing) -> Preprocessin
     return asked or own
 
 
-def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: AskedPreprocessing | None) -> OnnxFile:
+def _onnx_file(
+    path: Path,
+    input_size: tuple[int, int] | None,
+    preprocessing: AskedPreprocessing | None,
+    input_type: InputType,
+) -> OnnxFile:
     from edgeformer.graph.image_input import image_input, with_input_size
+    from edgeformer.graph.pixel_input import check_pixel_input
     from edgeformer.graph.prepare import open_model
 
     model = open_model(path)
@@ -260,7 +290,9 @@ def _onnx_file(path: Path, input_size: tuple[int, int] | None, preprocessing: As
             f"preprocessing has the mean {list(prepared.mean)} and std {list(prepared.std)}: leave it out, or give "
             "--preprocessing none",
         )
-    return OnnxFile(path, with_input_size(model, *size), given.batch, prepared, given.pixels)
+    sized = with_input_size(model, *size)
+    in_graph = input_type == "uint8" and check_pixel_input(sized)
+    return OnnxFile(path, sized, given.batch, prepared, given.pixels, in_graph)
 
 
 def _check_agrees(preprocessing: AskedPreprocessing | None, size: tuple[int, int], who: str) -> None:

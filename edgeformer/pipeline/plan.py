@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from edgeformer.data import Classes, Preprocessing, Samples, class_folder_names, open_samples, read_labels
 from edgeformer.errors import InputError
-from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, model_source
+from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, model_source, outer_preprocessing
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.request import BuildRequest, ModelOptions
-from edgeformer.records.terms import Precision
+from edgeformer.records.terms import InputType, Precision
 from edgeformer.text import printable
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class BuildPlan:
     compare_plugin: bool
 
 
-def source_of(request: ModelOptions, model: str) -> Source:
+def source_of(request: ModelOptions, model: str, input_type: InputType = "float") -> Source:
     """The model that a request means."""
     return model_source(
         model,
@@ -123,6 +123,7 @@ def source_of(request: ModelOptions, model: str) -> Source:
         overrides=request.overrides,
         input_size=request.input_size,
         preprocessing=request.preprocessing,
+        input_type=input_type,
     )
 
 
@@ -141,7 +142,8 @@ def make_plan(request: BuildRequest) -> BuildPlan:
     recipe = None
     if request.precision == "int8":
         recipe = load_recipe(request.recipe or "default", quantize_attention=request.quantize_attention)
-    source = source_of(request, str(request.model))
+    source = source_of(request, str(request.model), request.input_type)
+    outer = outer_preprocessing(source)
     _check_types(source, request.precision)
     target = get_target(request.target)
     # What is built anywhere needs only software, which can be installed; what is built on the device can wait for it.
@@ -149,9 +151,11 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         require_plugin_library(target.sm)
     data = None
     if request.data is not None:
-        data = open_samples(request.data, source.preprocessing, limit=request.calibration_images, labels=False)
-    names = _asked_labels(request, source)
-    eval_data = _labelled(request.eval_data, source.preprocessing, Classes(source.class_count, names))
+        data = open_samples(request.data, outer, limit=request.calibration_images, labels=False)
+    names, own = _asked_labels(request, source), None
+    if names is None:
+        own = _checkpoint_labels(source)
+    eval_data = _labelled(request.eval_data, outer, _classes(request.eval_data, source.class_count, names, own))
     batch = _batch_profile(source, request.batch)
     rtx = target.flavour == "tensorrt_rtx"
     convolutions = request.linears_as_convolutions
@@ -159,12 +163,12 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         convolutions = rtx and request.precision != "int8" and batch.min < batch.max
     return BuildPlan(
         source=source,
-        labels=names or _names_of(eval_data, source) or _folder_labels(request.data, source),
+        labels=names or own or _names_of(eval_data, source) or _folder_labels(request.data, source),
         fuse_lepe=request.fuse_lepe,
         require_plugin=request.require_plugin,
         quantization=None if recipe is None or data is None else Quantization(data, recipe),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
-        parity_inputs=ParityInputs(eval_data, data, source.preprocessing),
+        parity_inputs=ParityInputs(eval_data, data, outer),
         max_drop=DEFAULT_MAX_DROP if request.max_drop is None else request.max_drop,
         accepted=_accepted(source, request.accept_outputs or ()),
         engine=EnginePlan(
@@ -190,6 +194,27 @@ def _asked_labels(request: BuildRequest, source: Source) -> tuple[str, ...] | No
             f"{source.name} with these options has no head and no classes to name: leave out --labels",
         )
     return read_labels(request.labels)
+
+
+def _checkpoint_labels(source: Source) -> tuple[str, ...] | None:
+    """The names of all classes, where the checkpoint has them."""
+    if not isinstance(source, NamedModel) or source.checkpoint is None or source.class_count is None:
+        return None
+    from edgeformer.models import checkpoint_labels
+
+    names = checkpoint_labels(source.checkpoint, source.class_count)
+    return None if names is None else tuple(map(printable, names))
+
+
+def _classes(
+    data: DataSource | None, count: int | None, asked: tuple[str, ...] | None, own: tuple[str, ...] | None
+) -> Classes:
+    """What class folders are matched with: the checkpoint's names only where the folders are named like them."""
+    if asked is None and own is not None and isinstance(data, (str, os.PathLike)) and Path(data).is_dir():
+        named = Classes(count, own)
+        if named.names_any(entry.name for entry in Path(data).iterdir() if entry.is_dir()):
+            return named
+    return Classes(count, asked)
 
 
 def _names_of(samples: Samples | None, source: Source) -> tuple[str, ...] | None:

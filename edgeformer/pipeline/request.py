@@ -12,7 +12,7 @@ from edgeformer.data.sources import Source as DataSource
 from edgeformer.errors import InputError
 from edgeformer.pipeline.observer import Observer
 from edgeformer.pipeline.options import Argument, Option
-from edgeformer.records.terms import PRECISIONS, Precision
+from edgeformer.records.terms import INPUT_TYPES, PRECISIONS, InputType, Precision
 
 __all__ = [
     "CALIBRATION_IMAGES",
@@ -168,6 +168,15 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
     observer: Annotated[Observer | None, Argument("Follows the progress of the stages.")] = field(
         default=None, repr=False
     )
+    input_type: Annotated[
+        InputType,
+        Option(
+            "What the network takes: images as the model does, or pixels [N, H, W, 3] that its graph normalizes.",
+            "choice",
+            name="input",
+            choices=INPUT_TYPES,
+        ),
+    ] = "float"
     precision: Annotated[
         Precision, Option("Type of the engine's weights and activations.", "choice", choices=PRECISIONS)
     ] = "fp16"
@@ -260,6 +269,8 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
 
         if self.precision not in PRECISIONS:
             raise InputError("EF101", f"precision {self.precision!r}: it must be one of {', '.join(PRECISIONS)}")
+        if self.input_type not in INPUT_TYPES:
+            raise InputError("EF101", f"input_type {self.input_type!r}: it must be one of {', '.join(INPUT_TYPES)}")
         if self.max_drop is not None and not self.max_drop >= 0:
             raise InputError("EF101", f"max_drop {self.max_drop}: points of accuracy that INT8 may lose, at least 0")
         if self.precision == "int8":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,7 +135,8 @@ def _pytorch(
     bundle: Path, manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None
 ) -> Form:
     """The PyTorch model as a form, or a form that says why it does not run."""
-    from edgeformer.runtime import TorchSession
+    from edgeformer.runtime import Session, TorchSession
+    from edgeformer.runtime.normalizing_session import NormalizingSession
     from edgeformer.verify import Form
 
     def not_run(reason: str) -> Form:
@@ -170,5 +172,8 @@ def _pytorch(
         network, _ = named.create()
     except EnvironmentFault as fault:
         return not_run(str(fault))
-    session = TorchSession(network, input_size=(preprocessing.height, preprocessing.width))
+    session: Session = TorchSession(network, input_size=(preprocessing.height, preprocessing.width))
+    in_graph = made_from.normalized_in_graph
+    if in_graph is not None:
+        session = NormalizingSession(session, replace(preprocessing, mean=in_graph.mean, std=in_graph.std))
     return Form.from_session("pytorch", session, close=True)

@@ -6,9 +6,11 @@ from typing import Literal, get_args
 
 __all__ = [
     "FLAVOURS",
+    "INPUT_TYPES",
     "NORMALIZATIONS",
     "PRECISIONS",
     "Flavour",
+    "InputType",
     "Layout",
     "Normalization",
     "Precision",
@@ -31,6 +33,10 @@ Layout = Literal["NCHW", "NHWC"]
 # What is done to the pixels 0..255 of an image in front of the network: (x / 255 - mean) / std, x / 255, or nothing.
 Normalization = Literal["mean_std", "scale", "none"]
 NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
+
+# What a build's network takes: what the model takes, or pixels, which its graph normalizes.
+InputType = Literal["float", "uint8"]
+INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
 
 # Without anything to judge it is "not judged", and what could not be run here is "not run": neither is a pass.
 Verdict = Literal["passed", "missed", "not judged", "not run"]

@@ -86,6 +86,7 @@ def test_labels_are_read(tmp_path: Path, content: str) -> None:
         (b'["a", 3]', "neither"),
         (b'{"0": "a", "2": "b"}', "0 to 1"),
         (b'{"a": "b"}', "0 to 0"),
+        (b'{"a": 0, "b": 1, "c": 1}', "two names have the same index"),
         (b'{"a": 1, "a": 2}', "twice"),
     ],
 )

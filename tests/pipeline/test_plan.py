@@ -185,6 +185,27 @@ def test_folders_of_calibration_images_name_the_classes(nano_onnx: Path, tmp_pat
     assert _plan("biformer_small_detection", tmp_path / "out", random_weights=True, data=all_of_them).labels is None
 
 
+def test_a_checkpoint_names_the_classes(tmp_path: Path) -> None:
+    """Folders that are named like its classes are matched with them, others as if it had none."""
+    words = tuple("bcdefghija")
+    path = tmp_path / "weights.pth"
+    torch.save({"model": create_model("biformer_nano").state_dict(), "class_names": list(words)}, path)
+    named, other = _folders(tmp_path / "named", *sorted(words)), _folders(tmp_path / "other", *"ABCDEFGHIJ")
+    for data, first in ((named, 9), (other, 0)):
+        plan = _plan("biformer_nano", tmp_path / "out", checkpoint=path, eval_data=data)
+        assert plan.labels == words
+        (batch, *_) = plan.parity_inputs.batches()
+        assert batch.labels[0] == first
+    (tmp_path / "labels.txt").write_text("\n".join("klmnopqrst"))
+    plan = _plan("biformer_nano", tmp_path / "out", checkpoint=path, labels=tmp_path / "labels.txt")
+    assert plan.labels == tuple("klmnopqrst")
+    partly = _folders(tmp_path / "partly", "a", "x")
+    with raises("EF461", "x", "--labels"):
+        _plan("biformer_nano", tmp_path / "out", checkpoint=path, eval_data=partly)
+    with raises("EF843", path, "names 10 classes", "has 5"):
+        _plan("biformer_nano", tmp_path / "out", checkpoint=path, overrides={"num_classes": 5})
+
+
 def test_a_backbone_has_no_labels(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("a\nb\n")
     with raises("EF840", "biformer_small_detection", "--labels"):

@@ -5,11 +5,16 @@ from __future__ import annotations
 from edgeformer.bundle.details import ExportDetails
 from edgeformer.bundle.files import EXPORTED
 from edgeformer.pipeline.exporting import export_source
-from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, describe_preprocessing
+from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, describe_preprocessing, outer_preprocessing
+from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.published import without_notes
 from edgeformer.pipeline.runner import Judged, Runner
+from edgeformer.pipeline.stages._verdicts import verdict_of
 
 __all__ = ["run"]
+
+# Noise images that an ONNX file is run on with and without the normalization in its graph.
+_IMAGES = 2
 
 
 def run(runner: Runner, source: Source) -> None:
@@ -42,6 +47,28 @@ def _import(runner: Runner, source: OnnxFile) -> Judged:
     from edgeformer.graph.onnx_files import save_model
 
     without_notes(source.model)
+    if source.pixels_in_graph:
+        return _import_with_pixels(runner, source)
     describe_preprocessing(source.model, source.preprocessing)
     save_model(source.model, runner.path(EXPORTED))
     return Judged(note="an ONNX file is the reference itself: there is nothing to compare it with")
+
+
+def _import_with_pixels(runner: Runner, source: OnnxFile) -> Judged:
+    """Let the graph take bytes, and compare it with the file's, which takes what is made of them."""
+    from edgeformer.graph.onnx_files import save_model
+    from edgeformer.graph.pixel_input import with_pixel_input
+    from edgeformer.graph.protos import float_precision
+    from edgeformer.runtime import OnnxSession
+    from edgeformer.runtime.normalizing_session import NormalizingSession
+    from edgeformer.verify import Form, verify_forms
+    from edgeformer.verify.gates import fuse_stage
+
+    model = with_pixel_input(source.model, source.preprocessing)
+    describe_preprocessing(model, outer_preprocessing(source))
+    save_model(model, runner.path(EXPORTED))
+    given = NormalizingSession(OnnxSession(source.model), source.preprocessing)
+    taken = Form.from_onnx("exported", runner.path(EXPORTED), fuse_stage(float_precision(source.model)))
+    noise = ParityInputs(None, None, outer_preprocessing(source)).noise(_IMAGES)
+    judged = verify_forms([Form.from_session("given", given, close=True), taken], [noise]).forms[-1]
+    return Judged(verdict_of(judged), judged.text, "pixels are normalized in the graph, compared with the file's")
