@@ -11,6 +11,8 @@
 #include <memory>
 #include <string>
 
+#include "fault.h"
+
 namespace edgeformer::tensorrt {
 
 struct Device {
@@ -19,7 +21,18 @@ struct Device {
     bool integrated = false;  // shares the host's memory and can map it
 };
 
-// Methods that can fail throw Rejected with the call and CUDA's words; those that are noexcept are for cleaning up.
+// A call that CUDA refused.
+class CudaFault : public Fault {
+public:
+    CudaFault(char const* code, std::string const& reason)
+        : Fault(EDGEFORMER_CUDA_ERROR, code, reason), reason_(reason) {}
+    std::string const& reason() const { return reason_; }  // without the code
+
+private:
+    std::string reason_;
+};
+
+// Methods that can fail throw CudaFault with the call and CUDA's words; those that are noexcept are for cleaning up.
 // Except for the first four they need a current context (CurrentContext).
 class Cuda {
 public:
@@ -65,8 +78,7 @@ public:
     virtual void Launch(void* graph, void* stream) = 0;
 };
 
-// The driver's. `path`: another file than libcuda.so.1; empty: that. Throws Rejected where there is no driver or no
-// GPU.
-std::shared_ptr<Cuda> OpenCuda(std::string const& path = {});
+// The driver's. Null where there is no driver or no GPU: `problem` says why, and what to do.
+std::shared_ptr<Cuda> OpenCuda(std::string* problem);
 
 }  // namespace edgeformer::tensorrt

@@ -1,9 +1,9 @@
-#include <dlfcn.h>
-
 #include <string>
+#include <type_traits>
+#include <utility>
 
 #include "common/text.h"
-#include "rejected.h"
+#include "dynamic_library.h"
 #include "tensorrt/cuda.h"
 
 namespace edgeformer::tensorrt {
@@ -14,6 +14,7 @@ using Address = unsigned long long;  // CUdeviceptr
 using Handle = void*;                // CUcontext, CUstream, CUgraph, CUgraphExec
 
 // Values of cuda.h; runtime/tests/tensorrt/cuda_values_test.cpp holds them to it where a toolkit is installed.
+constexpr char kLibrary[] = "libcuda.so.1";
 constexpr Result kSuccess = 0;
 constexpr Result kOutOfMemory = 2;
 constexpr Result kNoDevice = 100;
@@ -62,16 +63,6 @@ struct Functions {
     Result (*GraphExecDestroy)(Handle);
     Result (*GraphLaunch)(Handle, Handle);
 };
-
-constexpr char kHowToInstall[] =
-    "install NVIDIA's driver (nvidia-smi shows whether it works; in a container, start it with --gpus all)";
-
-[[noreturn]] void NoGpu(std::string const& reason) {
-    throw Rejected(EDGEFORMER_UNAVAILABLE, "EF650",
-                   Text("there is no CUDA GPU to run the engine on: ", reason,
-                        "; run it on the machine that it was "
-                        "built for, or run the bundle's ONNX file on the CPU (backend ONNX Runtime)"));
-}
 
 Address AddressOf(void const* memory) { return reinterpret_cast<Address>(memory); }
 
@@ -145,9 +136,9 @@ public:
             size_t free = 0;
             size_t total = 0;
             f_.MemGetInfo(&free, &total);
-            throw Rejected(EDGEFORMER_CUDA_ERROR, "EF653",
-                           Text("the GPU's memory has run out: ", bytes, " bytes are needed, ", free, " of ", total,
-                                " are free; load with fewer contexts, or build the engine for a smaller batch"));
+            throw CudaFault("EF767",
+                            Text("the GPU's memory has run out: ", bytes, " bytes are needed, ", free, " of ", total,
+                                 " are free; load with fewer contexts, or build the engine for a smaller batch"));
         }
         Check(result, "cuMemAlloc");
         return reinterpret_cast<void*>(memory);
@@ -213,23 +204,19 @@ public:
 
     void Launch(void* graph, void* stream) override { Check(f_.GraphLaunch(graph, stream), "cuGraphLaunch"); }
 
-    // Throws where there is no GPU.
-    void Initialize() {
+    // Why there is no GPU to use; empty: there is one.
+    std::string Initialize() {
         Result const result = f_.Init(0);
-        if (result == kNoDevice) {
-            NoGpu("the driver finds none (cuInit: CUDA_ERROR_NO_DEVICE). CUDA_VISIBLE_DEVICES may hide it");
+        int32_t count = 0;
+        if (result == kNoDevice || (result == kSuccess && f_.DeviceGetCount(&count) == kSuccess && count == 0)) {
+            return "the NVIDIA driver finds none (CUDA_VISIBLE_DEVICES may hide it; a container is started with --gpus "
+                   "all)";
         }
         if (result == kSystemDriverMismatch) {
-            throw Rejected(EDGEFORMER_UNAVAILABLE, "EF652",
-                           Text("the driver's library and its kernel module are of different versions (", Words(result),
-                                "): restart the machine after the driver's update"));
+            return Text("the NVIDIA driver's library and its kernel module are of different versions (", Words(result),
+                        "): restart the machine after an update of the driver");
         }
-        if (result != kSuccess) {
-            NoGpu(Text("cuInit: ", Words(result)));
-        }
-        if (DeviceCount() == 0) {
-            NoGpu("the driver finds none. CUDA_VISIBLE_DEVICES may hide it");
-        }
+        return result == kSuccess ? "" : Text("the NVIDIA driver does not start (", Words(result), ")");
     }
 
 private:
@@ -244,15 +231,15 @@ private:
 
     void Check(Result result, char const* call) const {
         if (result != kSuccess) {
-            throw Rejected(EDGEFORMER_CUDA_ERROR, "EF654", Text(call, " failed: ", Words(result)));
+            throw CudaFault("EF768", Text(call, " failed: ", Words(result)));
         }
     }
 
     int32_t Ordinal(int32_t index) {
         int32_t const count = DeviceCount();
         if (index < 0 || index >= count) {
-            throw Rejected(EDGEFORMER_INVALID_ARGUMENT, "EF650",
-                           Text("there is no CUDA device ", index, ": this machine has ", count, ", numbered from 0"));
+            throw CudaFault("EF768",
+                            Text("there is no CUDA device ", index, ": this machine has ", count, ", numbered from 0"));
         }
         int32_t ordinal = 0;
         Check(f_.DeviceGet(&ordinal, index), "cuDeviceGet");
@@ -269,13 +256,12 @@ private:
 };
 
 // The functions by the names that cuda.h gives them: those whose arguments changed once have a number behind.
-Functions FunctionsOf(void* library, std::string const& path) {
+// `missing`: one that it does not have.
+Functions FunctionsOf(DynamicLibrary const& library, std::string* missing) {
     auto const find = [&](auto& function, char const* name) {
-        function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
+        function = reinterpret_cast<std::decay_t<decltype(function)>>(library.Symbol(name));
         if (function == nullptr) {
-            throw Rejected(EDGEFORMER_UNAVAILABLE, "EF652",
-                           Text("NVIDIA's driver is too old: ", path, " has no ", name,
-                                "; install a newer one (TensorRT 10 needs a driver for CUDA 12)"));
+            *missing = name;
         }
     };
     Functions f{};
@@ -316,17 +302,19 @@ Functions FunctionsOf(void* library, std::string const& path) {
 
 }  // namespace
 
-std::shared_ptr<Cuda> OpenCuda(std::string const& path) {
-    std::string const name = path.empty() ? "libcuda.so.1" : path;
-    // Left open: the driver does not survive being unloaded.
-    void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-        char const* const reason = dlerror();
-        NoGpu(Text("NVIDIA's driver is not installed (", reason != nullptr ? reason : name, "): ", kHowToInstall));
+std::shared_ptr<Cuda> OpenCuda(std::string* problem) {
+    DynamicLibrary library = DynamicLibrary::Open(kLibrary, problem);
+    if (!library) {
+        *problem = Text("the NVIDIA driver is not installed (", *problem, "); nvidia-smi shows when it works");
+        return nullptr;
     }
-    auto cuda = std::make_shared<DriverCuda>(FunctionsOf(library, name));
-    cuda->Initialize();
-    return cuda;
+    std::string missing;
+    auto cuda = std::make_shared<DriverCuda>(FunctionsOf(library, &missing));
+    // Never closed: the driver does not survive it.
+    static_cast<void>(new DynamicLibrary(std::move(library)));
+    *problem = !missing.empty() ? Text("the NVIDIA driver is too old, it has no ", missing, ": install a newer one")
+                                : cuda->Initialize();
+    return problem->empty() ? cuda : nullptr;
 }
 
 }  // namespace edgeformer::tensorrt

@@ -4,7 +4,8 @@
 #include <utility>
 
 #include "common/text.h"
-#include "rejected.h"
+#include "element_types.h"
+#include "fault.h"
 
 namespace edgeformer::tensorrt {
 namespace {
@@ -44,7 +45,7 @@ Execution::Buffer& Execution::BufferOf(size_t tensor) {
         return buffer;
     }
     size_t const bytes = engine_->largest(tensor);
-    if (engine_->machine().device.integrated) {
+    if (engine_->platform().device.integrated) {
         buffer.host = HostMemory(cuda(), cuda().AllocateHost(bytes));
         buffer.device = cuda().DeviceAddress(buffer.host.get());
     } else {
@@ -60,7 +61,7 @@ void* Execution::ReachedByDevice(TensorView const& view) const noexcept {
         return view.data;
     }
     // On other GPUs every access would cross the bus: one copy is cheaper.
-    void* const address = engine_->machine().device.integrated ? cuda().DeviceAddress(view.data) : nullptr;
+    void* const address = engine_->platform().device.integrated ? cuda().DeviceAddress(view.data) : nullptr;
     return IsAligned(address) ? address : nullptr;
 }
 
@@ -71,21 +72,21 @@ void* Execution::DeviceAddressOf(size_t tensor, TensorView const& view, void* st
     }
     if (void* const address = ReachedByDevice(view); address != nullptr) {
         if (!IsAligned(address)) {
-            throw Rejected(EDGEFORMER_INVALID_ARGUMENT, "EF808",
-                           Text("the memory of ", spec.name, ", ", address, ", is not aligned to ", kAlignment,
-                                " bytes, which TensorRT needs: cudaMalloc's is, a slice of it may not be"));
+            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF763",
+                        Text("the memory of ", spec.name, ", ", address, ", is not aligned to ", kAlignment,
+                             " bytes, which TensorRT needs: cudaMalloc's is, a slice of it may not be"));
         }
         return address;
     }
     if (!may_copy) {
-        throw Rejected(EDGEFORMER_INVALID_ARGUMENT, "EF808",
-                       Text("the memory of ", spec.name,
-                            " is the host's, and an enqueued run copies nothing: give "
-                            "device memory, or run it and wait (edgeformerRun)"));
+        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF763",
+                    Text("the memory of ", spec.name,
+                         " is the host's, and an enqueued run copies nothing: give "
+                         "device memory, or run it and wait (edgeformerRun)"));
     }
     Buffer& buffer = BufferOf(tensor);
     if (spec.is_input) {
-        size_t const bytes = BytesOf(spec.type, view.shape);
+        size_t const bytes = BytesOf(view.shape, spec.type);
         if (buffer.host) {
             std::memcpy(buffer.host.get(), view.data, bytes);
         } else {
@@ -113,7 +114,7 @@ void Execution::CopyOutputs(std::vector<TensorView> const& outputs) {
         Buffer const& buffer = resources_.buffers[tensor];
         if (outputs[i].data != nullptr && addresses_[tensor] == buffer.device && !buffer.host) {
             cuda().CopyToHost(outputs[i].data, buffer.device,
-                              BytesOf(engine_->tensors()[tensor].type, outputs[i].shape), resources_.stream.get());
+                              BytesOf(outputs[i].shape, engine_->tensors()[tensor].type), resources_.stream.get());
         }
     }
 }
@@ -124,7 +125,7 @@ void Execution::FinishOutputs(std::vector<TensorView> const& outputs) {
         size_t const tensor = engine_->input_count() + i;
         Buffer const& buffer = resources_.buffers[tensor];
         if (outputs[i].data != nullptr && addresses_[tensor] == buffer.device && buffer.host) {
-            std::memcpy(outputs[i].data, buffer.host.get(), BytesOf(engine_->tensors()[tensor].type, outputs[i].shape));
+            std::memcpy(outputs[i].data, buffer.host.get(), BytesOf(outputs[i].shape, engine_->tensors()[tensor].type));
         }
     }
 }
@@ -140,7 +141,7 @@ void Execution::Run(std::vector<TensorView> const& inputs, std::vector<TensorVie
         // Copies may be under way, and the caller's memory is the caller's again after this.
         try {
             cuda().Synchronize(stream);
-        } catch (Rejected const&) {
+        } catch (Fault const&) {
             // What failed first is the reason.
         }
         throw;

@@ -3,7 +3,8 @@
 #include <algorithm>
 
 #include "common/text.h"
-#include "rejected.h"
+#include "element_types.h"
+#include "fault.h"
 
 namespace edgeformer::tensorrt {
 namespace {
@@ -31,7 +32,7 @@ void Lane::SetShapes(std::vector<Shape const*> const& shapes) {
         std::string const& name = engine_.tensors()[i].name;
         if (!context_.SetInputShape(name.c_str(), DimsOf(*shapes[i]))) {
             shapes_[i].clear();
-            throw Rejected(
+            throw Fault(
                 EDGEFORMER_BACKEND_ERROR, "EF805",
                 engine_.WithReason(Text("TensorRT refuses the shape ", ShapeText(*shapes[i]), " of the input ", name)));
         }
@@ -47,8 +48,8 @@ void Lane::SetAddresses(std::vector<void*> const& addresses) {
         std::string const& name = engine_.tensors()[i].name;
         if (!context_.SetTensorAddress(name.c_str(), addresses[i])) {
             addresses_[i] = nullptr;
-            throw Rejected(EDGEFORMER_BACKEND_ERROR, "EF805",
-                           engine_.WithReason(Text("TensorRT refuses the address of ", name)));
+            throw Fault(EDGEFORMER_BACKEND_ERROR, "EF805",
+                        engine_.WithReason(Text("TensorRT refuses the address of ", name)));
         }
         addresses_[i] = addresses[i];
     }
@@ -56,7 +57,7 @@ void Lane::SetAddresses(std::vector<void*> const& addresses) {
 
 void Lane::Enqueue(void* stream) {
     if (!context_.Enqueue(stream)) {
-        throw Rejected(EDGEFORMER_BACKEND_ERROR, "EF805", engine_.WithReason("the engine failed"));
+        throw Fault(EDGEFORMER_BACKEND_ERROR, "EF805", engine_.WithReason("the engine failed"));
     }
 }
 
@@ -71,7 +72,7 @@ bool Lane::HasShapes(std::vector<Shape const*> const& shapes) const noexcept {
 
 Enqueuer::Enqueuer(LoadedEngine& engine, void* activations)
     : engine_(engine), activations_(activations), plain_(engine, activations) {
-    captured_.reserve(static_cast<size_t>(engine.options().cuda_graphs));
+    captured_.reserve(static_cast<size_t>(engine.request().cuda_graphs));
 }
 
 Enqueuer::Captured* Enqueuer::Find(std::vector<Shape const*> const& shapes) noexcept {
@@ -81,7 +82,7 @@ Enqueuer::Captured* Enqueuer::Find(std::vector<Shape const*> const& shapes) noex
 }
 
 void Enqueuer::Enqueue(std::vector<Shape const*> const& shapes, std::vector<void*> const& addresses, void* stream) {
-    size_t const bound = static_cast<size_t>(engine_.options().cuda_graphs);
+    size_t const bound = static_cast<size_t>(engine_.request().cuda_graphs);
     Captured* captured = Find(shapes);
     if (captured == nullptr && captured_.size() < bound) {
         Lane lane(engine_, activations_);
@@ -117,9 +118,10 @@ void Enqueuer::Enqueue(std::vector<Shape const*> const& shapes, std::vector<void
 // Never fails: the run has been enqueued already.
 void Enqueuer::Capture(Captured& captured, void* stream) {
     if (!captured.lane.context().IsStreamCapturable(stream)) {
-        captured.reason =
-            "TensorRT-RTX cannot be captured here: the engine was not built to take its memory from the "
-            "application (BuilderFlag::kREQUIRE_USER_ALLOCATION)";
+        captured.reason = engine_.request().capturable
+                              ? "TensorRT-RTX says that it cannot be captured"
+                              : "TensorRT-RTX can capture an engine only if it was built for it: build it again with "
+                                "`--cuda-graphs`";
         return;
     }
     Cuda& cuda = engine_.cuda();
@@ -131,20 +133,20 @@ void Enqueuer::Capture(Captured& captured, void* stream) {
         begun = false;
         captured.graph = Graph(cuda, cuda.EndCapture(stream));
         captured.addresses = captured.lane.addresses();
-    } catch (Rejected const& rejected) {
+    } catch (Fault const& rejected) {
         captured.reason = rejected.what();
     }
     if (begun) {
         try {
             Graph const unwanted(cuda, cuda.EndCapture(stream));
-        } catch (Rejected const&) {
+        } catch (Fault const&) {
             // The reason is that of the call that failed first.
         }
     }
 }
 
 std::string Enqueuer::State() const {
-    int32_t const bound = engine_.options().cuda_graphs;
+    int32_t const bound = engine_.request().cuda_graphs;
     if (bound == 0) {
         return "CUDA graphs are off";
     }

@@ -1,132 +1,93 @@
 #include "tensorrt/library.h"
 
-#include <dlfcn.h>
-
-#include <cstdlib>
+#include <array>
+#include <utility>
+#include <vector>
 
 #include "common/text.h"
-#include "rejected.h"
+#include "dynamic_library.h"
 
 namespace edgeformer::tensorrt {
 namespace {
 
-struct Opened {
-    void* handle = nullptr;
-    std::string reason;  // where there is none
-};
+constexpr std::array<Flavour, 3> kFlavours = {Flavour::kTensorRt11, Flavour::kTensorRt10, Flavour::kTensorRtRtx};
+constexpr int32_t kLastOldNumber = 9999;  // of TensorRT 9: 1000 * major + 100 * minor + patch
 
-Opened OpenFile(char const* name, int flags) {
-    Opened opened;
-    // RTLD_LOCAL: two TensorRT in one process do not see each other's symbols.
-    opened.handle = dlopen(name, flags | RTLD_LOCAL);
-    if (opened.handle == nullptr) {
-        char const* const reason = dlerror();
-        opened.reason = reason != nullptr ? reason : "it is not loaded";
+// The flavour that a library of this version has; null: one whose vtables are not known. The numbers of TensorRT-RTX 1
+// lie between those of TensorRT 9 and 10.
+Abi const* AbiOfVersion(int32_t version) noexcept {
+    for (Flavour const flavour : kFlavours) {
+        Abi const& abi = AbiOf(flavour);
+        if (version >= abi.oldest && version < abi.newest) {
+            return &abi;
+        }
     }
-    return opened;
+    return nullptr;
 }
 
-std::string FromEnvironment(Abi const& abi) {
-    char const* const value = std::getenv(abi.variable);
-    return value != nullptr ? value : "";
-}
-
-std::string HowToGet(Abi const& abi) {
-    if (abi.flavour == Flavour::kTensorRtRtx) {
-        return "install the TensorRT-RTX that built the engine (pip install tensorrt-rtx, or NVIDIA's archive), or "
-               "name "
-               "its libtensorrt_rtx.so.1 in EDGEFORMER_TENSORRT_RTX_LIBRARY";
+DynamicLibrary Find(std::string const& flavour, std::string const& named, std::string* problem) {
+    Abi const& rtx = AbiOf(Flavour::kTensorRtRtx);
+    Abi const& newer = AbiOf(Flavour::kTensorRt11);
+    if (flavour == "tensorrt_rtx") {
+        DynamicLibrary library = FindLibrary(named, rtx.variable, {rtx.soname}, problem);
+        if (!library) {
+            *problem += " (`pip install tensorrt-rtx` has it, in tensorrt_rtx_libs/)";
+        }
+        return library;
     }
-    return Text(
-        "install the TensorRT that built the engine (on a Jetson it comes with JetPack: sudo apt install "
-        "libnvinfer",
-        abi.flavour == Flavour::kTensorRt10 ? "10" : "11", "), or name its ", abi.soname, " in ", abi.variable);
-}
-
-template <class Function>
-Function Find(void* handle, char const* name) {
-    return reinterpret_cast<Function>(dlsym(handle, name));
-}
-
-// The file that a symbol of the library lies in.
-std::string FileOf(void* symbol, std::string const& otherwise) {
-    Dl_info info{};
-    return dladdr(symbol, &info) != 0 && info.dli_fname != nullptr ? info.dli_fname : otherwise;
-}
-
-// Null and a reason where the library is not there at all.
-Opened Search(Abi const& abi, std::string const& path, std::string& name) {
-    name = !path.empty() ? path : FromEnvironment(abi);
-    if (!name.empty()) {
-        return OpenFile(name.c_str(), RTLD_NOW);
-    }
-    name = abi.soname;
-    Opened opened = OpenFile(abi.soname, RTLD_NOW | RTLD_NOLOAD);
-    return opened.handle != nullptr ? opened : OpenFile(abi.soname, RTLD_NOW);
-}
-
-[[noreturn]] void Missing(Abi const& abi, std::string const& name, std::string const& reason) {
-    throw Rejected(EDGEFORMER_UNAVAILABLE, "EF605",
-                   Text(abi.name, " cannot be opened as ", name, ": ", reason, "; ", HowToGet(abi)));
-}
-
-}  // namespace
-
-std::string VersionText(int32_t version) { return Text(version / 10000, ".", version / 100 % 100, ".", version % 100); }
-
-std::string Library::VersionText() const { return tensorrt::VersionText(version_); }
-
-std::shared_ptr<Library const> Library::Open(Flavour flavour, std::string const& path) {
-    Abi const& abi = AbiOf(flavour);
-    std::string name;
-    Opened const opened = Search(abi, path, name);
-    if (opened.handle == nullptr) {
-        Missing(abi, name, opened.reason);
-    }
-    auto const version = Find<int32_t (*)()>(opened.handle, "getInferLibVersion");
-    std::shared_ptr<Library> library(new Library);
-    library->create_runtime_ = Find<void* (*)(void*, int32_t)>(opened.handle, "createInferRuntime_INTERNAL");
-    if (version == nullptr || library->create_runtime_ == nullptr) {
-        throw Rejected(
-            EDGEFORMER_UNAVAILABLE, "EF605",
-            Text(name, " is not a TensorRT runtime: it has no ",
-                 version == nullptr ? "getInferLibVersion" : "createInferRuntime_INTERNAL", "; ", HowToGet(abi)));
-    }
-    library->abi_ = &abi;
-    library->version_ = version();
-    library->path_ = FileOf(reinterpret_cast<void*>(library->create_runtime_), name);
-    // A call through another version's vtable would run any method at all.
-    if (library->version_ < abi.oldest || library->version_ >= abi.newest) {
-        throw Rejected(EDGEFORMER_UNAVAILABLE, "EF605",
-                       Text(library->path_, " is version ", library->VersionText(), "; as ", abi.name,
-                            " this runtime takes ", tensorrt::VersionText(abi.oldest), " and later, below ",
-                            tensorrt::VersionText(abi.newest), ": ", HowToGet(abi)));
+    DynamicLibrary library =
+        FindLibrary(named, newer.variable, {newer.soname, AbiOf(Flavour::kTensorRt10).soname}, problem);
+    if (!library && flavour.empty() && named.empty()) {
+        std::string also;
+        library = FindLibrary(named, rtx.variable, {rtx.soname}, &also);
+        *problem += Text("; nor is there TensorRT-RTX: ", also);
     }
     return library;
 }
 
-std::shared_ptr<Library const> Library::OpenTensorRt(std::string const& path) {
-    std::string const named = !path.empty() ? path : FromEnvironment(AbiOf(Flavour::kTensorRt11));
-    if (!named.empty()) {
-        Opened const opened = OpenFile(named.c_str(), RTLD_NOW);
-        if (opened.handle == nullptr) {
-            Missing(AbiOf(Flavour::kTensorRt11), named, opened.reason);
-        }
-        auto const version = Find<int32_t (*)()>(opened.handle, "getInferLibVersion");
-        bool const is10 = version != nullptr && version() < AbiOf(Flavour::kTensorRt11).oldest;
-        return Open(is10 ? Flavour::kTensorRt10 : Flavour::kTensorRt11, named);
+}  // namespace
+
+std::string VersionText(int32_t version) {
+    int32_t const major = version <= kLastOldNumber ? 1000 : 10000;
+    return Text(version / major, ".", version % major / 100, ".", version % 100);
+}
+
+std::string Library::VersionText() const { return tensorrt::VersionText(version_); }
+
+std::shared_ptr<Library const> Library::Open(std::string const& flavour, std::string const& named,
+                                             std::string* problem) {
+    DynamicLibrary found = Find(flavour, named, problem);
+    if (!found) {
+        return nullptr;
     }
-    // What the process uses already comes first, whichever it is.
-    for (int const flags : {RTLD_NOW | RTLD_NOLOAD, RTLD_NOW + 0}) {
-        for (Flavour const flavour : {Flavour::kTensorRt11, Flavour::kTensorRt10}) {
-            if (OpenFile(AbiOf(flavour).soname, flags).handle != nullptr) {
-                return Open(flavour, {});
-            }
-        }
+    problem->clear();
+    auto const get_version = reinterpret_cast<int32_t (*)()>(found.Symbol("getInferLibVersion"));
+    std::shared_ptr<Library> library(new Library);
+    void* const create = found.Symbol("createInferRuntime_INTERNAL");
+    if (get_version == nullptr || create == nullptr) {
+        *problem = Text(named.empty() ? "the library that was found" : named, " is not TensorRT's: it has no ",
+                        get_version == nullptr ? "getInferLibVersion" : "createInferRuntime_INTERNAL");
+        return nullptr;
     }
-    throw Rejected(EDGEFORMER_UNAVAILABLE, "EF605",
-                   Text("TensorRT is not installed: neither ", AbiOf(Flavour::kTensorRt11).soname, " nor ",
-                        AbiOf(Flavour::kTensorRt10).soname, " can be opened; ", HowToGet(AbiOf(Flavour::kTensorRt10))));
+    library->create_runtime_ = reinterpret_cast<void* (*)(void*, int32_t)>(create);
+    library->version_ = get_version();
+    library->path_ = DynamicLibrary::PathOf(create);
+    library->abi_ = AbiOfVersion(library->version_);
+    if (library->abi_ == nullptr) {
+        // A call through another version's vtable would run any method at all.
+        std::string taken;
+        for (Flavour const flavour : kFlavours) {
+            taken += Text(taken.empty() ? "" : ", ", AbiOf(flavour).name, " from ",
+                          tensorrt::VersionText(AbiOf(flavour).oldest));
+        }
+        *problem = Text(library->path_, " is version ", library->VersionText(),
+                        ", whose interfaces this edgeformer does "
+                        "not know. It takes ",
+                        taken, ": install one of them, or a newer edgeformer");
+        return nullptr;
+    }
+    static_cast<void>(new DynamicLibrary(std::move(found)));  // never closed
+    return library;
 }
 
 void* Library::CreateRuntime(void* logger) const noexcept { return create_runtime_(logger, version_); }

@@ -9,21 +9,19 @@
 
 namespace edgeformer::tensorrt {
 
-// Stays open until the process ends: TensorRT has threads and static objects of its own.
 class Library {
 public:
-    // Opens `path`, or where that is empty the file that the flavour's environment variable names, the library that the
-    // process has loaded already, or the one that the dynamic linker finds. Throws Rejected where there is none, or one
-    // of another flavour or of a version whose interfaces are not known.
-    static std::shared_ptr<Library const> Open(Flavour flavour, std::string const& path);
-
-    // For the engines of TensorRT (not RTX), which do not say which major version built them: 10 or 11, whichever
-    // `path`, the environment or the process has; both of them found: the newer.
-    static std::shared_ptr<Library const> OpenTensorRt(std::string const& path);
+    // Opens the file that was named, or looks for one as edgeformer.h says. It stays open until the process ends:
+    // TensorRT has threads and static objects of its own.
+    //
+    //   flavour  "tensorrt" (10 or 11), "tensorrt_rtx", or empty: either. A file that was named may turn out to be of
+    //            the other one
+    // Null where there is none, or one whose interfaces are not known: `problem` says why, and what to do.
+    static std::shared_ptr<Library const> Open(std::string const& flavour, std::string const& named,
+                                               std::string* problem);
 
     Abi const& abi() const noexcept { return *abi_; }
     std::string const& path() const noexcept { return path_; }  // of the file that was opened
-    int32_t version() const noexcept { return version_; }       // 101401
     std::string VersionText() const;                            // "10.14.1"
 
     // createInferRuntime_INTERNAL with the library's own version: null where TensorRT cannot start.
@@ -38,7 +36,7 @@ private:
     void* (*create_runtime_)(void*, int32_t) = nullptr;
 };
 
-// "10.14.1" of 101401.
+// "10.14.1" of getInferLibVersion's 101401; TensorRT up to 9 numbered otherwise: "8.6.1" of 8601.
 std::string VersionText(int32_t version);
 
 }  // namespace edgeformer::tensorrt

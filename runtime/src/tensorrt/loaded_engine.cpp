@@ -6,7 +6,8 @@
 #include <utility>
 
 #include "common/text.h"
-#include "rejected.h"
+#include "element_types.h"
+#include "fault.h"
 #include "tensorrt/engine_header.h"
 
 namespace edgeformer::tensorrt {
@@ -25,49 +26,49 @@ EdgeformerType TypeOf(DataType type, std::string const& tensor, std::string cons
         case DataType::kInt64: return EDGEFORMER_INT64;
         case DataType::kBool: return EDGEFORMER_BOOL;
         default:
-            throw Rejected(EDGEFORMER_INVALID_BUNDLE, "EF655",
-                           Text(engine, ": tensor ", tensor, " is of TensorRT's type ", static_cast<int32_t>(type),
-                                " (FP8, FP4 or INT4), which this runtime does not take: build the engine with inputs "
-                                "and outputs of 8 bits or more"));
+            throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF807",
+                        Text(engine, ": tensor ", tensor, " is of TensorRT's type ", static_cast<int32_t>(type),
+                             " (FP8, FP4 or INT4), which this runtime does not take: build the engine with inputs "
+                             "and outputs of 8 bits or more"));
     }
 }
 
 // Why TensorRT-RTX calls an engine invalid: the most telling of the reasons that it gives.
-[[noreturn]] void RejectInvalid(Machine const& machine, std::string const& name, uint64_t diagnostics,
+[[noreturn]] void RejectInvalid(Platform const& platform, std::string const& name, uint64_t diagnostics,
                                 std::string const& said, int32_t built_with) {
-    std::string const version = machine.library->VersionText();
+    std::string const version = platform.library->VersionText();
     auto const reject = [&](EdgeformerStatus status, char const* code, std::string const& what) {
-        throw Rejected(status, code, Text(name, ": ", what, said.empty() ? "" : "; TensorRT says: ", said));
+        throw Fault(status, code, Text(name, ": ", what, said.empty() ? "" : "; TensorRT says: ", said));
     };
     if (diagnostics & kMalformedEngine) {
         reject(EDGEFORMER_INVALID_BUNDLE, "EF630", "the engine is damaged: build it again");
     }
     if (diagnostics & kVersionMismatch) {
-        reject(EDGEFORMER_UNAVAILABLE, "EF656",
-               Text("the engine is of TensorRT-RTX ", VersionText(built_with), ", and ", machine.library->path(),
+        reject(EDGEFORMER_UNAVAILABLE, "EF753",
+               Text("the engine is of TensorRT-RTX ", VersionText(built_with), ", and ", platform.library->path(),
                     " is ", version, ": build it again with that, or install the former (pip install tensorrt-rtx==",
                     VersionText(built_with), ".*)"));
     }
     if (diagnostics & (kOldCudaDriver | kOldCudaRuntime)) {
         reject(
-            EDGEFORMER_UNAVAILABLE, "EF652",
-            Text("the engine needs a newer driver: this machine has ", machine.DriverText(), "; install a newer one"));
+            EDGEFORMER_UNAVAILABLE, "EF759",
+            Text("the engine needs a newer driver: this machine has ", platform.DriverText(), "; install a newer one"));
     }
     if (diagnostics & kUnsupportedComputeCapability) {
-        reject(EDGEFORMER_UNAVAILABLE, "EF657",
-               Text("the engine was not built for this GPU, ", machine.DeviceText(),
+        reject(EDGEFORMER_UNAVAILABLE, "EF751",
+               Text("the engine was not built for this GPU, ", platform.DeviceText(),
                     ": build it for this one (edgeformer build --target; edgeformer targets lists the names)"));
     }
     if (diagnostics & kInsufficientGpuMemory) {
-        reject(EDGEFORMER_CUDA_ERROR, "EF653",
-               Text("the engine needs more memory than ", machine.DeviceText(),
+        reject(EDGEFORMER_CUDA_ERROR, "EF767",
+               Text("the engine needs more memory than ", platform.DeviceText(),
                     " has: build it for a smaller batch or a lower precision"));
     }
     if (diagnostics & kCudaFailure) {
-        reject(EDGEFORMER_CUDA_ERROR, "EF654", "CUDA failed while TensorRT-RTX looked at the engine");
+        reject(EDGEFORMER_CUDA_ERROR, "EF768", "CUDA failed while TensorRT-RTX looked at the engine");
     }
     reject(EDGEFORMER_INVALID_BUNDLE, "EF651",
-           Text("TensorRT-RTX ", version, " calls the engine invalid on ", machine.DeviceText(),
+           Text("TensorRT-RTX ", version, " calls the engine invalid on ", platform.DeviceText(),
                 " and gives no reason: build it again for this machine"));
     std::abort();  // reject throws
 }
@@ -82,33 +83,6 @@ Dims DimsOf(Shape const& shape) noexcept {
 }
 
 Shape ShapeOf(Dims const& dims) { return {dims.sizes, dims.sizes + std::clamp(dims.count, 0, EDGEFORMER_MAX_RANK)}; }
-
-uint64_t BytesOf(EdgeformerType type) noexcept {
-    switch (type) {
-        case EDGEFORMER_FLOAT32:
-        case EDGEFORMER_INT32: return 4;
-        case EDGEFORMER_FLOAT16:
-        case EDGEFORMER_BFLOAT16: return 2;
-        case EDGEFORMER_INT64: return 8;
-        default: return 1;
-    }
-}
-
-uint64_t BytesOf(EdgeformerType type, Shape const& shape) noexcept {
-    uint64_t bytes = BytesOf(type);
-    for (int64_t const size : shape) {
-        bytes *= static_cast<uint64_t>(std::max<int64_t>(size, 0));
-    }
-    return bytes;
-}
-
-std::string ShapeText(Shape const& shape) {
-    std::string text = "[";
-    for (size_t i = 0; i < shape.size(); ++i) {
-        text += Text(i == 0 ? "" : ", ", shape[i]);
-    }
-    return text + "]";
-}
 
 LoadedEngine::Objects::Objects(Cuda& cuda, int32_t device)
     : cuda(cuda),
@@ -135,12 +109,12 @@ LoadedEngine::Objects::~Objects() {
     cuda.ReleaseContext(device, context);
 }
 
-LoadedEngine::LoadedEngine(Machine machine, void const* engine, size_t bytes, EngineOptions options)
-    : machine_(std::move(machine)), options_(std::move(options)), objects_(*machine_.cuda, machine_.device_index) {
+LoadedEngine::LoadedEngine(Platform platform, EngineRequest request)
+    : platform_(std::move(platform)), request_(std::move(request)), objects_(*platform_.cuda, platform_.device_index) {
     ContextScope const scope(cuda(), cuda_context());
     Start();
-    JudgeHeader(engine, bytes);
-    Deserialize(engine, bytes);
+    JudgeHeader();
+    Deserialize();
     ReadTensors();
     InferOutputs();
     activation_bytes_ = std::max<int64_t>(objects_.engine.DeviceMemory(), 0);
@@ -148,34 +122,36 @@ LoadedEngine::LoadedEngine(Machine machine, void const* engine, size_t bytes, En
 
 std::string LoadedEngine::WithReason(std::string const& what) {
     std::string const said = objects_.messages.Take();
-    return Text(options_.name, ": ", what, said.empty() ? "" : "; TensorRT says: ", said);
+    return Text(request_.name, ": ", what, said.empty() ? "" : "; TensorRT says: ", said);
 }
 
 void LoadedEngine::Start() {
-    Abi const& abi = machine_.library->abi();
+    Abi const& abi = platform_.library->abi();
     objects_.logger = MakeLogger(abi, objects_.messages);
-    objects_.runtime = Runtime(abi, machine_.library->CreateRuntime(objects_.logger->interface()));
+    objects_.runtime = Runtime(abi, platform_.library->CreateRuntime(objects_.logger->interface()));
     if (objects_.runtime) {
         return;
     }
     std::string const said = objects_.messages.Take();
     // TensorRT gives the CUDA runtime's number: 35 is cudaErrorInsufficientDriver.
     bool const old = said.find("error: 35") != std::string::npos;
-    throw Rejected(
-        EDGEFORMER_UNAVAILABLE, old ? "EF652" : "EF606",
-        Text(machine_.library->path(), " cannot start",
-             old ? Text(": it needs a newer driver; this machine has ", machine_.DriverText(), "; install a newer one")
-                 : Text(" on ", machine_.DeviceText(), " with ", machine_.DriverText()),
+    throw Fault(
+        EDGEFORMER_UNAVAILABLE, old ? "EF759" : "EF606",
+        Text(platform_.library->path(), " cannot start",
+             old ? Text(": it needs a newer driver; this machine has ", platform_.DriverText(), "; install a newer one")
+                 : Text(" on ", platform_.DeviceText(), " with ", platform_.DriverText()),
              said.empty() ? "" : "; TensorRT says: ", said));
 }
 
-void LoadedEngine::JudgeHeader(void const* engine, size_t bytes) {
-    bool const rtx = machine_.library->abi().flavour == Flavour::kTensorRtRtx;
+void LoadedEngine::JudgeHeader() {
+    void const* const engine = request_.engine.data();
+    size_t const bytes = request_.engine.size();
+    bool const rtx = platform_.library->abi().flavour == Flavour::kTensorRtRtx;
     if (BeginsAsRtxEngine(engine, bytes) && !rtx) {
-        throw Rejected(EDGEFORMER_INVALID_BUNDLE, "EF658",
-                       Text(options_.name, ": this is an engine of TensorRT-RTX, and ", machine_.library->path(),
-                            " is TensorRT ", machine_.library->VersionText(),
-                            ": run it with TensorRT-RTX (pip install tensorrt-rtx), or build it for TensorRT"));
+        throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF757",
+                    Text(request_.name, ": this is an engine of TensorRT-RTX, and ", platform_.library->path(),
+                         " is TensorRT ", platform_.library->VersionText(),
+                         ": run it with TensorRT-RTX (pip install tensorrt-rtx), or build it for TensorRT"));
     }
     int64_t const header_bytes = objects_.runtime.EngineHeaderSize();
     if (header_bytes <= 0) {
@@ -183,30 +159,31 @@ void LoadedEngine::JudgeHeader(void const* engine, size_t bytes) {
     }
     std::optional<RtxHeader> const header = ReadRtxHeader(engine, bytes);
     if (static_cast<int64_t>(bytes) < header_bytes || !header || header->file_bytes != bytes) {
-        throw Rejected(EDGEFORMER_INVALID_BUNDLE, "EF630",
-                       Text(options_.name, ": this is no whole engine of TensorRT-RTX: it has ", bytes, " bytes",
-                            header ? Text(", and its header says ", header->file_bytes)
-                                   : std::string(" and does not begin as one"),
-                            ": build it again"));
+        throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF630",
+                    Text(request_.name, ": this is no whole engine of TensorRT-RTX: it has ", bytes, " bytes",
+                         header ? Text(", and its header says ", header->file_bytes)
+                                : std::string(" and does not begin as one"),
+                         ": build it again"));
     }
     EngineJudgement const judgement = objects_.runtime.Judge(engine, header_bytes);
     if (judgement.validity != Validity::kValid && judgement.validity != Validity::kSuboptimal) {
-        RejectInvalid(machine_, options_.name, judgement.diagnostics, objects_.messages.Take(), header->version);
+        RejectInvalid(platform_, request_.name, judgement.diagnostics, objects_.messages.Take(), header->version);
     }
 }
 
-void LoadedEngine::Deserialize(void const* engine, size_t bytes) {
-    if (!options_.plugin_library.empty() && !objects_.runtime.LoadPluginLibrary(options_.plugin_library.c_str())) {
-        throw Rejected(EDGEFORMER_UNAVAILABLE, "EF611",
-                       WithReason(Text("the plugin library ", options_.plugin_library, " cannot be loaded")));
+void LoadedEngine::Deserialize() {
+    if (!request_.plugin_library.empty() && !objects_.runtime.LoadPluginLibrary(request_.plugin_library.c_str())) {
+        throw Fault(EDGEFORMER_UNAVAILABLE, "EF611",
+                    WithReason(Text("the plugin library ", request_.plugin_library, " cannot be loaded")));
     }
-    objects_.runtime.SetHostCodeAllowed(options_.embedded_plugin);
-    objects_.engine = objects_.runtime.Deserialize(engine, bytes);
+    objects_.runtime.SetHostCodeAllowed(request_.host_code);
+    objects_.engine = objects_.runtime.Deserialize(request_.engine.data(), request_.engine.size());
+    std::vector<char>().swap(request_.engine);  // TensorRT has its own copy
     if (!objects_.engine) {
-        throw Rejected(EDGEFORMER_BACKEND_ERROR, "EF651",
-                       WithReason(Text(machine_.library->abi().name, " (", machine_.library->VersionText(),
-                                       ") cannot load the engine on ", machine_.DeviceText(),
-                                       ": build it again for this machine")));
+        throw Fault(EDGEFORMER_BACKEND_ERROR, "EF651",
+                    WithReason(Text(platform_.library->abi().name, " (", platform_.library->VersionText(),
+                                    ") cannot load the engine on ", platform_.DeviceText(),
+                                    ": build it again for this machine")));
     }
 }
 
@@ -217,14 +194,14 @@ void LoadedEngine::ReadTensors() {
         char const* const name = engine.TensorName(i);
         if (engine.Location(name) != TensorLocation::kDevice || engine.IsShapeTensor(name) ||
             engine.Format(name) != kLinearFormat) {
-            throw Rejected(EDGEFORMER_INVALID_BUNDLE, "EF655",
-                           Text(options_.name, ": tensor ", name, " is ",
-                                engine.Format(name) != kLinearFormat ? "not row-major" : "a shape tensor on the host",
-                                ", which this runtime does not take: build the engine with plain inputs and outputs"));
+            throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF807",
+                        Text(request_.name, ": tensor ", name, " is ",
+                             engine.Format(name) != kLinearFormat ? "not row-major" : "a shape tensor on the host",
+                             ", which this runtime does not take: build the engine with plain inputs and outputs"));
         }
         TensorSpec spec;
         spec.name = name;
-        spec.type = TypeOf(engine.Type(name), name, options_.name);
+        spec.type = TypeOf(engine.Type(name), name, request_.name);
         spec.is_input = engine.Mode(name) == TensorMode::kInput;
         spec.shape = ShapeOf(engine.TensorShape(name));
         if (!spec.is_input) {
@@ -249,27 +226,27 @@ void LoadedEngine::InferOutputs() {
             if (i >= input_count_) {
                 spec.*range = ShapeOf(context.TensorShape(spec.name.c_str()));
             } else if (!context.SetInputShape(spec.name.c_str(), DimsOf(spec.*range))) {
-                throw Rejected(EDGEFORMER_BACKEND_ERROR, "EF651",
-                               WithReason(Text("TensorRT refuses its own range of the input ", spec.name)));
+                throw Fault(EDGEFORMER_BACKEND_ERROR, "EF651",
+                            WithReason(Text("TensorRT refuses its own range of the input ", spec.name)));
             }
         }
     }
     for (TensorSpec const& spec : tensors_) {
         if (std::any_of(spec.maximum.begin(), spec.maximum.end(), [](int64_t size) { return size < 0; })) {
-            throw Rejected(EDGEFORMER_INVALID_BUNDLE, "EF655",
-                           Text(options_.name, ": the size of the output ", spec.name, ", ", ShapeText(spec.maximum),
-                                ", depends on the data, which this runtime does not take on the TensorRT backend"));
+            throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF807",
+                        Text(request_.name, ": the size of the output ", spec.name, ", ", ShapeText(spec.maximum),
+                             ", depends on the data, which this runtime does not take on the TensorRT backend"));
         }
-        largest_.push_back(BytesOf(spec.type, spec.maximum));
+        largest_.push_back(BytesOf(spec.maximum, spec.type));
     }
 }
 
 ExecutionContext LoadedEngine::CreateContext() {
     std::lock_guard const lock(creating_);
-    ExecutionContext context = objects_.engine.CreateContext(options_.cuda_graphs > 0);
+    ExecutionContext context = objects_.engine.CreateContext(request_.cuda_graphs > 0);
     if (!context) {
-        throw Rejected(EDGEFORMER_BACKEND_ERROR, "EF651",
-                       WithReason(Text("TensorRT cannot make an execution context on ", machine_.DeviceText())));
+        throw Fault(EDGEFORMER_BACKEND_ERROR, "EF651",
+                    WithReason(Text("TensorRT cannot make an execution context on ", platform_.DeviceText())));
     }
     return context;
 }

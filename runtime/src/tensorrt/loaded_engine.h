@@ -9,32 +9,26 @@
 #include <vector>
 
 #include "backend.h"
-#include "tensorrt/machine.h"
 #include "tensorrt/memory.h"
 #include "tensorrt/messages.h"
 #include "tensorrt/objects.h"
+#include "tensorrt/platform.h"
+#include "tensorrt/tensorrt.h"
 
 namespace edgeformer::tensorrt {
-
-struct EngineOptions {
-    std::string name;              // of the engine, for messages
-    std::string plugin_library;    // path; empty: none
-    bool embedded_plugin = false;  // the plugin library in the engine may run
-    int32_t cuda_graphs = 0;       // shapes of a context that are captured, at most
-};
 
 // Shared by the contexts, which are made of it. Thread-safe but for its construction.
 class LoadedEngine {
 public:
     // Judges the engine's header where TensorRT can, then deserializes it: from here on its code may run. Throws
-    // Rejected with the reason and the way out.
-    LoadedEngine(Machine machine, void const* engine, size_t bytes, EngineOptions options);
+    // Fault with the reason and the way out.
+    LoadedEngine(Platform platform, EngineRequest request);
     LoadedEngine(LoadedEngine const&) = delete;
     LoadedEngine& operator=(LoadedEngine const&) = delete;
 
-    Machine const& machine() const noexcept { return machine_; }
-    EngineOptions const& options() const noexcept { return options_; }
-    Cuda& cuda() const noexcept { return *machine_.cuda; }
+    Platform const& platform() const noexcept { return platform_; }
+    EngineRequest const& request() const noexcept { return request_; }  // without the engine's bytes
+    Cuda& cuda() const noexcept { return *platform_.cuda; }
     void* cuda_context() const noexcept { return objects_.context; }
     std::vector<TensorSpec> const& tensors() const noexcept { return tensors_; }
     size_t input_count() const noexcept { return input_count_; }
@@ -66,13 +60,13 @@ private:
     };
 
     void Start();
-    void JudgeHeader(void const* engine, size_t bytes);
-    void Deserialize(void const* engine, size_t bytes);
+    void JudgeHeader();
+    void Deserialize();
     void ReadTensors();
     void InferOutputs();
 
-    Machine const machine_;
-    EngineOptions const options_;
+    Platform const platform_;
+    EngineRequest request_;
     Objects objects_;
     std::vector<TensorSpec> tensors_;
     size_t input_count_ = 0;
@@ -84,13 +78,5 @@ private:
 // Shapes as TensorRT has them.
 Dims DimsOf(Shape const& shape) noexcept;
 Shape ShapeOf(Dims const& dims);
-
-// Bytes of an element.
-uint64_t BytesOf(EdgeformerType type) noexcept;
-// Bytes of a dense tensor.
-uint64_t BytesOf(EdgeformerType type, Shape const& shape) noexcept;
-
-// "[1, 3, 224, 224]".
-std::string ShapeText(Shape const& shape);
 
 }  // namespace edgeformer::tensorrt

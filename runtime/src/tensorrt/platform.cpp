@@ -1,0 +1,13 @@
+#include "tensorrt/platform.h"
+
+#include "common/text.h"
+
+namespace edgeformer::tensorrt {
+
+std::string Platform::DeviceText() const { return Text(device.name, " (SM ", device.sm, ")"); }
+
+std::string Platform::DriverText() const {
+    return Text("a driver for CUDA ", driver_version / 1000, ".", driver_version / 10 % 100);
+}
+
+}  // namespace edgeformer::tensorrt
