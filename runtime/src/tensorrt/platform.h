@@ -17,7 +17,7 @@ struct Platform {
     Device device;
     int32_t driver_version = 0;  // 13000: CUDA 13.0
 
-    std::string DeviceText() const;  // "NVIDIA GeForce RTX 4070 (SM 89)"
+    std::string DeviceText() const;  // "NVIDIA GeForce RTX 4070 (compute capability 8.9)"
     std::string DriverText() const;  // "a driver for CUDA 12.4"
 };
 
