@@ -72,14 +72,14 @@ void* Execution::DeviceAddressOf(size_t tensor, TensorView const& view, void* st
     }
     if (void* const address = ReachedByDevice(view); address != nullptr) {
         if (!IsAligned(address)) {
-            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF763",
+            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF802",
                         Text("the memory of ", spec.name, ", ", address, ", is not aligned to ", kAlignment,
                              " bytes, which TensorRT needs: cudaMalloc's is, a slice of it may not be"));
         }
         return address;
     }
     if (!may_copy) {
-        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF763",
+        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF802",
                     Text("the memory of ", spec.name,
                          " is the host's, and an enqueued run copies nothing: give "
                          "device memory, or run it and wait (edgeformerRun)"));

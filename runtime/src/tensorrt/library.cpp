@@ -86,7 +86,7 @@ std::shared_ptr<Library const> Library::Open(std::string const& flavour, std::st
                         taken, ": install one of them, or a newer edgeformer");
         return nullptr;
     }
-    static_cast<void>(new DynamicLibrary(std::move(found)));  // never closed
+    found.Keep();
     return library;
 }
 

@@ -51,7 +51,7 @@ EdgeformerType TypeOf(DataType type, std::string const& tensor, std::string cons
     }
     if (diagnostics & (kOldCudaDriver | kOldCudaRuntime)) {
         reject(
-            EDGEFORMER_UNAVAILABLE, "EF759",
+            EDGEFORMER_UNAVAILABLE, "EF758",
             Text("the engine needs a newer driver: this machine has ", platform.DriverText(), "; install a newer one"));
     }
     if (diagnostics & kUnsupportedComputeCapability) {
@@ -60,12 +60,12 @@ EdgeformerType TypeOf(DataType type, std::string const& tensor, std::string cons
                     ": build it for this one (edgeformer build --target; edgeformer targets lists the names)"));
     }
     if (diagnostics & kInsufficientGpuMemory) {
-        reject(EDGEFORMER_CUDA_ERROR, "EF767",
+        reject(EDGEFORMER_CUDA_ERROR, "EF765",
                Text("the engine needs more memory than ", platform.DeviceText(),
                     " has: build it for a smaller batch or a lower precision"));
     }
     if (diagnostics & kCudaFailure) {
-        reject(EDGEFORMER_CUDA_ERROR, "EF768", "CUDA failed while TensorRT-RTX looked at the engine");
+        reject(EDGEFORMER_CUDA_ERROR, "EF766", "CUDA failed while TensorRT-RTX looked at the engine");
     }
     reject(EDGEFORMER_INVALID_BUNDLE, "EF651",
            Text("TensorRT-RTX ", version, " calls the engine invalid on ", platform.DeviceText(),
@@ -136,7 +136,7 @@ void LoadedEngine::Start() {
     // TensorRT gives the CUDA runtime's number: 35 is cudaErrorInsufficientDriver.
     bool const old = said.find("error: 35") != std::string::npos;
     throw Fault(
-        EDGEFORMER_UNAVAILABLE, old ? "EF759" : "EF606",
+        EDGEFORMER_UNAVAILABLE, old ? "EF758" : "EF606",
         Text(platform_.library->path(), " cannot start",
              old ? Text(": it needs a newer driver; this machine has ", platform_.DriverText(), "; install a newer one")
                  : Text(" on ", platform_.DeviceText(), " with ", platform_.DriverText()),

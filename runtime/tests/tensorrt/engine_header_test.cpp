@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "doubles/bench.h"
+#include "tensorrt/doubles/bench.h"
 
 namespace edgeformer::tensorrt {
 namespace {

@@ -1,8 +1,8 @@
 // Runs of an engine, on stand-ins for the three TensorRT libraries: answers, and what is asked of CUDA for them.
 #include <gtest/gtest.h>
 
-#include "doubles/bench.h"
-#include "expect_fault.h"
+#include "tensorrt/doubles/bench.h"
+#include "tensorrt/expect_fault.h"
 
 namespace edgeformer::tensorrt {
 namespace {
@@ -12,8 +12,7 @@ protected:
     Bench bench{GetParam()};
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Execution,
-                         testing::Values(Flavour::kTensorRt10, Flavour::kTensorRt11, Flavour::kTensorRtRtx),
+INSTANTIATE_TEST_SUITE_P(All, Execution, testing::ValuesIn(AllFlavours()),
                          [](auto const& flavour) { return NameOf(flavour.param); });
 
 // A stream of the application's.
@@ -162,10 +161,10 @@ TEST_P(Execution, OtherGpusCopyMappedMemoryToo) {
 TEST_P(Execution, EnqueueRefusesHostMemoryAndDeviceMemoryThatIsNotAligned) {
     auto const context = bench.Load().CreateContext();
     HostTensors host(1);
-    EXPECT_FAULT(context->Enqueue(host.inputs, host.outputs, nullptr), "EF763", "image", "edgeformerRun");
+    EXPECT_FAULT(context->Enqueue(host.inputs, host.outputs, nullptr), "EF802", "image", "edgeformerRun");
     DeviceTensors device(1);
     device.outputs[0].data = static_cast<char*>(device.outputs[0].data) + 16;
-    EXPECT_FAULT(context->Enqueue(device.inputs, device.outputs, nullptr), "EF763", "logits", "256");
+    EXPECT_FAULT(context->Enqueue(device.inputs, device.outputs, nullptr), "EF802", "logits", "256");
     EXPECT_EQ(bench.world.enqueued, 0);
 }
 
@@ -216,7 +215,7 @@ TEST_P(Execution, AContextThatGetsNoMemoryLeavesNothingBehind) {
     BackendModel& model = bench.Load();
     int const living = bench.cuda->living;
     bench.cuda->out_of_memory_after = 0;
-    EXPECT_FAULT(model.CreateContext(), "EF767", "memory");
+    EXPECT_FAULT(model.CreateContext(), "EF765", "memory");
     EXPECT_EQ(bench.cuda->living, living);
     EXPECT_EQ(bench.world.contexts, 0);
 }

@@ -1,27 +1,16 @@
 // An expectation of a fault by its code and the values that its message has to name.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <initializer_list>
 #include <string>
 
-#include "fault.h"
+#include "expect_contains.h"
+#include "fault_of.h"
 
-namespace edgeformer {
-
-inline void ExpectParts(std::string const& message, std::initializer_list<char const*> parts) {
-    for (char const* part : parts) {
-        EXPECT_NE(message.find(part), std::string::npos) << "no '" << part << "' in: " << message;
+inline void ExpectParts(std::string const& message, std::initializer_list<std::string> parts) {
+    for (std::string const& part : parts) {
+        EXPECT_CONTAINS(message, part);
     }
 }
 
-}  // namespace edgeformer
-
-#define EXPECT_FAULT(statement, ...)                          \
-    try {                                                     \
-        static_cast<void>(statement);                         \
-        ADD_FAILURE() << "no fault of " #statement;           \
-    } catch (edgeformer::Fault const& fault) {                \
-        edgeformer::ExpectParts(fault.what(), {__VA_ARGS__}); \
-    }
+#define EXPECT_FAULT(statement, ...) ExpectParts(FaultOf([&] { static_cast<void>(statement); }), {__VA_ARGS__})

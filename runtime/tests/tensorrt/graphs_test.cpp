@@ -1,8 +1,8 @@
 // CUDA graphs: what is captured, when it is launched, and what is said where it is not.
 #include <gtest/gtest.h>
 
-#include "doubles/bench.h"
-#include "expect_fault.h"
+#include "tensorrt/doubles/bench.h"
+#include "tensorrt/expect_fault.h"
 
 namespace edgeformer::tensorrt {
 namespace {
@@ -31,15 +31,14 @@ protected:
     }
     bool Enqueue(Tensors& tensors, float seed) { return Enqueue(tensors, seed, stream); }
 
-    void ExpectState(std::initializer_list<char const*> parts) { ExpectParts(context->GraphState(), parts); }
+    void ExpectState(std::initializer_list<std::string> parts) { ExpectParts(context->GraphState(), parts); }
 
     Bench bench{GetParam()};
     std::unique_ptr<BackendContext> context;
     void* stream = nullptr;
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Graphs,
-                         testing::Values(Flavour::kTensorRt10, Flavour::kTensorRt11, Flavour::kTensorRtRtx),
+INSTANTIATE_TEST_SUITE_P(All, Graphs, testing::ValuesIn(AllFlavours()),
                          [](auto const& flavour) { return NameOf(flavour.param); });
 
 TEST_P(Graphs, TheFirstRunIsPlainAndLaterOnesAreLaunched) {

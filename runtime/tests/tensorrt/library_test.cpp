@@ -6,8 +6,8 @@
 
 #include <cstdlib>
 
-#include "doubles/bench.h"
-#include "expect_fault.h"
+#include "tensorrt/doubles/bench.h"
+#include "tensorrt/expect_fault.h"
 
 namespace edgeformer::tensorrt {
 namespace {
@@ -18,7 +18,7 @@ constexpr char kRtxVariable[] = "EDGEFORMER_TENSORRT_RTX_LIBRARY";
 class OpenLibrary : public testing::Test {
 protected:
     void SetUp() override {
-        for (Flavour const flavour : {Flavour::kTensorRt10, Flavour::kTensorRt11, Flavour::kTensorRtRtx}) {
+        for (Flavour const flavour : AllFlavours()) {
             ResetWorld(flavour);
         }
         unsetenv(kVariable);
@@ -41,7 +41,7 @@ protected:
 };
 
 TEST_F(OpenLibrary, AFileThatIsNamedTellsItsFlavourByItsVersion) {
-    for (Flavour const flavour : {Flavour::kTensorRt10, Flavour::kTensorRt11, Flavour::kTensorRtRtx}) {
+    for (Flavour const flavour : AllFlavours()) {
         for (char const* wanted : {"tensorrt", "tensorrt_rtx", ""}) {
             auto const library = Open(wanted, LibraryPath(flavour));
             ASSERT_NE(library, nullptr) << problem;
@@ -93,7 +93,7 @@ TEST_F(OpenLibrary, VersionsWhoseVtablesAreNotKnownAreRefused) {
                           Case{Flavour::kTensorRtRtx, 20000, "2.0.0"}}) {
         ResetWorld(c.flavour).version = c.version;
         EXPECT_EQ(Open("", LibraryPath(c.flavour)), nullptr) << c.text;
-        ExpectParts(problem, {LibraryPath(c.flavour).c_str(), c.text, "10.3.0", "11.0.0", "1.7.0"});
+        ExpectParts(problem, {LibraryPath(c.flavour), c.text, "10.3.0", "11.0.0", "1.7.0"});
     }
 }
 

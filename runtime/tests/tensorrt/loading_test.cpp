@@ -1,8 +1,8 @@
 // Loading an engine: what is read of it, and what refuses it before its code could run.
 #include <gtest/gtest.h>
 
-#include "doubles/bench.h"
-#include "expect_fault.h"
+#include "tensorrt/doubles/bench.h"
+#include "tensorrt/expect_fault.h"
 
 namespace edgeformer::tensorrt {
 namespace {
@@ -14,8 +14,7 @@ protected:
     Bench bench{GetParam()};
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Loading,
-                         testing::Values(Flavour::kTensorRt10, Flavour::kTensorRt11, Flavour::kTensorRtRtx),
+INSTANTIATE_TEST_SUITE_P(All, Loading, testing::ValuesIn(AllFlavours()),
                          [](auto const& flavour) { return NameOf(flavour.param); });
 
 TEST_P(Loading, TensorsAreReadInputsFirstWithTheRangesOfTheProfile) {
@@ -66,7 +65,7 @@ TEST_P(Loading, TypesThatEdgeformerHasAreTakenAndOthersRefused) {
     }
     for (int const type : {6, 9, 10, 11}) {
         bench.world.type = type;
-        EXPECT_FAULT(bench.Load(), "EF807", "image", std::to_string(type).c_str());
+        EXPECT_FAULT(bench.Load(), "EF807", "image", std::to_string(type));
     }
 }
 
@@ -107,7 +106,7 @@ TEST_P(Loading, ATensorRtThatCannotStartSaysWhy) {
 
 TEST_P(Loading, ADriverThatIsTooOldForTensorRtIsNamed) {
     bench.world.start_fails = "CUDA initialization failure with error: 35. Please check your CUDA installation";
-    EXPECT_FAULT(bench.Load(), "EF759", "CUDA 12.4", "newer");
+    EXPECT_FAULT(bench.Load(), "EF758", "CUDA 12.4", "newer");
     EXPECT_EQ(bench.world.deserialized, 0);
 }
 
@@ -116,13 +115,13 @@ TEST_P(Loading, AnEngineOfTensorRtRtxIsNotGivenToTensorRt) {
         return;
     }
     bench.request.engine = EngineBytes(Flavour::kTensorRtRtx);
-    EXPECT_FAULT(bench.Load(), "EF757", "model.engine", "TensorRT-RTX", VersionText(VersionOf(GetParam())).c_str());
+    EXPECT_FAULT(bench.Load(), "EF757", "model.engine", "TensorRT-RTX", VersionText(VersionOf(GetParam())));
     EXPECT_EQ(bench.world.deserialized, 0);
 }
 
 class RtxHeader : public testing::Test {
 protected:
-    void ExpectRefusal(uint64_t diagnostics, std::initializer_list<char const*> parts) {
+    void ExpectRefusal(uint64_t diagnostics, std::initializer_list<std::string> parts) {
         bench.world.validity = 2;
         bench.world.diagnostics = diagnostics;
         try {
@@ -140,11 +139,11 @@ protected:
 TEST_F(RtxHeader, EachReasonThatTensorRtRtxGivesHasAMessageOfItsOwn) {
     ExpectRefusal(1, {"EF753", "1.7.1", "pip install tensorrt-rtx==1.7.1"});
     ExpectRefusal(2, {"EF751", "Fake GPU", "8.7", "--target"});
-    ExpectRefusal(4, {"EF759", "CUDA 12.4"});
-    ExpectRefusal(8, {"EF759", "CUDA 12.4"});
-    ExpectRefusal(16, {"EF767", "memory"});
+    ExpectRefusal(4, {"EF758", "CUDA 12.4"});
+    ExpectRefusal(8, {"EF758", "CUDA 12.4"});
+    ExpectRefusal(16, {"EF765", "memory"});
     ExpectRefusal(32, {"EF630", "damaged"});
-    ExpectRefusal(64, {"EF768", "CUDA"});
+    ExpectRefusal(64, {"EF766", "CUDA"});
     ExpectRefusal(0, {"EF651", "no reason"});
 }
 

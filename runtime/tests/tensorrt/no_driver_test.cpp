@@ -3,7 +3,7 @@
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
-#include "expect_fault.h"
+#include "tensorrt/expect_fault.h"
 #include "tensorrt/tensorrt.h"
 
 namespace edgeformer {

@@ -4,7 +4,7 @@
 
 #include <cstdlib>
 
-#include "doubles/bench.h"
+#include "tensorrt/doubles/bench.h"
 #include "tensorrt/library.h"
 #include "tensorrt/messages.h"
 #include "tensorrt/objects.h"

@@ -4,8 +4,8 @@
 #include <atomic>
 #include <thread>
 
-#include "doubles/bench.h"
 #include "pool.h"
+#include "tensorrt/doubles/bench.h"
 
 namespace edgeformer::tensorrt {
 namespace {
@@ -13,8 +13,8 @@ namespace {
 class Threads : public testing::TestWithParam<std::tuple<Flavour, int, int>> {};
 
 INSTANTIATE_TEST_SUITE_P(All, Threads,
-                         testing::Combine(testing::Values(Flavour::kTensorRt10, Flavour::kTensorRtRtx),
-                                          testing::Values(1, 2, 4), testing::Values(0, 2)),
+                         testing::Combine(testing::ValuesIn(AllFlavours()), testing::Values(1, 2, 4),
+                                          testing::Values(0, 2)),
                          [](auto const& info) {
                              return std::string(NameOf(std::get<0>(info.param))) + "Pool" +
                                     std::to_string(std::get<1>(info.param)) + "Graphs" +

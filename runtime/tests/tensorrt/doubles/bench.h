@@ -8,13 +8,22 @@
 #include <string>
 #include <vector>
 
-#include "doubles/counting_cuda.h"
-#include "doubles/fake_tensorrt.h"
+#include "tensorrt/doubles/counting_cuda.h"
+#include "tensorrt/doubles/fake_tensorrt.h"
 #include "tensorrt/loading.h"
 
 namespace edgeformer::tensorrt {
 
 inline std::string LibraryPath(Flavour flavour) { return std::string(FAKE_LIBRARIES) + "/" + AbiOf(flavour).soname; }
+
+// Those that there is a stand-in for: that of TensorRT 10 takes TensorRT's headers.
+inline std::vector<Flavour> AllFlavours() {
+#if FAKE_HAS_TENSORRT_10
+    return {Flavour::kTensorRt10, Flavour::kTensorRt11, Flavour::kTensorRtRtx};
+#else
+    return {Flavour::kTensorRt11, Flavour::kTensorRtRtx};
+#endif
+}
 
 // The version that a flavour's stand-in has.
 inline int32_t VersionOf(Flavour flavour) {

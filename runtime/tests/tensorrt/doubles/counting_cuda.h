@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "doubles/fake_tensorrt.h"
 #include "tensorrt/cuda.h"
+#include "tensorrt/doubles/fake_tensorrt.h"
 
 namespace fake {
 

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "doubles/fake_cuda_driver.h"
+#include "tensorrt/doubles/fake_cuda_driver.h"
 
 namespace {
 

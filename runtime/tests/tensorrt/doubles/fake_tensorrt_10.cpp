@@ -2,7 +2,7 @@
 // runtime calls by number arrives here by name only if the numbers are right.
 #include <NvInferRuntime.h>
 
-#include "doubles/fake_tensorrt.h"
+#include "tensorrt/doubles/fake_tensorrt.h"
 
 namespace {
 

@@ -1,7 +1,7 @@
 // The stand-in for TensorRT 11 and, with FAKE_RTX, for TensorRT-RTX. No package has their headers, so the interfaces
 // are written out here, method by method in the order in which NVIDIA's own bindings call them
 // (runtime/src/tensorrt/abi.cpp says how that was found). Methods that the runtime does not call are OTHER.
-#include "doubles/fake_tensorrt.h"
+#include "tensorrt/doubles/fake_tensorrt.h"
 
 #ifdef FAKE_RTX
 #define RTX(...) __VA_ARGS__
