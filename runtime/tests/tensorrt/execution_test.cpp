@@ -7,12 +7,12 @@
 namespace edgeformer::tensorrt {
 namespace {
 
-class Execution : public testing::TestWithParam<Flavour> {
+class TensorRtExecution : public testing::TestWithParam<Flavour> {
 protected:
     Bench bench{GetParam()};
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Execution, testing::ValuesIn(AllFlavours()),
+INSTANTIATE_TEST_SUITE_P(All, TensorRtExecution, testing::ValuesIn(AllFlavours()),
                          [](auto const& flavour) { return NameOf(flavour.param); });
 
 // A stream of the application's.
@@ -25,7 +25,7 @@ struct OwnStream {
     void* stream;
 };
 
-TEST_P(Execution, TensorsOfHostMemoryAreCopiedAndTheResultIsWaitedFor) {
+TEST_P(TensorRtExecution, TensorsOfHostMemoryAreCopiedAndTheResultIsWaitedFor) {
     auto const context = bench.Load().CreateContext();
     fake::Counts const before = bench.cuda->counts;
     for (int64_t const images : {1, 8, 3}) {
@@ -42,7 +42,7 @@ TEST_P(Execution, TensorsOfHostMemoryAreCopiedAndTheResultIsWaitedFor) {
     EXPECT_EQ(bench.cuda->counts.host_allocations, 0);
 }
 
-TEST_P(Execution, TensorsOfDeviceMemoryAreNotCopied) {
+TEST_P(TensorRtExecution, TensorsOfDeviceMemoryAreNotCopied) {
     auto const context = bench.Load().CreateContext();
     fake::Counts const before = bench.cuda->counts;
     DeviceTensors tensors(4);
@@ -54,7 +54,7 @@ TEST_P(Execution, TensorsOfDeviceMemoryAreNotCopied) {
     EXPECT_EQ(bench.cuda->counts.device_allocations, before.device_allocations);
 }
 
-TEST_P(Execution, AnEnqueuedRunNeitherAllocatesNorSynchronizesNorCopies) {
+TEST_P(TensorRtExecution, AnEnqueuedRunNeitherAllocatesNorSynchronizesNorCopies) {
     auto const context = bench.Load().CreateContext();
     OwnStream const stream(*bench.cuda);
     DeviceTensors tensors(4);
@@ -72,7 +72,7 @@ TEST_P(Execution, AnEnqueuedRunNeitherAllocatesNorSynchronizesNorCopies) {
     EXPECT_EQ(context->GraphState(), "CUDA graphs are off");
 }
 
-TEST_P(Execution, OnlyWhatChangesIsPassedOnToTensorRt) {
+TEST_P(TensorRtExecution, OnlyWhatChangesIsPassedOnToTensorRt) {
     auto const context = bench.Load().CreateContext();
     int const shapes = bench.world.shapes_set;
     DeviceTensors four(4);
@@ -86,7 +86,7 @@ TEST_P(Execution, OnlyWhatChangesIsPassedOnToTensorRt) {
     EXPECT_EQ(bench.world.addresses_set, 4);
 }
 
-TEST_P(Execution, AnOutputThatNobodyWantsGetsMemoryOnceAndIsNotCopied) {
+TEST_P(TensorRtExecution, AnOutputThatNobodyWantsGetsMemoryOnceAndIsNotCopied) {
     auto const context = bench.Load().CreateContext();
     HostTensors tensors(3);
     tensors.outputs[0].data = nullptr;
@@ -98,7 +98,7 @@ TEST_P(Execution, AnOutputThatNobodyWantsGetsMemoryOnceAndIsNotCopied) {
     EXPECT_EQ(bench.world.enqueued, 2);
 }
 
-TEST_P(Execution, IntegratedGpusRunMappedMemoryWithoutAnyCopy) {
+TEST_P(TensorRtExecution, IntegratedGpusRunMappedMemoryWithoutAnyCopy) {
     bench.cuda->integrated = true;
     BackendModel& model = bench.Load();
     auto const context = model.CreateContext();
@@ -119,7 +119,7 @@ TEST_P(Execution, IntegratedGpusRunMappedMemoryWithoutAnyCopy) {
     model.Free(logits);
 }
 
-TEST_P(Execution, IntegratedGpusRunOtherHostMemoryWithoutACopyOfTheGpus) {
+TEST_P(TensorRtExecution, IntegratedGpusRunOtherHostMemoryWithoutACopyOfTheGpus) {
     bench.cuda->integrated = true;
     auto const context = bench.Load().CreateContext();
     for (int i = 0; i < 3; ++i) {
@@ -132,7 +132,7 @@ TEST_P(Execution, IntegratedGpusRunOtherHostMemoryWithoutACopyOfTheGpus) {
     EXPECT_EQ(bench.cuda->counts.host_allocations, 2);
 }
 
-TEST_P(Execution, MappedMemoryThatIsNotAlignedIsCopied) {
+TEST_P(TensorRtExecution, MappedMemoryThatIsNotAlignedIsCopied) {
     bench.cuda->integrated = true;
     BackendModel& model = bench.Load();
     auto const context = model.CreateContext();
@@ -145,7 +145,7 @@ TEST_P(Execution, MappedMemoryThatIsNotAlignedIsCopied) {
     model.Free(image);
 }
 
-TEST_P(Execution, OtherGpusCopyMappedMemoryToo) {
+TEST_P(TensorRtExecution, OtherGpusCopyMappedMemoryToo) {
     BackendModel& model = bench.Load();
     auto const context = model.CreateContext();
     void* const image = model.Allocate(Tensors::bytes_of_images(1));
@@ -158,7 +158,7 @@ TEST_P(Execution, OtherGpusCopyMappedMemoryToo) {
     model.Free(image);
 }
 
-TEST_P(Execution, EnqueueRefusesHostMemoryAndDeviceMemoryThatIsNotAligned) {
+TEST_P(TensorRtExecution, EnqueueRefusesHostMemoryAndDeviceMemoryThatIsNotAligned) {
     auto const context = bench.Load().CreateContext();
     HostTensors host(1);
     EXPECT_FAULT(context->Enqueue(host.inputs, host.outputs, nullptr), "EF802", "image", "edgeformerRun");
@@ -168,7 +168,7 @@ TEST_P(Execution, EnqueueRefusesHostMemoryAndDeviceMemoryThatIsNotAligned) {
     EXPECT_EQ(bench.world.enqueued, 0);
 }
 
-TEST_P(Execution, TheOutputsShapesFollowTheInputs) {
+TEST_P(TensorRtExecution, TheOutputsShapesFollowTheInputs) {
     auto const context = bench.Load().CreateContext();
     EXPECT_EQ(context->OutputShapes({{3, 3, 2, 2}}), (std::vector<Shape>{{3, fake::kClasses}}));
     EXPECT_EQ(context->OutputShapes({{8, 3, 2, 2}}), (std::vector<Shape>{{8, fake::kClasses}}));
@@ -178,7 +178,7 @@ TEST_P(Execution, TheOutputsShapesFollowTheInputs) {
     EXPECT_TRUE(tensors.IsRight(1));
 }
 
-TEST_P(Execution, AFailureHoldsTensorRtsWordsAndTheNextRunIsRight) {
+TEST_P(TensorRtExecution, AFailureHoldsTensorRtsWordsAndTheNextRunIsRight) {
     auto const context = bench.Load().CreateContext();
     HostTensors tensors(2);
     bench.world.enqueue_fails = "an illegal memory access";
@@ -192,13 +192,13 @@ TEST_P(Execution, AFailureHoldsTensorRtsWordsAndTheNextRunIsRight) {
     EXPECT_TRUE(tensors.IsRight(6));
 }
 
-TEST_P(Execution, AShapeThatTensorRtRefusesIsNamedAndNotRemembered) {
+TEST_P(TensorRtExecution, AShapeThatTensorRtRefusesIsNamedAndNotRemembered) {
     auto const context = bench.Load().CreateContext();
     EXPECT_FAULT(context->OutputShapes({{9, 3, 2, 2}}), "EF805", "[9, 3, 2, 2]", "image");
     EXPECT_FAULT(context->OutputShapes({{9, 3, 2, 2}}), "EF805", "[9, 3, 2, 2]", "image");
 }
 
-TEST_P(Execution, AContextTakesItsActivationsAndGivesEverythingBack) {
+TEST_P(TensorRtExecution, AContextTakesItsActivationsAndGivesEverythingBack) {
     BackendModel& model = bench.Load();
     int const living = bench.cuda->living;
     {
@@ -211,7 +211,7 @@ TEST_P(Execution, AContextTakesItsActivationsAndGivesEverythingBack) {
     EXPECT_EQ(bench.cuda->living, living);
 }
 
-TEST_P(Execution, AContextThatGetsNoMemoryLeavesNothingBehind) {
+TEST_P(TensorRtExecution, AContextThatGetsNoMemoryLeavesNothingBehind) {
     BackendModel& model = bench.Load();
     int const living = bench.cuda->living;
     bench.cuda->out_of_memory_after = 0;
@@ -220,7 +220,7 @@ TEST_P(Execution, AContextThatGetsNoMemoryLeavesNothingBehind) {
     EXPECT_EQ(bench.world.contexts, 0);
 }
 
-TEST_P(Execution, AContextOutlivesItsModel) {
+TEST_P(TensorRtExecution, AContextOutlivesItsModel) {
     bench.Load();
     auto context = bench.model->CreateContext();
     bench.model.reset();
@@ -232,7 +232,7 @@ TEST_P(Execution, AContextOutlivesItsModel) {
     EXPECT_EQ(bench.world.engines, 0);
 }
 
-TEST_P(Execution, TheApplicationsOwnCudaContextIsUsed) {
+TEST_P(TensorRtExecution, TheApplicationsOwnCudaContextIsUsed) {
     bench.cuda->has_own_context = true;
     auto context = bench.Load().CreateContext();
     HostTensors tensors(2);

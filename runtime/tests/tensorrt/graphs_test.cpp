@@ -7,7 +7,7 @@
 namespace edgeformer::tensorrt {
 namespace {
 
-class Graphs : public testing::TestWithParam<Flavour> {
+class TensorRtGraphs : public testing::TestWithParam<Flavour> {
 protected:
     void Load(int bound) {
         bench.request.cuda_graphs = bound;
@@ -38,10 +38,10 @@ protected:
     void* stream = nullptr;
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Graphs, testing::ValuesIn(AllFlavours()),
+INSTANTIATE_TEST_SUITE_P(All, TensorRtGraphs, testing::ValuesIn(AllFlavours()),
                          [](auto const& flavour) { return NameOf(flavour.param); });
 
-TEST_P(Graphs, TheFirstRunIsPlainAndLaterOnesAreLaunched) {
+TEST_P(TensorRtGraphs, TheFirstRunIsPlainAndLaterOnesAreLaunched) {
     Load(4);
     DeviceTensors tensors(4);
     EXPECT_TRUE(Enqueue(tensors, 1));
@@ -62,7 +62,7 @@ TEST_P(Graphs, TheFirstRunIsPlainAndLaterOnesAreLaunched) {
     EXPECT_EQ(context->GraphState(), "1 of 4 shapes captured");
 }
 
-TEST_P(Graphs, EachShapeKeepsWhatTensorRtDerivedFromIt) {
+TEST_P(TensorRtGraphs, EachShapeKeepsWhatTensorRtDerivedFromIt) {
     Load(4);
     DeviceTensors one(1);
     DeviceTensors four(4);
@@ -78,7 +78,7 @@ TEST_P(Graphs, EachShapeKeepsWhatTensorRtDerivedFromIt) {
     EXPECT_EQ(context->GraphState(), "3 of 4 shapes captured");
 }
 
-TEST_P(Graphs, ShapesBeyondTheBoundAreEnqueuedPlainly) {
+TEST_P(TensorRtGraphs, ShapesBeyondTheBoundAreEnqueuedPlainly) {
     Load(1);
     DeviceTensors one(1);
     DeviceTensors four(4);
@@ -92,7 +92,7 @@ TEST_P(Graphs, ShapesBeyondTheBoundAreEnqueuedPlainly) {
     EXPECT_EQ(context->GraphState(), "1 of 1 shape captured; enqueued plainly: 2 runs of shapes beyond the bound");
 }
 
-TEST_P(Graphs, TensorsThatHaveMovedAreEnqueuedPlainly) {
+TEST_P(TensorRtGraphs, TensorsThatHaveMovedAreEnqueuedPlainly) {
     Load(2);
     DeviceTensors first(2);
     DeviceTensors second(2);
@@ -104,7 +104,7 @@ TEST_P(Graphs, TensorsThatHaveMovedAreEnqueuedPlainly) {
     ExpectState({"1 of 2", "1 run of captured shapes whose tensors had moved"});
 }
 
-TEST_P(Graphs, RunsOfHostMemoryAreLaunchedToo) {
+TEST_P(TensorRtGraphs, RunsOfHostMemoryAreLaunchedToo) {
     Load(2);
     for (int i = 0; i < 3; ++i) {
         HostTensors tensors(3);
@@ -115,7 +115,7 @@ TEST_P(Graphs, RunsOfHostMemoryAreLaunchedToo) {
     EXPECT_EQ(bench.cuda->counts.launches, 2);
 }
 
-TEST_P(Graphs, TheDefaultStreamIsEnqueuedPlainlyAndCapturedOnAnother) {
+TEST_P(TensorRtGraphs, TheDefaultStreamIsEnqueuedPlainlyAndCapturedOnAnother) {
     Load(2);
     DeviceTensors tensors(2);
     EXPECT_TRUE(Enqueue(tensors, 1, nullptr));
@@ -127,7 +127,7 @@ TEST_P(Graphs, TheDefaultStreamIsEnqueuedPlainlyAndCapturedOnAnother) {
     EXPECT_EQ(bench.cuda->counts.launches, 1);
 }
 
-TEST_P(Graphs, AStreamThatTheApplicationCapturesIsEnqueuedPlainly) {
+TEST_P(TensorRtGraphs, AStreamThatTheApplicationCapturesIsEnqueuedPlainly) {
     Load(2);
     DeviceTensors tensors(2);
     EXPECT_TRUE(Enqueue(tensors, 1));
@@ -137,7 +137,7 @@ TEST_P(Graphs, AStreamThatTheApplicationCapturesIsEnqueuedPlainly) {
     ExpectState({"1 run into a graph that the application captured"});
 }
 
-TEST_P(Graphs, WhatCudaCannotCaptureIsEnqueuedPlainlyAndNotTriedAgain) {
+TEST_P(TensorRtGraphs, WhatCudaCannotCaptureIsEnqueuedPlainlyAndNotTriedAgain) {
     Load(2);
     bench.cuda->capture_fails = true;
     DeviceTensors tensors(2);
@@ -148,7 +148,7 @@ TEST_P(Graphs, WhatCudaCannotCaptureIsEnqueuedPlainlyAndNotTriedAgain) {
     ExpectState({"0 of 2", "[2, 3, 2, 2] is not", "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"});
 }
 
-TEST_P(Graphs, AFailureWhileCapturingEndsTheCapture) {
+TEST_P(TensorRtGraphs, AFailureWhileCapturingEndsTheCapture) {
     Load(2);
     bench.world.enqueue_fails = "it allocates";
     bench.world.enqueues_until_failure = 1;
@@ -160,7 +160,7 @@ TEST_P(Graphs, AFailureWhileCapturingEndsTheCapture) {
     ExpectState({"0 of 2", "it allocates"});
 }
 
-TEST_P(Graphs, GraphsGoWithTheirContext) {
+TEST_P(TensorRtGraphs, GraphsGoWithTheirContext) {
     Load(2);
     DeviceTensors tensors(2);
     EXPECT_TRUE(Enqueue(tensors, 1));

@@ -15,7 +15,7 @@ namespace {
 constexpr char kVariable[] = "EDGEFORMER_TENSORRT_LIBRARY";
 constexpr char kRtxVariable[] = "EDGEFORMER_TENSORRT_RTX_LIBRARY";
 
-class OpenLibrary : public testing::Test {
+class TensorRtLibrary : public testing::Test {
 protected:
     void SetUp() override {
         for (Flavour const flavour : AllFlavours()) {
@@ -40,7 +40,7 @@ protected:
     std::string problem;
 };
 
-TEST_F(OpenLibrary, AFileThatIsNamedTellsItsFlavourByItsVersion) {
+TEST_F(TensorRtLibrary, AFileThatIsNamedTellsItsFlavourByItsVersion) {
     for (Flavour const flavour : AllFlavours()) {
         for (char const* wanted : {"tensorrt", "tensorrt_rtx", ""}) {
             auto const library = Open(wanted, LibraryPath(flavour));
@@ -52,7 +52,7 @@ TEST_F(OpenLibrary, AFileThatIsNamedTellsItsFlavourByItsVersion) {
     }
 }
 
-TEST_F(OpenLibrary, TheEnvironmentNamesOneForEachFlavour) {
+TEST_F(TensorRtLibrary, TheEnvironmentNamesOneForEachFlavour) {
     setenv(kVariable, LibraryPath(Flavour::kTensorRt10).c_str(), 1);
     setenv(kRtxVariable, LibraryPath(Flavour::kTensorRtRtx).c_str(), 1);
     EXPECT_EQ(Open("tensorrt")->abi().flavour, Flavour::kTensorRt10);
@@ -60,13 +60,13 @@ TEST_F(OpenLibrary, TheEnvironmentNamesOneForEachFlavour) {
     EXPECT_EQ(Open("")->abi().flavour, Flavour::kTensorRt10);
 }
 
-TEST_F(OpenLibrary, WhatTheProcessHasLoadedIsFound) {
+TEST_F(TensorRtLibrary, WhatTheProcessHasLoadedIsFound) {
     // ResetWorld has opened all three, so that the linker knows their SONAMEs.
     EXPECT_EQ(Open("tensorrt")->path(), LibraryPath(Flavour::kTensorRt11));
     EXPECT_EQ(Open("tensorrt_rtx")->path(), LibraryPath(Flavour::kTensorRtRtx));
 }
 
-TEST_F(OpenLibrary, AFileThatIsNotThereIsNamed) {
+TEST_F(TensorRtLibrary, AFileThatIsNotThereIsNamed) {
     EXPECT_EQ(Open("tensorrt", "/nowhere/libnvinfer.so.10"), nullptr);
     ExpectParts(problem, {"/nowhere/libnvinfer.so.10"});
     EXPECT_EQ(Open("tensorrt_rtx", "/nowhere/libtensorrt_rtx.so.1"), nullptr);
@@ -76,12 +76,12 @@ TEST_F(OpenLibrary, AFileThatIsNotThereIsNamed) {
     ExpectParts(problem, {"/elsewhere/x.so", kRtxVariable});
 }
 
-TEST_F(OpenLibrary, ALibraryOfSomethingElseIsRefused) {
+TEST_F(TensorRtLibrary, ALibraryOfSomethingElseIsRefused) {
     EXPECT_EQ(Open("tensorrt", std::string(FAKE_LIBRARIES) + "/libcuda.so.1"), nullptr);
     ExpectParts(problem, {"libcuda.so.1", "is not TensorRT's", "getInferLibVersion"});
 }
 
-TEST_F(OpenLibrary, VersionsWhoseVtablesAreNotKnownAreRefused) {
+TEST_F(TensorRtLibrary, VersionsWhoseVtablesAreNotKnownAreRefused) {
     struct Case {
         Flavour flavour;
         int32_t version;
@@ -97,7 +97,7 @@ TEST_F(OpenLibrary, VersionsWhoseVtablesAreNotKnownAreRefused) {
     }
 }
 
-TEST_F(OpenLibrary, TheOldestOfEachAreTaken) {
+TEST_F(TensorRtLibrary, TheOldestOfEachAreTaken) {
     for (auto const& [flavour, version] :
          {std::pair(Flavour::kTensorRt10, 100300), {Flavour::kTensorRt11, 110000}, {Flavour::kTensorRtRtx, 10700}}) {
         ResetWorld(flavour).version = version;

@@ -7,17 +7,17 @@
 namespace edgeformer::tensorrt {
 namespace {
 
-class Loading : public testing::TestWithParam<Flavour> {
+class TensorRtLoading : public testing::TestWithParam<Flavour> {
 protected:
     bool IsRtx() const { return GetParam() == Flavour::kTensorRtRtx; }
 
     Bench bench{GetParam()};
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Loading, testing::ValuesIn(AllFlavours()),
+INSTANTIATE_TEST_SUITE_P(All, TensorRtLoading, testing::ValuesIn(AllFlavours()),
                          [](auto const& flavour) { return NameOf(flavour.param); });
 
-TEST_P(Loading, TensorsAreReadInputsFirstWithTheRangesOfTheProfile) {
+TEST_P(TensorRtLoading, TensorsAreReadInputsFirstWithTheRangesOfTheProfile) {
     std::vector<TensorSpec> const& tensors = bench.Load().tensors();
     ASSERT_EQ(tensors.size(), 2U);
     EXPECT_EQ(tensors[0].name, "image");
@@ -35,7 +35,7 @@ TEST_P(Loading, TensorsAreReadInputsFirstWithTheRangesOfTheProfile) {
     EXPECT_EQ(tensors[1].maximum, (Shape{8, fake::kClasses}));
 }
 
-TEST_P(Loading, TheEnginesBytesThePluginsPathAndTheLibrarysVersionArriveAtTensorRt) {
+TEST_P(TensorRtLoading, TheEnginesBytesThePluginsPathAndTheLibrarysVersionArriveAtTensorRt) {
     bench.request.plugin_library = "/bundle/libedgeformer_plugins.so";
     bench.request.host_code = true;
     BackendModel& model = bench.Load();
@@ -49,13 +49,13 @@ TEST_P(Loading, TheEnginesBytesThePluginsPathAndTheLibrarysVersionArriveAtTensor
     EXPECT_EQ(model.version(), VersionText(VersionOf(GetParam())));
 }
 
-TEST_P(Loading, AnEngineMayNotRunALibraryThatIsEmbeddedInItUnlessToldTo) {
+TEST_P(TensorRtLoading, AnEngineMayNotRunALibraryThatIsEmbeddedInItUnlessToldTo) {
     bench.world.host_code_allowed = true;
     bench.Load();
     EXPECT_FALSE(bench.world.host_code_allowed);
 }
 
-TEST_P(Loading, TypesThatEdgeformerHasAreTakenAndOthersRefused) {
+TEST_P(TensorRtLoading, TypesThatEdgeformerHasAreTakenAndOthersRefused) {
     std::vector<std::pair<int, EdgeformerType>> const taken = {
         {0, EDGEFORMER_FLOAT32}, {1, EDGEFORMER_FLOAT16}, {2, EDGEFORMER_INT8},     {3, EDGEFORMER_INT32},
         {4, EDGEFORMER_BOOL},    {5, EDGEFORMER_UINT8},   {7, EDGEFORMER_BFLOAT16}, {8, EDGEFORMER_INT64}};
@@ -69,7 +69,7 @@ TEST_P(Loading, TypesThatEdgeformerHasAreTakenAndOthersRefused) {
     }
 }
 
-TEST_P(Loading, TensorsThatAreNotPlainAreRefused) {
+TEST_P(TensorRtLoading, TensorsThatAreNotPlainAreRefused) {
     bench.world.format = 5;
     EXPECT_FAULT(bench.Load(), "EF807", "image", "row-major");
     bench.world.format = 0;
@@ -80,37 +80,37 @@ TEST_P(Loading, TensorsThatAreNotPlainAreRefused) {
     EXPECT_FAULT(bench.Load(), "EF807", "image", "shape tensor");
 }
 
-TEST_P(Loading, OutputsWhoseSizeDependsOnTheDataAreRefused) {
+TEST_P(TensorRtLoading, OutputsWhoseSizeDependsOnTheDataAreRefused) {
     bench.world.outputs = -1;
     EXPECT_FAULT(bench.Load(), "EF807", "logits", "[8, ?]");
 }
 
-TEST_P(Loading, WhatTensorRtSaysOfAnEngineIsPassedOn) {
+TEST_P(TensorRtLoading, WhatTensorRtSaysOfAnEngineIsPassedOn) {
     bench.world.engine_fails = "Version tag does not match";
     EXPECT_FAULT(bench.Load(), "EF651", "model.engine", "Fake GPU", "8.7", "Version tag does not match",
                  "build it again");
     EXPECT_EQ(bench.world.deserialized, 1);
 }
 
-TEST_P(Loading, APluginLibraryThatTensorRtRefusesIsNamedAndNothingDeserialized) {
+TEST_P(TensorRtLoading, APluginLibraryThatTensorRtRefusesIsNamedAndNothingDeserialized) {
     bench.request.plugin_library = "/nowhere/plugins.so";
     bench.world.plugin_fails = "wrong ELF class";
     EXPECT_FAULT(bench.Load(), "EF611", "/nowhere/plugins.so", "wrong ELF class");
     EXPECT_EQ(bench.world.deserialized, 0);
 }
 
-TEST_P(Loading, ATensorRtThatCannotStartSaysWhy) {
+TEST_P(TensorRtLoading, ATensorRtThatCannotStartSaysWhy) {
     bench.world.start_fails = "out of handles";
     EXPECT_FAULT(bench.Load(), "EF606", AbiOf(GetParam()).soname, "out of handles", "CUDA 12.4");
 }
 
-TEST_P(Loading, ADriverThatIsTooOldForTensorRtIsNamed) {
+TEST_P(TensorRtLoading, ADriverThatIsTooOldForTensorRtIsNamed) {
     bench.world.start_fails = "CUDA initialization failure with error: 35. Please check your CUDA installation";
     EXPECT_FAULT(bench.Load(), "EF758", "CUDA 12.4", "newer");
     EXPECT_EQ(bench.world.deserialized, 0);
 }
 
-TEST_P(Loading, AnEngineOfTensorRtRtxIsNotGivenToTensorRt) {
+TEST_P(TensorRtLoading, AnEngineOfTensorRtRtxIsNotGivenToTensorRt) {
     if (IsRtx()) {
         return;
     }

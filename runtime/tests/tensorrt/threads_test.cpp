@@ -10,9 +10,9 @@
 namespace edgeformer::tensorrt {
 namespace {
 
-class Threads : public testing::TestWithParam<std::tuple<Flavour, int, int>> {};
+class TensorRtThreads : public testing::TestWithParam<std::tuple<Flavour, int, int>> {};
 
-INSTANTIATE_TEST_SUITE_P(All, Threads,
+INSTANTIATE_TEST_SUITE_P(All, TensorRtThreads,
                          testing::Combine(testing::ValuesIn(AllFlavours()), testing::Values(1, 2, 4),
                                           testing::Values(0, 2)),
                          [](auto const& info) {
@@ -21,7 +21,7 @@ INSTANTIATE_TEST_SUITE_P(All, Threads,
                                     std::to_string(std::get<2>(info.param));
                          });
 
-TEST_P(Threads, EightOfThemGetRightAnswersAThousandTimes) {
+TEST_P(TensorRtThreads, EightOfThemGetRightAnswersAThousandTimes) {
     auto const [flavour, contexts, graphs] = GetParam();
     Bench bench(flavour);
     bench.request.cuda_graphs = graphs;
