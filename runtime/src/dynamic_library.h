@@ -21,6 +21,9 @@ public:
 
     explicit operator bool() const { return handle_ != nullptr; }
 
+    // Leaves the library open until the process ends.
+    void Keep() { handle_ = nullptr; }
+
     // The address of a symbol; null: it has none of this name.
     void* Symbol(char const* name) const;
 

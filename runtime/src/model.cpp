@@ -10,9 +10,8 @@
 #if EDGEFORMER_HAS_ONNX_RUNTIME
 #include "onnxruntime/onnxruntime.h"
 #endif
-#if EDGEFORMER_HAS_TENSORRT
+#include "tensorrt/engine_header.h"
 #include "tensorrt/tensorrt.h"
-#endif
 
 namespace edgeformer {
 namespace {
@@ -131,7 +130,6 @@ bool Model::TakeEngine() {
         return required ? throw fault : false;
     }
     try {
-#if EDGEFORMER_HAS_TENSORRT
         // What costs least first: hashes last.
         Machine const machine = FindMachine(
             bundle_.engine->flavour,
@@ -159,9 +157,6 @@ bool Model::TakeEngine() {
         std::string const name = request.name;
         Start(LoadEngine(std::move(request), machine), EDGEFORMER_TENSORRT, name);
         return true;
-#else
-        throw Fault(EDGEFORMER_UNAVAILABLE, "EF605", "this libedgeformer.so was built without its TensorRT backend");
-#endif
     } catch (Fault const& fault) {
         // A damaged bundle is an error whatever backend it is for; a machine that cannot run its engine is none.
         if (required || fault.status() != EDGEFORMER_UNAVAILABLE) {
@@ -194,21 +189,19 @@ void Model::LoadFile(std::string const& path) {
         throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF762",
                     Text(path, " is no ONNX file by its name, and ONNX Runtime runs no other: give one, or a bundle"));
     }
-#if EDGEFORMER_HAS_TENSORRT
     EngineRequest request;
     request.name = path;
     request.engine = ReadFile(path, kLargestFile);
     request.plugin_library = options_.plugin_library;
     request.device = options_.device;
     request.cuda_graphs = options_.cuda_graphs;
-    Machine const machine =
-        FindMachine("", options_.tensorrt_library.empty() ? options_.tensorrt_rtx_library : options_.tensorrt_library,
-                    options_.device);
+    bool const is_rtx = tensorrt::BeginsAsRtxEngine(request.engine.data(), request.engine.size());
+    Machine const machine = FindMachine(
+        is_rtx ? "tensorrt_rtx" : "",
+        is_rtx || options_.tensorrt_library.empty() ? options_.tensorrt_rtx_library : options_.tensorrt_library,
+        options_.device);
     CheckMachine(machine);
     Start(LoadEngine(std::move(request), machine), EDGEFORMER_TENSORRT, path);
-#else
-    throw Fault(EDGEFORMER_UNAVAILABLE, "EF605", "this libedgeformer.so was built without its TensorRT backend");
-#endif
 }
 
 void Model::Start(std::shared_ptr<BackendModel> backend, EdgeformerBackend kind, std::string const& file) {

@@ -56,7 +56,7 @@ OnnxRuntime Open(std::string const& named) {
     runtime.Check(runtime.api->CreateEnvWithCustomLogger(Silent, nullptr, ORT_LOGGING_LEVEL_FATAL, "edgeformer",
                                                          &runtime.environment));
     runtime.Check(runtime.api->DisableTelemetryEvents(runtime.environment));
-    static_cast<void>(new DynamicLibrary(std::move(library)));  // never closed
+    library.Keep();
     return runtime;
 }
 

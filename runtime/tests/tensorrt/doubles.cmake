@@ -1,0 +1,39 @@
+# What the tests of the TensorRT backend need beside the runtime: stand-ins for TensorRT's libraries and the driver's.
+
+# Those of TensorRT 10 are compiled with TensorRT's headers, and left out without them.
+find_package(TensorRT QUIET)
+
+# edgeformer_add_tensorrt_double(<target> <file name> <folder> <source> <options>...)
+function(edgeformer_add_tensorrt_double target name folder source)
+  add_library(${target} SHARED ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/doubles/${source})
+  target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/..)
+  target_compile_features(${target} PRIVATE cxx_std_17)
+  target_compile_options(${target} PRIVATE ${ARGN})
+  target_link_options(${target} PRIVATE ${ARGN} -Wl,-soname,${name})
+  target_link_libraries(${target} PRIVATE edgeformer_warnings)
+  set_target_properties(${target} PROPERTIES NO_SONAME ON PREFIX "" SUFFIX "" OUTPUT_NAME ${name}
+                                             LIBRARY_OUTPUT_DIRECTORY "${folder}")
+endfunction()
+
+# edgeformer_add_tensorrt_doubles(<program> <variant> <options>...): the stand-ins that this program opens.
+function(edgeformer_add_tensorrt_doubles program variant)
+  set(folder "${CMAKE_CURRENT_BINARY_DIR}/tensorrt_doubles${variant}")
+  edgeformer_add_tensorrt_double(fake_nvinfer_11${variant} libnvinfer.so.11 "${folder}" fake_tensorrt_11.cpp ${ARGN})
+  edgeformer_add_tensorrt_double(fake_rtx${variant} libtensorrt_rtx.so.1 "${folder}" fake_tensorrt_11.cpp ${ARGN})
+  target_compile_definitions(fake_rtx${variant} PRIVATE FAKE_RTX)
+  edgeformer_add_tensorrt_double(fake_driver${variant} libcuda.so.1 "${folder}" fake_cuda_driver.cpp ${ARGN})
+  edgeformer_add_tensorrt_double(fake_old_driver${variant} libcuda.so.1 "${folder}/old" fake_cuda_driver.cpp ${ARGN})
+  target_compile_definitions(fake_old_driver${variant} PRIVATE OLD_DRIVER)
+  add_dependencies(${program} fake_nvinfer_11${variant} fake_rtx${variant} fake_driver${variant}
+                   fake_old_driver${variant})
+  set(has_tensorrt_10 0)
+  if(TensorRT_FOUND)
+    set(has_tensorrt_10 1)
+    edgeformer_add_tensorrt_double(fake_nvinfer_10${variant} libnvinfer.so.10 "${folder}" fake_tensorrt_10.cpp ${ARGN})
+    # CUDA's types; its toolkit need not be there.
+    target_include_directories(fake_nvinfer_10${variant} PRIVATE ${PROJECT_SOURCE_DIR}/plugins/tests/emulation)
+    target_include_directories(fake_nvinfer_10${variant} SYSTEM PRIVATE ${TensorRT_INCLUDE_DIR})
+    add_dependencies(${program} fake_nvinfer_10${variant})
+  endif()
+  target_compile_definitions(${program} PRIVATE FAKE_LIBRARIES="${folder}" FAKE_HAS_TENSORRT_10=${has_tensorrt_10})
+endfunction()

@@ -1,0 +1,160 @@
+// A stand-in for TensorRT's library: what the three of them (fake_tensorrt_10.cpp, fake_tensorrt_11.cpp) have in
+// common, and how tests set it up and look at it.
+//
+// It has one engine: `logits[n, k] = (k + 1) * sum(image[n])`, with image [-1, 3, 2, 2] of 1 to 8 images and logits
+// [-1, 5]. The GPU's work is handed to `run`, so that a test's CUDA can do it, or note it in a graph.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+namespace fake {
+
+constexpr int64_t kPixels = 3 * 2 * 2;
+constexpr int64_t kClasses = 5;
+constexpr int64_t kMostImages = 8;
+constexpr int64_t kActivationBytes = 1024;
+constexpr int64_t kHeaderBytes = 64;
+constexpr uintptr_t kAlignment = 256;
+
+// What an execution context holds. Like TensorRT's, it keeps what it derives from the shapes, here the shapes
+// themselves, for the GPU to read when it comes to run.
+struct Context {
+    int64_t images = 0;  // 0: not set
+    float const* image = nullptr;
+    float* logits = nullptr;
+    char* activations = nullptr;
+    int64_t activation_bytes = 0;
+    int32_t strategy = 0;         // that it was made with
+    int32_t specialization = -1;  // of the runtime configuration that it was made with; -1: without one
+};
+
+// What one enqueue hands to the GPU: the addresses as they were then, and the context.
+struct Run {
+    Context const* context;
+    float const* image;
+    float* logits;
+
+    void operator()() const {
+        context->activations[0] = 1;
+        context->activations[kActivationBytes - 1] = 1;
+        for (int64_t n = 0; n < context->images; ++n) {
+            float sum = 0;
+            for (int64_t i = 0; i < kPixels; ++i) {
+                sum += image[n * kPixels + i];
+            }
+            for (int64_t k = 0; k < kClasses; ++k) {
+                logits[n * kClasses + k] = static_cast<float>(k + 1) * sum;
+            }
+        }
+    }
+};
+
+struct World {
+    // What it does.
+    int32_t version = 0;                  // getInferLibVersion
+    char const* start_fails = nullptr;    // what it logs instead of starting
+    char const* engine_fails = nullptr;   // ... of deserializing
+    char const* plugin_fails = nullptr;   // ... of loading a plugin library
+    char const* enqueue_fails = nullptr;  // ... of enqueueing
+    int32_t enqueues_until_failure = 0;   // that succeed before
+    int32_t type = 0;                     // of `image`
+    int32_t location = 0;                 // of `image`
+    bool shape_tensor = false;            // `image` is one
+    int32_t format = 0;                   // of `image`
+    int64_t outputs = kClasses;           // second size of `logits`
+    int32_t validity = 0;                 // TensorRT-RTX: of any engine
+    uint64_t diagnostics = 0;
+    bool capturable = true;
+    void (*run)(void* stream, Run const& run) = nullptr;
+
+    // What was done with it.
+    std::atomic<int32_t> created_version{0};  // that the runtime was asked for
+    std::atomic<int32_t> runtimes{0};         // that live
+    std::atomic<int32_t> engines{0};
+    std::atomic<int32_t> contexts{0};
+    std::atomic<int32_t> configs{0};
+    std::atomic<int32_t> judged{0};
+    std::atomic<int32_t> deserialized{0};
+    std::atomic<int32_t> enqueued{0};
+    std::atomic<int32_t> shapes_set{0};
+    std::atomic<int32_t> addresses_set{0};
+    std::atomic<int32_t> unexpected{0};  // methods that the runtime has no business with
+    std::atomic<bool> host_code_allowed{false};
+    std::atomic<int32_t> last_strategy{-1};
+    std::atomic<int32_t> last_specialization{-1};
+    std::atomic<bool> logger_is_versioned{false};
+    std::string plugin_library;
+    std::string engine;
+    std::mutex mutex;  // of the two texts
+};
+
+// Each library has one, exported.
+extern "C" World* fakeTensorRtWorld();
+
+inline int64_t Unexpected() noexcept {
+    ++fakeTensorRtWorld()->unexpected;
+    return 0;
+}
+
+// The parts of enqueue and the setters that all have in common. `log` is told what is wrong.
+template <class Log>
+bool Enqueue(Context& context, void* stream, Log const& log) noexcept {
+    World& world = *fakeTensorRtWorld();
+    if (world.enqueue_fails != nullptr && world.enqueues_until_failure-- <= 0) {
+        log(world.enqueue_fails);
+        return false;
+    }
+    if (context.images == 0 || context.image == nullptr || context.logits == nullptr) {
+        log("a shape or an address is not set");
+        return false;
+    }
+    if (context.activations == nullptr || context.activation_bytes < kActivationBytes) {
+        log("there is no memory for activations");
+        return false;
+    }
+    ++world.enqueued;
+    world.run(stream, {&context, context.image, context.logits});
+    return true;
+}
+
+inline bool SetShape(Context& context, std::string const& name, int32_t rank, int64_t const* sizes) noexcept {
+    ++fakeTensorRtWorld()->shapes_set;
+    bool const fits = name == "image" && rank == 4 && sizes[0] >= 1 && sizes[0] <= kMostImages && sizes[1] == 3 &&
+                      sizes[2] == 2 && sizes[3] == 2;
+    context.images = fits ? sizes[0] : context.images;
+    return fits;
+}
+
+inline bool SetAddress(Context& context, std::string const& name, void* address) noexcept {
+    ++fakeTensorRtWorld()->addresses_set;
+    if (reinterpret_cast<uintptr_t>(address) % kAlignment != 0) {
+        return false;
+    }
+    if (name == "image") {
+        context.image = static_cast<float const*>(address);
+        return true;
+    }
+    context.logits = static_cast<float*>(address);
+    return name == "logits";
+}
+
+// Sizes of a tensor; `images` is -1 for the engine's own. Returns the rank, -1 for an unknown tensor.
+inline int32_t Sizes(std::string const& name, int64_t images, int64_t* sizes) noexcept {
+    if (name == "image") {
+        sizes[0] = images, sizes[1] = 3, sizes[2] = 2, sizes[3] = 2;
+        return 4;
+    }
+    sizes[0] = images, sizes[1] = fakeTensorRtWorld()->outputs;
+    return name == "logits" ? 2 : -1;
+}
+
+inline int64_t ProfileImages(int32_t which) noexcept {
+    constexpr std::array<int64_t, 3> kImages = {1, 4, kMostImages};
+    return kImages[static_cast<size_t>(which)];
+}
+
+}  // namespace fake

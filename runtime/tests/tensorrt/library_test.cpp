@@ -1,0 +1,111 @@
+// Which TensorRT library is opened, and which are refused.
+#include "tensorrt/library.h"
+
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "tensorrt/doubles/bench.h"
+#include "tensorrt/expect_fault.h"
+
+namespace edgeformer::tensorrt {
+namespace {
+
+constexpr char kVariable[] = "EDGEFORMER_TENSORRT_LIBRARY";
+constexpr char kRtxVariable[] = "EDGEFORMER_TENSORRT_RTX_LIBRARY";
+
+class TensorRtLibrary : public testing::Test {
+protected:
+    void SetUp() override {
+        for (Flavour const flavour : AllFlavours()) {
+            ResetWorld(flavour);
+        }
+        unsetenv(kVariable);
+        unsetenv(kRtxVariable);
+    }
+    void TearDown() override { SetUp(); }
+
+    static std::string const& Path(Flavour flavour) {
+        static std::string path;
+        return path = LibraryPath(flavour);
+    }
+
+    std::shared_ptr<Library const> Open(std::string const& flavour, std::string const& named = {}) {
+        auto library = Library::Open(flavour, named, &problem);
+        EXPECT_EQ(library == nullptr, !problem.empty()) << problem;
+        return library;
+    }
+
+    std::string problem;
+};
+
+TEST_F(TensorRtLibrary, AFileThatIsNamedTellsItsFlavourByItsVersion) {
+    for (Flavour const flavour : AllFlavours()) {
+        for (char const* wanted : {"tensorrt", "tensorrt_rtx", ""}) {
+            auto const library = Open(wanted, LibraryPath(flavour));
+            ASSERT_NE(library, nullptr) << problem;
+            EXPECT_EQ(library->abi().flavour, flavour);
+            EXPECT_EQ(library->VersionText(), VersionText(VersionOf(flavour)));
+            EXPECT_EQ(library->path(), LibraryPath(flavour));
+        }
+    }
+}
+
+TEST_F(TensorRtLibrary, TheEnvironmentNamesOneForEachFlavour) {
+    setenv(kVariable, LibraryPath(Flavour::kTensorRt10).c_str(), 1);
+    setenv(kRtxVariable, LibraryPath(Flavour::kTensorRtRtx).c_str(), 1);
+    EXPECT_EQ(Open("tensorrt")->abi().flavour, Flavour::kTensorRt10);
+    EXPECT_EQ(Open("tensorrt_rtx")->abi().flavour, Flavour::kTensorRtRtx);
+    EXPECT_EQ(Open("")->abi().flavour, Flavour::kTensorRt10);
+}
+
+TEST_F(TensorRtLibrary, WhatTheProcessHasLoadedIsFound) {
+    // ResetWorld has opened all three, so that the linker knows their SONAMEs.
+    EXPECT_EQ(Open("tensorrt")->path(), LibraryPath(Flavour::kTensorRt11));
+    EXPECT_EQ(Open("tensorrt_rtx")->path(), LibraryPath(Flavour::kTensorRtRtx));
+}
+
+TEST_F(TensorRtLibrary, AFileThatIsNotThereIsNamed) {
+    EXPECT_EQ(Open("tensorrt", "/nowhere/libnvinfer.so.10"), nullptr);
+    ExpectParts(problem, {"/nowhere/libnvinfer.so.10"});
+    EXPECT_EQ(Open("tensorrt_rtx", "/nowhere/libtensorrt_rtx.so.1"), nullptr);
+    ExpectParts(problem, {"/nowhere/libtensorrt_rtx.so.1", "pip install tensorrt-rtx"});
+    setenv(kRtxVariable, "/elsewhere/x.so", 1);
+    EXPECT_EQ(Open("tensorrt_rtx"), nullptr);
+    ExpectParts(problem, {"/elsewhere/x.so", kRtxVariable});
+}
+
+TEST_F(TensorRtLibrary, ALibraryOfSomethingElseIsRefused) {
+    EXPECT_EQ(Open("tensorrt", std::string(FAKE_LIBRARIES) + "/libcuda.so.1"), nullptr);
+    ExpectParts(problem, {"libcuda.so.1", "is not TensorRT's", "getInferLibVersion"});
+}
+
+TEST_F(TensorRtLibrary, VersionsWhoseVtablesAreNotKnownAreRefused) {
+    struct Case {
+        Flavour flavour;
+        int32_t version;
+        char const* text;
+    };
+    for (Case const& c : {Case{Flavour::kTensorRt10, 8601, "8.6.1"}, Case{Flavour::kTensorRt10, 100001, "10.0.1"},
+                          Case{Flavour::kTensorRt10, 100200, "10.2.0"}, Case{Flavour::kTensorRt11, 120000, "12.0.0"},
+                          Case{Flavour::kTensorRtRtx, 10400, "1.4.0"}, Case{Flavour::kTensorRtRtx, 10601, "1.6.1"},
+                          Case{Flavour::kTensorRtRtx, 20000, "2.0.0"}}) {
+        ResetWorld(c.flavour).version = c.version;
+        EXPECT_EQ(Open("", LibraryPath(c.flavour)), nullptr) << c.text;
+        ExpectParts(problem, {LibraryPath(c.flavour), c.text, "10.3.0", "11.0.0", "1.7.0"});
+    }
+}
+
+TEST_F(TensorRtLibrary, TheOldestOfEachAreTaken) {
+    for (auto const& [flavour, version] :
+         {std::pair(Flavour::kTensorRt10, 100300), {Flavour::kTensorRt11, 110000}, {Flavour::kTensorRtRtx, 10700}}) {
+        ResetWorld(flavour).version = version;
+        auto const library = Open("", LibraryPath(flavour));
+        ASSERT_NE(library, nullptr) << problem;
+        EXPECT_EQ(library->abi().flavour, flavour);
+    }
+}
+
+}  // namespace
+}  // namespace edgeformer::tensorrt

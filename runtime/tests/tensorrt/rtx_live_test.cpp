@@ -1,0 +1,62 @@
+// TensorRT-RTX itself, as far as it goes without a driver: its runtime, its logger, what it thinks of engines. Runs
+// where EDGEFORMER_TENSORRT_RTX_LIBRARY names its library.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "tensorrt/doubles/bench.h"
+#include "tensorrt/library.h"
+#include "tensorrt/messages.h"
+#include "tensorrt/objects.h"
+
+namespace edgeformer::tensorrt {
+namespace {
+
+class RtxLive : public testing::Test {
+protected:
+    void SetUp() override {
+        char const* const path = std::getenv("EDGEFORMER_TENSORRT_RTX_LIBRARY");
+        if (path == nullptr) {
+            GTEST_SKIP() << "EDGEFORMER_TENSORRT_RTX_LIBRARY is not set";
+        }
+        std::string problem;
+        library = Library::Open("tensorrt_rtx", path, &problem);
+        ASSERT_NE(library, nullptr) << problem;
+        logger = MakeLogger(library->abi(), messages);
+        runtime = std::make_unique<Runtime>(library->abi(), library->CreateRuntime(logger->interface()));
+        ASSERT_TRUE(*runtime) << messages.Take();
+    }
+
+    std::shared_ptr<Library const> library;
+    Messages messages;
+    std::unique_ptr<Logger> logger;
+    std::unique_ptr<Runtime> runtime;
+};
+
+TEST_F(RtxLive, IsOfAVersionThatIsKnown) {
+    EXPECT_EQ(library->abi().flavour, Flavour::kTensorRtRtx);
+    EXPECT_EQ(library->VersionText().substr(0, 2), "1.");
+}
+
+TEST_F(RtxLive, ItsHeadersSizeIsWhatItsPythonBindingsSay) { EXPECT_EQ(runtime->EngineHeaderSize(), 64); }
+
+TEST_F(RtxLive, WhatIsNoEngineIsMalformed) {
+    std::vector<char> const garbage(64, 'x');
+    EngineJudgement const judgement = runtime->Judge(garbage.data(), 64);
+    EXPECT_EQ(judgement.validity, Validity::kInvalid);
+}
+
+TEST_F(RtxLive, WhatIsNoEngineIsNotDeserializedAndTheReasonIsLogged) {
+    runtime->SetHostCodeAllowed(false);
+    std::vector<char> const garbage(1000, 'x');
+    EXPECT_FALSE(runtime->Deserialize(garbage.data(), garbage.size()));
+    EXPECT_NE(messages.Take(), "");
+}
+
+TEST_F(RtxLive, APluginLibraryThatIsNotThereIsNotLoaded) {
+    EXPECT_FALSE(runtime->LoadPluginLibrary("/nowhere/plugins.so"));
+    EXPECT_NE(messages.Take(), "");
+}
+
+}  // namespace
+}  // namespace edgeformer::tensorrt
