@@ -1,0 +1,212 @@
+"""The runtime as C and C++ programs get it: installed, found by CMake and pkg-config, run on ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgeformer import __version__
+from edgeformer.data import Preprocessing
+from edgeformer.inference.backend_libraries import onnx_runtime_library
+from edgeformer.ops.library_files import BUILD_COMMAND, RUNTIME, development_builds, searched_places
+from edgeformer.pipeline import BuildResult, build
+from edgeformer.runtime import OnnxSession
+
+pytestmark = [pytest.mark.slow, pytest.mark.whole]
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "runtime"
+LABELS = tuple(f"class {index}" for index in range(7))
+
+
+@pytest.fixture(scope="module")
+def runtime_library() -> Path:
+    """The runtime library of the newest build tree."""
+    builds = development_builds(RUNTIME)
+    if not builds:
+        pytest.skip(f"no build tree has the runtime library ({searched_places(RUNTIME)}): {BUILD_COMMAND}")
+    return builds[0]
+
+
+@pytest.fixture(scope="module")
+def prefix(runtime_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installation, moved after it was made."""
+    folder = tmp_path_factory.mktemp("installation")
+    run("cmake", "--install", runtime_library.parent, "--prefix", folder / "first", "--component", "runtime")
+    run("cmake", "--install", runtime_library.parent, "--prefix", folder / "first", "--component", "development")
+    return (folder / "first").rename(folder / "moved")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    """A bundle of random weights for seven classes; its engine could only be built on the device."""
+    folder = tmp_path_factory.mktemp("bundle")
+    labels = folder / "labels.txt"
+    labels.write_text("\n".join(LABELS))
+    return build(
+        "biformer_nano",
+        random_weights=True,
+        overrides={"num_classes": len(LABELS)},
+        labels=labels,
+        target="jetson-agx-orin",
+        output=folder / "bundle",
+    )
+
+
+@pytest.fixture(scope="module")
+def programs(prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples, built outside of the tree against the installation."""
+    folder = tmp_path_factory.mktemp("programs")
+    shutil.copytree(EXAMPLES, folder / "sources")
+    run(
+        "cmake",
+        "-S",
+        folder / "sources",
+        "-B",
+        folder / "build",
+        f"-DCMAKE_PREFIX_PATH={prefix}",
+        "-DCMAKE_CXX_FLAGS=-Werror",
+        "-DCMAKE_C_FLAGS=-Werror",
+    )
+    run("cmake", "--build", folder / "build")
+    return folder / "build"
+
+
+@pytest.fixture(autouse=True)
+def with_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime from Python's package, as a user of a virtual environment names it."""
+    library = onnx_runtime_library()
+    assert library is not None
+    monkeypatch.setenv("EDGEFORMER_ONNXRUNTIME_LIBRARY", str(library))
+
+
+def run(*command: str | Path, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def fails(*command: str | Path) -> tuple[int, str]:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    return done.returncode, done.stderr
+
+
+def logits(bundle: BuildResult, images: NDArray[np.float32], threads: int | None = None) -> NDArray[np.float32]:
+    session = OnnxSession(bundle.path / "typed.onnx", threads=threads)
+    (output,) = session.run({next(iter(session.inputs)): images}).values()
+    return output
+
+
+def picture(folder: Path, name: str, size: tuple[int, int], seed: int) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    path = folder / name
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_cpp_program_classifies_pictures(programs: Path, bundle: BuildResult, tmp_path: Path) -> None:
+    paths = [picture(tmp_path, f"{index}.ppm", (31 + 40 * index, 97), index) for index in range(3)]
+    lines = run(programs / "classify", bundle.path, *paths).splitlines()
+    image = bundle.manifest.application.image
+    assert image is not None
+    assert image.normalization == "mean_std"
+    preprocessing = Preprocessing(
+        image.height, image.width, image.mean, image.std, image.resize_mode, image.crop_fraction
+    )
+    outputs = logits(bundle, np.stack([preprocessing(Image.open(path)) for path in paths])).astype(np.float64)
+    shares = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    for line, path, share in zip(lines, paths, shares, strict=True):
+        best = np.argsort(-share, kind="stable")[:3]
+        ranked = " ".join(f"{LABELS[index]} {share[index]:.4f}" for index in best)
+        assert line == f"{path}: {ranked}"
+
+
+def test_a_c_program_gets_the_bits_that_python_gets(programs: Path, bundle: BuildResult) -> None:
+    first, second = run(programs / "embed", bundle.path).splitlines()
+    assert re.fullmatch(r"biformer_nano, fp16, ONNX Runtime [\d.]+", first)
+    shape = bundle.manifest.inputs[0].shape
+    zeros = np.zeros([1, *(int(size) for size in shape[1:])], np.float32)
+    # Nine digits name a float32, no more and no less.
+    assert np.array_equal(np.array(second.split()[1:], np.float32), logits(bundle, zeros)[0])
+
+
+@pytest.mark.parametrize("contexts", ["1", "4"])
+def test_threads_do_not_disturb_each_other(programs: Path, bundle: BuildResult, contexts: str) -> None:
+    output = run(programs / "many_threads", bundle.path, "8", "5", contexts)
+    assert output == f"8 threads, 5 calls each, {contexts} contexts: 0 wrong results\n"
+
+
+def test_a_program_says_what_is_wrong(programs: Path, bundle: BuildResult, tmp_path: Path) -> None:
+    assert fails(programs / "classify") == (2, f"usage: {programs / 'classify'} BUNDLE PICTURE.ppm...\n")
+    code, message = fails(programs / "classify", tmp_path / "none", tmp_path / "a.ppm")
+    assert (code, message.partition(": ")[0]) == (1, "EF701")
+    (tmp_path / "a.ppm").write_bytes(b"P6\n1000 1000\n255\n")
+    code, message = fails(programs / "classify", bundle.path, tmp_path / "a.ppm")
+    assert (code, message) == (1, f"{tmp_path / 'a.ppm'}: not a binary PPM file of 8 bits\n")
+
+
+@pytest.mark.skipif(shutil.which("pkg-config") is None, reason="pkg-config is not installed")
+def test_pkg_config_finds_the_runtime(prefix: Path, bundle: BuildResult, tmp_path: Path) -> None:
+    environment = {"PKG_CONFIG_PATH": str(prefix / "lib" / "pkgconfig")}
+    assert run("pkg-config", "--modversion", "edgeformer", environment=environment).strip() == __version__
+    flags = run("pkg-config", "--cflags", "--libs", "edgeformer", environment=environment).split()
+    program = tmp_path / "embed"
+    run("cc", "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", EXAMPLES / "embed.c", "-o", program, *flags)
+    output = run(program, bundle.path, environment={"LD_LIBRARY_PATH": str(prefix / "lib")})
+    assert output.startswith("biformer_nano, fp16, ONNX Runtime ")
+
+
+def test_cmake_says_which_part_is_missing(prefix: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    text = (
+        "cmake_minimum_required(VERSION 3.22)\nproject(p LANGUAGES CXX)\nfind_package(edgeformer REQUIRED COMPONENTS "
+    )
+    (project / "CMakeLists.txt").write_text(f"{text}runtime)\n")
+    command: list[str | Path] = ["cmake", "-S", project, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}"]
+    run(*command)
+    (project / "CMakeLists.txt").write_text(f"{text}nonsense)\n")
+    _, message = fails(*command)
+    assert "nonsense" in message
+
+
+@pytest.mark.parametrize(
+    ("compiler", "options"),
+    [
+        ("cc", ["-std=c99", "-pedantic", "-x", "c"]),
+        ("c++", ["-std=c++17", "-pedantic", "-fno-exceptions", "-fno-rtti", "-x", "c++"]),
+        ("c++", ["-std=c++20", "-x", "c++"]),
+    ],
+    ids=["C99", "C++17 without exceptions", "C++20"],
+)
+def test_the_headers_stand_alone(prefix: Path, tmp_path: Path, compiler: str, options: list[str]) -> None:
+    header = "edgeformer.h" if compiler == "cc" else "model.hpp"
+    source = tmp_path / "source.txt"
+    source.write_text(f"#include <edgeformer/{header}>\n#include <edgeformer/{header}>\n")
+    run(compiler, "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{prefix / 'include'}", *options, source)
+
+
+def test_the_library_needs_and_exports_only_what_is_its(prefix: Path) -> None:
+    library = prefix / "lib" / RUNTIME.name
+    needed = set(re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "--dynamic", library)))
+    allowed = {"libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "libdl.so.2", "libpthread.so.0"}
+    assert needed <= allowed | {"ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+    exported = set(re.findall(r" T (\w+)", run("nm", "--dynamic", "--defined-only", library)))
+    header = (ROOT / "runtime" / "include" / "edgeformer" / "edgeformer.h").read_text()
+    assert exported == set(re.findall(r"^EDGEFORMER_API [^(;]*?(\w+)\(", header, re.MULTILINE))
