@@ -178,9 +178,7 @@ class _Plan:
         return replace(self, layers=_Layers.of(model, self.decisions))
 
 
-def _channels(
-    plan: _Plan, samples: SamplesLike, batch_size: int, progress: Progress | None
-) -> dict[str, ChannelRange]:
+def _channels(plan: _Plan, samples: SamplesLike, batch_size: int, progress: Progress | None) -> dict[str, ChannelRange]:
     """What SmoothQuant goes by; nothing where the recipe leaves it out."""
     if not plan.recipe.balance:
         return {}
