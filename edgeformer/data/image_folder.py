@@ -19,6 +19,7 @@ from edgeformer.data.image_layout import (
     IMAGE_SUFFIXES,
     by_turns,
     holds_classes,
+    holds_images,
     images_below,
     is_class,
     is_image,
@@ -141,7 +142,7 @@ class ImageFolder(Samples):
         below = [entry for entry in entries if entry.is_dir()]
         if flat:
             # Folders without images beside them, such as labels/, do no harm.
-            below = [entry for entry in below if images_below(entry)]
+            below = [entry for entry in below if holds_images(entry)]
         if flat and below:
             raise InputError(
                 "EF404",
@@ -198,7 +199,7 @@ class ImageFolder(Samples):
         return [(path, indices[group]) for path, group in by_turns(groups)]
 
     def _of_layout(self, below: list[Path], labels: bool) -> list[tuple[Path, int | None]]:
-        mixed = [entry for entry in below if is_class(entry) and images_below(entry)]
+        mixed = [entry for entry in below if is_class(entry) and holds_images(entry)]
         parts = below if mixed else parts_of(self._folder)
         inside = [part for part in parts if holds_classes(part)]
         if labels and (mixed or inside):

@@ -16,6 +16,7 @@ from edgeformer.bundle import Manifest, ModelRecord, StageRecord, TargetRecord, 
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import TYPED
 from edgeformer.pipeline.application import describe_application
+from edgeformer.pipeline.conflicts import check_inputs_stay
 from edgeformer.pipeline.model_source import outer_preprocessing
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import BuildPlan, make_plan
@@ -53,6 +54,16 @@ def build(request: BuildRequest) -> BuildResult:
         EnvironmentFault: this machine lacks something the build needs.
     """
     begun = time.monotonic()
+    check_inputs_stay(
+        request.output,
+        request.model,
+        folder=True,
+        checkpoint=request.checkpoint,
+        recipe=request.recipe,
+        labels=request.labels,
+        data=request.data,
+        evaluation_data=request.eval_data,
+    )
     plan = make_plan(request)
     output = Path(request.output)
     with staging(output) as work:

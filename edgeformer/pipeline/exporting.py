@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeformer.errors import GateMissed, InputError
+from edgeformer.pipeline.conflicts import check_inputs_stay
 from edgeformer.pipeline.model_source import NamedModel, describe_preprocessing, outer_preprocessing
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import source_of
@@ -55,6 +56,7 @@ def export_model(request: ExportRequest) -> Exported:
     """
     from edgeformer.graph.onnx_files import save_model
 
+    check_inputs_stay(request.output, checkpoint=request.checkpoint)
     source = source_of(request, str(request.model))
     if not isinstance(source, NamedModel):
         raise InputError("EF107", f"{request.model} is an ONNX file already; name a model of 'edgeformer models'")
