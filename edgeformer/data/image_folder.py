@@ -150,6 +150,7 @@ class ImageFolder(Samples):
                 "put every image into its class's sub-folder, or give a folder of images only",
             )
         self._folder = folder
+        self._preprocessing = preprocessing
         self._left_out: list[str] = []
         self._found = 0
         named = classes is not None and classes.names is not None and {e.name for e in below} <= {*classes.names}
@@ -216,7 +217,7 @@ class ImageFolder(Samples):
     def _read(self, index: int, path: Path) -> NDArray[np.float32]:
         content = _content(path)
         self._check_same(index, hashlib.sha256(content).digest(), str(path))
-        return prepared_image(content, path, self.preprocessing)
+        return prepared_image(content, path, self._preprocessing)
 
     def content(self) -> Iterator[bytes]:
         """Yield each file's path inside the folder, its label and the hash of its bytes."""
