@@ -161,7 +161,7 @@ void CountingCuda::Synchronize(void*) {
 
 bool CountingCuda::IsCapturing(void* stream) {
     Guard const guard(mutex_);
-    return capturing_.count(stream) == 1 || stream == captured_by_caller;
+    return capturing_.count(stream) == 1 || (stream != nullptr && stream == captured_by_caller);
 }
 
 void CountingCuda::BeginCapture(void* stream) {
