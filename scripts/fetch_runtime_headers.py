@@ -4,8 +4,8 @@
 - nlohmann-json, from its wheel in the Python package registry: third_party/nlohmann_json/include
 - ONNX Runtime's C interface, which no wheel holds, from Debian's package: third_party/onnxruntime/include
 
-Both are checked against pinned SHA-256s, and just the headers are taken out of them. Nothing is installed. A second call
-finds the headers there and does nothing.
+Both are checked against pinned SHA-256s, and just the headers are taken out of them. Nothing is installed. A second
+call finds the headers there and does nothing.
 
 Exit code 0: the headers are there; 1: some could not be fetched, and the message says what to do.
 """

@@ -191,7 +191,7 @@ def test_cmake_builds_and_installs_under_these_names() -> None:
     assert f"add_library({target} SHARED" in library
     assert f'"${{PROJECT_BINARY_DIR}}/{metadata_of(Path(LIBRARY_NAME))}"' in library
     install = (ROOT / "plugins" / "install.cmake").read_text()
-    assert f"LIBRARY DESTINATION edgeformer/{library_files._WHEEL_FOLDER} " in install
+    assert f"LIBRARY DESTINATION edgeformer/{library_files.PLUGINS.wheel_folder} " in install
     alias = (ROOT / "cmake" / "TensorRtRtxAlias.cmake").read_text()
     assert f"OUTPUT_NAME {RTX_ALIAS_NAME.removeprefix('lib').removesuffix('.so')}\n" in alias
     metadata = (ROOT / "plugins" / "libedgeformer_plugins.json.in").read_text()

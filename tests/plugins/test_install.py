@@ -18,7 +18,7 @@ import pytest
 import edgeformer
 from edgeformer.machine.backends import version_tuple
 from edgeformer.machine.plugin_library import read_plugin_library
-from edgeformer.ops.library_files import LIBRARY_NAME, RTX_ALIAS_NAME, metadata_of, rtx_alias_of
+from edgeformer.ops.library_files import LIBRARY_NAME, PLUGINS, RTX_ALIAS_NAME, RUNTIME, metadata_of, rtx_alias_of
 from tests.plugins.conftest import ROOT
 from tests.plugins.test_library import dynamic_entries
 from tests.plugins.test_registering import ABIS, registering_libraries
@@ -48,7 +48,8 @@ def install(plugin_library: Path, tmp_path_factory: pytest.TempPathFactory) -> C
             "EDGEFORMER_CUDA_ARCHITECTURES": "86-real",  # one, to be quick
         }
         run("cmake", "-S", ROOT, "-B", build, *(f"-D{name}={value}" for name, value in settings.items()), *options)
-        for library in (plugin_library, rtx_alias_of(plugin_library), *registering_libraries(plugin_library)):
+        runtime = plugin_library.with_name(RUNTIME.name)
+        for library in (plugin_library, rtx_alias_of(plugin_library), *registering_libraries(plugin_library), runtime):
             shutil.copy(library, build)
         run("cmake", "--install", build, "--prefix", prefix)
         return prefix
@@ -72,6 +73,10 @@ def test_what_a_c_program_needs_is_installed(prefix: Path, plugin_library: Path)
         "include/edgeformer/bi_level_routing_attention.h",
         "include/edgeformer/common/c_status.h",
         "include/edgeformer/common/c_types.h",
+        "include/edgeformer/edgeformer.h",
+        "include/edgeformer/model.hpp",
+        f"lib/{RUNTIME.name}",
+        "lib/pkgconfig/edgeformer.pc",
         *(f"lib/edgeformer/{name}" for name in LIBRARIES),
         *(f"lib/cmake/edgeformer/edgeformer{name}" for name in package),
     }
@@ -86,14 +91,15 @@ def test_what_a_c_program_needs_is_installed(prefix: Path, plugin_library: Path)
 
 
 def test_nothing_installed_points_to_the_sources(prefix: Path) -> None:
-    texts = [path for path in prefix.rglob("*") if path.suffix in (".cmake", ".h", ".json")]
-    assert len(texts) == 7
+    texts = [path for path in prefix.rglob("*") if path.suffix in (".cmake", ".h", ".hpp", ".json", ".pc")]
+    assert len(texts) == 11
     assert [path for path in texts if str(ROOT) in path.read_text()] == []
 
 
 def test_a_wheel_holds_the_library_and_nothing_else(install: Callable[..., Path]) -> None:
     wheel = files_below(install("-DSKBUILD=2"))
-    assert wheel == {f"edgeformer/_plugins/{name}" for name in LIBRARIES}
+    plugins = {f"edgeformer/{PLUGINS.wheel_folder}/{name}" for name in LIBRARIES}
+    assert wheel == plugins | {f"edgeformer/{RUNTIME.wheel_folder}/{RUNTIME.name}"}
 
 
 @pytest.fixture(scope="module", params=["ON", "OFF"], ids=["planning alone", "with the CUDA runtime"])
