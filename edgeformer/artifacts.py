@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeformer.outputs import destination, making_folders
 from edgeformer.supervision import temporary
 
 __all__ = [
     "MARKER",
-    "check_output",
     "hidden_prefix",
     "is_marked",
     "locked",
@@ -188,45 +188,6 @@ def _remove_if_abandoned(folder: Path) -> None:
         os.close(handle)
 
 
-def check_output(path: str | os.PathLike[str], *, folder: bool = False) -> None:
-    """Find out, before any work, whether ``path`` can be written; nothing is made.
-
-    Args:
-        path: a file to be, links followed; missing folders can be made.
-        folder: whether it is to be a folder.
-
-    Raises:
-        OSError: it cannot; the message says why.
-    """
-    target = _destination(path, folder=folder)
-    above = target.parent
-    while not os.path.lexists(above):
-        above = above.parent
-    if not above.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(above))
-    if os.statvfs(above).f_flag & os.ST_RDONLY:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(above))
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "you may not write into this folder", str(above))
-
-
-def _destination(path: str | os.PathLike[str], *, folder: bool = False) -> Path:
-    """The file that writing ``path`` replaces: links are followed and stay."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        mode = None
-    except ValueError as error:  # a NUL
-        raise OSError(errno.EINVAL, str(error), repr(path)) from error
-    if mode is not None and not folder and stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file", os.fspath(path))
-    if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        # As root, a rename would put a regular file in the place of the device itself.
-        reason = "is a pipe, a device or a socket: name a regular file, which can be written whole or not at all"
-        raise OSError(errno.EINVAL, reason, os.fspath(path))
-    return Path(os.path.realpath(path))
-
-
 @contextmanager
 def naming_folder(folder: Path) -> Iterator[None]:
     """Let a fault of the disk say which folder was written."""
@@ -242,15 +203,15 @@ def naming_folder(folder: Path) -> Iterator[None]:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success make it durable and rename it over ``path``.
 
-    Whatever happens, ``path`` holds either its old content or the whole new one, and no temporary file stays behind;
-    one of a killed process is removed. A link is followed and stays; other hard links to the file keep its old content.
+    Whatever happens, ``path`` holds either its old content or the whole new one. No temporary file stays behind, and no
+    folder that was made for it; a temporary file of a killed process is removed. A link is followed and stays; other
+    hard links to the file keep its old content.
 
     Raises:
         OSError: the folder cannot be created or written, or ``path`` is no regular file.
     """
-    target = _destination(path)
-    with naming_folder(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    target = destination(path)
+    with naming_folder(target.parent), making_folders(target.parent):
         handle, partial = _partial_of(target)
         with temporary(partial):
             try:

@@ -62,7 +62,8 @@ def test_the_smoke_test_is_there() -> None:
 
 
 def test_every_source_in_c_is_formatted() -> None:
-    sources = [path for path in (ROOT / "plugins").rglob("*") if path.suffix in (".cpp", ".h", ".cu", ".cuh")]
+    kinds = (".cpp", ".h", ".hpp", ".cu", ".cuh")
+    sources = [path for room in ("plugins", "runtime") for path in (ROOT / room).rglob("*") if path.suffix in kinds]
     sources += (ROOT / "examples").rglob("*.c")
     assert len(sources) > 50
     pattern = re.compile(HOOKS["clang-format"]["files"])

@@ -1,12 +1,15 @@
-"""What the manifest keeps of each stage: one record a stage, told apart by the stage's name."""
+"""What the manifest keeps of each stage: records told apart by the stage's name.
+
+A stage that finds numbers has `FiguresDetails`, and nothing to add here. One that finds more has a record of its own.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from edgeformer.records.base import Record
+from edgeformer.records.base import Figure, Record
 from edgeformer.records.engine import EngineReport, PluginComparison
 from edgeformer.records.fusion import FusionReport
 from edgeformer.records.quantization import LayerRecord
@@ -17,6 +20,7 @@ __all__ = [
     "EngineDetails",
     "EngineParityDetails",
     "ExportDetails",
+    "FiguresDetails",
     "FuseDetails",
     "ParityDetails",
     "PluginComparisonDetails",
@@ -92,7 +96,7 @@ class PluginComparisonDetails(Record):
     comparison: PluginComparison
 
 
-Details = Annotated[
+_Own = Annotated[
     ExportDetails
     | FuseDetails
     | QuantizeDetails
@@ -102,3 +106,26 @@ Details = Annotated[
     | PluginComparisonDetails,
     Field(discriminator="stage"),
 ]
+_OWN_STAGES = frozenset(kind.model_fields["stage"].default for kind in get_args(get_args(_Own)[0]))
+
+
+class FiguresDetails(Record):
+    """The figures of any stage that has no record of its own.
+
+    Attributes:
+        stage: its name.
+        figures: numbers by name, with the unit at the end of the name: ``latency_p99_ms``.
+    """
+
+    stage: str
+    figures: dict[str, Figure]
+
+    @field_validator("stage")
+    @classmethod
+    def _has_no_record(cls, stage: str) -> str:
+        if stage in _OWN_STAGES:
+            raise ValueError(f"the stage {stage!r} has details of another form")
+        return stage
+
+
+Details = Annotated[_Own | FiguresDetails, Field(union_mode="left_to_right")]

@@ -16,12 +16,11 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edgeformer.artifacts import (
     MARKER,
-    check_output,
     hidden_prefix,
     is_marked,
     locked,
@@ -36,6 +35,7 @@ from edgeformer.artifacts import (
 from edgeformer.bundle.files import MANIFEST, SIGNATURE
 from edgeformer.bundle.manifest import SCHEMA_VERSION, FileRecord, Manifest, StageRecord, read_manifest
 from edgeformer.errors import InputError
+from edgeformer.outputs import check_output, making_folders
 from edgeformer.supervision import final_step, temporary
 
 __all__ = ["Staging", "staging"]
@@ -124,7 +124,8 @@ class Staging:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Staging]:
-    """Yield a `Staging` for the bundle at ``target``; whatever was not published is removed on the way out.
+    """Yield a `Staging` for the bundle at ``target``; whatever was not published is removed on the way out, with
+    folders above it that were missing.
 
     Staging folders that a killed build left behind are removed first; those of a build that still runs, and what only
     has such a name, are not touched.
@@ -139,33 +140,40 @@ def staging(target: Path) -> Iterator[Staging]:
         raise InputError("EF102", f"{error.filename or target}: {error.strerror}") from error
     target = target.resolve()
     prefix = hidden_prefix(target.name, "staging-")
+    with ExitStack() as folders:
+        try:
+            folders.enter_context(making_folders(target.parent))
+            # The parent is locked while a folder is made, so that no other build takes it for an abandoned one.
+            with locked(target.parent), naming_folder(target.parent):
+                _clear(target, prefix)
+                previous = _older(given, target)
+                path, handle = _new_folder(target.parent, prefix)
+        except OSError as error:
+            raise InputError("EF102", f"{target.parent}: cannot be written: {error.strerror}") from error
+        try:
+            umask = os.umask(0)
+            os.umask(umask)
+            path.chmod(0o777 & ~umask)
+            with naming_folder(target.parent), temporary(path):
+                yield Staging(path, target, previous)
+        finally:
+            # After an exchange this path holds the older bundle, after a plain publish nothing.
+            remove_marked(path)
+            os.close(handle)
+
+
+def _new_folder(parent: Path, prefix: str) -> tuple[Path, int]:
+    """A folder that is marked as ours, and the lock on it."""
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # The parent is locked while a folder is made, so that no other build takes it for an abandoned one.
-        with locked(target.parent), naming_folder(target.parent):
-            _clear(target, prefix)
-            previous = _older(given, target)
-            path = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            try:
-                mark(path, _BUNDLE, schema_version=SCHEMA_VERSION)
-            except BaseException:
-                remove_marked(path)
-                os.close(handle)
-                raise
-    except OSError as error:
-        raise InputError("EF102", f"{target.parent}: cannot be written: {error.strerror}") from error
-    try:
-        umask = os.umask(0)
-        os.umask(umask)
-        path.chmod(0o777 & ~umask)
-        with naming_folder(target.parent), temporary(path):
-            yield Staging(path, target, previous)
-    finally:
-        # After an exchange this path holds the older bundle, after a plain publish nothing.
+        mark(path, _BUNDLE, schema_version=SCHEMA_VERSION)
+    except BaseException:
         remove_marked(path)
         os.close(handle)
+        raise
+    return path, handle
 
 
 def _older(given: Path, target: Path) -> Manifest | None:

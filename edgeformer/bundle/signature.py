@@ -14,6 +14,7 @@ from edgeformer.artifacts import write_bytes
 from edgeformer.bundle.files import MANIFEST, SIGNATURE
 from edgeformer.bundle.manifest import open_bundle
 from edgeformer.errors import EnvironmentFault, InputError
+from edgeformer.outputs import check_not_an_input
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -37,13 +38,14 @@ def sign_bundle(bundle: Path, key: Path, *, passphrase: Callable[[], str] | None
         The signature's file; an older one is replaced.
 
     Raises:
-        InputError: no bundle or a damaged one, or the file is no such key.
+        InputError: no bundle or a damaged one, or the file is no such key, or the signature would replace it.
         EnvironmentFault: the package cryptography is not installed.
         OSError: the signature cannot be written.
     """
+    target = bundle / SIGNATURE
+    check_not_an_input(target, [("key", key)])
     private = _private_key(key, passphrase)
     open_bundle(bundle)
-    target = bundle / SIGNATURE
     write_bytes(target, private.sign((bundle / MANIFEST).read_bytes()))
     return target
 

@@ -11,17 +11,18 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeformer.artifacts import check_output
 from edgeformer.errors import InputError
+from edgeformer.outputs import check_output
 from edgeformer.pipeline.options import Field, Option, fields_of
 from edgeformer.text import parse_json, read_json, shortened
 
-__all__ = ["existing_file", "options_from", "output_file", "output_folder", "output_path"]
+__all__ = ["existing_file", "options_from", "output_file", "output_folder", "output_path", "preprocessing_file"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # A path that a command reads or makes; whether it fits is for the command to say.
 output_path = click.Path(path_type=Path)
+_PREPROCESSING_FILE = "edgeformer.preprocessing_file"
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -64,6 +65,12 @@ class _Size(click.ParamType[tuple[int, int]]):
         return "H[xW]"
 
 
+def preprocessing_file() -> Path | None:
+    """The file that ``--preprocessing`` of the running command named; a request holds only what was in it."""
+    path: Path | None = click.get_current_context().meta.get(_PREPROCESSING_FILE)
+    return path
+
+
 class _Preprocessing(click.ParamType[Any]):
     """What is done to pixels in a word, or a JSON file with the fields of a `Preprocessing`."""
 
@@ -76,6 +83,8 @@ class _Preprocessing(click.ParamType[Any]):
         if isinstance(value, Preprocessing) or value in WORDS:
             return value
         path = existing_file.convert(value, param, ctx)
+        if ctx is not None:
+            ctx.meta[_PREPROCESSING_FILE] = path
         try:
             return Preprocessing.from_dict(read_json(path))
         except (ValueError, AttributeError, TypeError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgeformer.cli._common import common_options, console, print_json, timeout_option
-from edgeformer.cli._options import options_from, output_folder
+from edgeformer.cli._options import options_from, output_folder, preprocessing_file
 from edgeformer.cli._progress import StageProgress
 from edgeformer.pipeline.request import BuildRequest
 
@@ -29,7 +29,9 @@ def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
     publishes nothing. A second build into the same bundle reuses the stages whose inputs did not change.
     """
     from edgeformer.pipeline import build
+    from edgeformer.pipeline.conflicts import check_inputs_stay
 
+    check_inputs_stay(output, folder=True, preprocessing=preprocessing_file())
     with StageProgress(quiet=as_json) as observer:
         result = build(model, output=output, observer=observer, **options)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgeformer.cli._common import common_options, console, print_json, status, timeout_option
-from edgeformer.cli._options import options_from, output_file
+from edgeformer.cli._options import options_from, output_file, preprocessing_file
 from edgeformer.pipeline.request import ExportRequest
 
 
@@ -24,7 +24,9 @@ def command(model: str, output: Path, as_json: bool, **options: Any) -> None:
     MODEL is a name; 'edgeformer models' lists them. The comparison runs in ONNX Runtime.
     """
     from edgeformer.pipeline import export_model
+    from edgeformer.pipeline.conflicts import check_inputs_stay
 
+    check_inputs_stay(output, preprocessing=preprocessing_file())
     with status.status("exporting"):
         exported = export_model(model, output=output, **options)
     nodes, size = len(exported.model.graph.node), output.stat().st_size

@@ -9,6 +9,7 @@ import click
 
 from edgeformer.cli._common import common_options, console, print_json, progress, simple_table, timeout_option
 from edgeformer.cli._options import options_from, output_file, output_path
+from edgeformer.pipeline.conflicts import check_inputs_stay
 from edgeformer.pipeline.request import FusionOptions
 from edgeformer.supervision import final_step
 
@@ -37,6 +38,7 @@ def command(
     from edgeformer.graph.onnx_files import save_model
     from edgeformer.graph.prepare import open_model
 
+    check_inputs_stay(output, model)
     original = open_model(model)
     with progress(quiet=as_json) as bar:
         task = bar.add_task("blocks", total=None)

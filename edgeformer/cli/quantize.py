@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgeformer.cli._common import common_options, console, print_json, progress, simple_table, timeout_option
-from edgeformer.cli._options import options_from, output_file, output_path
+from edgeformer.cli._options import options_from, output_file, output_path, preprocessing_file
 from edgeformer.pipeline.request import CalibrationOptions, ImageOptions
 from edgeformer.supervision import final_step
 
@@ -51,6 +51,7 @@ def command(
     from edgeformer.errors import InputError
     from edgeformer.graph.onnx_files import save_model
     from edgeformer.graph.types import to_float_type
+    from edgeformer.pipeline.conflicts import check_inputs_stay
     from edgeformer.pipeline.model_source import OnnxFile, model_source
     from edgeformer.quantization import load_recipe, quantize
 
@@ -59,6 +60,10 @@ def command(
     )
     asked.check_calibration()
     assert data is not None
+    others: dict[str, Any] = {"data": data, "recipe": recipe, "preprocessing": preprocessing_file()}
+    check_inputs_stay(output, model, calibration=calibration, **others)
+    if calibration is not None:
+        check_inputs_stay(calibration, model, **others)
     source = model_source(model, input_size=input_size, preprocessing=preprocessing)
     if not isinstance(source, OnnxFile):
         raise InputError("EF107", f"{model} is no .onnx file; 'edgeformer export' makes one of a named model")

@@ -7,6 +7,7 @@ import hashlib
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from PIL import Image
 
 from edgeformer.artifacts import temporary_folder
 from edgeformer.data.array_files import ArrayReader, archive_names, open_array
-from edgeformer.data.preprocessing import MAX_PIXELS, Preprocessing
+from edgeformer.data.array_input import ArrayInput, Preparation, sample_rank
+from edgeformer.data.preprocessing import MAX_PIXELS
 from edgeformer.data.samples import Sample, Samples, class_indices
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.text import shortened
@@ -30,20 +32,23 @@ _ACCEPTED = (
 )
 
 
-def prepared(sample: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.float32]:
+def prepared(sample: NDArray[Any], preprocessing: Preparation) -> NDArray[np.float32]:
     """Turn one array into an input.
 
     Args:
         sample: a float ``[3, height, width]`` that is already preprocessed, or an image to preprocess: uint8
             ``[h, w, 3]``, ``[h, w, 1]``, ``[h, w, 4]`` (alpha is dropped) or ``[h, w]``.
-        preprocessing: how images are prepared; a float array must have its height and width.
+        preprocessing: how images are prepared; a float array must have its height and width. For a model that takes
+            no images, the shape of all arrays.
 
     Returns:
-        ``[3, height, width]`` float32.
+        ``[3, height, width]`` float32, or of the shape of an input that is no image.
 
     Raises:
         InputError: another shape or type, or values that are not finite.
     """
+    if isinstance(preprocessing, ArrayInput):
+        return preprocessing(sample)
     if sample.dtype == np.uint8:
         if sample.ndim == 3 and sample.shape[2] == 1:
             sample = sample[:, :, 0]
@@ -67,8 +72,9 @@ def prepared(sample: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.f
 class ArrayFile(Samples):
     """The rows of a ``.npy``, or of the array ``images`` (or the only one) of a ``.npz``, with its ``labels``."""
 
-    def __init__(self, path: Path, preprocessing: Preprocessing, limit: int | None) -> None:
+    def __init__(self, path: Path, preprocessing: Preparation, limit: int | None) -> None:
         self._path = path
+        self._images = not isinstance(preprocessing, ArrayInput)
         self._member: str | None = None
         labels = None
         if path.suffix.lower() == ".npz":
@@ -129,13 +135,20 @@ class ArrayFile(Samples):
             raise InputError("EF410", f"{path} holds a single number; {_ACCEPTED}")
         if reader.fortran and len(shape) > 1:
             raise InputError("EF410", f"{path} is in Fortran order: save it through np.ascontiguousarray")
+        if not self._images:
+            self._check_count(shape[0])
+            reader.check_whole()
+            return
         if len(shape) not in ((3, 4) if reader.dtype == np.uint8 else (4,)) or 0 in shape[1:]:
             raise InputError("EF410", f"{path} holds {reader.dtype} {shortened(list(shape))}; {_ACCEPTED}")
         if reader.dtype == np.uint8 and shape[1] * shape[2] * (*shape, 1)[3] > 4 * MAX_PIXELS:
             raise InputError("EF406", f"{path} holds images {list(shape[1:])}, more than {MAX_PIXELS} pixels each")
-        if shape[0] == 0:
-            raise InputError("EF403", f"{path} holds no samples")
+        self._check_count(shape[0])
         reader.check_whole()
+
+    def _check_count(self, count: int) -> None:
+        if count == 0:
+            raise InputError("EF403", f"{self._path} holds no samples")
 
     def samples(self) -> Iterator[Sample]:
         """Yield every row, preprocessed where it is uint8."""
@@ -156,7 +169,7 @@ class ArrayStream(Samples):
     An item is one sample or a batch of them (one dimension more), or a pair of such an array and its label or labels.
     """
 
-    def __init__(self, make: Callable[[], Iterable[Any]], name: str, preprocessing: Preprocessing, limit: int | None):
+    def __init__(self, make: Callable[[], Iterable[Any]], name: str, preprocessing: Preparation, limit: int | None):
         self._make, self._limit = make, limit
         super().__init__(name, preprocessing, class_names=None, labelled=False, count=None)
         first = next(self._rows(), None)
@@ -165,7 +178,8 @@ class ArrayStream(Samples):
         self.labelled = first[1] is not None
 
     def _rows(self) -> Iterator[tuple[NDArray[Any], int | None]]:
-        rows = islice(chain.from_iterable(map(_split, self._make())), self._limit)
+        split = partial(_split, rank=sample_rank(self.preprocessing))
+        rows = islice(chain.from_iterable(map(split, self._make())), self._limit)
         for index, (row, label) in enumerate(rows):
             self._check_same(index, _digest(row), f"{self.name}: sample {index}")
             yield row, label
@@ -196,14 +210,14 @@ class Spool:
         EnvironmentFault: the disk is full or cannot be written.
     """
 
-    def __init__(self, items: Iterator[Any], limit: int | None) -> None:
+    def __init__(self, items: Iterator[Any], limit: int | None, rank: int = 3) -> None:
         self._count = 0
         folder = contextlib.ExitStack()
         weakref.finalize(self, folder.close)
         try:
             self._file = folder.enter_context(temporary_folder("samples")) / "samples"
             with self._file.open("wb") as file:
-                for row, label in islice(chain.from_iterable(map(_split, items)), limit):
+                for row, label in islice(chain.from_iterable(map(partial(_split, rank=rank), items)), limit):
                     np.save(file, row, allow_pickle=False)
                     np.save(file, np.int64(-1 if label is None else label), allow_pickle=False)
                     self._count += 1
@@ -232,8 +246,13 @@ def _array_content(rows: Iterator[tuple[NDArray[Any], int | None]]) -> Iterator[
         yield row.tobytes()
 
 
-def _split(item: object) -> Iterator[tuple[NDArray[Any], int | None]]:
-    """One item of a stream as samples: a sample, a batch, or a pair of one of those with its labels."""
+def _split(item: object, rank: int) -> Iterator[tuple[NDArray[Any], int | None]]:
+    """One item of a stream as samples: a sample, a batch, or a pair of one of those with its labels.
+
+    Args:
+        item: what was given.
+        rank: axes of a sample; a batch has one more.
+    """
     labels: NDArray[Any] | None = None
     array: Any = item
     if isinstance(item, tuple):
@@ -241,7 +260,7 @@ def _split(item: object) -> Iterator[tuple[NDArray[Any], int | None]]:
             raise InputError("EF410", f"an item is a tuple of {len(item)}; it must be an array, or (array, labels)")
         array, labels = item[0], _as_array(item[1])
     array = _as_array(array)
-    single = array.ndim <= 3
+    single = array.ndim <= rank
     rows = array[None] if single else array
     if labels is None:
         yield from ((row, None) for row in rows)

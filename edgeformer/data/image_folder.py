@@ -19,6 +19,7 @@ from edgeformer.data.image_layout import (
     IMAGE_SUFFIXES,
     by_turns,
     holds_classes,
+    holds_images,
     images_below,
     is_class,
     is_image,
@@ -141,7 +142,7 @@ class ImageFolder(Samples):
         below = [entry for entry in entries if entry.is_dir()]
         if flat:
             # Folders without images beside them, such as labels/, do no harm.
-            below = [entry for entry in below if images_below(entry)]
+            below = [entry for entry in below if holds_images(entry)]
         if flat and below:
             raise InputError(
                 "EF404",
@@ -149,6 +150,7 @@ class ImageFolder(Samples):
                 "put every image into its class's sub-folder, or give a folder of images only",
             )
         self._folder = folder
+        self._preprocessing = preprocessing
         self._left_out: list[str] = []
         self._found = 0
         named = classes is not None and classes.names is not None and {e.name for e in below} <= {*classes.names}
@@ -198,7 +200,7 @@ class ImageFolder(Samples):
         return [(path, indices[group]) for path, group in by_turns(groups)]
 
     def _of_layout(self, below: list[Path], labels: bool) -> list[tuple[Path, int | None]]:
-        mixed = [entry for entry in below if is_class(entry) and images_below(entry)]
+        mixed = [entry for entry in below if is_class(entry) and holds_images(entry)]
         parts = below if mixed else parts_of(self._folder)
         inside = [part for part in parts if holds_classes(part)]
         if labels and (mixed or inside):
@@ -215,7 +217,7 @@ class ImageFolder(Samples):
     def _read(self, index: int, path: Path) -> NDArray[np.float32]:
         content = _content(path)
         self._check_same(index, hashlib.sha256(content).digest(), str(path))
-        return prepared_image(content, path, self.preprocessing)
+        return prepared_image(content, path, self._preprocessing)
 
     def content(self) -> Iterator[bytes]:
         """Yield each file's path inside the folder, its label and the hash of its bytes."""

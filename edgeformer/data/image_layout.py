@@ -18,6 +18,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "by_turns",
     "holds_classes",
+    "holds_images",
     "images_below",
     "is_class",
     "is_image",
@@ -61,16 +62,31 @@ def parts_of(folder: Path) -> list[Path]:
 
 def holds_classes(folder: Path) -> bool:
     """Whether a folder has sub-folders that may be classes, with files that may be images."""
-    return any(is_class(entry) and images_below(entry) for entry in _folders(folder))
+    return any(is_class(entry) and holds_images(entry) for entry in _folders(folder))
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether there are files at any depth that may be images."""
+    return any(map(is_image, images_below(folder)))
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Files at any depth that are images by their names, sorted; hidden ones and what is below hidden ones left out."""
-    found = []
-    for parent, folders, names in os.walk(folder):
+    """Files at any depth that are images by their names, sorted; hidden ones and what is below hidden ones left out.
+
+    Folders that are not entered, since they cannot be read or are links (which may lead in a circle), are among them:
+    `usable` says so of each.
+    """
+    found: list[Path] = []
+    closed: list[Path] = []
+
+    def cannot_be_read(error: OSError) -> None:
+        closed.append(Path(os.fsdecode(error.filename)))
+
+    for parent, folders, names in os.walk(folder, onerror=cannot_be_read):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        closed += [path for name in folders if (path := Path(parent, name)).is_symlink()]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if is_image(path))
+    return sorted([*closed, *(path for path in found if is_image(path))])
 
 
 def is_image(path: Path) -> bool:
@@ -103,6 +119,8 @@ def left_out_text(count: int, left_out: Sequence[str]) -> str:
 
 
 def _unusable(path: Path) -> str | None:
+    if path.is_dir():
+        return "a link to a folder, which is not followed" if path.is_symlink() else "a folder that cannot be read"
     if path.suffix.lower() in _UNREAD_SUFFIXES:
         return f"{path.suffix.lower()} is not read: save it as PNG or JPEG"
     try:

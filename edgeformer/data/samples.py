@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer.data.preprocessing import Preprocessing
+from edgeformer.data.array_input import Preparation
 from edgeformer.errors import InputError
 
 __all__ = ["Batch", "Sample", "Samples", "class_indices"]
@@ -57,6 +57,7 @@ class Samples(ABC):
 
     Attributes:
         name: what messages and reports call it.
+        preprocessing: how samples become inputs.
         class_names: names of the classes in the order of their indices, or None if there are none.
         labelled: whether batches have labels.
         count: number of samples, or None if it is not known before all of them are read.
@@ -65,7 +66,7 @@ class Samples(ABC):
     def __init__(
         self,
         name: str,
-        preprocessing: Preprocessing,
+        preprocessing: Preparation,
         *,
         class_names: tuple[str, ...] | None,
         labelled: bool,

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from edgeformer.data.array_input import ArrayInput, Preparation, sample_rank
 from edgeformer.data.arrays import ArrayFile, ArrayStream, Spool
 from edgeformer.data.class_names import Classes
 from edgeformer.data.image_folder import ImageFolder
-from edgeformer.data.preprocessing import Preprocessing
 from edgeformer.data.samples import Samples
 from edgeformer.errors import InputError
 
@@ -24,7 +24,7 @@ Source = str | os.PathLike[str] | Iterable[Any] | Callable[[], Iterable[Any]]
 
 def open_samples(
     source: Source,
-    preprocessing: Preprocessing,
+    preprocessing: Preparation,
     *,
     limit: int | None = None,
     labels: bool = True,
@@ -47,7 +47,7 @@ def open_samples(
 
             Float arrays ``[N, 3, height, width]`` are taken as preprocessed. Arrays of uint8, ``[N, h, w, 3]`` (also 1
             or 4 channels, or ``[N, h, w]``), are images and are preprocessed.
-        preprocessing: what prepares images.
+        preprocessing: what prepares images; for a model that takes none, the shape of its arrays.
         limit: use no more than the first ``limit`` samples.
         labels: whether labels are wanted. Without, the folders of an image folder mean nothing.
         classes: of the model that the labels are for; default: as many as there are class folders.
@@ -66,7 +66,7 @@ def open_samples(
     if isinstance(source, np.ndarray):
         source = [source]
     if isinstance(source, Iterator):
-        return ArrayStream(Spool(source, limit), "the arrays given", preprocessing, limit)
+        return ArrayStream(Spool(source, limit, sample_rank(preprocessing)), "the arrays given", preprocessing, limit)
     if isinstance(source, Iterable):
         items = source
         return ArrayStream(lambda: items, "the arrays given", preprocessing, limit)
@@ -76,10 +76,16 @@ def open_samples(
 
 
 def _open_path(
-    path: Path, preprocessing: Preprocessing, limit: int | None, labels: bool, classes: Classes | None
+    path: Path, preprocessing: Preparation, limit: int | None, labels: bool, classes: Classes | None
 ) -> Samples:
     try:
         if path.is_dir():
+            if isinstance(preprocessing, ArrayInput):
+                raise InputError(
+                    "EF841",
+                    f"{path} is a folder, and the model's input is no image: give arrays of floats "
+                    f"{['N', *preprocessing.shape]}, an .npy or .npz file",
+                )
             return ImageFolder(path, preprocessing, limit, labels=labels, classes=classes)
         if not path.exists():
             raise InputError("EF102", f"no data at {path}: no such file or folder")

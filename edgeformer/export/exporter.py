@@ -29,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 # Of what the exporter notes at each node, where the node comes from in the model. The rest (stack traces with the
 # paths of this machine, dumps of its own graph) is as large as the graph and makes equal exports differ.
 _KEPT_NOTES = frozenset({"pkg.torch.onnx.name_scopes"})
+# onnxscript's list of the rules that its optimizer follows.
+_RULES = "_DEFAULT_REWRITE_RULES"
 
 
 class _Forward(logging.Handler):
@@ -61,6 +63,28 @@ def _captured_chatter() -> Iterator[None]:
             _LOG.info("%s: %s", warning.category.__name__, warning.message)
         if printed.getvalue().strip():
             _LOG.debug("%s", printed.getvalue().strip())
+
+
+@contextlib.contextmanager
+def _without_slow_rule() -> Iterator[None]:
+    """Within, the exporter's optimizer does not look for two Slices that could be a Split.
+
+    It looks at every pair of Slices in the graph, which takes as long as all other rules and passes together in a deep
+    model, and finds none in what PyTorch exports: a split is exported as Split. The list of rules has no public name;
+    where it is called otherwise, the export takes longer and is the same.
+    """
+    from onnxscript import rewriter
+    from onnxscript.rewriter.rules.common import slice_split_rule
+
+    rules = getattr(rewriter, _RULES, None)
+    if rules is None:
+        yield
+        return
+    setattr(rewriter, _RULES, tuple(rule for rule in rules if rule is not slice_split_rule))
+    try:
+        yield
+    finally:
+        setattr(rewriter, _RULES, rules)
 
 
 def _check_options(model: nn.Module, input_size: Sequence[int], batch: int, opset: int) -> None:
@@ -127,7 +151,7 @@ def export_onnx(
         names = name_outputs(len(outputs), None if output_names is None else tuple(output_names))
         shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
         try:
-            with _captured_chatter():
+            with _captured_chatter(), _without_slow_rule():
                 program = torch.onnx.export(
                     model,
                     (example,),

@@ -1,25 +1,31 @@
 """Which nodes of a graph compute in FP32 although the graph as a whole is FP16 or BF16.
 
-Five reasons, each found in the graph's structure and never in its names:
+Six reasons, each found in the graph's structure and never in its names:
 
 * the operator itself loses too much: sums of squares overflow FP16, exp and pow overflow, a softmax over BF16 logits
   keeps three digits;
 * a normalization that an exporter wrote out (ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div): its statistics;
 * routing: what lies between the region means and TopK, because near-ties flip regions in 16 bits;
 * ``1 + erf(x)``: the sum cancels on the negative side of a GELU that was written out;
-* the normalization of an input that takes whole pixel values: each of its steps would be rounded.
+* the normalization of an input that takes whole pixel values: each of its steps would be rounded;
+* masks of attention: -1e9 in the logits of what is not attended to is beyond FP16, and -inf in its place gives NaN
+  where a row has nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
+from onnx import TensorProto
 
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.graph.protos import fed_inputs, is_standard, scalar
+from edgeformer.graph.protos import attribute, fed_inputs, is_standard, scalar
 
-__all__ = ["float32_nodes", "routing_nodes"]
+__all__ = ["float32_nodes", "mask_nodes", "routing_nodes"]
 
 _FLOAT32_OPS = frozenset(
     {
@@ -72,6 +78,62 @@ _ROUTING_OPS = frozenset(
         "Unsqueeze",
     }
 )
+
+# What may stand between a mask and the softmax whose logits it is part of.
+_MASK_OPS = frozenset(
+    {
+        "Add",
+        "Cast",
+        "Expand",
+        "Flatten",
+        "Identity",
+        "Max",
+        "Min",
+        "Mul",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Sub",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    }
+)
+
+
+def mask_nodes(index: GraphIndex, largest: float) -> set[str]:
+    """The nodes that bring a constant beyond a 16-bit type into the logits of a softmax, down to that softmax.
+
+    Args:
+        index: the graph.
+        largest: magnitude that the type holds.
+
+    Returns:
+        The nodes, each named by its first output.
+    """
+    nodes = index.model.graph.node
+    behind = {node.input[0] for node in nodes if is_standard(node, "Softmax", "LogSoftmax")}
+    for node in reversed(nodes):
+        if not behind.isdisjoint(node.output) and _passes_masks(node):
+            behind.update(node.input)
+    beyond = {name for name in behind if index.is_float(name) and _reaches(index.array(name), largest)}
+    chosen = set()
+    for node in nodes:
+        if not behind.isdisjoint(node.output) and not beyond.isdisjoint(node.input) and _passes_masks(node):
+            beyond.update(node.output)
+            chosen.add(node.output[0])
+    return chosen
+
+
+def _reaches(constant: npt.NDArray[Any] | None, largest: float) -> bool:
+    if constant is None:
+        return False
+    wide = constant.astype(np.float32)
+    return bool((np.abs(wide[np.isfinite(wide)]) > largest).any())
+
+
+def _passes_masks(node: onnx.NodeProto) -> bool:
+    return is_standard(node, *_MASK_OPS) and not (node.op_type == "Cast" and attribute(node, "to") != TensorProto.FLOAT)
 
 
 def float32_nodes(index: GraphIndex) -> set[str]:

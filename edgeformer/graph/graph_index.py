@@ -128,20 +128,27 @@ class GraphIndex:
         Read are initializers, ``Constant`` nodes, and either of them behind Transpose, Reshape, Squeeze, Unsqueeze or
         Identity, as exporters write a transposed weight.
         """
-        if name in self._arrays:
-            return self._arrays[name]
-        found = self._read(name)
-        # Weights are read anew each time, so that an index that is kept keeps no second copy of the model.
-        if found is None or found.nbytes <= _LARGEST_KEPT:
-            self._arrays[name] = found
+        views: list[tuple[str, onnx.NodeProto]] = []
+        source = name
+        while source not in self._arrays and source not in self.constants:
+            node = self._constant_view(source)
+            if node is None:
+                break
+            views.append((source, node))
+            source = node.input[0]
+        found = self._arrays[source] if source in self._arrays else self._keep(source, self._stored(source))
+        for view, node in reversed(views):
+            found = self._keep(view, None if found is None else self._viewed(view, node, found))
         return found
 
     def is_constant(self, name: str) -> bool:
         """Whether `array` knows the tensor's value."""
-        if name in self.constants:
-            return True
-        node = self._constant_view(name)
-        return node is not None and self.is_constant(node.input[0])
+        while name not in self.constants:
+            node = self._constant_view(name)
+            if node is None:
+                return False
+            name = node.input[0]
+        return True
 
     def data_inputs(self, node: onnx.NodeProto) -> list[str]:
         """The node's inputs that are not constants."""
@@ -152,14 +159,21 @@ class GraphIndex:
         readers = self.consumers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self.outputs else None
 
-    def _read(self, name: str) -> npt.NDArray[Any] | None:
+    def _keep(self, name: str, array: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+        # Weights are read anew each time, so that an index that is kept keeps no second copy of the model.
+        if array is None or array.nbytes <= _LARGEST_KEPT:
+            self._arrays[name] = array
+        return array
+
+    def _stored(self, name: str) -> npt.NDArray[Any] | None:
         if name in self._tensors:
             return np.asarray(numpy_helper.to_array(self._tensors[name]))
         if name in self._constant_nodes:
             return _constant_value(self._constant_nodes[name])
-        node = self._constant_view(name)
-        source = None if node is None else self.array(node.input[0])
-        if node is None or source is None or node.op_type == "Identity":
+        return None
+
+    def _viewed(self, name: str, node: onnx.NodeProto, source: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if node.op_type == "Identity":
             return source
         if node.op_type == "Transpose":
             return np.transpose(source, attribute(node, "perm"))

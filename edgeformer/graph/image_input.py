@@ -12,7 +12,7 @@ from edgeformer.graph.protos import fed_inputs
 from edgeformer.graph.repairs import with_true_types
 from edgeformer.runtime.session import channels_last
 
-__all__ = ["ImageInput", "image_input", "with_input_size"]
+__all__ = ["ImageInput", "array_shape", "image_input", "with_input_size"]
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _PIXELS = (TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64)
@@ -49,11 +49,12 @@ def image_input(model: onnx.ModelProto) -> ImageInput:
     shapes = {value.name: _shape(value) for value in inputs}
     axes = next(iter(shapes.values()), ())
     last = channels_last(axes)
-    if len(inputs) != 1 or len(axes) != 4 or not (last or axes[1] in (3, "?") or isinstance(axes[1], str)):
+    if len(inputs) != 1 or not _is_image(axes):
         raise InputError(
             "EF321",
             f"the inputs are {', '.join(f'{name!r} {list(shape)}' for name, shape in shapes.items()) or 'none'}; a "
-            "build needs one, [batch, 3, height, width] or [batch, height, width, 3]",
+            "build needs one, [batch, 3, height, width] or [batch, height, width, 3]. With --preprocessing none it may "
+            "be floats of another shape",
         )
     if any(isinstance(size, int) and size < 1 for size in axes):
         raise InputError("EF321", f"the input {inputs[0].name!r} is {list(axes)}: every size has to be 1 or more")
@@ -67,6 +68,31 @@ def image_input(model: onnx.ModelProto) -> ImageInput:
     sizes = [size if isinstance(size, int) else None for size in axes]
     height, width = (sizes[1], sizes[2]) if last else (sizes[2], sizes[3])
     return ImageInput(inputs[0].name, sizes[0], height, width, last, kind in _PIXELS)
+
+
+def array_shape(model: onnx.ModelProto) -> tuple[int | str, ...] | None:
+    """The shape of the model's one input of floats where that is no image, batch included; None of any other model.
+
+    Raises:
+        InputError: an axis besides the batch has no size.
+    """
+    inputs = fed_inputs(model.graph)
+    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type not in _FLOATS:
+        return None
+    shape = _shape(inputs[0])
+    if len(shape) < 2 or _is_image(shape):
+        return None
+    if not all(isinstance(size, int) and size >= 1 for size in shape[1:]) or shape[0] == 0:
+        raise InputError(
+            "EF321",
+            f"the input {inputs[0].name!r} is {list(shape)}: where it is no image, every axis but the batch needs a "
+            "size. Export it with these sizes",
+        )
+    return shape
+
+
+def _is_image(axes: tuple[int | str, ...]) -> bool:
+    return len(axes) == 4 and (channels_last(axes) or axes[1] == 3 or isinstance(axes[1], str))
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:

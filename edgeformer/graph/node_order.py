@@ -31,13 +31,18 @@ def in_topological_order(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def sort_nodes(model: onnx.ModelProto) -> None:
+def sort_nodes(model: onnx.ModelProto, early: int = 0) -> None:
     """Bring the nodes, in place, into the order of `in_topological_order`.
+
+    Args:
+        model: the model.
+        early: how many nodes at the end of the list are to come as soon as their inputs are there, so that what a side
+            branch reads need not be kept for it.
 
     Raises:
         InputError: the graph has a cycle.
     """
-    order = _order(model.graph.node)
+    order = _order(model.graph.node, early)
     if order != sorted(order):
         _rearrange(model, order)
 
@@ -48,8 +53,8 @@ def _rearrange(model: onnx.ModelProto, order: Sequence[int]) -> None:
     model.graph.node.extend(nodes[index] for index in order)
 
 
-def _order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
-    """Positions of the nodes, the lowest first of those whose inputs are there."""
+def _order(nodes: Sequence[onnx.NodeProto], early: int = 0) -> list[int]:
+    """Positions of the nodes: of those whose inputs are there the last ``early`` ones first, then the lowest."""
     producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
     needs = [
         {producer[name] for name in (*node.input, *captured_names(node)) if name in producer} - {index}
@@ -60,15 +65,17 @@ def _order(nodes: Sequence[onnx.NodeProto]) -> list[int]:
         for other in others:
             readers[other].append(index)
     missing = [len(others) for others in needs]
-    ready = [index for index, count in enumerate(missing) if count == 0]
+    late = len(nodes) - early
+    ready = [(index < late, index) for index, count in enumerate(missing) if count == 0]
+    heapq.heapify(ready)
     order = []
     while ready:
-        index = heapq.heappop(ready)
+        _, index = heapq.heappop(ready)
         order.append(index)
         for reader in readers[index]:
             missing[reader] -= 1
             if missing[reader] == 0:
-                heapq.heappush(ready, reader)
+                heapq.heappush(ready, (reader < late, reader))
     if len(order) < len(nodes):
         stuck = next(node for node, count in zip(nodes, missing, strict=True) if count)
         raise InputError("EF302", f"the graph has a cycle: {describe(stuck)} needs its own output")

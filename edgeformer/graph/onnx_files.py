@@ -20,7 +20,7 @@ from edgeformer.graph.repairs import with_true_types
 from edgeformer.graph.stored_tensors import check_tensors, load_external, stored_tensors
 from edgeformer.ops.bi_level_routing_attention import DOMAIN, OP_TYPE
 
-__all__ = ["load_model", "model_bytes", "save_model"]
+__all__ = ["files_of", "load_model", "model_bytes", "save_model"]
 
 # A protobuf message ends at 2 GiB. The rest of the model beside the weights needs some room.
 _LARGEST_MESSAGE = 2**31 - 2**20
@@ -72,6 +72,20 @@ def load_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         # The checker takes a serialized model, and one beyond 2 GiB cannot be serialized.
         return model
     return model
+
+
+def files_of(path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The files that an ONNX model is read from, itself first; itself alone where it cannot be read."""
+    path = Path(path)
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+        places = [
+            entry.value for tensor in stored_tensors(model) for entry in tensor.external_data if entry.key == "location"
+        ]
+        return (path, *(path.parent / place for place in dict.fromkeys(places)))
+    except Exception:  # it cannot be read or parsed: `load_model` says why
+        return (path,)
 
 
 def _check_text(model: onnx.ModelProto, path: Path) -> None:

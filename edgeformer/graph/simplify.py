@@ -162,7 +162,21 @@ def _same(index: GraphIndex, node: onnx.NodeProto, constants: dict[str, Array]) 
         return None
     shape = index.shape(picked)
     fixed = shape is not None and None not in shape
-    return picked if fixed and shape == index.shape(node.output[0]) else None
+    if fixed and shape == index.shape(node.output[0]):
+        return picked
+    elementwise = is_standard(node, "Where", "Add", "Sub", "Mul", "Div")
+    return picked if elementwise and all(_adds_no_axis(index, name, picked) for name in node.input) else None
+
+
+def _adds_no_axis(index: GraphIndex, name: str, picked: str) -> bool:
+    """Whether an operand of an elementwise node leaves the shape of another, free axes and all, as it is."""
+    small, large = index.shape(name), index.shape(picked)
+    if name == picked:
+        return True
+    if small is None or large is None or len(small) > len(large):
+        return False
+    ends = zip(reversed(small), reversed(large), strict=False)
+    return all(size == 1 or (size is not None and size == whole) for size, whole in ends)
 
 
 def _all(value: Array | None, number: int) -> bool:

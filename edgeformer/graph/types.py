@@ -11,6 +11,7 @@ with a Cast at every border; shapes and indices untouched.
 * What is computed from shapes and constants alone stays in FP32 until an activation meets it.
 * A Cast to FLOAT gives FLOAT, as its author wrote. In a graph that is 16-bit already, the nodes behind such a Cast stay
   FP32 up to the Cast that ends the island.
+* What brings a mask beyond 16 bits (-1e9) into the logits of a softmax is FP32, as the softmax is.
 * Weights lose what 16 bits cannot hold: FP16 has 11 significant bits and rounds magnitudes below 2**-25 to zero.
   Magnitudes beyond its range are an error.
 """
@@ -29,7 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeformer.errors import InputError
 from edgeformer.graph.editing import unique_names, with_nodes
-from edgeformer.graph.float_rules import float32_nodes
+from edgeformer.graph.float_rules import float32_nodes, mask_nodes
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import model_opset, raise_opset
 from edgeformer.graph.protos import FLOAT_TYPES, STANDARD_DOMAINS, attribute, fed_inputs
@@ -123,7 +124,7 @@ class _Typer:
         self._low = low
         self._suffix = helper.tensor_dtype_to_string(low).removeprefix("TensorProto.").lower()
         self._io = TensorProto.FLOAT if keep_io_float32 else low
-        self._float32 = float32_nodes(self._index)
+        self._float32 = float32_nodes(self._index) | mask_nodes(self._index, _largest(low))
         self._static = _static_tensors(self._index)
         self._opset = model_opset(model)
         self._name = unique_names(model)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgeformer.bundle import ApplicationRecord
+from edgeformer.bundle import ApplicationRecord, Manifest
 from edgeformer.bundle.application import ImageRecord, NormalizedImage, PlainImage
-from edgeformer.data import Preprocessing
+from edgeformer.data import ArrayInput, Preparation, Preprocessing
+from edgeformer.errors import InputError
 from edgeformer.records.terms import Layout, Task
 from edgeformer.runtime.session import channels_last
 
@@ -19,7 +20,7 @@ __all__ = ["describe_application", "preprocessing_of"]
 
 
 def describe_application(
-    preprocessing: Preprocessing,
+    preprocessing: Preparation,
     class_count: int | None,
     labels: tuple[str, ...] | None,
     inputs: Mapping[str, TensorInfo],
@@ -31,19 +32,29 @@ def describe_application(
         preprocessing: how images become inputs, as far as it is done in front of the network.
         class_count: classes that the model tells apart; None where it is no classifier.
         labels: their names, if known.
-        inputs: of the network that is built: one, which takes images.
+        inputs: of the network that is built: one.
         outputs: of the same.
     """
     ((name, info),) = inputs.items()
+    task = _task(class_count, outputs)
+    if isinstance(preprocessing, ArrayInput):
+        return ApplicationRecord(task=task, labels=labels, image=None)
     layout: Layout = "NHWC" if channels_last(info.shape) else "NCHW"
-    return ApplicationRecord(task=_task(class_count, outputs), labels=labels, image=_image(preprocessing, name, layout))
+    return ApplicationRecord(task=task, labels=labels, image=_image(preprocessing, name, layout))
 
 
-def preprocessing_of(application: ApplicationRecord) -> Preprocessing | None:
-    """How images become inputs, as the manifest says; None where the input is no image."""
-    image = application.image
+def preprocessing_of(manifest: Manifest) -> Preparation:
+    """How images become inputs, as the manifest says; the shape of the input where that is no image.
+
+    Raises:
+        InputError: there is no such input: the manifest was changed.
+    """
+    image = manifest.application.image
     if image is None:
-        return None
+        sizes = [tensor.shape[1:] for tensor in manifest.inputs]
+        if len(sizes) != 1 or not all(isinstance(size, int) for size in sizes[0]):
+            raise InputError("EF702", f"the manifest lists the inputs {sizes} and no image: build the bundle again")
+        return ArrayInput(tuple(int(size) for size in sizes[0]))
     prepared = Preprocessing(
         image.height, image.width, resize_mode=image.resize_mode, crop_fraction=float(image.crop_fraction)
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from edgeformer.bundle import Manifest, ModelRecord, StageRecord, TargetRecord, 
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import TYPED
 from edgeformer.pipeline.application import describe_application
+from edgeformer.pipeline.conflicts import check_inputs_stay
 from edgeformer.pipeline.model_source import outer_preprocessing
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import BuildPlan, make_plan
@@ -25,7 +26,11 @@ from edgeformer.pipeline.runner import Runner, libraries
 from edgeformer.pipeline.stages import engine, export, fuse, parity, plugin_comparison, precision
 from edgeformer.records.terms import Precision
 from edgeformer.records.verification import Score
+from edgeformer.runtime.session import TensorInfo
 from edgeformer.version import __version__
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["BuildResult", "build"]
 
@@ -49,6 +54,16 @@ def build(request: BuildRequest) -> BuildResult:
         EnvironmentFault: this machine lacks something the build needs.
     """
     begun = time.monotonic()
+    check_inputs_stay(
+        request.output,
+        request.model,
+        folder=True,
+        checkpoint=request.checkpoint,
+        recipe=request.recipe,
+        labels=request.labels,
+        data=request.data,
+        evaluation_data=request.eval_data,
+    )
     plan = make_plan(request)
     output = Path(request.output)
     with staging(output) as work:
@@ -81,10 +96,12 @@ def _run_stages(runner: Runner, plan: BuildPlan) -> None:
 
 
 def _manifest(runner: Runner, plan: BuildPlan, request: BuildRequest) -> Manifest:
-    from edgeformer.runtime import OnnxSession
+    import onnx
 
-    with OnnxSession(runner.path(TYPED)) as session:
-        inputs, outputs = session.inputs, session.outputs
+    from edgeformer.graph.protos import fed_inputs
+
+    graph = onnx.load_model(runner.path(TYPED), load_external_data=False).graph
+    inputs, outputs = _infos(fed_inputs(graph)), _infos(graph.output)
     target, batch = plan.engine.target, plan.engine.batch
     manifest = Manifest(
         edgeformer=__version__,
@@ -104,6 +121,20 @@ def _manifest(runner: Runner, plan: BuildPlan, request: BuildRequest) -> Manifes
         files=runner.work.file_records(),
     )
     return without_paths(manifest, (request.model, request.checkpoint, request.data, request.eval_data, request.output))
+
+
+def _infos(values: Iterable[onnx.ValueInfoProto]) -> dict[str, TensorInfo]:
+    """What a graph says of its inputs or outputs."""
+    from onnx import helper
+
+    infos = {}
+    for value in values:
+        kind = value.type.tensor_type
+        shape = tuple(
+            size.dim_value if size.HasField("dim_value") else size.dim_param or "?" for size in kind.shape.dim
+        )
+        infos[value.name] = TensorInfo(helper.tensor_dtype_to_np_dtype(kind.elem_type), shape)
+    return infos
 
 
 def _tensors(tensors: Mapping[str, Any]) -> list[TensorRecord]:

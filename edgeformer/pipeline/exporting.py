@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeformer.errors import GateMissed, InputError
-from edgeformer.pipeline.model_source import NamedModel, describe_preprocessing, outer_preprocessing
+from edgeformer.pipeline.conflicts import check_inputs_stay
+from edgeformer.pipeline.model_source import NamedModel, describe_preprocessing, in_graph, outer_preprocessing
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import source_of
 from edgeformer.pipeline.request import ExportRequest
@@ -55,6 +56,7 @@ def export_model(request: ExportRequest) -> Exported:
     """
     from edgeformer.graph.onnx_files import save_model
 
+    check_inputs_stay(request.output, checkpoint=request.checkpoint)
     source = source_of(request, str(request.model))
     if not isinstance(source, NamedModel):
         raise InputError("EF107", f"{request.model} is an ONNX file already; name a model of 'edgeformer models'")
@@ -83,11 +85,11 @@ def export_source(source: NamedModel, *, static_batch: int | None = None, opset:
             opset=opset or DEFAULT_OPSET,
             name=source.name,
         )
-    in_graph = source.preprocessing if source.pixels_in_graph else None
-    if in_graph is not None:
-        model = with_pixel_input(model, in_graph)
+    normalizing = in_graph(source)
+    if normalizing is not None:
+        model = with_pixel_input(model, normalizing)
     describe_preprocessing(model, outer_preprocessing(source))
-    figures = check_export(network, model, in_graph=in_graph)
+    figures = check_export(network, model, normalizing=normalizing)
     verdict = judge("export", {name: vars(output) for name, output in figures.items()})
     return Exported(model, figures, verdict, taken)
 
@@ -99,7 +101,7 @@ def check_export(
     seed: int = 0,
     batches: tuple[int, int] = (1, 3),
     threads: int | None = None,
-    in_graph: Preprocessing | None = None,
+    normalizing: Preprocessing | None = None,
 ) -> dict[str, Comparison]:
     """Compare an export with its PyTorch model, in ONNX Runtime, on two random inputs of different batch.
 
@@ -109,7 +111,7 @@ def check_export(
         seed: of the random inputs, which are normally distributed, as normalized images are, or pixels.
         batches: the two batch sizes; where the export fixes its batch, both are that.
         threads: as for `OnnxSession`.
-        in_graph: what the export does to the bytes ``[batch, height, width, 3]`` that it takes, where it takes such.
+        normalizing: what the export does to the bytes ``[batch, height, width, 3]`` that it takes, where it takes such.
 
     Returns:
         The figures per output, which the gate ``export`` judges (`worst` takes them together).
@@ -124,7 +126,7 @@ def check_export(
 
     with OnnxSession(proto, threads=threads) as candidate:
         shape = next(iter(candidate.inputs.values())).shape if candidate.inputs else ()
-        if in_graph is not None:
+        if normalizing is not None:
             shape = (shape[0], shape[3], shape[1], shape[2])
         if len(shape) != 4 or not isinstance(shape[2], int) or not isinstance(shape[3], int):
             raise InputError(
@@ -135,12 +137,12 @@ def check_export(
         sizes = (batch, batch) if isinstance(batch, int) else batches
         generator = np.random.default_rng(seed)
         torch_session = TorchSession(model, input_size=size, output_names=tuple(candidate.outputs))
-        if in_graph is None:
+        if normalizing is None:
             image = (channels_of(model), *size)
             images = (generator.standard_normal((n, *image), np.float32) for n in sizes)
             session: Session = torch_session
         else:
             images = (generator.integers(0, 256, (n, *size, 3), np.uint8) for n in sizes)
-            session = NormalizingSession(torch_session, in_graph)
+            session = NormalizingSession(torch_session, normalizing)
         with session as reference:
             return compare_models(reference, candidate, images)

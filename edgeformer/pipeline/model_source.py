@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
-from edgeformer.data import Preprocessing
+from edgeformer.data import ArrayInput, Preparation, Preprocessing
 from edgeformer.data.preprocessing import WORDS, AskedPreprocessing
 from edgeformer.errors import InputError
 from edgeformer.records.terms import InputType
@@ -27,6 +27,7 @@ __all__ = [
     "OnnxFile",
     "Source",
     "describe_preprocessing",
+    "in_graph",
     "model_source",
     "outer_preprocessing",
     "read_preprocessing",
@@ -120,7 +121,7 @@ class OnnxFile:
         path: the file.
         model: its content.
         batch: the batch it fixes; ``None`` where it is free.
-        preprocessing: how its images are prepared.
+        preprocessing: how its images are prepared; the shape of its arrays where it takes no images.
         pixels: whether it takes whole pixel values, 0 to 255.
         pixels_in_graph: what is done to the images' pixels goes into the graph, which takes bytes.
     """
@@ -128,7 +129,7 @@ class OnnxFile:
     path: Path
     model: onnx.ModelProto = field(repr=False)
     batch: int | None
-    preprocessing: Preprocessing
+    preprocessing: Preparation
     pixels: bool = False
     pixels_in_graph: bool = False
 
@@ -154,16 +155,22 @@ class OnnxFile:
 Source = NamedModel | OnnxFile
 
 
-def outer_preprocessing(source: Source) -> Preprocessing:
+def outer_preprocessing(source: Source) -> Preparation:
     """How images are prepared in front of the network that is built: without what its graph does itself."""
-    return source.preprocessing.with_normalization("none") if source.pixels_in_graph else source.preprocessing
+    own = in_graph(source)
+    return source.preprocessing if own is None else own.with_normalization("none")
+
+
+def in_graph(source: Source) -> Preprocessing | None:
+    """The preprocessing whose mean and std go into the graph, if any do."""
+    own = source.preprocessing
+    return own if source.pixels_in_graph and isinstance(own, Preprocessing) else None
 
 
 def _in_graph(source: Source) -> dict[str, Any] | None:
     """Mean and std that go into the graph, for the manifest."""
-    if not source.pixels_in_graph:
-        return None
-    return {"mean": source.preprocessing.mean, "std": source.preprocessing.std}
+    own = in_graph(source)
+    return None if own is None else {"mean": own.mean, "std": own.std}
 
 
 def _place(path: Path) -> str:
@@ -256,11 +263,21 @@ def _onnx_file(
     preprocessing: AskedPreprocessing | None,
     input_type: InputType,
 ) -> OnnxFile:
-    from edgeformer.graph.image_input import image_input, with_input_size
+    from edgeformer.graph.image_input import array_shape, image_input, with_input_size
     from edgeformer.graph.pixel_input import check_pixel_input
     from edgeformer.graph.prepare import open_model
 
     model = open_model(path)
+    shape = array_shape(model) if preprocessing == "none" else None
+    if shape is not None:
+        if input_size is not None or input_type != "float":
+            raise InputError(
+                "EF841",
+                f"{path} takes {list(shape)}, which is no image: leave out "
+                + ("--input-size" if input_size is not None else f"--input {input_type}"),
+            )
+        batch, *sizes = shape
+        return OnnxFile(path, model, batch if isinstance(batch, int) else None, ArrayInput(tuple(map(int, sizes))))
     given = image_input(model)
     fixed = (given.height, given.width)
     described = preprocessing if isinstance(preprocessing, Preprocessing) else read_preprocessing(model)
@@ -291,8 +308,8 @@ def _onnx_file(
             "--preprocessing none",
         )
     sized = with_input_size(model, *size)
-    in_graph = input_type == "uint8" and check_pixel_input(sized)
-    return OnnxFile(path, sized, given.batch, prepared, given.pixels, in_graph)
+    pixels_in_graph = input_type == "uint8" and check_pixel_input(sized)
+    return OnnxFile(path, sized, given.batch, prepared, given.pixels, pixels_in_graph)
 
 
 def _check_agrees(preprocessing: AskedPreprocessing | None, size: tuple[int, int], who: str) -> None:
@@ -304,11 +321,13 @@ def _check_agrees(preprocessing: AskedPreprocessing | None, size: tuple[int, int
         )
 
 
-def describe_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
-    """Record in ``model``'s metadata how its images are prepared."""
+def describe_preprocessing(model: onnx.ModelProto, preprocessing: Preparation) -> None:
+    """Record in ``model``'s metadata how its images are prepared; nothing where it takes none."""
     kept = [entry for entry in model.metadata_props if entry.key != PREPROCESSING_PROPERTY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
+    if not isinstance(preprocessing, Preprocessing):
+        return
     model.metadata_props.add(key=PREPROCESSING_PROPERTY, value=json.dumps(preprocessing.to_dict(), sort_keys=True))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeformer.data import Preprocessing, Samples
+from edgeformer.data import ArrayInput, Preparation, Samples
 
 __all__ = ["BATCH", "ParityInputs"]
 
@@ -32,7 +32,7 @@ class ParityInputs:
 
     eval_data: Samples | None
     data: Samples | None
-    preprocessing: Preprocessing
+    preprocessing: Preparation
 
     def batches(self) -> Iterable[Any]:
         """Batches with labels, or bare float32 ``[n, 3, height, width]``; the same ones at each call."""
@@ -47,11 +47,14 @@ class ParityInputs:
         return np.concatenate(list(_first(self.batches(), count)))
 
     def noise(self, count: int) -> npt.NDArray[np.float32]:
-        """``count`` random images, normally distributed as normalized ones are, or as pixels that are only scaled or
-        left as they are; the same each time.
+        """``count`` random inputs, normally distributed as normalized images are, or as pixels that are only scaled
+        or left as they are; the same each time.
         """
+        rng = np.random.default_rng(0)
+        if isinstance(self.preprocessing, ArrayInput):
+            return rng.standard_normal((count, *self.preprocessing.shape), np.float32)
         size = (self.preprocessing.height, self.preprocessing.width)
-        noise = np.random.default_rng(0).standard_normal((count, 3, *size), np.float32)
+        noise = rng.standard_normal((count, 3, *size), np.float32)
         normalization = self.preprocessing.normalization
         if normalization == "mean_std":
             return noise

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeformer.data import Classes, Preprocessing, Samples, class_folder_names, open_samples, read_labels
+from edgeformer.data import ArrayInput, Classes, Preparation, Samples, class_folder_names, open_samples, read_labels
 from edgeformer.errors import InputError
 from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, model_source, outer_preprocessing
 from edgeformer.pipeline.parity_inputs import ParityInputs
@@ -279,18 +280,22 @@ def _batch_profile(source: Source, batch: str | None) -> BatchProfile:
     return wanted
 
 
-def _check_batch(batch: BatchProfile, preprocessing: Preprocessing) -> None:
-    pixels = 3 * preprocessing.height * preprocessing.width
+def _check_batch(batch: BatchProfile, preprocessing: Preparation) -> None:
+    if isinstance(preprocessing, ArrayInput):
+        shape, pixels = preprocessing.shape, math.prod(preprocessing.shape)
+    else:
+        shape = (preprocessing.height, preprocessing.width)
+        pixels = 3 * math.prod(shape)
     if batch.max * pixels > _MOST_ELEMENTS:
-        size = f"{preprocessing.height}x{preprocessing.width}"
+        size = "x".join(map(str, shape))
         raise InputError(
             "EF620",
             f"batch {batch}: TensorRT takes tensors of at most {_MOST_ELEMENTS} elements, which are "
-            f"{_MOST_ELEMENTS // pixels} images of {size} in the input alone. Ask for a smaller batch",
+            f"{_MOST_ELEMENTS // pixels} samples of {size} in the input alone. Ask for a smaller batch",
         )
 
 
-def _labelled(source: DataSource | None, preprocessing: Preprocessing, classes: Classes) -> Samples | None:
+def _labelled(source: DataSource | None, preprocessing: Preparation, classes: Classes) -> Samples | None:
     if source is None:
         return None
     samples = open_samples(source, preprocessing, classes=classes)

@@ -17,7 +17,7 @@ from edgeformer.bundle import Manifest, open_bundle
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import ENGINE, EXPORTED, FUSED, PARITY, TYPED
 from edgeformer.bundle.signature import is_trusted
-from edgeformer.data import Classes, Preprocessing, open_samples, read_labels
+from edgeformer.data import Classes, Preparation, Preprocessing, open_samples, read_labels
 from edgeformer.data.array_files import archive_names, read_array
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.pipeline.application import preprocessing_of
@@ -72,9 +72,7 @@ def verify_bundle(
     folder = Path(bundle)
     manifest = open_bundle(folder)
     trusted = is_trusted(folder, trust_bundle=trust_bundle, key=None if key is None else Path(key))
-    preprocessing = preprocessing_of(manifest.application)
-    if preprocessing is None:
-        raise InputError("EF841", f"{folder}: the network takes no images")
+    preprocessing = preprocessing_of(manifest)
     pytorch = _pytorch(folder, manifest, preprocessing, checkpoint)
     forms = [pytorch] if pytorch.runs else []
     forms.append(Form.from_onnx("exported", folder / EXPORTED, "export" if forms else None))
@@ -132,7 +130,7 @@ def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
 
 
 def _pytorch(
-    bundle: Path, manifest: Manifest, preprocessing: Preprocessing, checkpoint: str | os.PathLike[str] | None
+    bundle: Path, manifest: Manifest, preprocessing: Preparation, checkpoint: str | os.PathLike[str] | None
 ) -> Form:
     """The PyTorch model as a form, or a form that says why it does not run."""
     from edgeformer.runtime import Session, TorchSession
@@ -147,6 +145,8 @@ def _pytorch(
         if checkpoint is not None:
             raise InputError("EF104", "the bundle was made from an ONNX file: there is no checkpoint to compare with")
         return not_run("the bundle was made from an ONNX file")
+    if not isinstance(preprocessing, Preprocessing):
+        raise InputError("EF702", f"{bundle}: a named model takes images, and the manifest has none: build it again")
     weights = None
     if made_from.checkpoint_sha256 is not None:
         if checkpoint is not None:

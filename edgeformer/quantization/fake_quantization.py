@@ -189,6 +189,7 @@ class _Writer:
         if outputs:
             del self._draft.graph.output[:]
             self._draft.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
-        sort_nodes(self._draft)
+        # Side branches that end in outputs come early; a switch's change of a weight is made when its layer runs.
+        sort_nodes(self._draft, early=len(self._new) if outputs else 0)
         complete(self._draft, self._model)
         return self._draft

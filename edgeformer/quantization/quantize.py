@@ -92,15 +92,20 @@ def quantize(
             "EF103", "INT8 needs calibration data: give a folder of images, an .npy or .npz file, or an iterator"
         )
     plan = _plan(model, samples, recipe or load_recipe())
+    # The plan has a copy. A caller that does not keep the model needs no memory for it from here on.
+    del model
     cache = None if calibration_cache is None else Path(calibration_cache)
     if cache is not None and cache.exists():
         calibration = load_calibration(cache)
         calibration.check_key(plan.key, cache)
-        return _apply(plan.smoothed(calibration.channels), plan.decisions, calibration, reused=True)
-    layers, calibration = _calibrate(plan, samples, batch_size, progress)
+        return _apply(plan.smoothed(calibration.channels), calibration, reused=True)
+    channels = _channels(plan, samples, batch_size, progress)
+    # In place of the first plan: its model goes.
+    plan = plan.smoothed(channels)
+    calibration = _calibrate(plan, channels, samples, batch_size, progress)
     if cache is not None:
         calibration.save(cache)
-    return _apply(layers, plan.decisions, calibration, reused=False)
+    return _apply(plan, calibration, reused=False)
 
 
 def calibrate(
@@ -125,7 +130,9 @@ def calibrate(
     Raises:
         InputError: as `quantize`.
     """
-    return _calibrate(_plan(model, samples, recipe or load_recipe()), samples, batch_size, progress)[1]
+    plan = _plan(model, samples, recipe or load_recipe())
+    channels = _channels(plan, samples, batch_size, progress)
+    return _calibrate(plan.smoothed(channels), channels, samples, batch_size, progress)
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,7 @@ class _Plan:
 
     Attributes:
         recipe: how.
-        layers: of the model, prepared.
+        layers: of the model, prepared or smoothed.
         decisions: what becomes of its layers.
         key: of their calibration.
     """
@@ -162,26 +169,34 @@ class _Plan:
     decisions: tuple[Decision, ...]
     key: CalibrationKey
 
-    def smoothed(self, channels: Mapping[str, ChannelRange]) -> _Layers:
-        """The layers of the model after SmoothQuant, which changes their inputs and not their outputs."""
+    def smoothed(self, channels: Mapping[str, ChannelRange]) -> _Plan:
+        """The plan for the model after SmoothQuant, which changes the layers' inputs and not their outputs."""
         if not channels:
-            return self.layers
+            return self
         before = self.layers
-        return _Layers.of(apply_smoothquant(before.model, before.sites, channels, index=before.index), self.decisions)
+        model = apply_smoothquant(before.model, before.sites, channels, index=before.index)
+        return replace(self, layers=_Layers.of(model, self.decisions))
+
+
+def _channels(plan: _Plan, samples: SamplesLike, batch_size: int, progress: Progress | None) -> dict[str, ChannelRange]:
+    """What SmoothQuant goes by; nothing where the recipe leaves it out."""
+    if not plan.recipe.balance:
+        return {}
+    layers, some = plan.layers, SpreadSamples(samples, _CHANNEL_IMAGES)
+    return observe_channels(
+        layers.model, some, layers.sites, batch_size=batch_size, progress=progress, index=layers.index
+    )
 
 
 def _calibrate(
-    plan: _Plan, samples: SamplesLike, batch_size: int, progress: Progress | None
-) -> tuple[_Layers, Calibration]:
-    """The layers of the model that is to be quantized, and what calibration found out about it."""
+    plan: _Plan,
+    channels: dict[str, ChannelRange],
+    samples: SamplesLike,
+    batch_size: int,
+    progress: Progress | None,
+) -> Calibration:
+    """What calibration finds out about the model of a plan that is smoothed by ``channels``."""
     recipe, layers = plan.recipe, plan.layers
-    some = SpreadSamples(samples, _CHANNEL_IMAGES)
-    channels = {}
-    if recipe.balance:
-        channels = observe_channels(
-            layers.model, some, layers.sites, batch_size=batch_size, progress=progress, index=layers.index
-        )
-        layers = plan.smoothed(channels)
     seen = observe(
         layers.model,
         samples,
@@ -201,7 +216,7 @@ def _calibrate(
     if recipe.correct_bias:
         errors = mean_errors(
             layers.model,
-            some,
+            SpreadSamples(samples, _CHANNEL_IMAGES),
             layers.sites,
             seen.ranges,
             batch_size=batch_size,
@@ -218,13 +233,13 @@ def _calibrate(
         bias_errors=errors,
     )
     if recipe.min_snr_db is None:
-        return layers, calibration
+        return calibration
     images = spread_batches(samples, batch_size, max(len(layers.sites), 1))
     switched = SwitchedModel(
         layers.model, layers.sites, seen.ranges, errors, images, layers.attention, index=layers.index
     )
     found = _sensitivity(switched, layers.sites, layers.attention, recipe, progress)
-    return layers, calibration.model_copy(update=found)
+    return calibration.model_copy(update=found)
 
 
 def _sensitivity(
@@ -301,13 +316,14 @@ def _attention(index: GraphIndex, decisions: Sequence[Decision]) -> list[Attenti
     return [place for place in found if isinstance(place, AttentionSite)]
 
 
-def _apply(layers: _Layers, decisions: Sequence[Decision], calibration: Calibration, *, reused: bool) -> QuantizeResult:
+def _apply(plan: _Plan, calibration: Calibration, *, reused: bool) -> QuantizeResult:
+    layers = plan.layers
     returned = {layer.output: layer for layer in calibration.returned}
     sites = [site for site in layers.sites if site.output not in returned]
     quantized = insert_qdq(layers.model, sites, calibration.ranges, attention=layers.attention, index=layers.index)
     result = correct_biases(quantized, sites, calibration.bias_errors)
     final = []
-    for decision in decisions:
+    for decision in plan.decisions:
         layer = returned.get(decision.output)
         if layer is not None:
             because = f"returned to float: alone in INT8 it leaves the outputs {layer.snr_alone_db:.1f} dB"

@@ -89,7 +89,8 @@ class SwitchedModel:
         *,
         index: GraphIndex | None = None,
     ) -> None:
-        switched, self._switches = with_switches(model, sites, ranges, bias_errors, attention, index)
+        # The whole of it is gone once it is cut: its weights are those of the parts.
+        self._parts, self._switches = _parts(*with_switches(model, sites, ranges, bias_errors, attention, index))
         self._switch_of = dict(zip([site.output for site in sites], self._switches, strict=False))
         self._switch_of |= {place.output: self._switches[-1] for place in attention}
         self._outputs = [value.name for value in model.graph.output]
@@ -97,7 +98,6 @@ class SwitchedModel:
         self._image = image.name
         size = image.type.tensor_type.shape.dim[0]
         self._batch_size = size.dim_value if size.HasField("dim_value") else None
-        self._parts = _parts(switched)
         self._info = next((one.inputs[image.name] for _, one in self._parts if image.name in one.inputs), None)
         self._batches = batches
         self._known: _Values = {}
@@ -147,19 +147,20 @@ class SwitchedModel:
         return max(noise[name] / power[name] if power[name] else float(noise[name] > 0) for name in self._outputs)
 
 
-def _parts(switched: onnx.ModelProto) -> list[tuple[tuple[str, ...], OnnxSession]]:
-    """The model in parts of about as many layers each: what each part reads, and its session."""
+def _parts(
+    switched: onnx.ModelProto, switches: Sequence[str]
+) -> tuple[list[tuple[tuple[str, ...], OnnxSession]], Sequence[str]]:
+    """The model in parts of about as many layers each: what each part reads, and its session; and the switches."""
     index = GraphIndex(switched)
-    switches = {value.name for value in fed_inputs(switched.graph)[1:]}
-    seen: set[str] = set()
+    unseen = set(switches)
     marks = []
     for position, node in enumerate(switched.graph.node):
-        new = switches.intersection(node.input) - seen
+        new = unseen.intersection(node.input)
         if new:
             marks.append(position)
-            seen |= new
+            unseen -= new
     parts = segments(index, cut_positions(index, marks, _PARTS))
-    return [(part.inputs, OnnxSession(part.model, optimization="basic")) for part in parts]
+    return [(part.inputs, OnnxSession(part.model, optimization="basic")) for part in parts], switches
 
 
 def measure(

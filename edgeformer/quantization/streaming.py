@@ -109,7 +109,7 @@ class TensorStream:
         self.tensors = tuple(tensors)
         # Fused nodes would, around Q/DQ, change arithmetic: what is written is what runs.
         self._session = OnnxSession(
-            model, outputs=[name for name in self.tensors if name != self.input], optimization="basic"
+            model, outputs=[name for name in self.tensors if name != self.input], optimization="basic", as_written=True
         )
         self._info = self._session.inputs[self.input]
         self._shape = self._info.shape

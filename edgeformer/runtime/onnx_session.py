@@ -63,6 +63,8 @@ class OnnxSession(Session):
     - ``optimization``: "all" is the fastest; "basic" where tensors inside the graph are looked at, since fused nodes
       around Q/DQ would change the arithmetic that makes them; "none" where the graph itself is to be judged.
     - ``outputs``: what is given.
+    - ``as_written``: for graphs with side branches whose ends alone are asked for. ONNX Runtime's own order begins with
+      the last end of all, and so keeps what every other branch reads until the whole of the model has run.
     - ``threads``: to leave cores to others.
     """
 
@@ -72,6 +74,7 @@ class OnnxSession(Session):
         *,
         outputs: Sequence[str] | None = None,
         optimization: Optimization = "all",
+        as_written: bool = False,
         threads: int | None = None,
     ) -> None:
         """Load the model.
@@ -82,6 +85,7 @@ class OnnxSession(Session):
             outputs: the tensors to give, outputs of the model or tensors inside its graph, in this order; None gives
                 the model's outputs.
             optimization: ONNX Runtime's graph optimization level.
+            as_written: run the nodes in the order in which they stand in the graph.
             threads: threads within an operator; None leaves it to ONNX Runtime (one per core).
 
         Raises:
@@ -96,6 +100,8 @@ class OnnxSession(Session):
             name: onnxruntime.OrtValue.ortvalue_from_numpy(weight) for name, weight in source.weights.items()
         }
         options = _options(source, optimization, threads)
+        if as_written:
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         if self._weights:
             options.add_external_initializers(list(self._weights), list(self._weights.values()))
         self._elements = source.elements

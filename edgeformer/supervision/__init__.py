@@ -29,6 +29,7 @@ __all__ = [
     "interrupted",
     "limit_native_calls",
     "removed_at_early_end",
+    "removed_if_empty",
     "report_limit",
     "temporary",
     "watch_for",
@@ -128,6 +129,12 @@ def removed_at_early_end(path: str | os.PathLike[str], on: bool = True) -> None:
     """From now on, or no longer, the file or folder ``path`` is removed if this process ends early."""
     if _child is not None:
         _child.send("temporary" if on else "kept", str(Path(path).absolute()))
+
+
+def removed_if_empty(folder: str | os.PathLike[str], on: bool = True) -> None:
+    """From now on, or no longer, ``folder`` is removed if this process ends early and nothing is in it."""
+    if _child is not None:
+        _child.send("made" if on else "used", str(Path(folder).absolute()))
 
 
 @contextmanager

@@ -73,6 +73,8 @@ class _Supervisor:
         self._status: int | None = None
         self._clock = 0.0
         self._temporary: set[str] = set()
+        # Folders that the worker made for its results.
+        self._made: set[str] = set()
         # By name: the clock's time at which it is over, the error's code and message.
         self._limits: dict[str, tuple[float, str, str]] = {}
         self._native: tuple[float, str, str] | None = None
@@ -138,6 +140,10 @@ class _Supervisor:
             self._temporary.add(rest[0])
         elif kind == "kept":
             self._temporary.discard(rest[0])
+        elif kind == "made":
+            self._made.add(rest[0])
+        elif kind == "used":
+            self._made.discard(rest[0])
         elif kind == "limit":
             name, seconds, code, text = rest
             self._limits[name] = (self._clock + seconds, code, text)
@@ -211,6 +217,9 @@ class _Supervisor:
             else:
                 with suppress(OSError):
                     os.unlink(path)
+        for folder in sorted(self._made, key=len, reverse=True):  # the inner ones first
+            with suppress(OSError):
+                os.rmdir(folder)
 
     def _verdict(self) -> int:
         """Say what ended the worker where it could not say so itself; the exit code."""

@@ -12,7 +12,13 @@ import pytest
 from pydantic import ValidationError
 
 from edgeformer.bundle import Manifest, StageRecord, manifest_schema, open_bundle, read_manifest
-from edgeformer.bundle.details import Details, EngineDetails, ParityDetails, PluginComparisonDetails
+from edgeformer.bundle.details import (
+    Details,
+    EngineDetails,
+    FiguresDetails,
+    ParityDetails,
+    PluginComparisonDetails,
+)
 from tests.raising import raises
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -60,13 +66,25 @@ def test_the_committed_example_is_read_as_it_is_written() -> None:
 
 
 def test_details_are_told_apart_by_their_stage() -> None:
-    (union, *_) = get_args(Details)
-    stages = [kind.model_fields["stage"].default for kind in get_args(union)]
+    (own, figures), *_ = map(get_args, get_args(Details)[:1])
+    stages = [kind.model_fields["stage"].default for kind in get_args(get_args(own)[0])]
     assert len(set(stages)) == len(stages) == 7
+    assert figures is FiguresDetails
     with pytest.raises(ValidationError, match="stage 'fuse' has the details of stage 'engine'"):
         StageRecord(name="fuse", key="", seconds=0, details=EngineDetails())
     with pytest.raises(ValidationError, match="Input tag 'latency' found using 'stage' does not match"):
         StageRecord.model_validate({"name": "latency", "key": "", "seconds": 0, "details": {"stage": "latency"}})
+
+
+def test_a_new_stage_has_figures_without_a_record_of_its_own() -> None:
+    figures = {"latency_p99_ms": 1.25, "slowest_ms": float("inf")}
+    record = StageRecord(name="latency", key="", seconds=0, details=FiguresDetails(stage="latency", figures=figures))
+    assert StageRecord.model_validate_json(record.model_dump_json()) == record
+    faults = [("latency", {"p99_ms": "fast"}, "valid number"), ("latency", None, "valid dictionary")]
+    for stage, found, fault in (*faults, ("fuse", figures, "'fuse' has details of another form")):
+        details = {"stage": stage, "figures": found}
+        with pytest.raises(ValidationError, match=fault):
+            StageRecord.model_validate({"name": stage, "key": "", "seconds": 0, "details": details})
 
 
 @pytest.mark.parametrize("version", [1, 2, 4])

@@ -400,3 +400,18 @@ def test_stage_key_depends_on_every_input() -> None:
     )
     with pytest.raises(TypeError):
         stage_key("fuse", model=object())
+
+
+def test_missing_folders_are_made_and_go_where_nothing_is_published(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "bundle"
+
+    def fail() -> None:
+        with staging(target):
+            assert target.parent.is_dir()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+    _publish(target, "one")
+    assert (target / "a.txt").read_text() == "one"

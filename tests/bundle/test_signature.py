@@ -63,6 +63,14 @@ def test_a_key_that_did_not_sign_beats_trust_bundle(bundle: Path, key: Path, tmp
         is_trusted(bundle, trust_bundle=True, key=other)
 
 
+def test_a_key_is_not_replaced_by_its_signature(bundle: Path, key: Path) -> None:
+    content = key.read_bytes()
+    key.rename(bundle / "manifest.sig")
+    with raises("EF131", bundle / "manifest.sig", "key"):
+        sign_bundle(bundle, bundle / "manifest.sig")
+    assert (bundle / "manifest.sig").read_bytes() == content
+
+
 @pytest.mark.parametrize("content", [b"", b"x" * 64, b"x" * 63])
 def test_a_damaged_signature_does_not_hold(bundle: Path, key: Path, content: bytes) -> None:
     (bundle / "manifest.sig").write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable
@@ -262,6 +263,30 @@ def test_classes_with_images_left_out(make_folder: MakeFolder, caplog: pytest.Lo
     (root / "b" / "2.png").unlink()
     with raises("EF403", root, "3.png (empty)"):
         open_samples(root, PLAIN)
+
+
+def test_folders_that_are_not_entered_are_named(
+    make_folder: MakeFolder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder({"a/1.png": 1, "a/locked/2.png": 2, "b/3.png": 3})
+    (root / "b" / "again").symlink_to(root)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if os.fspath(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert _values(root) == [(1, 0), (3, 1)]
+    assert "2 of 4 files left out: locked (a folder that cannot be read), again (a link to a folder" in caplog.text
+
+
+def test_folders_that_are_not_entered_are_no_images(make_folder: MakeFolder) -> None:
+    root = make_folder({"1.png": 1})
+    (root / "cache").mkdir()
+    (root / "cache" / "link").symlink_to(root)
+    assert _values(root) == [(1, None)]
 
 
 def test_only_what_cannot_be_read(tmp_path: Path) -> None:

@@ -141,6 +141,18 @@ def test_jetson_is_built_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
         can_build(orin, raise_error=True)
 
 
+def test_tensorrt_11_is_for_the_jetsons_that_nvidia_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 11.4.1 on it runs on AGX Orin and Thor (JetPack 7.2.2); Orin Nano and NX stay on 10.x."""
+    machine(monkeypatch, ORIN, tensorrt="11.4.1")
+    assert can_build(get_target("jetson-agx-orin"))
+    assert get_target("jetson-thor").tensorrt_below == "12"
+    for name in ("jetson-orin-nano", "jetson-orin-nx"):
+        with raises("EF605", "TensorRT 11.4.1 is installed", "10.3 or newer, below 11"):
+            can_build(get_target(name), raise_error=True)
+    machine(monkeypatch, ORIN, tensorrt="10.16.1")
+    assert can_build(get_target("jetson-orin-nano"))
+
+
 def test_schema_refuses_what_it_does_not_know() -> None:
     record = get_target("rtx-30").model_dump()
     with pytest.raises(ValidationError, match="colour"):

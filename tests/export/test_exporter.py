@@ -192,3 +192,24 @@ def test_a_model_that_gives_no_tensor() -> None:
 
     with raises("EF212", "dict"):
         export_onnx(Words(), input_size=(4, 4))
+
+
+def test_slices_are_not_paired_while_a_model_is_exported(
+    exported: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxscript import rewriter
+    from onnxscript.rewriter.rules.common import slice_split_rule
+
+    rules = rewriter._DEFAULT_REWRITE_RULES
+    assert slice_split_rule in rules  # else the exporter need not leave it out any more
+    seen = []
+
+    class Watched(rewriter.RewritePass):  # type: ignore[misc]  # onnxscript has no types
+        def __init__(self, given: Any) -> None:
+            seen.append(given)
+            super().__init__(given)
+
+    monkeypatch.setattr(rewriter, "RewritePass", Watched)
+    assert export_onnx(make_tiny(), input_size=(10, 14)) == exported
+    assert [set(rules) - set(given) for given in seen] == [{slice_split_rule}] * len(seen) != []
+    assert rewriter._DEFAULT_REWRITE_RULES is rules

@@ -112,12 +112,24 @@ def test_near_misses_fuse_to_equal_numbers_or_not_at_all(way: str) -> None:
     assert [report.status for report in result.blocks] == ["fused" if same else "left"], result.blocks
 
 
-@pytest.mark.parametrize("size", [(9, 9), (8, 9), (11, 10)])
-def test_regions_cut_off_at_the_border_are_left(size: tuple[int, int]) -> None:
-    """Their means are over fewer tokens than the op's, which counts the padding."""
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ((9, 9), "height and width 5 x 5 regions do not divide"),
+        ((8, 9), "20 regions is not a square number"),
+        ((11, 10), "30 regions is not a square number"),
+        ((8, 10), "20 regions is not a square number"),
+    ],
+)
+def test_regions_cut_off_at_the_border_and_grids_that_are_not_square_are_left(
+    size: tuple[int, int], reason: str
+) -> None:
+    """Means of cut-off regions are over fewer tokens than the op's, which counts the padding."""
     module, example = block(size)
     model = torchscript(module, example)
     result = fuse(model)
     (report,) = result.blocks
     assert report.status == "left"
+    assert reason in str(report.reason)
+    assert "Use an input size" in str(report.reason)
     assert result.model.SerializeToString() == model.SerializeToString()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from edgeformer.graph.node_order import in_topological_order
+from edgeformer.graph.node_order import in_topological_order, sort_nodes
 from tests.raising import raises
 
 
@@ -41,6 +41,18 @@ def test_independent_nodes_keep_their_order() -> None:
     model.graph.node.append(helper.make_node("Relu", ["t0"], ["other"], name="other"))
 
     assert [node.name for node in in_topological_order(model).graph.node] == ["side", "0", "1", "other"]
+
+
+def test_early_nodes_come_right_behind_what_they_read() -> None:
+    model = chain(0, 1, 2)
+    for number in (2, 1):
+        side = [f"t{number}"]
+        for part in "ab":
+            node = helper.make_node("Relu", side, [f"{number}{part}"], name=f"{number}{part}")
+            model.graph.node.append(node)
+            side = [f"{number}{part}"]
+    sort_nodes(model, early=4)
+    assert [node.name for node in model.graph.node] == ["0", "1a", "1b", "1", "2a", "2b", "2"]
 
 
 def test_what_a_subgraph_reads_counts() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeformer.bundle.application import ApplicationRecord, NormalizedImage, PlainImage
-from edgeformer.data import Preprocessing
+from edgeformer.bundle.manifest import Manifest, TensorRecord
+from edgeformer.data import ArrayInput, Preprocessing
 from edgeformer.pipeline.application import describe_application, preprocessing_of
 from edgeformer.runtime import TensorInfo
 from tests.present import present
+from tests.raising import raises
 
+DOCS = Path(__file__).parents[2] / "docs"
 FLOAT, UINT8 = np.dtype(np.float32), np.dtype(np.uint8)
 NCHW = {"x": TensorInfo(FLOAT, ("batch", 3, 33, 17))}
 NHWC = {"pixels": TensorInfo(UINT8, (4, 33, 17, 3))}
@@ -59,8 +63,19 @@ def test_the_application_does_not_normalize(normalization: Any) -> None:
 @pytest.mark.parametrize("normalization", ["mean_std", "scale", "none"])
 def test_it_is_read_back(normalization: Any) -> None:
     given = ODD.with_normalization(normalization)
-    assert preprocessing_of(described(preprocessing=given)) == given
+    assert preprocessing_of(manifest(described(preprocessing=given))) == given
 
 
-def test_what_is_no_image_has_no_preprocessing() -> None:
-    assert preprocessing_of(ApplicationRecord(task="features", labels=None, image=None)) is None
+def manifest(application: ApplicationRecord, *shapes: list[int | str]) -> Manifest:
+    inputs = [TensorRecord(name=f"x{index}", dtype="float32", shape=shape) for index, shape in enumerate(shapes)]
+    example = Manifest.model_validate_json((DOCS / "manifest.example.json").read_text(encoding="utf-8"))
+    return example.model_copy(update={"application": application, "inputs": inputs})
+
+
+def test_what_is_no_image_has_a_shape() -> None:
+    application = described(preprocessing=ArrayInput((4, 5)), inputs={"x": TensorInfo(FLOAT, ("batch", 4, 5))})
+    assert application.image is None
+    assert preprocessing_of(manifest(application, ["batch", 4, 5])) == ArrayInput((4, 5))
+    for shapes in ([], [["batch", "n"]], [[1, 2], [1, 2]]):
+        with raises("EF702", "build the bundle again"):
+            preprocessing_of(manifest(application, *shapes))

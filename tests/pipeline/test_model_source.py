@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeformer.bundle.application import PlainImage
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import EXPORTED, PARITY, TYPED
-from edgeformer.data import Preprocessing
+from edgeformer.data import ArrayInput, Preprocessing
 from edgeformer.errors import GateMissed
 from edgeformer.graph.onnx_files import save_model
 from edgeformer.pipeline import BuildResult, build, verify_bundle
@@ -107,13 +108,14 @@ def test_images_in_files_become_pixels(tmp_path: Path) -> None:
     source = model_source(tmp_path / "model.onnx")
     assert isinstance(source, OnnxFile)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), dtype=np.uint8)
+    assert isinstance(source.preprocessing, Preprocessing)
     np.testing.assert_allclose(source.preprocessing.normalize(pixels), pixels.transpose(0, 3, 1, 2), atol=1e-3)
+    explicit = Preprocessing(16, 24, (0, 0, 0), (1 / 255,) * 3, "bilinear", 1.0)
     normalizing = Preprocessing(16, 24)
     for asked in (normalizing, "scale"):
         with raises("EF348", "images", "0.485" if asked is normalizing else "[1.0, 1.0, 1.0]", "--preprocessing none"):
             model_source(tmp_path / "model.onnx", preprocessing=asked)
-    assert model_source(tmp_path / "model.onnx", preprocessing="none").preprocessing.normalization == "none"
-    explicit = Preprocessing(16, 24, mean=(0, 0, 0), std=(1 / 255,) * 3)
+    assert model_source(tmp_path / "model.onnx", preprocessing="none").preprocessing == explicit
     assert model_source(tmp_path / "model.onnx", preprocessing=explicit).preprocessing == explicit
 
 
@@ -130,6 +132,7 @@ def test_inputs_that_are_not_normalized_as_for_imagenet(word: Any, tmp_path: Pat
     save_model(described, path)
     assert model_source(path, preprocessing=word).preprocessing == own.with_normalization(word)
     named = model_source("biformer_nano", random_weights=True, input_size=(56, 84), preprocessing=word).preprocessing
+    assert isinstance(named, Preprocessing)
     assert (named.height, named.width, named.resize_mode, named.normalization) == (56, 84, "bilinear", word)
     with raises("EF413", "'mean_std'", "'none'", "'scale'"):
         model_source(path, preprocessing="mean_std")  # type: ignore[arg-type]
@@ -216,6 +219,60 @@ def test_an_activation_that_overflows_is_named(tmp_path: Path) -> None:
     for words in ("overflow: tensor 'logits' of MatMul 'n4' reaches", "65504", "--precision bf16 or fp32"):
         assert words in str(caught.value)
     assert built(model, tmp_path, precision="bf16").manifest.precision == "bf16"
+
+
+def arrays(shape: str = "N,5,7") -> onnx.ModelProto:
+    """A head over flattened arrays that are no images; the first of its two outputs is not for people."""
+    features = int(np.prod([int(size) for size in shape.split(",")[1:] if size.isdecimal()]))
+    weight = np.random.default_rng(0).standard_normal((features, 4)).astype(np.float32)
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 18]> g (float[{shape}] x) => (float[N,4] y) '
+        "{ flat = Flatten(x) y = MatMul(flat, weight) }"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(weight, "weight"))
+    return model
+
+
+@pytest.mark.parametrize("shape", [(35,), (5, 7), (4, 6, 5), (1, 9, 9), (2, 3, 4, 5)])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_an_input_that_is_no_image(shape: tuple[int, ...], precision: Any, tmp_path: Path) -> None:
+    samples = np.random.default_rng(1).standard_normal((6, *shape)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", images=samples, labels=np.arange(6) % 4)
+    model = arrays(",".join(["N", *map(str, shape)]))
+    recipe = {"recipe": tmp_path / "recipe.json", "data": list(samples)} if precision == "int8" else {}
+    all_of_them = {"name": "*", "op_type": "MatMul", "quantize": True, "because": "it is all there is"}
+    (tmp_path / "recipe.json").write_text(json.dumps({"schema_version": 1, "name": "all", "overrides": [all_of_them]}))
+    options = {"preprocessing": "none", "batch": "1:2:4", "precision": precision, **recipe}
+    with raises("EF321", shape[-1], "--preprocessing none"):
+        built(model, tmp_path, **{**options, "preprocessing": None})
+    result = built(model, tmp_path, **options, eval_data=tmp_path / "data.npz", max_drop=100.0)
+    assert result.manifest.application.image is None
+    assert result.manifest.application.task == "classification"
+    assert result.manifest.inputs[0].shape[1:] == list(shape)
+    assert result.manifest.accuracy["fp32"].samples == 6
+    with np.load(result.path / PARITY) as recorded:
+        np.testing.assert_array_equal(recorded["input:x"], samples)
+    assert verify_bundle(result.path).passed
+    assert verify_bundle(result.path, data=iter(samples)).samples == 6
+    with raises("EF410", "[6, 2]", str(shape[0])):
+        np.save(tmp_path / "other.npy", np.zeros((1, 6, 2), np.float32))
+        verify_bundle(result.path, data=tmp_path / "other.npy")
+    with raises("EF841", tmp_path, ".npy"):
+        verify_bundle(result.path, data=tmp_path)
+
+
+def test_what_only_images_have_is_refused_of_other_inputs(tmp_path: Path) -> None:
+    save_model(arrays(), tmp_path / "model.onnx")
+    for options, words in (({"input_size": (8, 8)}, "--input-size"), ({"input_type": "uint8"}, "--input uint8")):
+        with raises("EF841", "['N', 5, 7]", words):
+            model_source(tmp_path / "model.onnx", preprocessing="none", **options)
+    save_model(arrays("N,5,K"), tmp_path / "free.onnx")
+    with raises("EF321", "['N', 5, 'K']", "needs a size"):
+        model_source(tmp_path / "free.onnx", preprocessing="none")
+    source = model_source(tmp_path / "model.onnx", preprocessing="none")
+    assert source.preprocessing == ArrayInput((5, 7))
+    with raises("EF620", 2**31 // 35):
+        built(arrays(), tmp_path, preprocessing="none", batch="1:1:99999999999")
 
 
 def decoded() -> onnx.ModelProto:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeformer.bundle import StageRecord, staging
+from edgeformer.bundle import StageRecord, read_manifest, staging
+from edgeformer.bundle.details import FiguresDetails
 from edgeformer.pipeline import Observer
 from edgeformer.pipeline.runner import Judged, Runner
 from tests.bundle.test_publish import make_manifest
@@ -51,6 +52,19 @@ def test_a_stage_runs_once_for_the_same_inputs(tmp_path: Path) -> None:
     assert run(target, always=True).events == ran
     assert run(target, value=2).events[0] == ("started", "count")
     assert (target / "a.txt").read_text() == "2"
+
+
+def test_a_new_stage_with_figures_needs_nothing_else(tmp_path: Path) -> None:
+    details = FiguresDetails(stage="latency", figures={"latency_p99_ms": 1.25})
+    for reused in (False, True):
+        with staging(tmp_path / "bundle") as work:
+            runner = Runner(work)
+            runner.run("latency", [], lambda: Judged("passed", "1.25 <= 2", details=details), {"runs": 100})
+            work.publish(make_manifest(work, runner.records))
+        stage = read_manifest(tmp_path / "bundle").stage("latency")
+        assert stage is not None
+        assert stage.details == details
+        assert stage.reused == reused
 
 
 def test_a_missed_gate_ends_the_run_and_is_recorded(tmp_path: Path) -> None:

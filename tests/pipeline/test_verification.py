@@ -112,3 +112,8 @@ def test_pytorch_runs_where_the_checkpoint_is(tmp_path: Path) -> None:
     moved.write_bytes(b"other")
     with raises("EF706", moved, "--checkpoint"):
         verify_bundle(result.path, checkpoint=moved)
+    # Nobody named it: a file of that name may be anybody's. It is not judged, and nothing is compared with it.
+    report = verify_bundle(result.path)
+    assert report.not_run == ("pytorch",)
+    assert report.forms[0].name == "exported"
+    assert f"the checkpoint {moved.name} is another file than it was made from" in report.forms[-1].text

@@ -132,6 +132,28 @@ ready()
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folders_made_for_a_result_go_where_they_are_empty(program: Callable[..., Program], tmp_path: Path) -> None:
+    body = f"""
+from pathlib import Path
+from edgeformer.outputs import making_folders
+base = Path({str(tmp_path)!r})
+with making_folders(base / "used" / "inner"):
+    pass
+with making_folders(base / "a" / "b"), making_folders(base / "c" / "d"):
+    (base / "c" / "mine").touch()
+    (base / "a" / "b" / "staging").mkdir()
+    supervision.removed_at_early_end(base / "a" / "b" / "staging")
+    ready()
+    {WITH_GIL}
+"""
+    running = program(body)
+    running.wait_until_ready()
+    running.process.send_signal(signal.SIGTERM)
+    assert running.end()[0] == 143
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["c", "c/mine", "used", "used/inner"]
+
+
 def test_a_second_signal_ends_the_worker_at_once(program: Callable[..., Program]) -> None:
     running = program("ready()\nswallow(60)")
     running.wait_until_ready()

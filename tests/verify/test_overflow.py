@@ -37,3 +37,15 @@ def test_masks_of_infinity_do_not_overflow() -> None:
     masked = build.op("Add", "input", build.const(np.float32(-np.inf)), output="masked")
     float32 = build.model(build.op("Relu", masked, output="y"))
     assert overflow(float32, to_float_type(float32, "float16"), IMAGES) is None
+
+
+def test_what_is_finite_among_infinities_and_in_empty_tensors_is_looked_at() -> None:
+    build = Builder((1, 3, 4, 4))
+    scaled = build.op("Mul", "input", build.const(np.float32(1)), output="scaled")
+    masked = build.op("Concat", scaled, build.const(np.full((1, 3, 4, 4), -np.inf, np.float32)), output="m", axis=0)
+    empty = build.op("Slice", masked, *(build.const(np.array([end])) for end in (0, 0)), output="empty")
+    summed = build.op("Add", empty, build.const(np.float32(1)), output="summed")
+    float32 = build.model(build.op("Concat", masked, summed, output="y", axis=0))
+    typed = to_float_type(float32, "float16")
+    assert overflow(float32, typed, IMAGES) is None
+    assert "reaches 131072, and" in str(overflow(float32, typed, IMAGES * np.float32(2**16)))

@@ -135,7 +135,8 @@ def _product_after(flow: Dataflow, softmax: int) -> str | None:
     while pending:
         for index in flow.readers(pending.pop(0)):
             node = flow.nodes[index]
-            if is_standard(node, *_PASS_OPS) or flow.view_source(index) is not None:
+            # A Where may mask the weights: seen, so that the report can say why the block was left.
+            if is_standard(node, *_PASS_OPS, "Where") or flow.view_source(index) is not None:
                 pending.append(node.output[0])
             elif node.op_type in _PRODUCT_OPS:
                 return str(node.output[0])

@@ -84,7 +84,11 @@ def geometry_of(flow: Dataflow, anchors: Anchors, guess: Guess, shapes: Mapping[
     count = picked_from[axis]
     side = math.isqrt(count)
     if side * side != count:
-        raise RejectedError(f"{count} regions is not a square number; the op has regions x regions of them", 9)
+        raise RejectedError(
+            f"{count} regions is not a square number; the op has regions x regions of them, as many "
+            "rows as columns. Use an input size whose height and width its regions divide alike",
+            9,
+        )
     image = shapes[guess.route.tensor]
     if len(image) != 4:
         raise RejectedError("q, k and v do not come from a tensor in image layout ([N, H, W, C] or [N, C, H, W])", 0)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from edgeformer.bundle.details import ExportDetails
 from edgeformer.bundle.files import EXPORTED
+from edgeformer.data import Preprocessing
 from edgeformer.pipeline.exporting import export_source
-from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, describe_preprocessing, outer_preprocessing
+from edgeformer.pipeline.model_source import (
+    NamedModel,
+    OnnxFile,
+    Source,
+    describe_preprocessing,
+    in_graph,
+    outer_preprocessing,
+)
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.published import without_notes
 from edgeformer.pipeline.runner import Judged, Runner
@@ -47,14 +55,15 @@ def _import(runner: Runner, source: OnnxFile) -> Judged:
     from edgeformer.graph.onnx_files import save_model
 
     without_notes(source.model)
-    if source.pixels_in_graph:
-        return _import_with_pixels(runner, source)
+    normalizing = in_graph(source)
+    if normalizing is not None:
+        return _import_with_pixels(runner, source, normalizing)
     describe_preprocessing(source.model, source.preprocessing)
     save_model(source.model, runner.path(EXPORTED))
     return Judged(note="an ONNX file is the reference itself: there is nothing to compare it with")
 
 
-def _import_with_pixels(runner: Runner, source: OnnxFile) -> Judged:
+def _import_with_pixels(runner: Runner, source: OnnxFile, normalizing: Preprocessing) -> Judged:
     """Let the graph take bytes, and compare it with the file's, which takes what is made of them."""
     from edgeformer.graph.onnx_files import save_model
     from edgeformer.graph.pixel_input import with_pixel_input
@@ -64,10 +73,10 @@ def _import_with_pixels(runner: Runner, source: OnnxFile) -> Judged:
     from edgeformer.verify import Form, verify_forms
     from edgeformer.verify.gates import fuse_stage
 
-    model = with_pixel_input(source.model, source.preprocessing)
+    model = with_pixel_input(source.model, normalizing)
     describe_preprocessing(model, outer_preprocessing(source))
     save_model(model, runner.path(EXPORTED))
-    given = NormalizingSession(OnnxSession(source.model), source.preprocessing)
+    given = NormalizingSession(OnnxSession(source.model), normalizing)
     taken = Form.from_onnx("exported", runner.path(EXPORTED), fuse_stage(float_precision(source.model)))
     noise = ParityInputs(None, None, outer_preprocessing(source)).noise(_IMAGES)
     judged = verify_forms([Form.from_session("given", given, close=True), taken], [noise]).forms[-1]

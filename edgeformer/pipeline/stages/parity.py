@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +17,11 @@ from edgeformer.pipeline.plan import Quantization
 from edgeformer.pipeline.runner import Judged, Runner
 from edgeformer.pipeline.stages._verdicts import miss_hint, verdict_of
 from edgeformer.records.terms import Precision
+from edgeformer.runtime.session import Array, Session, TensorInfo
 
 if TYPE_CHECKING:
     from edgeformer.verify import Form
+    from edgeformer.verify.forms import OpenForm
 
 __all__ = ["FLOAT_ATTENTION", "run"]
 
@@ -40,8 +46,11 @@ def run(
     """Judge the fused and the typed graph, and record inputs with the FP32 outputs."""
 
     def compare() -> Judged:
-        _record_outputs(runner, inputs)
-        return _compare(runner, inputs, _forms(runner, precision, quantization), max_drop, accepted)
+        recorder = _Recorder()
+        forms = _forms(runner, precision, quantization, recorder)
+        judged = _compare(runner, inputs, forms, max_drop, accepted)
+        recorder.save(runner.path(PARITY), len(inputs.images(_RECORDED_IMAGES)))
+        return judged
 
     runner.run(
         _NAME,
@@ -58,7 +67,7 @@ def run(
     )
 
 
-def _forms(runner: Runner, precision: Precision, quantization: Quantization | None) -> list[Form]:
+def _forms(runner: Runner, precision: Precision, quantization: Quantization | None, recorder: _Recorder) -> list[Form]:
     """The forms to compare; those that are no file of the bundle are made when their turn comes."""
     from edgeformer.graph.onnx_files import load_model
     from edgeformer.graph.qdq import with_float_attention
@@ -66,7 +75,7 @@ def _forms(runner: Runner, precision: Precision, quantization: Quantization | No
     from edgeformer.verify import Form
 
     forms = [
-        Form.from_onnx("exported", runner.path(EXPORTED)),
+        recorder.over(Form.from_onnx("exported", runner.path(EXPORTED))),
         Form.fused(runner.path(EXPORTED), runner.path(FUSED)),
     ]
     if quantization is not None:
@@ -113,17 +122,65 @@ def _overflow(runner: Runner, inputs: ParityInputs) -> str | None:
     return found and f"typed: overflow: {found}. Build with --precision bf16 or fp32, or rescale the weights before it"
 
 
-def _record_outputs(runner: Runner, inputs: ParityInputs) -> None:
-    from edgeformer.runtime import OnnxSession, run_in_chunks, static_batch
-    from edgeformer.runtime.session import as_input
+class _Recorder:
+    """Keeps what a form was given first and what it gave, while it runs for the comparison."""
 
-    images = inputs.images(_RECORDED_IMAGES)
-    with OnnxSession(runner.path(EXPORTED)) as session:
-        (name,) = session.inputs
-        images = as_input(session.inputs[name], images)
-        outputs = run_in_chunks(session, {name: images}, static_batch(session) or len(images))
-    # A typed graph takes floats as float32; what it is given is what the reference was given.
-    given = images.astype(np.float32) if images.dtype.kind == "f" else images
-    arrays: dict[str, Any] = {f"input:{name}": given, **{f"output:{key}": outputs[key] for key in outputs}}
-    with runner.path(PARITY).open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    def __init__(self) -> None:
+        self._runs: list[dict[str, Array]] = []
+        self._count = 0
+
+    def over(self, form: Form) -> Form:
+        """The form, watched."""
+
+        @contextmanager
+        def opener() -> Iterator[OpenForm]:
+            with form.opened() as opened:
+                yield replace(opened, session=_Watched(opened, self))
+
+        return replace(form, opener=opener)
+
+    def add(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """Keep a run, unless there are enough."""
+        if self._count < _RECORDED_IMAGES:
+            # A typed graph takes floats as float32; what it is given is what the reference was given.
+            given = {
+                name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in feeds.items()
+            }
+            self._runs.append(_prefixed("input", given) | _prefixed("output", outputs))
+            self._count += min(map(len, feeds.values()))
+
+    def save(self, path: Path, images: int) -> None:
+        """Write the first ``images``: what comes behind them may be copies that fill up a fixed batch."""
+        arrays: dict[str, Any] = {
+            name: np.concatenate([run[name] for run in self._runs])[:images] for name in self._runs[0]
+        }
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+
+def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {f"{prefix}:{name}": array for name, array in arrays.items()}
+
+
+class _Watched(Session):
+    """A form's session that shows each run to a recorder; whoever opened the session closes it."""
+
+    def __init__(self, form: OpenForm, recorder: _Recorder) -> None:
+        self._form = form
+        self._recorder = recorder
+
+    @property
+    def inputs(self) -> Mapping[str, TensorInfo]:
+        return self._form.session.inputs
+
+    @property
+    def outputs(self) -> Mapping[str, TensorInfo]:
+        return self._form.session.outputs
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = self._form.session.run(feeds)
+        self._recorder.add(feeds, {name: outputs[name] for name in self._form.outputs})
+        return outputs
+
+    def close(self) -> None:
+        pass

@@ -136,7 +136,7 @@ public:
             size_t free = 0;
             size_t total = 0;
             f_.MemGetInfo(&free, &total);
-            throw CudaFault("EF765",
+            throw CudaFault("EF767",
                             Text("the GPU's memory has run out: ", bytes, " bytes are needed, ", free, " of ", total,
                                  " are free; load with fewer contexts, or build the engine for a smaller batch"));
         }
@@ -231,14 +231,14 @@ private:
 
     void Check(Result result, char const* call) const {
         if (result != kSuccess) {
-            throw CudaFault("EF766", Text(call, " failed: ", Words(result)));
+            throw CudaFault("EF768", Text(call, " failed: ", Words(result)));
         }
     }
 
     int32_t Ordinal(int32_t index) {
         int32_t const count = DeviceCount();
         if (index < 0 || index >= count) {
-            throw CudaFault("EF766",
+            throw CudaFault("EF768",
                             Text("there is no CUDA device ", index, ": this machine has ", count, ", numbered from 0"));
         }
         int32_t ordinal = 0;

@@ -60,12 +60,12 @@ EdgeformerType TypeOf(DataType type, std::string const& tensor, std::string cons
                     ": build it for this one (edgeformer build --target; edgeformer targets lists the names)"));
     }
     if (diagnostics & kInsufficientGpuMemory) {
-        reject(EDGEFORMER_CUDA_ERROR, "EF765",
+        reject(EDGEFORMER_CUDA_ERROR, "EF767",
                Text("the engine needs more memory than ", platform.DeviceText(),
                     " has: build it for a smaller batch or a lower precision"));
     }
     if (diagnostics & kCudaFailure) {
-        reject(EDGEFORMER_CUDA_ERROR, "EF766", "CUDA failed while TensorRT-RTX looked at the engine");
+        reject(EDGEFORMER_CUDA_ERROR, "EF768", "CUDA failed while TensorRT-RTX looked at the engine");
     }
     reject(EDGEFORMER_INVALID_BUNDLE, "EF651",
            Text("TensorRT-RTX ", version, " calls the engine invalid on ", platform.DeviceText(),

@@ -82,16 +82,16 @@ TEST_F(CudaDriver, WhatTheMachineHasIsReportedWithoutThrowing) {
 TEST_F(CudaDriver, ACallThatFailsIsNamedWithCudasWords) {
     auto const cuda = Open();
     driver->result = 719;
-    EXPECT_FAULT(cuda->Synchronize(nullptr), "EF766", "cuStreamSynchronize", "CUDA_ERROR_LAUNCH_FAILED",
+    EXPECT_FAULT(cuda->Synchronize(nullptr), "EF768", "cuStreamSynchronize", "CUDA_ERROR_LAUNCH_FAILED",
                  "what CUDA says");
-    EXPECT_FAULT(cuda->AllocateHost(1), "EF766", "cuMemHostAlloc");
+    EXPECT_FAULT(cuda->AllocateHost(1), "EF768", "cuMemHostAlloc");
     driver->allocations = 0;
 }
 
 TEST_F(CudaDriver, OutOfMemoryGivesTheFigures) {
     auto const cuda = Open();
     driver->alloc_result = 2;
-    EXPECT_FAULT(cuda->AllocateDevice(12345), "EF765", "12345", "100 of 1000");
+    EXPECT_FAULT(cuda->AllocateDevice(12345), "EF767", "12345", "100 of 1000");
 }
 
 TEST_F(CudaDriver, ThePrimaryContextIsUsedWhereTheThreadHasNone) {
@@ -161,7 +161,7 @@ TEST_F(CudaDriver, AGraphThatCannotBeInstantiatedIsFreed) {
     auto const cuda = Open();
     cuda->BeginCapture(&driver->stream);
     driver->instantiate_result = 801;
-    EXPECT_FAULT(cuda->EndCapture(&driver->stream), "EF766", "cuGraphInstantiateWithFlags");
+    EXPECT_FAULT(cuda->EndCapture(&driver->stream), "EF768", "cuGraphInstantiateWithFlags");
     EXPECT_EQ(driver->graphs_destroyed, 1);
 }
 

@@ -215,7 +215,7 @@ TEST_P(TensorRtExecution, AContextThatGetsNoMemoryLeavesNothingBehind) {
     BackendModel& model = bench.Load();
     int const living = bench.cuda->living;
     bench.cuda->out_of_memory_after = 0;
-    EXPECT_FAULT(model.CreateContext(), "EF765", "memory");
+    EXPECT_FAULT(model.CreateContext(), "EF767", "memory");
     EXPECT_EQ(bench.cuda->living, living);
     EXPECT_EQ(bench.world.contexts, 0);
 }

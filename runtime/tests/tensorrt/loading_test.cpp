@@ -141,9 +141,9 @@ TEST_F(RtxHeader, EachReasonThatTensorRtRtxGivesHasAMessageOfItsOwn) {
     ExpectRefusal(2, {"EF751", "Fake GPU", "8.7", "--target"});
     ExpectRefusal(4, {"EF758", "CUDA 12.4"});
     ExpectRefusal(8, {"EF758", "CUDA 12.4"});
-    ExpectRefusal(16, {"EF765", "memory"});
+    ExpectRefusal(16, {"EF767", "memory"});
     ExpectRefusal(32, {"EF630", "damaged"});
-    ExpectRefusal(64, {"EF766", "CUDA"});
+    ExpectRefusal(64, {"EF768", "CUDA"});
     ExpectRefusal(0, {"EF651", "no reason"});
 }
 

@@ -45,7 +45,7 @@ void CountingCuda::Enqueue(void* stream, Run const& run) {
 
 edgeformer::tensorrt::Device CountingCuda::DeviceAt(int32_t index) {
     if (index != 0) {
-        throw CudaFault("EF766", "there is no CUDA device " + std::to_string(index));
+        throw CudaFault("EF768", "there is no CUDA device " + std::to_string(index));
     }
     return {"Fake GPU", 87, integrated};
 }
@@ -89,7 +89,7 @@ void* CountingCuda::Allocate(size_t bytes, std::map<void*, size_t>& memories) {
 void* CountingCuda::AllocateDevice(size_t bytes) {
     Guard const guard(mutex_);
     if (out_of_memory_after >= 0 && counts.device_allocations >= out_of_memory_after) {
-        throw CudaFault("EF765", "the GPU's memory has run out");
+        throw CudaFault("EF767", "the GPU's memory has run out");
     }
     ++counts.device_allocations;
     return Allocate(bytes, device_);
@@ -161,14 +161,14 @@ void CountingCuda::Synchronize(void*) {
 
 bool CountingCuda::IsCapturing(void* stream) {
     Guard const guard(mutex_);
-    return capturing_.count(stream) == 1 || stream == captured_by_caller;
+    return capturing_.count(stream) == 1 || (stream != nullptr && stream == captured_by_caller);
 }
 
 void CountingCuda::BeginCapture(void* stream) {
     Guard const guard(mutex_);
     Expect(capturing_.count(stream) == 0, "captured a stream twice");
     if (stream == nullptr) {
-        throw CudaFault("EF766", "the default stream cannot be captured");
+        throw CudaFault("EF768", "the default stream cannot be captured");
     }
     ++counts.captures;
     capturing_[stream] = {};
@@ -181,7 +181,7 @@ void* CountingCuda::EndCapture(void* stream) {
     auto graph = std::make_unique<Graph>(std::move(found->second));
     capturing_.erase(found);
     if (capture_fails) {
-        throw CudaFault("EF766", "cuStreamEndCapture failed: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED");
+        throw CudaFault("EF768", "cuStreamEndCapture failed: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED");
     }
     ++counts.graphs;
     ++living;

@@ -1,4 +1,21 @@
-# What the tests of the TensorRT backend need beside the runtime: stand-ins for TensorRT's libraries and the driver's.
+# Tests of the TensorRT backend, against stand-ins for TensorRT's libraries and the driver's. They need neither TensorRT nor
+# a GPU. A program of their own: a process has one driver, and they have it replaced.
+
+set(tensorrt_tests
+    tensorrt/cuda_driver_test.cpp
+    tensorrt/doubles/counting_cuda.cpp
+    tensorrt/engine_header_test.cpp
+    tensorrt/execution_test.cpp
+    tensorrt/graphs_test.cpp
+    tensorrt/library_test.cpp
+    tensorrt/loading_test.cpp
+    tensorrt/messages_test.cpp
+    tensorrt/no_driver_test.cpp
+    tensorrt/rtx_live_test.cpp
+    tensorrt/threads_test.cpp)
+if(EDGEFORMER_HAS_CUDA)
+  list(APPEND tensorrt_tests tensorrt/cuda_values_test.cpp)
+endif()
 
 # Those of TensorRT 10 are compiled with TensorRT's headers, and left out without them.
 find_package(TensorRT QUIET)
@@ -36,4 +53,21 @@ function(edgeformer_add_tensorrt_doubles program variant)
     add_dependencies(${program} fake_nvinfer_10${variant})
   endif()
   target_compile_definitions(${program} PRIVATE FAKE_LIBRARIES="${folder}" FAKE_HAS_TENSORRT_10=${has_tensorrt_10})
+endfunction()
+
+# edgeformer_add_tensorrt_tests(<variant> <options>...): the program, around runtime_objects<variant>.
+function(edgeformer_add_tensorrt_tests variant)
+  set(program tensorrt_test${variant})
+  add_executable(${program} $<TARGET_OBJECTS:runtime_objects${variant}> ${tensorrt_tests})
+  edgeformer_configure_runtime(${program})
+  target_include_directories(${program} PRIVATE . ${PROJECT_SOURCE_DIR}/plugins/tests)
+  if(EDGEFORMER_HAS_CUDA)
+    target_include_directories(${program} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+  endif()
+  target_compile_options(${program} PRIVATE ${ARGN})
+  target_link_options(${program} PRIVATE ${ARGN})
+  target_link_libraries(${program} PRIVATE GTest::gtest_main Threads::Threads)
+  edgeformer_add_tensorrt_doubles(${program} "${variant}" ${ARGN})
+  gtest_discover_tests(${program} TEST_PREFIX "runtime." TEST_SUFFIX "${variant}" DISCOVERY_MODE PRE_TEST
+                       PROPERTIES TIMEOUT 300)
 endfunction()
