@@ -3,29 +3,35 @@
     scripts/lock.py             after a change in pyproject.toml: what is locked stays as far as it fits
     scripts/lock.py --upgrade   take the newest versions
 
-One set of files serves Python 3.10 to 3.13 on x86-64 and Arm (markers choose). Needs uv (pip install uv) and the package
-registry. Afterwards run scripts/test.
+One set of files serves all Pythons that pyproject.toml names, on x86-64 and Arm (markers choose). Each package stands in
+one file; `locked.sh` installs them. Needs Python 3.11 or newer, uv (pip install uv) and the package registry. Afterwards
+run scripts/test.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "scripts" / "lock"
-# All that scripts/setup installs but torch; torch alone; the CUDA libraries that torch's build from PyPI needs and its
-# CPU build does not; what a device with a GPU adds.
-SETUP, TORCH, CUDA, DEVICE = (FOLDER / f"{name}.txt" for name in ("setup", "torch", "cuda", "device"))
-EXTRAS = {"setup": ("test", "rtx"), "device": ("tensorrt", "gpu")}
-OLDEST_PYTHON = "3.10"
+# The files in the order in which they are installed; each holds what the ones before it do not. Torch and the CUDA
+# libraries are taken out of "setup": torch's CPU builds do not need those.
+GROUPS = ("build", "core", "setup", "device")
+FILES = ("build", "core", "setup", "torch", "cuda", "device")
+# What builds the packages that NVIDIA and pycuda publish as source alone.
+SOURCE_BUILDS = ("setuptools", "wheel")
+# What the tests need that scripts/try_pythons runs.
+SMOKE_TESTS = ("psutil", "pytest")
 # The CUDA tools that pyproject.toml names are no part of torch.
 OWN_TOOLS = ("nvidia-cuda-cuobjdump", "nvidia-cuda-nvdisasm")
-CUDA_LIBRARY = re.compile(r"(nvidia-|cuda-|triton==)")
+CUDA_LIBRARY = re.compile(r"nvidia-|cuda-|triton==")
 # PyTorch's CPU builds, which are not on PyPI: pip takes one where its configuration names a place that has it.
 CPU_BUILDS = {
     "torch==2.13.0": {
@@ -37,59 +43,87 @@ CPU_BUILDS = {
 HEADER = "# Made by scripts/lock.py from pyproject.toml. Do not edit.\n"
 
 
+def pyproject() -> dict[str, Any]:
+    """pyproject.toml. Python 3.10 has no reader of its own; pytest and mypy bring one there."""
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    found: dict[str, Any] = toml.loads((ROOT / "pyproject.toml").read_text())
+    return found
+
+
+def pythons() -> list[str]:
+    """The Pythons that pyproject.toml names, such as "3.10"; the oldest first."""
+    found = re.findall(r"Python :: (3\.\d+)$", "\n".join(pyproject()["project"]["classifiers"]), re.MULTILINE)
+    return sorted(found, key=lambda version: int(version.partition(".")[2]))
+
+
 def entries(text: str) -> list[str]:
     """The requirements of a file in pip's form, each with its hashes, without comments."""
     lines = "\n".join(line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
     return re.split(r"\n(?=\S)", lines)
 
 
-def compiled(requirements: str, pinned: str, options: list[str]) -> str:
-    """What uv makes of requirements, given what was locked before."""
+def name_of(entry: str) -> str:
+    """The package that an entry pins."""
+    return entry.partition("==")[0]
+
+
+def wanted() -> dict[str, str]:
+    """What each of GROUPS has to hold, as requirements."""
+    build = "\n".join([*pyproject()["build-system"]["requires"], *SOURCE_BUILDS])
+    core = "\n".join([".", *SMOKE_TESTS])
+    return {"build": build, "core": core, "setup": ".[test,rtx]", "device": ".[tensorrt,gpu]"}
+
+
+def compiled(requirements: str, pinned: str, options: list[str]) -> list[str]:
+    """What uv makes of requirements, given what was locked before: an entry for each package."""
     uv = shutil.which("uv")
     if uv is None:
         sys.exit("lock: no uv (pip install uv)")
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "requirements.in", Path(folder) / "requirements.txt"
-        source.write_text(requirements)
+        source.write_text(requirements + "\n")
         output.write_text(pinned)
-        command = [uv, "pip", "compile", str(source), "--universal", "--python-version", OLDEST_PYTHON]
+        command = [uv, "pip", "compile", str(source), "--universal", "--python-version", pythons()[0]]
         command += ["--no-python-downloads", "--quiet", "--generate-hashes", "--no-annotate", "--no-header"]
-        subprocess.run([*command, *options, "--output-file", str(output)], cwd=ROOT, check=True, stdout=-3)
-        return output.read_text()
+        command += [*options, "--output-file", str(output)]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        return [entry for entry in entries(output.read_text()) if not entry.startswith(".")]
 
 
 def with_cpu_builds(entry: str) -> str:
     """An entry with the hashes of the CPU builds of that version."""
-    name = entry.split()[0]
-    builds = CPU_BUILDS.get(name)
+    builds = CPU_BUILDS.get(entry.split()[0])
     if builds is None:
-        sys.exit(f"lock: CPU_BUILDS has no {name}: add the SHA-256 of PyTorch's CPU wheels of that version")
-    return " \\\n".join([entry, *(f"    --hash=sha256:{digest}" for digest in builds.values())])
+        sys.exit(f"lock: CPU_BUILDS has no {entry.split()[0]}: add the SHA-256 of PyTorch's CPU wheels of that version")
+    added = (f"--hash=sha256:{digest}" for digest in builds.values())
+    return " \\\n    ".join([entry, *(text for text in added if text not in entry)])
 
 
-def written(path: Path, found: list[str]) -> None:
-    path.write_text(HEADER + "\n".join(found) + "\n")
-    print(f"{path.relative_to(ROOT)}: {len(found)} packages")
+def file_of(entry: str, groups: dict[str, set[str]]) -> str:
+    """The file that an entry belongs to, given the packages of each group."""
+    name = name_of(entry)
+    group = next(group for group in GROUPS if name in groups[group])
+    if group != "setup":
+        return group
+    if name == "torch":
+        return "torch"
+    return "cuda" if CUDA_LIBRARY.match(entry) and name not in OWN_TOOLS else "setup"
 
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
+    paths = {name: FOLDER / f"{name}.txt" for name in FILES}
+    before = "".join(path.read_text() for path in paths.values() if path.exists())
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv[1:] else []
-    project = re.search(
-        r'^requires = \["(scikit-build-core.*?)"\]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
-    )
-    assert project is not None
-    pinned = "".join(path.read_text() for path in (SETUP, TORCH, CUDA) if path.exists())
-    wanted = f".[{','.join(EXTRAS['setup'])}]\n{project[1]}\n"
-    found = [entry for entry in entries(compiled(wanted, pinned, upgrade)) if not entry.startswith(".")]
-    torch = [entry for entry in found if entry.startswith("torch==")]
-    cuda = [entry for entry in found if CUDA_LIBRARY.match(entry) and not entry.startswith(OWN_TOOLS)]
-    written(SETUP, [entry for entry in found if entry not in torch + cuda])
-    written(TORCH, [with_cpu_builds(entry) for entry in torch])
-    written(CUDA, cuda)
-    pinned = SETUP.read_text() + (DEVICE.read_text() if DEVICE.exists() else "")
-    device = compiled(f".[{','.join(EXTRAS['device'])}]\n", pinned, upgrade)
-    written(DEVICE, [entry for entry in entries(device) if not entry.startswith(".")])
+    # All at once, so that the groups agree; then what each of them takes of it.
+    found = compiled("\n".join(wanted().values()), before, upgrade)
+    pinned = "\n".join(found) + "\n"
+    groups = {name: {name_of(entry) for entry in compiled(text, pinned, [])} for name, text in wanted().items()}
+    found = [with_cpu_builds(entry) if name_of(entry) == "torch" else entry for entry in found]
+    for name, path in paths.items():
+        own = [entry for entry in found if file_of(entry, groups) == name]
+        path.write_text(HEADER + "\n".join(own) + "\n")
+        print(f"{path.relative_to(ROOT)}: {len(own)} entries")
 
 
 if __name__ == "__main__":
