@@ -3,9 +3,8 @@
     scripts/lock.py             after a change in pyproject.toml: what is locked stays as far as it fits
     scripts/lock.py --upgrade   take the newest versions
 
-One set of files serves all Pythons that pyproject.toml names, on x86-64 and Arm (markers choose). Each package stands in
-one file; `locked.sh` installs them. Needs Python 3.11 or newer, uv (pip install uv) and the package registry. Afterwards
-run scripts/test.
+One set of files serves all Pythons that pyproject.toml names, on x86-64 and Arm (markers choose). Each package stands
+in one file; `locked.sh` installs them. Needs uv (pip install uv) and the package registry. Afterwards run scripts/test.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "scripts" / "lock"
 # The files in the order in which they are installed; each holds what the ones before it do not. Torch and the CUDA
-# libraries are taken out of "setup": torch's CPU builds do not need those.
+# libraries are taken out of "setup": where there is a CPU build of torch (torch_cpu.txt), it takes the place of both.
 GROUPS = ("build", "core", "setup", "device")
 FILES = ("build", "core", "setup", "torch", "cuda", "device")
 # What builds the packages that NVIDIA and pycuda publish as source alone.
@@ -32,14 +31,17 @@ SMOKE_TESTS = ("psutil", "pytest")
 # The CUDA tools that pyproject.toml names are no part of torch.
 OWN_TOOLS = ("nvidia-cuda-cuobjdump", "nvidia-cuda-nvdisasm")
 CUDA_LIBRARY = re.compile(r"nvidia-|cuda-|triton==")
-# PyTorch's CPU builds, which are not on PyPI: pip takes one where its configuration names a place that has it.
+# PyTorch's CPU builds. PyPI has none: pip finds one where its configuration names a place that has it. They have a file
+# of their own, since pip prefers files whose hashes an index tells it beforehand.
 CPU_BUILDS = {
-    "torch==2.13.0": {
+    "torch==2.13.0+cpu": {
         "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl": (
             "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
         ),
     },
 }
+# Between an entry's version and its hashes.
+SEPARATOR = " \\\n    "
 HEADER = "# Made by scripts/lock.py from pyproject.toml. Do not edit.\n"
 
 
@@ -90,13 +92,12 @@ def compiled(requirements: str, pinned: str, options: list[str]) -> list[str]:
         return [entry for entry in entries(output.read_text()) if not entry.startswith(".")]
 
 
-def with_cpu_builds(entry: str) -> str:
-    """An entry with the hashes of the CPU builds of that version."""
-    builds = CPU_BUILDS.get(entry.split()[0])
-    if builds is None:
-        sys.exit(f"lock: CPU_BUILDS has no {entry.split()[0]}: add the SHA-256 of PyTorch's CPU wheels of that version")
-    added = (f"--hash=sha256:{digest}" for digest in builds.values())
-    return " \\\n    ".join([entry, *(text for text in added if text not in entry)])
+def cpu_build(torch: str) -> str:
+    """The entry of torch's CPU builds, given the version of "torch==..."."""
+    hashes = CPU_BUILDS.get(f"{torch}+cpu")
+    if hashes is None:
+        sys.exit(f"lock: CPU_BUILDS has no {torch}+cpu: add the SHA-256 of PyTorch's CPU wheels of that version")
+    return SEPARATOR.join([f"{torch}+cpu", *(f"--hash=sha256:{digest}" for digest in hashes.values())])
 
 
 def file_of(entry: str, groups: dict[str, set[str]]) -> str:
@@ -112,16 +113,16 @@ def file_of(entry: str, groups: dict[str, set[str]]) -> str:
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    paths = {name: FOLDER / f"{name}.txt" for name in FILES}
-    before = "".join(path.read_text() for path in paths.values() if path.exists())
+    before = "".join((FOLDER / f"{name}.txt").read_text() for name in FILES if (FOLDER / f"{name}.txt").exists())
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv[1:] else []
     # All at once, so that the groups agree; then what each of them takes of it.
     found = compiled("\n".join(wanted().values()), before, upgrade)
     pinned = "\n".join(found) + "\n"
     groups = {name: {name_of(entry) for entry in compiled(text, pinned, [])} for name, text in wanted().items()}
-    found = [with_cpu_builds(entry) if name_of(entry) == "torch" else entry for entry in found]
-    for name, path in paths.items():
-        own = [entry for entry in found if file_of(entry, groups) == name]
+    files = {name: [entry for entry in found if file_of(entry, groups) == name] for name in FILES}
+    files["torch_cpu"] = [cpu_build(files["torch"][0].split()[0])]
+    for name, own in files.items():
+        path = FOLDER / f"{name}.txt"
         path.write_text(HEADER + "\n".join(own) + "\n")
         print(f"{path.relative_to(ROOT)}: {len(own)} entries")
 
