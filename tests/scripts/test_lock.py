@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from packaging.markers import Environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -25,7 +24,7 @@ def lock(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("lock")
 
 
-def environment(python: str, machine: str) -> Environment:
+def environment(python: str, machine: str) -> dict[str, str]:
     """What markers see on Linux."""
     return {
         "implementation_name": "cpython",
@@ -42,16 +41,21 @@ def environment(python: str, machine: str) -> Environment:
     }
 
 
-def pinned(lock: ModuleType, where: Environment) -> dict[str, str]:
+def pinned(lock: ModuleType, where: dict[str, str]) -> dict[str, str]:
     """Name and version of every package that the files install there, none of them twice."""
     versions: dict[str, str] = {}
     for file in lock.FILES:
         for entry in lock.entries((lock.FOLDER / f"{file}.txt").read_text()):
             requirement = Requirement(entry.split(lock.SEPARATOR)[0])
-            if requirement.marker is None or requirement.marker.evaluate(dict(where)):
+            if requirement.marker is None or requirement.marker.evaluate(where):
                 assert requirement.name not in versions, f"{requirement.name} is in {file}.txt and elsewhere"
                 versions[requirement.name] = str(requirement.specifier).removeprefix("==")
     return versions
+
+
+def fits(version: str | None, requirement: Requirement) -> bool:
+    """Whether there is a version and the requirement admits it."""
+    return version is not None and version in requirement.specifier
 
 
 def asked_for(lock: ModuleType) -> list[Requirement]:
@@ -76,8 +80,8 @@ def test_every_dependency_is_pinned_within_its_range(lock: ModuleType, python: s
     wrong = [
         f"{requirement}: {versions.get(canonicalize_name(requirement.name))}"
         for requirement in asked_for(lock)
-        if requirement.marker is None or requirement.marker.evaluate(dict(where))
-        if versions.get(canonicalize_name(requirement.name)) not in requirement.specifier
+        if requirement.marker is None or requirement.marker.evaluate(where)
+        if not fits(versions.get(canonicalize_name(requirement.name)), requirement)
     ]
     assert wrong == []
     assert ("tensorrt-rtx" in versions) == (machine == "x86_64")
@@ -126,7 +130,7 @@ def test_what_setup_installed_is_what_is_pinned_and_complete(lock: ModuleType) -
                 continue
             version = versions.get(needed)
             installed = importlib.metadata.version(needed).partition("+")[0]
-            if version not in requirement.specifier or installed != version:
+            if not fits(version, requirement) or installed != version:
                 wrong.append(f"{name} needs {requirement}: {version} is pinned, {installed} is installed")
     assert wrong == []
     assert len(seen) > 80
