@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import pathlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from edgeformer.errors import InputError
 from tests.bundle.test_publish import make_manifest
 
 OS_CALLS = ["open", "rename", "replace", "link", "symlink", "fsync", "mkdir", "unlink", "rmdir", "chmod", "listdir"]
-CALLS = [(os, name) for name in OS_CALLS]
+# Python 3.10's pathlib has the functions of os that it found when it was imported.
+PATHLIB = getattr(pathlib, "_normal_accessor", None)
+CALLS: list[tuple[Any, str]] = [(place, name) for place in (os, PATHLIB) for name in OS_CALLS if hasattr(place, name)]
 # What these write is half there when they fail.
-WRITES = [(Path, "write_text"), (Path, "write_bytes")]
+WRITES: list[tuple[Any, str]] = [(Path, "write_text"), (Path, "write_bytes")]
 # How the child that publishes ends: as if nothing was, published in spite of the fault, not published, at the fault.
 UNHARMED, PUBLISHED, REFUSED, KILLED, STRANGE = 0, 1, 2, 9, 3
 
