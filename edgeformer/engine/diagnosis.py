@@ -98,14 +98,12 @@ def _backend(flavour: Flavour, release: Release | None) -> Fact:
             detail += f"; JetPack's is for Python {python}, and this is Python {platform.python_version()}"
             remedy += f", and run edgeformer with python{python} (python{python} -m venv --system-site-packages)"
         return Fact(name=flavour, status="missing", detail=detail, remedy=remedy)
-    if not backend.within(minimum, below):
-        detail = missing_backend(flavour, minimum, below)
-        return Fact(name=flavour, status="missing", detail=detail, remedy=remedy)
     try:
         imported = probe_backend(backend)
         imported.require(minimum, below)
     except EnvironmentFault as error:
-        return Fact(name=flavour, status="missing", detail=str(error), remedy=remedy)
+        detail = str(error) if backend.within(minimum, below) else missing_backend(flavour, minimum, below)
+        return Fact(name=flavour, status="missing", detail=detail, remedy=remedy)
     detail = f"{imported.version} in {imported.path}"
     if imported.difference:
         detail += f"; {imported.difference}"

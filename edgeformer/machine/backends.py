@@ -78,7 +78,7 @@ class Backend:
         flavour: which of the two it is.
         module: name to import it by.
         version: the package's own version; empty if it has none.
-        path: the module's folder.
+        path: the folder that the version was read in: the module's, or that of the bindings it takes its names from.
     """
 
     flavour: Flavour
@@ -101,7 +101,7 @@ def find_backend(flavour: Flavour) -> Backend | None:
     for name in _MODULES[flavour]:
         folder = _folder_of(name)
         if folder is not None:
-            return Backend(flavour, name, _version_of(folder, name), folder)
+            return Backend(flavour, name, *_version_of(folder, name))
     return None
 
 
@@ -120,8 +120,8 @@ def installed_flavours() -> tuple[Flavour, ...]:
     return tuple(flavour for flavour in FLAVOURS if find_backend(flavour) is not None)
 
 
-def _version_of(folder: Path, name: str) -> str:
-    """The version written in the package, or in the package ``_bindings`` that it takes its names from.
+def _version_of(folder: Path, name: str) -> tuple[str, Path]:
+    """The version written in the package, or in the package ``_bindings`` that it takes its names from, and where.
 
     The two need not lie side by side: each comes from where it stands first on Python's path.
     """
@@ -133,8 +133,8 @@ def _version_of(folder: Path, name: str) -> str:
         except OSError:
             continue
         if found:
-            return found.group(1)
-    return ""
+            return found.group(1), candidate
+    return "", folder
 
 
 def install_command(flavour: Flavour) -> str:
@@ -149,7 +149,12 @@ def install_command(flavour: Flavour) -> str:
 def missing_backend(flavour: Flavour, minimum: str, below: str) -> str:
     """What to say of a flavour that is not installed, or whose version is out of the range that is needed."""
     backend = find_backend(flavour)
-    state = f"{backend.title} is installed in {backend.path}" if backend else f"{_TITLES[flavour]} is not installed"
+    state = f"{_TITLES[flavour]} is not installed"
+    if backend is not None:
+        state = f"{backend.title} is installed in {backend.path}"
+        package = _package_version(flavour)
+        if package and version_tuple(package)[:3] != version_tuple(backend.version)[:3]:
+            state += f", which Python finds before the installed package {package}: take that folder off its path"
     return f"{state}; {minimum} or newer, below {below}, is needed: {install_command(flavour)}"
 
 

@@ -164,7 +164,8 @@ def test_rtx_target_needs_the_package_only(monkeypatch: pytest.MonkeyPatch) -> N
 def test_version_out_of_range_is_said(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     machine(monkeypatch, NO_GPU, tensorrt_rtx=version)
     reason = can_build(get_target("rtx-40")).reason
-    assert reason.startswith(f"TensorRT-RTX {version} is installed in /opt/tensorrt_rtx; 1.7 or newer")
+    assert reason.startswith(f"TensorRT-RTX {version} is installed in /opt/tensorrt_rtx")
+    assert "1.7 or newer, below 2, is needed: pip install" in reason
 
 
 def test_jetson_is_built_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

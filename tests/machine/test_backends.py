@@ -153,7 +153,13 @@ def test_bindings_that_stand_first_on_the_path_are_the_ones_imported(
     first.mkdir()
     package(first, "tensorrt_rtx_bindings", '__version__ = "1.4.0.76"\n')
     monkeypatch.setattr(sys, "path", [str(first), str(site)])
-    with raises("EF605", "TensorRT-RTX 1.4.0.76 is installed", "1.7 or newer"):
+    place = f"TensorRT-RTX 1.4.0.76 is installed in {first / 'tensorrt_rtx_bindings'}"
+    with raises("EF605", place, "1.7 or newer"):
+        require_backend("tensorrt_rtx")
+    # What pip knows of is another one: installing it once more would not help.
+    (site / "tensorrt_rtx-1.7.1.dist-info").mkdir()
+    (site / "tensorrt_rtx-1.7.1.dist-info" / "METADATA").write_text("Name: tensorrt-rtx\nVersion: 1.7.1\n")
+    with raises("EF605", place, "before the installed package 1.7.1: take that folder off its path"):
         require_backend("tensorrt_rtx")
 
 
