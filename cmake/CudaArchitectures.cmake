@@ -1,8 +1,9 @@
 # Which GPU architectures the library is compiled for.
 
 # edgeformer_default_architectures(<nvcc> <targets.json> <result>) sets <result> to a list for CMAKE_CUDA_ARCHITECTURES:
-# machine code for every GPU of the table of targets that this nvcc knows, and PTX, which a driver compiles when it loads
-# the library, of 8.0 for the GPUs that the table leaves out (8.8, 10.0, 10.3) and of the newest for those that come later.
+# machine code for every GPU of the table of targets that this nvcc knows, unless the table leaves it to PTX; and PTX,
+# which a driver compiles when it loads the library, of 8.0 for the GPUs in between (8.8, 10.0, 10.3) and of the newest
+# for those that come later.
 function(edgeformer_default_architectures compiler table result)
   execute_process(
     COMMAND "${compiler}" --list-gpu-code
@@ -20,7 +21,8 @@ function(edgeformer_default_architectures compiler table result)
   set(wanted)
   foreach(index RANGE ${last})
     string(JSON sm GET "${json}" targets ${index} sm)
-    if(sm IN_LIST known)
+    string(JSON kernels ERROR_VARIABLE no_kernels GET "${json}" targets ${index} kernels)
+    if(sm IN_LIST known AND NOT kernels STREQUAL "PTX")
       list(APPEND wanted ${sm})
     endif()
   endforeach()

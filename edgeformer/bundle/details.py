@@ -74,7 +74,7 @@ class EngineDetails(Record):
 
     Attributes:
         report: of the build; ``None`` where only the target itself can build it.
-        left_to_do: what remains to be done on the target then.
+        left_to_do: what remains to be done on the target.
     """
 
     stage: Literal["engine"] = "engine"

@@ -14,7 +14,7 @@ from edgeformer.bundle.contents import check_links
 from edgeformer.bundle.details import Details
 from edgeformer.bundle.files import MANIFEST, FileName
 from edgeformer.errors import InputError
-from edgeformer.records.base import Record
+from edgeformer.records.base import Record, with_sms
 from edgeformer.records.terms import Flavour, Precision, Verdict
 from edgeformer.records.verification import Score
 from edgeformer.text import parse_json, shortened
@@ -106,13 +106,16 @@ class TargetRecord(Record):
 
     name: str
     description: str
-    sm: int
+    sm: int = Field(description="compute capability times ten; the lowest of several")
+    sms: tuple[int, ...] = Field(default=(), description="all compute capabilities that the engine is for")
     cpu: str
     flavour: Flavour
     tensorrt_minimum: str
     tensorrt_below: str
-    memory_gb: float
+    memory_gb: float | None = Field(description="null where it is not known")
     built: str
+
+    _sms = model_validator(mode="before")(with_sms)
 
 
 class Manifest(Record):

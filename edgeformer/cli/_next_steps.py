@@ -24,7 +24,7 @@ class NextStep(NamedTuple):
 def next_steps(bundle: Path, manifest: Manifest) -> list[NextStep]:
     """The commands, in their order."""
     verify = shlex.join(["edgeformer", "verify", str(bundle)])
-    gpu = f"SM {manifest.target.sm} GPU"
+    gpu = f"SM {', '.join(map(str, manifest.target.sms))} GPU"
     if ENGINE in manifest.files:
         verify += " --trust-bundle"
         return [

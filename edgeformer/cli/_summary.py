@@ -76,11 +76,11 @@ def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: f
     record = manifest.files.get(ENGINE)
     if record is not None and engine is not None and engine.report is not None:
         plugins = engine.report.plugin.in_network
+        sms = ", ".join(map(str, manifest.target.sms))
         console.print(
-            f"engine      {record.size / 1e6:.2f} MB for {manifest.target.name} (SM {manifest.target.sm}), "
-            f"{plugins} plugin layers"
+            f"engine      {record.size / 1e6:.2f} MB for {manifest.target.name} (SM {sms}), {plugins} plugin layers"
         )
-    elif engine is not None:
+    if engine is not None and engine.left_to_do:
         console.print("left to do:")
         for step in engine.left_to_do:
             console.print(f"  - {step}")

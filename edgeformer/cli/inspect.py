@@ -192,7 +192,7 @@ def _print_report(report: Any) -> None:
     activations = "not said" if report.activation_bytes is None else f"{report.activation_bytes / 1e6:.2f} MB"
     weights = "not said" if report.weight_bytes is None else f"{report.weight_bytes / 1e6:.2f} MB"
     rows = {
-        "built for": f"{report.target} (SM {report.sm})",
+        "built for": f"{report.target} (SM {', '.join(map(str, report.sms))})",
         "parsed layers": str(report.parsed_layers),
         "plugin layers": f"{report.plugin.in_network} for {report.op_nodes} op nodes ({report.plugin.source})",
         "activation memory": activations,

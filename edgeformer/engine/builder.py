@@ -22,13 +22,13 @@ import onnx
 from edgeformer.artifacts import sha256_of_bytes, temporary_folder, write_bytes, write_text
 from edgeformer.engine.compiler import BuildFailed
 from edgeformer.engine.profiles import BatchProfile, ShapeRange, shape_ranges
-from edgeformer.engine.targets import Target, can_build
+from edgeformer.engine.targets import Target, can_build, check_embedding
 from edgeformer.engine.worker import JOB_FILE
 from edgeformer.errors import EdgeformerError, EnvironmentFault, GateMissed, InputError
 from edgeformer.graph.onnx_files import model_bytes
 from edgeformer.graph.protos import subgraphs
 from edgeformer.machine.backends import require_backend
-from edgeformer.machine.plugin_library import require_plugin_library
+from edgeformer.machine.plugin_library import PluginLibrary, require_plugin_library
 from edgeformer.ops.bi_level_routing_attention import is_op, with_function
 from edgeformer.progress import Progress
 from edgeformer.records.engine import BuildJob, Compiled, EngineReport
@@ -110,7 +110,7 @@ def build_engine(
 
     Raises:
         InputError: the shapes do not fit the graph, TensorRT cannot parse the model, the timing cache is of another
-            GPU or version, or ``embed_plugin`` is set without ``use_plugin``.
+            GPU or version, or ``embed_plugin`` is set without ``use_plugin`` or for another processor than this one.
         EnvironmentFault: TensorRT, the plugin library, or the GPU that the target needs is missing, or the build took
             longer than its limit (`edgeformer.supervision.limits`).
         GateMissed: the engine does not have one plugin layer for each op node.
@@ -126,7 +126,7 @@ def build_engine(
         )
     can_build(target, raise_error=True)
     backend = require_backend(target.flavour, target.tensorrt_minimum, target.tensorrt_below)
-    library = require_plugin_library(target.sm) if use_plugin and op_nodes else None
+    library = _plugin_library(target, embed_plugin) if use_plugin and op_nodes else None
     check_limits(workspace_bytes, max_aux_streams)
     if op_nodes and not use_plugin:
         model = with_function(model)
@@ -137,7 +137,7 @@ def build_engine(
                 model=_write_model(model, folder / "model.onnx"),
                 engine=folder / "model.engine",
                 flavour=target.flavour,
-                sm=target.sm,
+                sms=target.sms,
                 ahead_of_time=target.built == "anywhere",
                 shapes=shapes,
                 op_nodes=op_nodes,
@@ -168,6 +168,7 @@ def build_engine(
         "flavour": target.flavour,
         "target": target.name,
         "sm": target.sm,
+        "sms": target.sms,
         "engine_sha256": sha256_of_bytes(serialized),
         "engine_bytes": len(serialized),
         "op_nodes": op_nodes,
@@ -181,6 +182,16 @@ def build_engine(
         "warnings": tuple(warnings),
     }
     return EngineBuild(serialized, EngineReport.model_validate(report))
+
+
+def _plugin_library(target: Target, embed: bool) -> PluginLibrary:
+    """The plugin library, with kernels for every GPU that the engine is for, and fit to go into it if it shall."""
+    if embed:
+        check_embedding(target)
+    library = require_plugin_library(target.sm)
+    for sm in target.sms:
+        library.require_sm(sm)
+    return library
 
 
 def _no_room(error: OSError) -> EnvironmentFault:

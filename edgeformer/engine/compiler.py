@@ -222,16 +222,10 @@ def _config(
         # Memory that the runtime allocates while it runs cannot be captured.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if job.ahead_of_time:
-        capability = getattr(trt.ComputeCapability, f"SM{job.sm}", None)
-        if capability is None:
-            known = sorted(int(name[2:]) for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
-            raise EnvironmentFault(
-                "EF607",
-                f"TensorRT-RTX {trt.__version__} builds for SM {', '.join(map(str, known))}, not for SM {job.sm}: "
-                "install a newer one, or choose another target",
-            )
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(capability, 0)
+        capabilities = _capabilities(trt, job.sms)
+        config.num_compute_capabilities = len(capabilities)
+        for index, capability in enumerate(capabilities):
+            config.set_compute_capability(capability, index)
     if any(not shapes.is_fixed for shapes in job.shapes.values()) or _is_dynamic(network):
         profile = builder.create_optimization_profile()
         for name, shapes in job.shapes.items():
@@ -250,6 +244,24 @@ def _config(
                 "delete it, or name another",
             )
     return config
+
+
+def _capabilities(trt: ModuleType, sms: tuple[int, ...]) -> list[Any]:
+    """TensorRT-RTX's names of compute capabilities.
+
+    Raises:
+        EnvironmentFault: this version does not have all of them.
+    """
+    names = trt.ComputeCapability.__members__
+    missing = [sm for sm in sms if f"SM{sm}" not in names]
+    if missing:
+        known = sorted(int(name[2:]) for name in names if name.startswith("SM"))
+        raise EnvironmentFault(
+            "EF607",
+            f"TensorRT-RTX {trt.__version__} builds for SM {', '.join(map(str, known))}, not for SM "
+            f"{', '.join(map(str, missing))}: install a newer one, or choose another target",
+        )
+    return [names[f"SM{sm}"] for sm in sms]
 
 
 def _is_dynamic(network: Any) -> bool:

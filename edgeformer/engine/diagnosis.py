@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
@@ -18,9 +19,11 @@ from edgeformer.machine.backends import (
     find_backend,
     install_command,
     missing_backend,
+    probe_backend,
     version_tuple,
 )
 from edgeformer.machine.devices import GpuSurvey, find_gpus
+from edgeformer.machine.jetpack import Release, find_release, list_jetpacks, lowest_tensorrt, tensorrt_without_jetpack
 from edgeformer.machine.plugin_library import find_plugin_library, missing_plugin_library
 from edgeformer.ops.library_files import BUILD_COMMAND
 
@@ -53,10 +56,16 @@ class Fact(BaseModel):
 
 
 def diagnose() -> tuple[Fact, ...]:
-    """Look for both TensorRT flavours, the CUDA compiler, the driver, the GPUs and the plugin library. Never raises."""
+    """Look for JetPack, both TensorRT flavours, the CUDA compiler, the driver, the GPUs and the plugin library.
+
+    JetPack is looked for on a Jetson alone. TensorRT is imported in a child process: what counts is the version that
+    Python imports. Never raises.
+    """
     survey = find_gpus()
+    release = find_release()
     return (
-        *(_backend(flavour) for flavour in FLAVOURS),
+        *([] if release is None else [_jetpack(release)]),
+        *(_backend(flavour, release) for flavour in FLAVOURS),
         _cuda_toolkit(),
         _driver(survey),
         _gpus(survey),
@@ -64,16 +73,57 @@ def diagnose() -> tuple[Fact, ...]:
     )
 
 
-def _backend(flavour: Flavour) -> Fact:
+def _jetpack(release: Release) -> Fact:
+    name = "jetpack"
+    oldest = list_jetpacks()[0]
+    if release.too_old:
+        detail = f"L4T {release.l4t} is older than JetPack {oldest.name}, and TensorRT {lowest_tensorrt()} is needed"
+        return Fact(name=name, status="missing", detail=detail, remedy=f"flash JetPack {oldest.name} or newer")
+    jetpack = release.jetpack
+    if jetpack is None:
+        what = f"L4T {release.l4t}" if release.l4t else "L4T of a version that cannot be read"
+        return Fact(name=name, status="ok", detail=f"{what}, of a JetPack that edgeformer's table does not have")
+    note = f"; {jetpack.note}" if jetpack.note else ""
+    return Fact(name=name, status="ok", detail=f"{jetpack.name} (L4T {release.l4t}): {jetpack.contents}{note}")
+
+
+def _backend(flavour: Flavour, release: Release | None) -> Fact:
     minimum, below = BACKEND_RANGES[flavour]
+    remedy = install_command(flavour)
     backend = find_backend(flavour)
     if backend is None:
         detail = f"not installed; it {_SERVES[flavour]}"
-        return Fact(name=flavour, status="missing", detail=detail, remedy=install_command(flavour))
-    if not backend.within(minimum, below):
-        detail = missing_backend(flavour, minimum, below)
-        return Fact(name=flavour, status="missing", detail=detail, remedy=install_command(flavour))
-    return Fact(name=flavour, status="ok", detail=f"{backend.version} in {backend.path}")
+        python = release.jetpack.python if flavour == "tensorrt" and release and release.jetpack else None
+        if python and not _is_python(python):
+            detail += f"; JetPack's is for Python {python}, and this is Python {platform.python_version()}"
+            remedy += f", and run edgeformer with python{python} (python{python} -m venv --system-site-packages)"
+        return Fact(name=flavour, status="missing", detail=detail, remedy=remedy)
+    try:
+        imported = probe_backend(backend)
+        imported.require(minimum, below)
+    except EnvironmentFault as error:
+        detail = str(error) if backend.within(minimum, below) else missing_backend(flavour, minimum, below)
+        return Fact(name=flavour, status="missing", detail=detail, remedy=remedy)
+    detail = f"{imported.version} in {imported.path}"
+    if imported.difference:
+        detail += f"; {imported.difference}"
+    if flavour != "tensorrt" or release is None:
+        return Fact(name=flavour, status="ok", detail=detail)
+    series = version_tuple(imported.version)[:2]
+    if series in map(version_tuple, tensorrt_without_jetpack()):
+        detail += f"; no JetPack brings TensorRT {'.'.join(map(str, series))}, so it is not made for Jetsons"
+        return Fact(name=flavour, status="missing", detail=detail, remedy=remedy)
+    jetpack = release.jetpack
+    if jetpack is not None and jetpack.tensorrt is not None and version_tuple(jetpack.tensorrt)[:2] != series:
+        detail += (
+            f"; JetPack {jetpack.name} brings TensorRT {jetpack.tensorrt}, and this is another one: where pip "
+            "installed it, it may not know this GPU"
+        )
+    return Fact(name=flavour, status="ok", detail=detail)
+
+
+def _is_python(version: str) -> bool:
+    return platform.python_version_tuple()[:2] == tuple(version.split("."))
 
 
 def _cuda_toolkit() -> Fact:

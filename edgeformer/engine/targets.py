@@ -6,15 +6,36 @@ import difflib
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgeformer.errors import EnvironmentFault, InputError
-from edgeformer.machine.backends import BACKEND_RANGES, Flavour, find_backend, missing_backend, version_tuple
+from edgeformer.machine.backends import (
+    BACKEND_RANGES,
+    Flavour,
+    find_backend,
+    missing_backend,
+    probe_backend,
+    require_backend,
+    version_tuple,
+)
 from edgeformer.machine.devices import find_gpus
+from edgeformer.machine.jetpack import list_jetpacks, lowest_tensorrt
 
-__all__ = ["LOCAL", "Buildable", "Figure", "Peaks", "Target", "can_build", "get_target", "list_targets"]
+__all__ = [
+    "LOCAL",
+    "Buildable",
+    "Figure",
+    "Peaks",
+    "Sources",
+    "Target",
+    "can_build",
+    "check_embedding",
+    "get_target",
+    "list_targets",
+    "require_imported",
+]
 
 LOCAL = "local"
 _TABLE = Path(__file__).with_name("targets.json")
@@ -47,43 +68,84 @@ class Peaks(_Record):
     int8_tops: Figure | None
 
 
+class Sources(_Record):
+    """Where a target's figures were read, apart from its peaks.
+
+    Attributes:
+        compute_capability: of its compute capabilities.
+        memory: of its memory; ``None`` where that is absent.
+        tensorrt_minimum: of the lowest version that works, where that is not the table of JetPacks or the flavour's.
+    """
+
+    compute_capability: str = Field(min_length=1)
+    memory: str | None
+    tensorrt_minimum: str | None = None
+
+
 class Target(_Record):
-    """One machine to build for.
+    """One machine to build for, or several that one engine serves.
 
     Attributes:
         name: the name on the command line.
         description: for people.
-        sm: compute capability times ten, such as 87.
+        sm: compute capability times ten, such as 87; the lowest of several.
+        sms: all of them, lowest first: the engine runs on each. Filled in from ``sm`` if left out.
         cpu: processor architecture of the machine that runs the engine, as ``platform.machine()`` names it.
         flavour: ``tensorrt`` or ``tensorrt_rtx``.
-        tensorrt_minimum: lowest version of the flavour that works.
-        tensorrt_below: first version that is not known to.
-        memory_gb: memory the GPU can use, GB.
+        tensorrt_minimum: lowest version of the flavour that works. If left out: on machines that have a JetPack the
+            lowest that one brings, on others the lowest of the flavour.
+        tensorrt_below: first version that is not known to; if left out, the flavour's.
+        kernels: what the plugin library has for it by default: ``machine code``, or ``PTX``, which the driver compiles
+            when it first loads the library.
+        memory_gb: memory the GPU can use, GB; ``None`` where no source was at hand.
         built: ``anywhere``: ahead of time, no GPU needed; ``on-device``: only where the GPU is.
+        note: what whoever runs the engine has to know; empty for most.
+        sources: where these figures were read.
         peaks: peak figures.
     """
 
     name: str
     description: str
     sm: int = Field(ge=50, le=999)
+    sms: tuple[int, ...]
     cpu: Literal["x86_64", "aarch64"]
     flavour: Flavour
     tensorrt_minimum: str
     tensorrt_below: str
-    memory_gb: float = Field(gt=0)
+    kernels: Literal["machine code", "PTX"] = "machine code"
+    memory_gb: float | None = Field(gt=0)
     built: Literal["anywhere", "on-device"]
+    note: str = ""
+    sources: Sources
     peaks: Peaks
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, record: Any) -> Any:
+        if not isinstance(record, dict) or record.get("flavour") not in BACKEND_RANGES:
+            return record
+        minimum, below = BACKEND_RANGES[record["flavour"]]
+        sm = record.get("sm")
+        if record["flavour"] == "tensorrt" and any(sm in jetpack.sms for jetpack in list_jetpacks()):
+            minimum = lowest_tensorrt(sm)
+        return {"sms": (sm,), "tensorrt_minimum": minimum, "tensorrt_below": below, **record}
+
     @model_validator(mode="after")
-    def _range_is_not_empty(self) -> Target:
+    def _is_consistent(self) -> Target:
         if version_tuple(self.tensorrt_minimum) >= version_tuple(self.tensorrt_below):
             raise ValueError(f"{self.name}: tensorrt_minimum must be below tensorrt_below")
+        if self.sms != tuple(sorted(set(self.sms))) or self.sms[:1] != (self.sm,):
+            raise ValueError(f"{self.name}: sms must be ascending and begin with sm")
+        if len(self.sms) > 1 and self.built == "on-device":
+            raise ValueError(f"{self.name}: an engine that is built on the device is for one SM")
+        if (self.memory_gb is None) != (self.sources.memory is None):
+            raise ValueError(f"{self.name}: memory_gb and its source go together")
         return self
 
     @property
     def compute_capability(self) -> str:
-        """Compute capability as NVIDIA writes it, such as ``8.7``."""
-        return f"{self.sm // 10}.{self.sm % 10}"
+        """Compute capability as NVIDIA writes it, such as ``8.7``; several with commas."""
+        return ", ".join(f"{sm // 10}.{sm % 10}" for sm in self.sms)
 
 
 class _Table(_Record):
@@ -145,6 +207,7 @@ def _local_target() -> Target:
     if find_backend("tensorrt") is None and find_backend("tensorrt_rtx") is not None and gpu.sm in _RTX_SMS:
         flavour = "tensorrt_rtx"
     minimum, below = BACKEND_RANGES[flavour]
+    driver = "the CUDA driver of this machine"
     return Target(
         name=LOCAL,
         description=gpu.name,
@@ -153,8 +216,10 @@ def _local_target() -> Target:
         flavour=flavour,
         tensorrt_minimum=minimum,
         tensorrt_below=below,
+        sms=(gpu.sm,),
         memory_gb=round(gpu.memory_bytes / 1e9, 1),
         built="on-device" if flavour == "tensorrt" else "anywhere",
+        sources=Sources(compute_capability=driver, memory=driver),
         peaks=Peaks(dram_gb_s=None, fp16_tflops=None, int8_tops=None),
     )
 
@@ -180,9 +245,34 @@ def can_build(target: Target, *, raise_error: bool = False) -> Buildable:
     return Buildable(ok=not reason, reason=reason)
 
 
+def require_imported(target: Target) -> None:
+    """Check the TensorRT that would build an engine for ``target``, as Python imports it, in a child process.
+
+    Raises:
+        EnvironmentFault: it cannot be imported, or is of a version that the target does not work with.
+    """
+    backend = require_backend(target.flavour, target.tensorrt_minimum, target.tensorrt_below)
+    probe_backend(backend).require(target.tensorrt_minimum, target.tensorrt_below)
+
+
+def check_embedding(target: Target) -> None:
+    """Check that the plugin library of this machine can go into an engine for ``target``.
+
+    Raises:
+        InputError: the target has another processor.
+    """
+    here = platform.machine()
+    if target.built == "anywhere" and target.cpu != here:
+        raise InputError(
+            "EF831",
+            f"{target.name} has the processor {target.cpu}, and the plugin library that would go into the engine is "
+            f"this machine's ({here}): leave out --embed-plugin, or build on a machine with {target.cpu}",
+        )
+
+
 def _missing_gpu(target: Target) -> str:
     survey = find_gpus()
-    if any(gpu.sm == target.sm for gpu in survey.gpus):
+    if any(gpu.sm in target.sms for gpu in survey.gpus):
         return ""
     found = ", ".join(f"{gpu.name} (SM {gpu.sm})" for gpu in survey.gpus) or survey.problem
     return (

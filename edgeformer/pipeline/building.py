@@ -109,7 +109,7 @@ def _manifest(runner: Runner, plan: BuildPlan, request: BuildRequest) -> Manifes
         libraries={"python": platform.python_version(), **libraries()},
         model=ModelRecord(**plan.source.describe()),
         precision=plan.form.precision,
-        target=TargetRecord(**target.model_dump(mode="json", exclude={"peaks"})),
+        target=TargetRecord(**target.model_dump(mode="json", include=set(TargetRecord.model_fields))),
         batch=[batch.min, batch.opt, batch.max],
         inputs=_tensors(inputs),
         outputs=_tensors(outputs),

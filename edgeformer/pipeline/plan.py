@@ -135,7 +135,7 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         InputError: the model, the data, the recipe, the target or the batch cannot be used, or they do not fit.
         EnvironmentFault: this machine lacks something that could be installed.
     """
-    from edgeformer.engine.targets import can_build, get_target
+    from edgeformer.engine.targets import can_build, check_embedding, get_target, require_imported
     from edgeformer.machine.plugin_library import require_plugin_library
     from edgeformer.quantization import load_recipe
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
@@ -148,8 +148,13 @@ def make_plan(request: BuildRequest) -> BuildPlan:
     _check_types(source, request.precision)
     target = get_target(request.target)
     # What is built anywhere needs only software, which can be installed; what is built on the device can wait for it.
-    if can_build(target, raise_error=target.built == "anywhere") and request.use_plugin:
-        require_plugin_library(target.sm)
+    if can_build(target, raise_error=target.built == "anywhere"):
+        require_imported(target)
+        if request.embed_plugin:
+            check_embedding(target)
+        if request.use_plugin:
+            for sm in target.sms:
+                require_plugin_library(sm)
     data = None
     if request.data is not None:
         data = open_samples(request.data, outer, limit=request.calibration_images, labels=False)

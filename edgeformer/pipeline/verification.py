@@ -87,7 +87,7 @@ def verify_bundle(
             manifest.precision,
             plugin_library=library,
             flavour=target.flavour,
-            sm=target.sm,
+            sms=target.sms,
             trusted=trusted,
         )
         forms.append(engine)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from edgeformer.records.base import Record
+from edgeformer.records.base import Record, with_sms
 from edgeformer.records.terms import Flavour
 
 __all__ = [
@@ -64,8 +64,8 @@ class BuildJob(Record):
         model: the ONNX file.
         engine: where the child puts the serialized engine.
         flavour: TensorRT flavour.
-        sm: compute capability times ten.
-        ahead_of_time: build for ``sm`` whatever GPU is here, instead of for the GPU that is here.
+        sms: compute capabilities, times ten, that the engine is for.
+        ahead_of_time: build for ``sms`` whatever GPU is here, instead of for the GPU that is here.
         shapes: range of every input.
         op_nodes: op nodes in the graph.
         use_plugin: run them with the plugin; otherwise from their ONNX body.
@@ -81,7 +81,7 @@ class BuildJob(Record):
     model: Path
     engine: Path
     flavour: Flavour
-    sm: int
+    sms: tuple[int, ...]
     ahead_of_time: bool
     shapes: dict[str, ShapeRange]
     op_nodes: int
@@ -139,7 +139,8 @@ class EngineReport(Compiled):
         flavour: TensorRT flavour.
         tensorrt_version: its version.
         target: name of the target.
-        sm: compute capability times ten.
+        sm: compute capability times ten; the lowest of several.
+        sms: compute capabilities, times ten, that the engine is for; left out by versions that built for one alone.
         engine_sha256: SHA-256 of the serialized engine.
         engine_bytes: its size.
         parsed_layers: layers of the network definition after parsing.
@@ -163,6 +164,7 @@ class EngineReport(Compiled):
     flavour: Flavour
     target: str
     sm: int
+    sms: tuple[int, ...] = ()
     engine_sha256: str
     engine_bytes: int
     op_nodes: int
@@ -173,6 +175,8 @@ class EngineReport(Compiled):
     max_aux_streams: int | None = None
     peak_host_bytes: int
     profile: dict[str, ShapeRange]
+
+    _sms = model_validator(mode="before")(with_sms)
 
 
 class EngineFigures(Record):

@@ -147,7 +147,7 @@ class Form:
         *,
         plugin_library: str | os.PathLike[str] | None = None,
         flavour: Flavour | None = None,
-        sm: int | None = None,
+        sms: tuple[int, ...] = (),
         trusted: bool = False,
         embedded_plugin: bool = False,
     ) -> Form:
@@ -162,15 +162,19 @@ class Form:
             gate: the name of its gate.
             plugin_library: the library with the plugins in the engine, where there are any.
             flavour: the TensorRT that built the engine; None takes the only one that is installed.
-            sm: compute capability that the engine was built for, times ten; None leaves it to TensorRT to refuse.
+            sms: compute capabilities that the engine was built for, times ten; none leaves it to TensorRT to refuse.
             trusted: its code and that of the plugin library may run; without that it does not run.
             embedded_plugin: as for `EngineSession`.
         """
         gpus = find_gpus().gpus
         if not gpus:
             return cls.not_run(name, ENGINE_NOT_RUN, gate)
-        if sm is not None and gpus[0].sm != sm:
-            reason = f"engine not run: it is for SM {sm}, and this machine's GPU is a {gpus[0].name} (SM {gpus[0].sm})"
+        if sms and gpus[0].sm not in sms:
+            built_for = ", ".join(map(str, sms))
+            reason = (
+                f"engine not run: it is for SM {built_for}, and this machine's GPU is a {gpus[0].name} "
+                f"(SM {gpus[0].sm})"
+            )
             return cls.not_run(name, reason, gate)
         if not trusted:
             return cls.not_run(name, f"engine not run: {UNTRUSTED}", gate)

@@ -156,7 +156,16 @@ std::optional<EngineRecord> ReadEngine(Json const& manifest) {
     engine.plugin_version = OptionalString(*report, "plugin_version");
     engine.sha256 = String(*report, "engine_sha256");
     engine.bytes = Number<uint64_t>(Member(*report, "engine_bytes"), "engine_bytes", 1, kLargestFile);
-    engine.sm = Number<int>(Member(*report, "sm"), "sm", 10, 1000);
+    if (report->contains("sms")) {
+        for (Json const& sm : (*report)["sms"]) {
+            engine.sms.push_back(Number<int>(sm, "sms", 10, 1000));
+        }
+        if (engine.sms.empty()) {
+            throw Unreadable("`sms` is empty");
+        }
+    } else {  // as versions wrote it that built for one alone
+        engine.sms = {Number<int>(Member(*report, "sm"), "sm", 10, 1000)};
+    }
     engine.op_nodes = Number<int>(Member(*report, "op_nodes"), "op_nodes", 0, 1 << 20);
     engine.plugin_embedded = Flag(*report, "plugin_embedded");
     engine.cuda_graphs = Flag(*report, "cuda_graphs");

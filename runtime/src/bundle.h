@@ -40,7 +40,7 @@ struct EngineRecord {
     std::string plugin_version;    // empty: no plugin
     std::string sha256;
     uint64_t bytes = 0;
-    int sm = 0;
+    std::vector<int> sms;  // compute capabilities times ten that it runs on
     int op_nodes = 0;
     bool plugin_embedded = false;
     bool cuda_graphs = false;

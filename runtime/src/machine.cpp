@@ -1,5 +1,6 @@
 #include "machine.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -109,10 +110,14 @@ void CheckMachine(Bundle const& bundle, PluginFile const& plugin, Machine const&
                          ": install a newer driver, or build the plugin library with CUDA ", machine.driver_cuda / 1000,
                          " and the bundle again"));
     }
-    if (engine.sm != machine.sm) {
+    if (std::find(engine.sms.begin(), engine.sms.end(), machine.sm) == engine.sms.end()) {
+        std::string built_for;
+        for (int sm : engine.sms) {
+            built_for += (built_for.empty() ? "" : ", ") + Dotted(sm);
+        }
         throw Fault(EDGEFORMER_UNAVAILABLE, "EF751",
-                    Text(bundle.folder, ": the engine is for compute capability ", Dotted(engine.sm), " (",
-                         bundle.target, "), and this GPU has ", Dotted(machine.sm),
+                    Text(bundle.folder, ": the engine is for compute capability ", built_for, " (", bundle.target,
+                         "), and this GPU has ", Dotted(machine.sm),
                          ": build it for this GPU: ", Again(bundle, "local"), "; `edgeformer targets` lists them all"));
     }
     if (!machine.library_problem.empty()) {

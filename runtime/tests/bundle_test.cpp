@@ -38,7 +38,7 @@ TEST(ReadBundle, TakesWhatRunningNeeds) {
     EXPECT_EQ(bundle.image->normalization, "mean_std");
     EXPECT_EQ(bundle.image->std[2], 0.25F);
     ASSERT_TRUE(bundle.engine);
-    EXPECT_EQ(bundle.engine->sm, 89);
+    EXPECT_EQ(bundle.engine->sms, std::vector<int>{89});
     EXPECT_EQ(bundle.engine->profile.at("input").maximum, (std::vector<int64_t>{8, 4}));
     EXPECT_EQ(bundle.Content("typed.onnx").size(), 6U);
 }
@@ -112,6 +112,8 @@ TEST(ReadBundle, NamesTheMemberThatIsWrong) {
              Case{"/files", "[]", "`files` is not an object"},
              Case{"/files/typed.onnx/size", "-1", "`size` is not an integer"},
              Case{"/stages/0/details/report/sm", "\"89\"", "`sm` is not an integer of 10 to 1000"},
+             Case{"/stages/0/details/report/sms", "[89, 7]", "`sms` is not an integer of 10 to 1000"},
+             Case{"/stages/0/details/report/sms", "[]", "`sms` is empty"},
              Case{"/stages/0/details/report/flavour", "\"cuda\"", "`flavour` is none of tensorrt, tensorrt_rtx"},
              Case{"/stages/0/details/report/plugin_embedded", "1", "`plugin_embedded` is neither true nor false"},
              Case{"/stages/0/details/report/profile", "[]", "`profile` is not an object"},

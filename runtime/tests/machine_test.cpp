@@ -67,6 +67,22 @@ TEST(CheckMachine, RefusesAnotherGpu) {
     EXPECT_CONTAINS(FaultWith(machine), "compute capability 8.9 (rtx-40), and this GPU has 8.6");
 }
 
+TEST(CheckMachine, TakesEveryGpuOfAnEngineForSeveral) {
+    TemporaryBundle made;
+    made.engine()["sm"] = 80;
+    made.engine()["sms"] = {80, 89, 120};
+    made.WriteManifest();
+    Bundle const bundle = ReadBundle(made.folder());
+    Machine machine = Fitting();
+    for (int const sm : {80, 89, 120}) {
+        machine.sm = sm;
+        CheckMachine(bundle, ReadPlugin(bundle), machine);
+    }
+    machine.sm = 86;
+    EXPECT_CONTAINS(FaultOf([&] { CheckMachine(bundle, ReadPlugin(bundle), machine); }),
+                    "compute capability 8.0, 8.9, 12.0 (rtx-40), and this GPU has 8.6");
+}
+
 TEST(CheckMachine, RefusesAMachineWithoutTensorRt) {
     Machine machine = Fitting();
     machine.library_problem = "no library was found";

@@ -25,7 +25,7 @@ def make_job(folder: Path, model: onnx.ModelProto, *, library: PluginLibrary | N
         "model": folder / "model.onnx",
         "engine": folder / "model.engine",
         "flavour": "tensorrt_rtx",
-        "sm": 86,
+        "sms": (86,),
         "ahead_of_time": True,
         "shapes": shape_ranges(model, BatchProfile.parse("1:2:3")),
         "op_nodes": 0,
@@ -160,7 +160,7 @@ def test_engine_listing_counts_where_it_is_understood(
 
 def test_sm_that_this_version_does_not_know_lists_what_it_knows(tmp_path: Path) -> None:
     with raises("EF607", "SM 75, 80, 86, 89, 120", "SM 77"):
-        compile_with(Module(), make_job(tmp_path, linear_model(), sm=77))
+        compile_with(Module(), make_job(tmp_path, linear_model(), sms=(86, 77)))
 
 
 def test_builder_that_does_not_start_is_the_machines_fault(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from edgeformer.engine import diagnosis
 from edgeformer.engine.diagnosis import Fact, diagnose
-from edgeformer.machine.backends import Backend, Flavour
+from edgeformer.errors import EnvironmentFault
+from edgeformer.machine.backends import Backend, Flavour, ImportedBackend
 from edgeformer.machine.devices import Gpu, GpuSurvey
+from edgeformer.machine.jetpack import Release, list_jetpacks
 from edgeformer.ops.library_files import ENVIRONMENT_VARIABLE
 from tests.machine.test_plugin_library import METADATA, put, put_build
 
@@ -26,8 +28,26 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(diagnosis, "find_backend", lambda flavour: None)
     monkeypatch.setattr(diagnosis, "find_gpus", lambda: GpuSurvey((), None, None, "no NVIDIA driver"))
     monkeypatch.setattr(diagnosis, "_NVCC_FALLBACK", tmp_path / "nvcc")
+    monkeypatch.setattr(diagnosis, "find_release", lambda: None)
     monkeypatch.setattr("shutil.which", lambda name: None)
     return tmp_path
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch, flavour: Flavour, module: str, *, library: str = "", package: str = ""
+) -> None:
+    """Put a TensorRT into /opt; the one that is imported has these versions."""
+    backend = Backend(flavour, flavour, package or module, Path("/opt"))
+    imported = ImportedBackend(flavour, module, library or module, package or module, "/opt")
+    monkeypatch.setattr(diagnosis, "find_backend", lambda wanted: backend if wanted == flavour else None)
+    monkeypatch.setattr(diagnosis, "probe_backend", lambda _: imported)
+
+
+def jetson(monkeypatch: pytest.MonkeyPatch, l4t: str) -> None:
+    """Make this machine a Jetson with this L4T."""
+    jetpack = next((one for one in list_jetpacks() if l4t in one.l4t), None)
+    release = Release(l4t=l4t, jetpack=jetpack, too_old=l4t.startswith("35."))
+    monkeypatch.setattr(diagnosis, "find_release", lambda: release)
 
 
 def test_bare_machine_lacks_everything_and_says_how_to_get_it(bare_machine: Path) -> None:
@@ -43,6 +63,11 @@ def test_full_machine_is_ok(bare_machine: Path, monkeypatch: pytest.MonkeyPatch)
     versions: dict[Flavour, str] = {"tensorrt": "10.13.0", "tensorrt_rtx": "1.7.1"}
     monkeypatch.setattr(
         diagnosis, "find_backend", lambda flavour: Backend(flavour, flavour, versions[flavour], Path("/opt"))
+    )
+    monkeypatch.setattr(
+        diagnosis,
+        "probe_backend",
+        lambda found: ImportedBackend(found.flavour, found.version, found.version, found.version, str(found.path)),
     )
     gpus = (Gpu(0, "RTX 4090", 89, 25_300_000_000), Gpu(1, "RTX 3060", 86, 12_600_000_000))
     monkeypatch.setattr(diagnosis, "find_gpus", lambda: GpuSurvey(gpus, "580.65", "13.0", ""))
@@ -129,3 +154,90 @@ def test_a_driver_that_is_too_old_for_the_library(
     assert fact.status == status
     assert ("the driver supports CUDA up to 12.4" in fact.detail) == (status == "missing")
     assert ("CUDA 12 toolkit" in fact.remedy) == (status == "missing")
+
+
+def test_the_version_that_is_imported_counts(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "tensorrt_rtx", "1.4.0.76", package="1.7.1.116")
+    fact = facts()["tensorrt_rtx"]
+    assert fact.status == "missing"
+    for word in ("TensorRT-RTX 1.4.0.76", "the installed package is 1.7.1.116", "1.7 or newer", "PYTHONPATH"):
+        assert word in fact.detail
+    assert fact.remedy == "pip install 'edgeformer[rtx]'"
+    # One that works is told of all the same.
+    install(monkeypatch, "tensorrt_rtx", "1.7.1.116", library="1.7.2.9")
+    fact = facts()["tensorrt_rtx"]
+    assert (fact.status, fact.detail) == (
+        "ok",
+        "1.7.2.9 in /opt; the module imported from /opt is 1.7.1.116, the library that it loads is 1.7.2.9",
+    )
+
+
+def test_a_package_that_cannot_be_imported_is_missing(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(backend: Backend) -> ImportedBackend:
+        raise EnvironmentFault("EF606", "cannot be imported: libnvinfer.so.10 is not there")
+
+    install(monkeypatch, "tensorrt", "10.13.0")
+    monkeypatch.setattr(diagnosis, "probe_backend", fail)
+    fact = facts()["tensorrt"]
+    assert (fact.status, fact.detail) == ("missing", "cannot be imported: libnvinfer.so.10 is not there")
+    assert fact.remedy
+
+
+def test_a_jetson_is_told_its_jetpack(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jetson(monkeypatch, "36.4.3")
+    install(monkeypatch, "tensorrt", "10.3.0")
+    found = facts()
+    assert next(iter(found)) == "jetpack"
+    assert (found["jetpack"].status, found["jetpack"].detail) == (
+        "ok",
+        "6.2 (L4T 36.4.3): TensorRT 10.3, CUDA 12.6, Python 3.10",
+    )
+    assert (found["tensorrt"].status, found["tensorrt"].detail) == ("ok", "10.3.0 in /opt")
+    jetson(monkeypatch, "39.2.2")
+    assert facts()["jetpack"].detail.endswith(
+        "TensorRT 11.4.1; AGX Orin and Thor are named; Orin Nano and Orin NX are not"
+    )
+
+
+def test_tensorrt_of_another_jetpack_or_none(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jetson(monkeypatch, "36.4.3")
+    install(monkeypatch, "tensorrt", "10.13.3")
+    fact = facts()["tensorrt"]
+    assert fact.status == "ok"
+    assert "JetPack 6.2 brings TensorRT 10.3, and this is another one" in fact.detail
+    for version in ("11.0.1", "11.3.0", "11.5.0.12"):
+        install(monkeypatch, "tensorrt", version)
+        fact = facts()["tensorrt"]
+        assert fact.status == "missing"
+        assert f"no JetPack brings TensorRT {version[:4]}" in fact.detail
+    # What the JetPack has is not known, so nothing is said.
+    jetson(monkeypatch, "39.2.1")
+    install(monkeypatch, "tensorrt", "10.16.1")
+    assert facts()["tensorrt"].detail == "10.16.1 in /opt"
+    # On other machines TensorRT 11.0 is as good as any.
+    monkeypatch.setattr(diagnosis, "find_release", lambda: None)
+    install(monkeypatch, "tensorrt", "11.0.1")
+    assert facts()["tensorrt"].status == "ok"
+
+
+def test_a_jetpack_that_is_too_old_or_not_known(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jetson(monkeypatch, "35.6.4")
+    fact = facts()["jetpack"]
+    assert (fact.status, fact.remedy) == ("missing", "flash JetPack 6.1 or newer")
+    assert fact.detail == "L4T 35.6.4 is older than JetPack 6.1, and TensorRT 10.3 is needed"
+    jetson(monkeypatch, "41.0.0")
+    fact = facts()["jetpack"]
+    assert (fact.status, fact.detail) == ("ok", "L4T 41.0.0, of a JetPack that edgeformer's table does not have")
+    jetson(monkeypatch, "")
+    assert "cannot be read" in facts()["jetpack"].detail
+
+
+def test_jetpacks_tensorrt_is_for_its_python(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jetson(monkeypatch, "36.4.3")
+    monkeypatch.setattr("platform.python_version", lambda: "3.12.3")
+    monkeypatch.setattr("platform.python_version_tuple", lambda: ("3", "12", "3"))
+    fact = facts()["tensorrt"]
+    assert "for Python 3.10, and this is Python 3.12.3" in fact.detail
+    assert "python3.10 -m venv --system-site-packages" in fact.remedy
+    jetson(monkeypatch, "38.4.0")
+    assert "Python" not in facts()["tensorrt"].detail

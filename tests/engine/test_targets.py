@@ -32,22 +32,66 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpus: GpuSurvey, **versions: str) -
 def test_table_has_the_targets_with_their_compute_capability() -> None:
     assert {target.name: target.sm for target in list_targets()} == {
         "jetson-orin-nano": 87,
+        "jetson-orin-nano-4gb": 87,
         "jetson-orin-nx": 87,
+        "jetson-orin-nx-8gb": 87,
         "jetson-agx-orin": 87,
+        "jetson-agx-orin-32gb": 87,
+        "igx-orin": 87,
         "jetson-thor": 110,
+        "jetson-thor-t4000": 110,
+        "igx-thor": 110,
         "dgx-spark": 121,
+        "dgx-spark-rtx": 121,
+        "rtx": 80,
         "rtx-20": 75,
         "rtx-30": 86,
         "rtx-40": 89,
         "rtx-50": 120,
+        "rtx-pro": 120,
+        "t4": 75,
+        "a2": 86,
+        "a10": 86,
+        "l4": 89,
+        "l40s": 89,
         "a100": 80,
+        "a100-rtx": 80,
         "h100": 90,
+        "b200": 100,
     }
+
+
+def test_rtx_is_one_engine_for_all_that_tensorrt_rtx_builds_for_without_loss() -> None:
+    """Not for Turing: an engine for SM 75 and 86 is larger than either, and others are not."""
+    several = {target.name: target.sms for target in list_targets() if len(target.sms) > 1}
+    assert several == {"rtx": (80, 86, 89, 120, 121)}
+    assert get_target("rtx").compute_capability == "8.0, 8.6, 8.9, 12.0, 12.1"
+    assert all(target.sms == (target.sm,) for target in list_targets() if target.name not in several)
+
+
+def test_the_floors_come_from_the_jetpacks_and_the_flavours() -> None:
+    own = {"dgx-spark": "10.13", "b200": "10.8"}
+    for target in list_targets():
+        if target.name in own:
+            floor = own[target.name]
+        elif target.flavour == "tensorrt_rtx":
+            floor = "1.7"
+        else:
+            floor = {87: "10.3", 110: "10.13"}.get(target.sm, "10.3")
+        assert target.tensorrt_minimum == floor, target.name
+
+
+def test_every_memory_has_its_source() -> None:
+    unknown = {target.name for target in list_targets() if target.memory_gb is None}
+    assert unknown == {"igx-orin", "jetson-thor-t4000", "igx-thor", "rtx", "b200"}
+    record = get_target("rtx-30").model_dump()
+    with pytest.raises(ValidationError, match="memory_gb and its source go together"):
+        Target.model_validate({**record, "sources": {**record["sources"], "memory": None}})
 
 
 def test_rtx_targets_and_only_they_are_built_anywhere() -> None:
     for target in list_targets():
-        ahead_of_time = target.name.startswith("rtx-")
+        ahead_of_time = target.name.startswith("rtx") or target.name.endswith("-rtx")
         assert (target.built == "anywhere") == ahead_of_time, target.name
         assert (target.flavour == "tensorrt_rtx") == ahead_of_time, target.name
 
@@ -112,15 +156,16 @@ def test_rtx_target_needs_the_package_only(monkeypatch: pytest.MonkeyPatch) -> N
     verdict = can_build(get_target("rtx-40"))
     assert not verdict
     assert verdict.reason == (
-        "TensorRT-RTX is not installed; 1.2 or newer, below 2, is needed: pip install 'edgeformer[rtx]'"
+        "TensorRT-RTX is not installed; 1.7 or newer, below 2, is needed: pip install 'edgeformer[rtx]'"
     )
 
 
-@pytest.mark.parametrize("version", ["1.1.9", "2.0"])
+@pytest.mark.parametrize("version", ["1.4.0.76", "1.6.1.120", "1.6.9", "2.0"])
 def test_version_out_of_range_is_said(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     machine(monkeypatch, NO_GPU, tensorrt_rtx=version)
     reason = can_build(get_target("rtx-40")).reason
-    assert reason.startswith(f"TensorRT-RTX {version} is installed in /opt/tensorrt_rtx; 1.2 or newer")
+    assert reason.startswith(f"TensorRT-RTX {version} is installed in /opt/tensorrt_rtx")
+    assert "1.7 or newer, below 2, is needed: pip install" in reason
 
 
 def test_jetson_is_built_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,5 +204,10 @@ def test_schema_refuses_what_it_does_not_know() -> None:
         Target.model_validate({**record, "colour": "green"})
     with pytest.raises(ValidationError, match="tensorrt_minimum must be below"):
         Target.model_validate({**record, "tensorrt_minimum": "2"})
+    for sms in ((86, 80), (80, 86), (86, 86), ()):
+        with pytest.raises(ValidationError, match="ascending and begin with sm"):
+            Target.model_validate({**record, "sms": sms})
+    with pytest.raises(ValidationError, match="on the device is for one SM"):
+        Target.model_validate({**get_target("a100").model_dump(), "sms": (80, 86)})
     with pytest.raises(ValidationError, match="source"):
         Target.model_validate({**record, "peaks": {**record["peaks"], "int8_tops": {"value": 1.0}}})

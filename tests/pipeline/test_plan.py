@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,32 @@ def test_an_rtx_target_without_tensorrt_rtx_is_the_machines_fault(
         monkeypatch.setattr(f"edgeformer.{room}.find_backend", lambda _flavour: None)
     with raises("EF605", "pip install 'edgeformer[rtx]'"):
         build(nano_onnx, output=tmp_path / "bundle", target="rtx-40")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tensorrt_that_is_imported_is_checked_before_any_work(
+    nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files and its package say 1.7.1; what Python gets is 1.4.0."""
+    site = tmp_path / "site"
+    for name, text in (
+        ("tensorrt_rtx", '__version__ = "1.7.1"\nfrom tensorrt_rtx_bindings import __version__\n'),
+        ("tensorrt_rtx_bindings", '__version__ = "1.4.0"\n'),
+    ):
+        (site / name).mkdir(parents=True)
+        (site / name / "__init__.py").write_text(text)
+    monkeypatch.syspath_prepend(str(site))
+    for name in [name for name in sys.modules if name.startswith("tensorrt")]:
+        monkeypatch.delitem(sys.modules, name)
+    with raises("EF830", "TensorRT-RTX 1.4.0", site / "tensorrt_rtx", "1.7 or newer, below 2", "PYTHONPATH") as caught:
+        build(nano_onnx, output=tmp_path / "bundle", target="rtx")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_another_processors_plugin_library_is_not_embedded(nano_onnx: Path, tmp_path: Path) -> None:
+    with raises("EF831", "dgx-spark-rtx", "aarch64", "--embed-plugin"):
+        build(nano_onnx, output=tmp_path / "bundle", target="dgx-spark-rtx", embed_plugin=True)
     assert list(tmp_path.iterdir()) == []
 
 

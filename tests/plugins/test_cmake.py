@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgeformer.engine.targets import list_targets
+from edgeformer.machine.backends import version_tuple
+from edgeformer.machine.jetpack import list_jetpacks
+from edgeformer.machine.plugin_library import PluginMetadata
 from tests.plugins.conftest import ROOT
 
 Cmake = Callable[..., tuple[int, str]]
@@ -146,8 +150,29 @@ def test_default_architectures_are_those_of_the_targets(
 
 
 def test_the_default_serves_every_target() -> None:
-    """The first case above is the whole table."""
-    assert {target.sm for target in list_targets()} == {75, 80, 86, 87, 89, 90, 110, 120, 121}
+    """The first case above is the whole table: machine code for those that have it there, PTX for the others."""
+    machine_code, ptx = (75, 80, 86, 87, 89, 90, 110, 120, 121), (80, 121)
+    library = PluginMetadata(
+        version="", tensorrt_headers="", cuda="13.0", cpu="x86_64", architectures=machine_code, ptx=ptx
+    )
+    served = {(target.name, sm): library.kernels_for(sm) for target in list_targets() for sm in target.sms}
+    assert served == {(target.name, sm): target.kernels for target in list_targets() for sm in target.sms}
+    # Nothing is compiled that no target has.
+    assert {sm for target in list_targets() for sm in target.sms} == {*machine_code, 100}
+
+
+def test_the_presets_are_those_of_the_jetpacks() -> None:
+    """The presets for Orin and for JetPack 7 have the CUDA and the GPUs of the table; DGX Spark takes the latter's."""
+    presets = json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]
+    options = {preset["name"]: preset["cacheVariables"] for preset in presets}
+    spark = next(target.sm for target in list_targets() if target.name == "dgx-spark")
+    for name, major, more in (("jetson-orin", "6", set()), ("jetson", "7", {spark})):
+        jetpacks = [jetpack for jetpack in list_jetpacks() if jetpack.name.startswith(f"{major}.")]
+        releases = [jetpack.cuda for jetpack in jetpacks if jetpack.cuda]
+        # A driver loads what its own CUDA or an older one has made.
+        assert options[name]["EDGEFORMER_CUDA_RELEASE"] == min(releases, key=version_tuple)
+        sms = sorted({sm for jetpack in jetpacks for sm in jetpack.sms} | more)
+        assert options[name]["EDGEFORMER_CUDA_ARCHITECTURES"] == ";".join(f"{sm}-real" for sm in sms)
 
 
 def test_an_nvcc_that_knows_no_target(run_architectures: Callable[[str], tuple[int, str]], tmp_path: Path) -> None:

@@ -104,18 +104,22 @@ def test_an_engine_without_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_an_engine_of_another_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(forms, "find_gpus", lambda: survey(Gpu(0, "RTX 3070", 86, 1 << 33)))
-    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8", sm=89)
+    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8", sms=(89,))
     assert engine.reason == "engine not run: it is for SM 89, and this machine's GPU is a RTX 3070 (SM 86)"
+    several = Form.from_engine("engine", tmp_path / "model.engine", "int8", sms=(80, 89, 120))
+    assert "it is for SM 80, 89, 120, and" in several.reason
     assert not engine.runs
 
 
-@pytest.mark.parametrize("sm", [86, None])
-def test_an_engine_without_tensorrt(sm: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sms", [(86,), (), (80, 86, 89)])
+def test_an_engine_without_tensorrt(sms: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = survey(Gpu(0, "GPU", 86, 1 << 33))
     monkeypatch.setattr(forms, "find_gpus", lambda: found)
     monkeypatch.setattr("edgeformer.runtime.gpu.find_gpus", lambda: found)
     monkeypatch.setattr("edgeformer.runtime.gpu.installed_flavours", lambda: ())
-    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8", flavour="tensorrt_rtx", sm=sm, trusted=True)
+    engine = Form.from_engine(
+        "engine", tmp_path / "model.engine", "int8", flavour="tensorrt_rtx", sms=sms, trusted=True
+    )
     assert not engine.runs
     assert (
         engine.reason == "engine not run: the Python module 'tensorrt_rtx' is not installed: pip install tensorrt-rtx"
@@ -125,7 +129,7 @@ def test_an_engine_without_tensorrt(sm: int | None, monkeypatch: pytest.MonkeyPa
 def test_an_engine_that_nobody_vouches_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(forms, "find_gpus", lambda: survey(Gpu(0, "GPU", 86, 1 << 33)))
     monkeypatch.setattr(forms, "can_run_engine", lambda *_, **__: True)
-    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8", flavour="tensorrt", sm=86)
+    engine = Form.from_engine("engine", tmp_path / "model.engine", "int8", flavour="tensorrt", sms=(86,))
     assert (engine.runs, engine.reason) == (False, "engine not run: untrusted, give --trust-bundle or --key")
 
 
@@ -146,7 +150,7 @@ def test_an_engine_is_loaded_when_it_is_opened_and_closed_after(
     monkeypatch.setattr(forms, "can_run_engine", lambda *_, **__: True)
     monkeypatch.setattr(forms, "EngineSession", Engine)
     path, plugin = tmp_path / "model.engine", tmp_path / "plugin.so"
-    form = Form.from_engine("engine", path, "fp16", plugin_library=plugin, flavour="tensorrt", sm=86, trusted=True)
+    form = Form.from_engine("engine", path, "fp16", plugin_library=plugin, flavour="tensorrt", sms=(86,), trusted=True)
     assert events == []
     with form.opened() as opened:
         assert opened.outputs == ("logits",)

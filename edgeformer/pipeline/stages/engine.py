@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from edgeformer.pipeline.runner import Judged, Runner
 from edgeformer.pipeline.stages._verdicts import verdict_of
 
 if TYPE_CHECKING:
+    from edgeformer.engine.targets import Target
     from edgeformer.machine.plugin_library import PluginLibrary
     from edgeformer.records.terms import Flavour
 
@@ -44,21 +46,27 @@ def run(runner: Runner, plan: EnginePlan) -> bool:
         runner.skip(_NAME, here.reason, EngineDetails(left_to_do=_left_to_do(plan, library, graph)))
         return False
     library = find_plugin_library() if plan.use_plugin else None
+    served = library
+    left_to_do = [target.note] if target.note and plan.use_plugin else []
+    if plan.use_plugin and target.cpu != platform.machine():
+        # TensorRT-RTX builds it here all the same; what the engine needs where it runs is another library.
+        served = find_device_library(target.cpu, target.sm)
+        left_to_do.append(_library_to_have(target, served))
     if not plan.embed_plugin:
-        _add_library(runner, library, target.flavour)
+        _add_library(runner, served, target.flavour)
     _graph_for_parsers(runner, plan)
     backend = find_backend(target.flavour)
     assert backend is not None  # can_build saw it
     runner.run(
         _NAME,
         [ENGINE, ENGINE_REPORT],
-        lambda: _build(runner, plan),
+        lambda: _build(runner, plan, tuple(left_to_do)),
         {
             "typed": runner.sha256(TYPED),
             "target": target.model_dump(mode="json"),
             "batch": str(plan.batch),
             "tensorrt": backend.version,
-            "plugin": None if library is None else sha256_of_file(library.path),
+            "plugin": [None if one is None else sha256_of_file(one.path) for one in (library, served)],
             "embed_plugin": plan.embed_plugin,
             "cuda_graphs": plan.cuda_graphs,
             **plan.limits,
@@ -81,7 +89,7 @@ def run_parity(
         plan.precision,
         plugin_library=plugin if plugin.is_file() else None,
         flavour=plan.target.flavour,
-        sm=plan.target.sm,
+        sms=plan.target.sms,
         trusted=True,  # it was made here
         embedded_plugin=plan.embed_plugin,
     )
@@ -98,7 +106,7 @@ def run_parity(
     runner.run(_PARITY, [], compare, {"engine": runner.sha256(ENGINE)}, always=True)
 
 
-def _build(runner: Runner, plan: EnginePlan) -> Judged:
+def _build(runner: Runner, plan: EnginePlan, left_to_do: tuple[str, ...]) -> Judged:
     from edgeformer.engine.builder import build_engine, write_engine
     from edgeformer.graph.onnx_files import load_model
 
@@ -115,7 +123,7 @@ def _build(runner: Runner, plan: EnginePlan) -> Judged:
     )
     report = without_paths(built.report)
     write_engine(replace(built, report=report), runner.path(ENGINE))
-    details = EngineDetails(report=report)
+    details = EngineDetails(report=report, left_to_do=left_to_do)
     if not plan.use_plugin:
         return Judged(note="built from the op's ONNX body, without the plugin", details=details)
     gate = f"{report.plugin.in_network} plugin layers for {report.op_nodes} op nodes"
@@ -148,17 +156,20 @@ def _graph_for_parsers(runner: Runner, plan: EnginePlan) -> str:
     return PLUGIN_GRAPH
 
 
+def _library_to_have(target: Target, library: PluginLibrary | None) -> str:
+    """What the target's machine has to have of the plugin library, which is in the bundle or not there yet."""
+    if library is not None:
+        return f"check that the {target.description} has CUDA {library.metadata.cuda}, for {library.path.name}"
+    return (
+        f"on the {target.description}, build the plugin library for SM {target.sm} (docs/building.md; one "
+        "cross-compiled before comes with the bundle)"
+    )
+
+
 def _left_to_do(plan: EnginePlan, library: PluginLibrary | None, graph: str) -> tuple[str, ...]:
     """What a device target's own machine still has to do."""
     target = plan.target
-    plugin = []
-    if library is not None:
-        plugin = [f"check that the {target.description} has CUDA {library.metadata.cuda}, for {library.path.name}"]
-    elif plan.use_plugin:
-        plugin = [
-            f"on the {target.description}, build the plugin library for SM {target.sm} (docs/building.md; one "
-            "cross-compiled before comes with the bundle)"
-        ]
+    plugin = [_library_to_have(target, library)] if plan.use_plugin else []
     loaded = ", the plugin library loaded before parsing" if plan.use_plugin else ""
     limits = "".join(f", {name}={limit}" for name, limit in plan.limits.items() if limit is not None)
     return (

@@ -177,3 +177,51 @@ def test_another_gpu_in_the_machine_is_no_fault(
     assert parity is not None
     assert parity.verdict == "not run"
     assert parity.note == "engine not run: it is for SM 89, and this machine's GPU is a GPU of another kind (SM 90)"
+
+
+@pytest.mark.slow
+def test_one_engine_for_every_rtx_gpu(nano_onnx: Path, fp16_bundle: BuildResult, tmp_path: Path) -> None:
+    result = build(nano_onnx, output=tmp_path / "bundle", target="rtx", batch="1:2:4")
+    manifest, report = result.manifest, engine_report(result)
+    assert (manifest.target.sm, manifest.target.sms) == (80, (80, 86, 89, 120, 121))
+    assert report.sms == manifest.target.sms
+    assert (report.plugin.in_network, report.plugin.in_engine) == (4, 4)
+    # The engine has code that every one of them takes, not one copy for each.
+    alone = engine_report(fp16_bundle)
+    assert alone.sms == (89,)
+    assert report.engine_bytes < 1.5 * alone.engine_bytes
+    written = json.loads((result.path / "manifest.json").read_text())
+    assert written["target"]["sms"] == [80, 86, 89, 120, 121]
+    details = manifest.details(EngineDetails)
+    assert details is not None
+    assert [step.split(" (")[0] for step in details.left_to_do] == ["on a DGX Spark"]
+    engine = manifest.stage("engine")
+    assert engine is not None
+    assert engine.verdict == "passed"
+
+
+def test_a_dgx_spark_gets_its_own_plugin_library(
+    fp16_bundle: BuildResult, nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engine is built here with this machine's library, and needs one for aarch64 where it runs."""
+    installed = find_plugin_library()
+    assert installed is not None
+    cross = tmp_path / "cross" / "libedgeformer_plugins.so"
+    cross.parent.mkdir()
+    cross.write_bytes(b"for a DGX Spark")
+    metadata = {"version": "0.1.0", "tensorrt_headers": "10.14.1", "cuda": "13.0", "cpu": "aarch64"}
+    cross.with_suffix(".json").write_text(json.dumps({**metadata, "architectures": ["121"], "ptx": []}))
+    for libraries, names, step in (
+        ((installed.path,), set(), "build the plugin library for SM 121"),
+        ((cross, installed.path), {cross.name, "libedgeformer_plugins.json"}, "has CUDA 13.0"),
+    ):
+        monkeypatch.setattr(plugin_library, "candidate_paths", lambda libraries=libraries: libraries)
+        output = tmp_path / "bundle"
+        result = build(nano_onnx, output=output, target="dgx-spark-rtx", batch="1:2:4")
+        assert (engine_report(result).sms, engine_report(result).plugin.in_engine) == ((121,), 4)
+        assert {name for name in result.manifest.files if name.startswith("lib")} == names
+        details = result.manifest.details(EngineDetails)
+        assert details is not None
+        (left,) = details.left_to_do
+        assert step in left
+    assert (output / cross.name).read_bytes() == b"for a DGX Spark"
