@@ -87,7 +87,7 @@ def test_the_page_gives_the_exit_code_that_an_error_has() -> None:
 def test_the_page_gives_the_exit_code_that_a_fault_of_the_runtime_has() -> None:
     listed = dict(re.findall(r"^\| (EF\d\d\d) \| (\d) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
     exits = {"INVALID_ARGUMENT": "2", "INVALID_BUFFER": "2", "INVALID_BUNDLE": "2", "UNAVAILABLE": "4", "BUSY": "4"}
-    exits |= {"BACKEND_ERROR": "2", "INTERNAL_ERROR": "1"}
+    exits |= {"BACKEND_ERROR": "2", "CUDA_ERROR": "4", "INTERNAL_ERROR": "1"}
     faults = [
         (status, code)
         for source in runtime_sources()

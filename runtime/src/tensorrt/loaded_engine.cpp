@@ -148,7 +148,7 @@ void LoadedEngine::JudgeHeader() {
     size_t const bytes = request_.engine.size();
     bool const rtx = platform_.library->abi().flavour == Flavour::kTensorRtRtx;
     if (BeginsAsRtxEngine(engine, bytes) && !rtx) {
-        throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF757",
+        throw Fault(EDGEFORMER_UNAVAILABLE, "EF757",
                     Text(request_.name, ": this is an engine of TensorRT-RTX, and ", platform_.library->path(),
                          " is TensorRT ", platform_.library->VersionText(),
                          ": run it with TensorRT-RTX (pip install tensorrt-rtx), or build it for TensorRT"));
