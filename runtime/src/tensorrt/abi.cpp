@@ -4,10 +4,11 @@ namespace edgeformer::tensorrt {
 namespace {
 
 // Sources of the three tables. Each place was read from what NVIDIA compiled: its Python bindings were given a library
-// whose every vtable entry notes its own number, and each of their methods was called (tests/runtime_cpp/vtable_probe.py).
+// whose every vtable entry notes its own number, and each of their methods was called
+// (tests/runtime_cpp/vtable_probe.py).
 // - TensorRT 10: bindings 10.0.1, 10.3.0, 10.14.1 and 10.16.1 agree in every place that they have; 10.x only appends.
-//   The headers of 10.14 say the same (runtime/tests/tensorrt/doubles/fake_tensorrt_10.cpp has the compiler lay them out).
-//   10.0 lacks get_device_memory and set_device_memory (10.1), so 10.3, JetPack 6's, is the oldest taken.
+//   The headers of 10.14 say the same (runtime/tests/tensorrt/doubles/fake_tensorrt_10.cpp has the compiler lay them
+//   out). 10.0 lacks get_device_memory and set_device_memory (10.1), so 10.3, JetPack 6's, is the oldest taken.
 // - TensorRT 11: bindings 11.0.0 and 11.4.0 agree in every place. What 10 had deprecated is gone, so all of it moved.
 // - TensorRT-RTX: bindings 1.7.1. 1.6.1 agrees in every place; 1.4.0 has TensorRT 10's places instead and is too old to
 //   run plugins anyway.
