@@ -85,7 +85,6 @@ TEST_F(CudaDriver, ACallThatFailsIsNamedWithCudasWords) {
     EXPECT_FAULT(cuda->Synchronize(nullptr), "EF768", "cuStreamSynchronize", "CUDA_ERROR_LAUNCH_FAILED",
                  "what CUDA says");
     EXPECT_FAULT(cuda->AllocateHost(1), "EF768", "cuMemHostAlloc");
-    driver->allocations = 0;
 }
 
 TEST_F(CudaDriver, OutOfMemoryGivesTheFigures) {

@@ -60,6 +60,9 @@ int32_t cuMemFree_v2(unsigned long long memory) {
 }
 int32_t cuMemGetInfo_v2(size_t* free, size_t* total) { return *free = 100, *total = 1000, Done(); }
 int32_t cuMemHostAlloc(void** memory, size_t bytes, uint32_t flags) {
+    if (driver.result != 0) {
+        return driver.result;
+    }
     ++driver.allocations;
     driver.host_flags = flags;
     return *memory = driver.mapped = std::aligned_alloc(256, (bytes + 255) / 256 * 256), Done();
