@@ -1,5 +1,5 @@
 // TensorRT-RTX itself, as far as it goes without a driver: its runtime, its logger, what it thinks of engines. Runs
-// where EDGEFORMER_TENSORRT_RTX_LIBRARY names its library.
+// where EDGEFORMER_TENSORRT_RTX_LIBRARY names its library, or .venv had it when this was configured.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -15,9 +15,10 @@ namespace {
 class RtxLive : public testing::Test {
 protected:
     void SetUp() override {
-        char const* const path = std::getenv("EDGEFORMER_TENSORRT_RTX_LIBRARY");
-        if (path == nullptr) {
-            GTEST_SKIP() << "EDGEFORMER_TENSORRT_RTX_LIBRARY is not set";
+        char const* const variable = std::getenv("EDGEFORMER_TENSORRT_RTX_LIBRARY");
+        std::string const path = variable != nullptr ? variable : EDGEFORMER_TEST_TENSORRT_RTX;
+        if (path.empty()) {
+            GTEST_SKIP() << "EDGEFORMER_TENSORRT_RTX_LIBRARY is not set, and .venv has no TensorRT-RTX";
         }
         std::string problem;
         library = Library::Open("tensorrt_rtx", path, &problem);

@@ -68,6 +68,8 @@ function(edgeformer_add_tensorrt_tests variant)
   target_compile_options(${program} PRIVATE ${ARGN})
   target_link_options(${program} PRIVATE ${ARGN})
   target_link_libraries(${program} PRIVATE GTest::gtest_main Threads::Threads)
+  file(GLOB rtx_library "${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/tensorrt_rtx_libs/libtensorrt_rtx.so.1")
+  target_compile_definitions(${program} PRIVATE EDGEFORMER_TEST_TENSORRT_RTX="${rtx_library}")
   edgeformer_add_tensorrt_doubles(${program} "${variant}" ${ARGN})
   gtest_discover_tests(${program} TEST_PREFIX "runtime." TEST_SUFFIX "${variant}" DISCOVERY_MODE PRE_TEST
                        PROPERTIES TIMEOUT 300)
