@@ -153,7 +153,7 @@ class Preprocessing:
     def _resize(self, image: Image.Image) -> Image.Image:
         resampling = _RESAMPLING[self.resize_mode]
         if self.crop_fraction == 1.0:
-            return image.resize((self.width, self.height), resampling)
+            return _resized(image, self.width, self.height, resampling)
         tall, wide = math.floor(self.height / self.crop_fraction), math.floor(self.width / self.crop_fraction)
         if tall * image.width >= wide * image.height:
             width, height = max(self.width, tall * image.width // image.height), tall
@@ -166,8 +166,19 @@ class Preprocessing:
                 f"than {MAX_PIXELS} pixels; crop it first, or use crop_fraction 1.0",
             )
         left, top = round((width - self.width) / 2), round((height - self.height) / 2)
-        resized = image.resize((width, height), resampling)
+        resized = _resized(image, width, height, resampling)
         return resized.crop((left, top, left + self.width, top + self.height))
+
+
+def _resized(image: Image.Image, width: int, height: int, resampling: Image.Resampling) -> Image.Image:
+    """``image`` in another size: as Pillow 13 resizes it, in every version of Pillow.
+
+    Pillow resizes in one direction after the other, with 8 bits in between, so that the order decides; before 13 it was
+    horizontally first. A resize in one direction is the same in all of them. `runtime/src/preprocessing` does the same.
+    """
+    shrinks_more = image.height > height and image.height - height > 2 * (image.width - width)
+    between = (image.width, height) if shrinks_more else (width, image.height)
+    return image.resize(between, resampling).resize((width, height), resampling)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

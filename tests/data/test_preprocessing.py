@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -158,3 +159,21 @@ def test_pixels_that_are_scaled_or_left_as_they_are() -> None:
 def test_values_out_of_range(fields: dict[str, Any], values: tuple[str, ...]) -> None:
     with raises("EF413", *values):
         Preprocessing(**{"height": 4, "width": 4} | fields)
+
+
+@pytest.mark.skipif(int(PIL.__version__.partition(".")[0]) < 13, reason="Pillow before 13 resizes in another order")
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_resize_is_that_of_pillow_13(mode: str) -> None:
+    """Sizes at which the order of the two directions is one and the other way, and at which it just changes."""
+    generator = np.random.default_rng(3)
+    sizes = [tuple(generator.integers(1, 200, 4)) for _ in range(60)]
+    sizes += [(100, 100, 100, 99), (100, 100, 99, 98), (100, 100, 99, 97), (1, 1, 7, 5), (300, 2, 1, 1)]
+    orders = set()
+    for height, width, tall, wide in sizes:
+        image = Image.fromarray(generator.integers(0, 256, (height, width, 3), np.uint8))
+        step = Preprocessing(int(tall), int(wide), resize_mode=mode, crop_fraction=1.0)
+        resampling = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[mode]
+        resized = np.asarray(image.resize((int(wide), int(tall)), resampling))
+        assert np.array_equal(step(image), step.normalize(resized[None])[0])
+        orders.add(bool(height > tall and height - tall > 2 * (width - wide)))
+    assert orders == {True, False}
