@@ -103,7 +103,7 @@ def test_pythons_of_the_path_and_of_pyenv_are_tried(project: Path) -> None:
         "scripts/lock/core.txt",
         "pip check",
         "targets",
-        "graph.onnx",
+        "reference_graph",
         "--require-plugin",
         "pytest",
     ],
