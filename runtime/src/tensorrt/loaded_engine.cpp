@@ -33,6 +33,11 @@ EdgeformerType TypeOf(DataType type, std::string const& tensor, std::string cons
     }
 }
 
+// Whether TensorRT's words hold the CUDA runtime's cudaErrorInsufficientDriver, which is 35.
+bool IsOldDriver(std::string const& said) {
+    return said.find("error: 35") != std::string::npos || said.find("cudaError 35") != std::string::npos;
+}
+
 // Why TensorRT-RTX calls an engine invalid: the most telling of the reasons that it gives.
 [[noreturn]] void RejectInvalid(Platform const& platform, std::string const& name, uint64_t diagnostics,
                                 std::string const& said, int32_t built_with) {
@@ -49,7 +54,7 @@ EdgeformerType TypeOf(DataType type, std::string const& tensor, std::string cons
                     " is ", version, ": build it again with that, or install the former (pip install tensorrt-rtx==",
                     VersionText(built_with), ".*)"));
     }
-    if (diagnostics & (kOldCudaDriver | kOldCudaRuntime)) {
+    if ((diagnostics & (kOldCudaDriver | kOldCudaRuntime)) != 0 || IsOldDriver(said)) {
         reject(
             EDGEFORMER_UNAVAILABLE, "EF758",
             Text("the engine needs a newer driver: this machine has ", platform.DriverText(), "; install a newer one"));
@@ -133,8 +138,7 @@ void LoadedEngine::Start() {
         return;
     }
     std::string const said = objects_.messages.Take();
-    // TensorRT gives the CUDA runtime's number: 35 is cudaErrorInsufficientDriver.
-    bool const old = said.find("error: 35") != std::string::npos;
+    bool const old = IsOldDriver(said);
     throw Fault(
         EDGEFORMER_UNAVAILABLE, old ? "EF758" : "EF606",
         Text(platform_.library->path(), " cannot start",

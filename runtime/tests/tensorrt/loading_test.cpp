@@ -147,6 +147,11 @@ TEST_F(RtxHeader, EachReasonThatTensorRtRtxGivesHasAMessageOfItsOwn) {
     ExpectRefusal(0, {"EF651", "no reason"});
 }
 
+TEST_F(RtxHeader, ADriverThatIsTooOldToAskIsNamedThoughNoReasonIsGiven) {
+    bench.world.judging_says = "Error reading CUDA GPU properties (cudaError 35: CUDA driver version is insufficient)";
+    ExpectRefusal(0, {"EF758", "CUDA 12.4", "cudaError 35"});
+}
+
 TEST_F(RtxHeader, TheMostTellingReasonIsGiven) {
     ExpectRefusal(1 | 2 | 64, {"EF753"});
     ExpectRefusal(32 | 1, {"EF630"});

@@ -45,6 +45,7 @@ TEST_F(RtxLive, WhatIsNoEngineIsMalformed) {
     std::vector<char> const garbage(64, 'x');
     EngineJudgement const judgement = runtime->Judge(garbage.data(), 64);
     EXPECT_EQ(judgement.validity, Validity::kInvalid);
+    EXPECT_EQ(judgement.diagnostics, uint64_t{kMalformedEngine});
 }
 
 TEST_F(RtxLive, WhatIsNoEngineIsNotDeserializedAndTheReasonIsLogged) {

@@ -68,6 +68,7 @@ struct World {
     int64_t outputs = kClasses;           // second size of `logits`
     int32_t validity = 0;                 // TensorRT-RTX: of any engine
     uint64_t diagnostics = 0;
+    char const* judging_says = nullptr;  // what it logs meanwhile
     bool capturable = true;
     void (*run)(void* stream, Run const& run) = nullptr;
 

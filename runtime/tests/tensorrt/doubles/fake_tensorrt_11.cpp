@@ -297,6 +297,9 @@ public:
     RTX(virtual int64_t getEngineHeaderSize() const noexcept { return fake::kHeaderBytes; })
     RTX(virtual int32_t getEngineValidity(void const*, int64_t bytes, uint64_t* diagnostics) const noexcept {
         ++world().judged;
+        if (world().judging_says != nullptr) {
+            Log(logger_, world().judging_says);
+        }
         *diagnostics = bytes == fake::kHeaderBytes ? world().diagnostics : 32;
         return bytes == fake::kHeaderBytes ? world().validity : 2;
     })
