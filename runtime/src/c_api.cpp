@@ -21,11 +21,11 @@ using edgeformer::TensorView;
 using edgeformer::Text;
 
 struct EdgeformerModel {
-    std::unique_ptr<edgeformer::Model> model;
+    std::unique_ptr<edgeformer::LoadedModel> model;
 };
 
 struct EdgeformerContext {
-    edgeformer::Model* model;
+    edgeformer::LoadedModel* model;
     std::unique_ptr<BackendContext> context;
     std::string graph_state;
 };
@@ -91,8 +91,8 @@ int InRange(int32_t value, int least, int most, char const* name) {
     return value;
 }
 
-edgeformer::LoadOptions ReadOptions(EdgeformerLoadOptions const* given) {
-    edgeformer::LoadOptions options;
+edgeformer::LoadSettings ReadOptions(EdgeformerLoadOptions const* given) {
+    edgeformer::LoadSettings options;
     if (given == nullptr) {
         return options;
     }
@@ -143,7 +143,7 @@ struct Views {
     std::vector<TensorView> outputs;
 };
 
-Views Check(edgeformer::Model const& model, BackendContext& context, EdgeformerTensor const* inputs,
+Views Check(edgeformer::LoadedModel const& model, BackendContext& context, EdgeformerTensor const* inputs,
             int32_t input_count, EdgeformerTensor const* outputs, int32_t output_count) {
     bool const device = model.kind() == EDGEFORMER_TENSORRT;
     std::vector<EdgeformerTensor> const given_inputs = ReadTensors(inputs, input_count, "inputs");
@@ -175,7 +175,7 @@ int32_t edgeformerLoad(char const* path, EdgeformerLoadOptions const* options, E
     return Guard([&] {
         Given(model, "model") = nullptr;
         auto loaded = std::make_unique<EdgeformerModel>();
-        loaded->model = edgeformer::Model::Load(&Given(path, "path"), ReadOptions(options));
+        loaded->model = edgeformer::LoadedModel::Load(&Given(path, "path"), ReadOptions(options));
         *model = loaded.release();
     });
 }
@@ -184,7 +184,7 @@ void edgeformerRelease(EdgeformerModel* model) { delete model; }
 
 int32_t edgeformerDescribe(EdgeformerModel const* model, EdgeformerModelInfo* info) {
     return Guard([&] {
-        edgeformer::Model const& loaded = *Given(model, "model").model;
+        edgeformer::LoadedModel const& loaded = *Given(model, "model").model;
         edgeformer::Bundle const& bundle = loaded.bundle();
         EdgeformerModelInfo known{};
         known.backend = loaded.kind();
@@ -207,7 +207,7 @@ int32_t edgeformerDescribe(EdgeformerModel const* model, EdgeformerModelInfo* in
 
 int32_t edgeformerTensor(EdgeformerModel const* model, int32_t index, EdgeformerTensorInfo* info) {
     return Guard([&] {
-        edgeformer::Model const& loaded = *Given(model, "model").model;
+        edgeformer::LoadedModel const& loaded = *Given(model, "model").model;
         TensorSpec const& spec = loaded.tensor(InRange(index, 0, loaded.inputs() + loaded.outputs() - 1, "index"));
         EdgeformerTensorInfo known{};
         known.type = spec.type;
@@ -234,7 +234,7 @@ char const* edgeformerLabel(EdgeformerModel const* model, int32_t index) {
 int32_t edgeformerOutputShapes(EdgeformerModel* model, EdgeformerTensor const* inputs, int32_t input_count,
                                EdgeformerTensor* outputs, int32_t output_count) {
     return Guard([&] {
-        edgeformer::Model& loaded = *Given(model, "model").model;
+        edgeformer::LoadedModel& loaded = *Given(model, "model").model;
         std::vector<EdgeformerTensor> const given = ReadTensors(inputs, input_count, "inputs");
         std::vector<Shape> const shapes = loaded.CheckShapes(given.data(), input_count);
         std::vector<EdgeformerTensor> results = ReadTensors(outputs, output_count, "outputs");
@@ -266,7 +266,7 @@ int32_t edgeformerOutputShapes(EdgeformerModel* model, EdgeformerTensor const* i
 int32_t edgeformerRun(EdgeformerModel* model, EdgeformerTensor const* inputs, int32_t input_count,
                       EdgeformerTensor const* outputs, int32_t output_count) {
     return Guard([&] {
-        edgeformer::Model& loaded = *Given(model, "model").model;
+        edgeformer::LoadedModel& loaded = *Given(model, "model").model;
         edgeformer::Lease lease(loaded.pool());
         Views const views = Check(loaded, lease.context(), inputs, input_count, outputs, output_count);
         lease.context().Run(views.inputs, views.outputs);
@@ -276,7 +276,7 @@ int32_t edgeformerRun(EdgeformerModel* model, EdgeformerTensor const* inputs, in
 int32_t edgeformerAcquireContext(EdgeformerModel* model, int32_t wait_milliseconds, EdgeformerContext** context) {
     return Guard([&] {
         Given(context, "context") = nullptr;
-        edgeformer::Model& loaded = *Given(model, "model").model;
+        edgeformer::LoadedModel& loaded = *Given(model, "model").model;
         auto acquired = std::make_unique<EdgeformerContext>();
         acquired->model = &loaded;
         acquired->context = loaded.pool().Acquire(wait_milliseconds);
@@ -344,7 +344,7 @@ void edgeformerFree(EdgeformerModel* model, void* memory) {
 int32_t edgeformerPreprocess(EdgeformerModel* model, EdgeformerImage const* images, int32_t count,
                              EdgeformerTensor const* input) {
     return Guard([&] {
-        edgeformer::Model& loaded = *Given(model, "model").model;
+        edgeformer::LoadedModel& loaded = *Given(model, "model").model;
         edgeformer::ImagePreparation& preparation = loaded.images();
         std::vector<EdgeformerImage> const pictures = ReadImages(images, count);
         EdgeformerTensor tensor = edgeformer::Read(input, "input");
@@ -368,7 +368,7 @@ int32_t edgeformerTopClasses(float const* logits, int64_t classes, int32_t top, 
 int32_t edgeformerClassify(EdgeformerModel* model, EdgeformerImage const* images, int32_t count, int32_t top,
                            EdgeformerClass* results) {
     return Guard([&] {
-        edgeformer::Model& loaded = *Given(model, "model").model;
+        edgeformer::LoadedModel& loaded = *Given(model, "model").model;
         std::vector<EdgeformerImage> const pictures = ReadImages(images, count);
         if (count > 0) {
             Given(results, "results");

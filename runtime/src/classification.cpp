@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kBatch = 32;
 
 // Classes of the first output.
-int64_t ClassesOf(Model const& model) {
+int64_t ClassesOf(LoadedModel const& model) {
     TensorSpec const& output = model.tensor(model.inputs());
     bool const is_classifier = model.inputs() == 1 && model.bundle().task == "classification" &&
                                output.type == EDGEFORMER_FLOAT32 && output.shape.size() == 2 && output.shape[1] > 0;
@@ -36,7 +36,7 @@ void CheckTop(int32_t top, int64_t classes) {
 }
 
 // Runs a batch of prepared pictures and leaves out all outputs but the first.
-void RunBatch(Model& model, std::vector<unsigned char>& input, int64_t batch, std::vector<float>& logits,
+void RunBatch(LoadedModel& model, std::vector<unsigned char>& input, int64_t batch, std::vector<float>& logits,
               int64_t classes) {
     TensorView const fed{model.images().ShapeFor(batch), input.data(), input.size(), EDGEFORMER_HOST};
     std::vector<TensorView> results;
@@ -75,7 +75,7 @@ void TopClasses(float const* logits, int64_t classes, int32_t top, EdgeformerCla
     }
 }
 
-void Classify(Model& model, std::vector<EdgeformerImage> const& images, int32_t top, EdgeformerClass* results) {
+void Classify(LoadedModel& model, std::vector<EdgeformerImage> const& images, int32_t top, EdgeformerClass* results) {
     ImagePreparation& preparation = model.images();
     int64_t const classes = ClassesOf(model);
     CheckTop(top, classes);

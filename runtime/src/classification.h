@@ -15,6 +15,6 @@ void TopClasses(float const* logits, int64_t classes, int32_t top, EdgeformerCla
 
 // Prepares and runs pictures, in as many batches as the model needs for them, and ranks their classes.
 // Throws Fault EF765 (the model takes no pictures), EF766 (it is no classifier), EF802 (a picture cannot be taken).
-void Classify(Model& model, std::vector<EdgeformerImage> const& images, int32_t top, EdgeformerClass* results);
+void Classify(LoadedModel& model, std::vector<EdgeformerImage> const& images, int32_t top, EdgeformerClass* results);
 
 }  // namespace edgeformer

@@ -23,7 +23,7 @@ bool EndsWith(std::string const& text, std::string const& end) {
     return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
-std::shared_ptr<BackendModel> OpenGraph(std::string path, std::vector<char> content, LoadOptions const& options) {
+std::shared_ptr<BackendModel> OpenGraph(std::string path, std::vector<char> content, LoadSettings const& options) {
 #if EDGEFORMER_HAS_ONNX_RUNTIME
     return LoadGraph({std::move(path), std::move(content), options.onnxruntime_library, options.threads});
 #else
@@ -96,8 +96,8 @@ void CheckCount(int given, int taken, char const* what) {
 
 }  // namespace
 
-std::unique_ptr<Model> Model::Load(std::string const& path, LoadOptions const& options) {
-    auto model = std::make_unique<Model>();
+std::unique_ptr<LoadedModel> LoadedModel::Load(std::string const& path, LoadSettings const& options) {
+    auto model = std::make_unique<LoadedModel>();
     model->options_ = options;
     if (IsFolder(path) || !Exists(path)) {
         model->LoadBundle(path);
@@ -107,7 +107,7 @@ std::unique_ptr<Model> Model::Load(std::string const& path, LoadOptions const& o
     return model;
 }
 
-void Model::LoadBundle(std::string const& path) {
+void LoadedModel::LoadBundle(std::string const& path) {
     std::string folder = path;
     while (folder.size() > 1 && folder.back() == '/') {
         folder.pop_back();
@@ -119,7 +119,7 @@ void Model::LoadBundle(std::string const& path) {
     }
 }
 
-bool Model::TakeEngine() {
+bool LoadedModel::TakeEngine() {
     bool const required = options_.backend == EDGEFORMER_TENSORRT;
     if (!bundle_.engine) {
         Fault const fault(EDGEFORMER_INVALID_BUNDLE, "EF707",
@@ -167,12 +167,12 @@ bool Model::TakeEngine() {
     return false;
 }
 
-void Model::TakeGraph(std::string const& name) {
+void LoadedModel::TakeGraph(std::string const& name) {
     Start(OpenGraph(bundle_.PathOf(name), bundle_.Content(name), options_), EDGEFORMER_ONNX_RUNTIME,
           bundle_.PathOf(name));
 }
 
-void Model::LoadFile(std::string const& path) {
+void LoadedModel::LoadFile(std::string const& path) {
     bool const is_onnx = EndsWith(path, ".onnx") || EndsWith(path, ".ONNX");
     bundle_.model = NameOf(path);
     if (is_onnx) {
@@ -204,7 +204,7 @@ void Model::LoadFile(std::string const& path) {
     Start(LoadEngine(std::move(request), machine), EDGEFORMER_TENSORRT, path);
 }
 
-void Model::Start(std::shared_ptr<BackendModel> backend, EdgeformerBackend kind, std::string const& file) {
+void LoadedModel::Start(std::shared_ptr<BackendModel> backend, EdgeformerBackend kind, std::string const& file) {
     backend_ = std::move(backend);
     kind_ = kind;
     file_ = file;
@@ -233,7 +233,7 @@ void Model::Start(std::shared_ptr<BackendModel> backend, EdgeformerBackend kind,
     pool_ = std::make_unique<ContextPool>(std::move(contexts));
 }
 
-ImagePreparation& Model::images() const {
+ImagePreparation& LoadedModel::images() const {
     if (images_ == nullptr) {
         throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF765",
                     Text(file_,
@@ -243,7 +243,7 @@ ImagePreparation& Model::images() const {
     return *images_;
 }
 
-std::vector<Shape> Model::CheckShapes(EdgeformerTensor const* tensors, int count) const {
+std::vector<Shape> LoadedModel::CheckShapes(EdgeformerTensor const* tensors, int count) const {
     CheckCount(count, inputs(), "inputs");
     std::vector<Shape> shapes;
     for (int index = 0; index < count; ++index) {
@@ -255,7 +255,7 @@ std::vector<Shape> Model::CheckShapes(EdgeformerTensor const* tensors, int count
     return shapes;
 }
 
-TensorView Model::CheckImageInput(EdgeformerTensor const& given, Shape const& shape) const {
+TensorView LoadedModel::CheckImageInput(EdgeformerTensor const& given, Shape const& shape) const {
     TensorSpec const& spec = tensor(image_input_);
     CheckType(given, spec);
     if (ShapeOf(given, spec) != shape) {
@@ -269,7 +269,7 @@ TensorView Model::CheckImageInput(EdgeformerTensor const& given, Shape const& sh
     return view;
 }
 
-std::vector<TensorView> Model::CheckInputs(EdgeformerTensor const* tensors, int count, bool device) const {
+std::vector<TensorView> LoadedModel::CheckInputs(EdgeformerTensor const* tensors, int count, bool device) const {
     std::vector<Shape> const shapes = CheckShapes(tensors, count);
     std::vector<TensorView> views;
     for (int index = 0; index < count; ++index) {
@@ -281,8 +281,8 @@ std::vector<TensorView> Model::CheckInputs(EdgeformerTensor const* tensors, int 
     return views;
 }
 
-std::vector<TensorView> Model::CheckOutputs(EdgeformerTensor const* tensors, int count,
-                                            std::vector<Shape> const& shapes, bool device) const {
+std::vector<TensorView> LoadedModel::CheckOutputs(EdgeformerTensor const* tensors, int count,
+                                                  std::vector<Shape> const& shapes, bool device) const {
     CheckCount(count, outputs(), "outputs");
     std::vector<TensorView> views;
     for (int index = 0; index < count; ++index) {

@@ -13,7 +13,7 @@
 
 namespace edgeformer {
 
-struct LoadOptions {
+struct LoadSettings {
     EdgeformerBackend backend = EDGEFORMER_ANY_BACKEND;
     EdgeformerGraph graph = EDGEFORMER_TYPED_GRAPH;
     int device = 0;
@@ -27,10 +27,10 @@ struct LoadOptions {
     std::string plugin_library;
 };
 
-class Model {
+class LoadedModel {
 public:
     // Loads a bundle, an engine or an ONNX file, and checks it before.
-    static std::unique_ptr<Model> Load(std::string const& path, LoadOptions const& options);
+    static std::unique_ptr<LoadedModel> Load(std::string const& path, LoadSettings const& options);
 
     // Checks a caller's tensors against the model: count, type, rank, shape, size and place.
     // Throws Fault EF760 (a size outside of the profile), EF802 (everything else).
@@ -51,7 +51,7 @@ public:
     int inputs() const { return inputs_; }
     int outputs() const { return static_cast<int>(backend_->tensors().size()) - inputs_; }
     Bundle const& bundle() const { return bundle_; }  // empty but for an engine or an ONNX file alone
-    LoadOptions const& options() const { return options_; }
+    LoadSettings const& options() const { return options_; }
     EdgeformerBackend kind() const { return kind_; }
     std::string const& file() const { return file_; }
     std::string const& reason() const { return reason_; }
@@ -65,7 +65,7 @@ private:
     void TakeGraph(std::string const& name);
     void Start(std::shared_ptr<BackendModel> backend, EdgeformerBackend kind, std::string const& file);
 
-    LoadOptions options_;
+    LoadSettings options_;
     Bundle bundle_;
     EdgeformerBackend kind_ = EDGEFORMER_ONNX_RUNTIME;
     std::string file_;
