@@ -105,6 +105,7 @@ def test_at_every_call(tmp_path: Path, fault: int | None, exchange: bool) -> Non
         if ends[-1] == UNHARMED:
             break
     assert ends.pop() == UNHARMED
-    assert len(ends) > 40
+    # How many there are differs between Pythons; 38 in 3.13.
+    assert len(ends) > 35
     # Reading an older mark and cleaning up may fail and hurt nothing.
     assert set(ends) == ({KILLED} if fault is None else {PUBLISHED, REFUSED})

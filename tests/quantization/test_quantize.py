@@ -68,7 +68,7 @@ def rounds_float16() -> bool:
     constants = [numpy_helper.from_array(np.float16(1), "scale"), numpy_helper.from_array(np.int8(0), "zero")]
     graph = helper.make_graph([node], "rounds", [x], [y], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
-    return bool(run(model, np.array([0.75, -0.75], np.float16))[0].tolist() == [1, -1])
+    return np.array_equal(run(model, np.array([0.75, -0.75], np.float16))[0], [1, -1])
 
 
 def test_a_float16_graph_is_as_accurate_as_the_quantized_one(make_samples: MakeSamples) -> None:
