@@ -21,6 +21,7 @@ CHEAP_MODULES = (
     "edgeformer.engine",
     "edgeformer.export",
     "edgeformer.graph",
+    "edgeformer.inference",
     "edgeformer.machine",
     "edgeformer.models",
     "edgeformer.ops.bi_level_routing_attention",

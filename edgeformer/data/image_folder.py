@@ -7,8 +7,9 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +33,25 @@ from edgeformer.data.samples import Sample, Samples
 from edgeformer.errors import InputError
 from edgeformer.text import printable
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "class_folder_names", "prepared_image"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "class_folder_names", "image_content", "prepared_image", "with_image"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # No image of MAX_PIXELS pixels takes more, whatever its format.
 _MOST_BYTES = 1 << 30
 
 
-def _content(path: Path) -> bytes:
-    """A file's bytes: what is hashed is what is decoded."""
+def image_content(path: Path) -> bytes:
+    """A file's bytes: what is hashed is what is decoded.
+
+    Raises:
+        InputError: it cannot be read, or is too large to be an image that is taken.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise InputError("EF405", f"cannot read the image {path}: {error}") from error
     if len(content) > _MOST_BYTES:
         raise InputError("EF406", f"cannot use the image {path}: it has more than {_MOST_BYTES} bytes; make it smaller")
@@ -66,6 +72,23 @@ def prepared_image(content: bytes, path: Path, preprocessing: Preprocessing) -> 
     Raises:
         InputError: not an image, damaged, or larger than ``MAX_PIXELS`` pixels; the message names the file.
     """
+    return with_image(content, path, preprocessing)
+
+
+def with_image(content: bytes, path: Path, use: Callable[[Image.Image], T]) -> T:
+    """Open one image and do something with it, which decodes it.
+
+    Args:
+        content: the file's bytes.
+        path: the file, for messages.
+        use: what is done.
+
+    Returns:
+        What ``use`` returns.
+
+    Raises:
+        InputError: not an image, damaged, or larger than ``MAX_PIXELS`` pixels; the message names the file.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow warns from the limit that is an error below on.
@@ -75,7 +98,7 @@ def prepared_image(content: bytes, path: Path, preprocessing: Preprocessing) -> 
                     raise InputError(
                         "EF406", f"{image.width}x{image.height} is more than {MAX_PIXELS} pixels; make it smaller"
                     )
-                return preprocessing(image)
+                return use(image)
     except InputError as error:
         raise InputError(error.code, f"cannot use the image {path}: {error}") from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, above twice that many pixels
@@ -215,13 +238,13 @@ class ImageFolder(Samples):
             yield self._read(index, path), label
 
     def _read(self, index: int, path: Path) -> NDArray[np.float32]:
-        content = _content(path)
+        content = image_content(path)
         self._check_same(index, hashlib.sha256(content).digest(), str(path))
         return prepared_image(content, path, self._preprocessing)
 
     def content(self) -> Iterator[bytes]:
         """Yield each file's path inside the folder, its label and the hash of its bytes."""
         for index, (path, label) in enumerate(self._files):
-            digest = hashlib.sha256(_content(path)).digest()
+            digest = hashlib.sha256(image_content(path)).digest()
             self._check_same(index, digest, str(path))
             yield os.fsencode(f"{path.relative_to(self._folder).as_posix()}\0{label}\0{digest.hex()}")

@@ -6,7 +6,8 @@ messages, the preprocessing and the backends are its. NumPy and Pillow are all t
 
 from __future__ import annotations
 
+from edgeformer.inference.description import Description, TensorDescription
 from edgeformer.inference.loading import load
-from edgeformer.inference.model import Context, Description, Model, Prediction, TensorDescription
+from edgeformer.inference.model import Context, Model, Prediction
 
 __all__ = ["Context", "Description", "Model", "Prediction", "TensorDescription", "load"]

@@ -14,7 +14,7 @@ from edgeformer.errors import InputError
 from edgeformer.inference.library import MAX_RANK, Tensor
 from edgeformer.ops.memory import Buffer, Memory, bfloat16, is_torch, memory_of
 
-__all__ = ["DTYPES", "TYPES", "empty_like", "fill", "fits", "stream_handle"]
+__all__ = ["DTYPES", "TYPES", "empty_like", "fill", "fill_output", "fits", "stream_handle"]
 
 # EdgeformerType of plugins/common/c_types.h.
 DTYPES: tuple[np.dtype[Any], ...] = (
@@ -40,21 +40,39 @@ def fill(tensor: Tensor, array: Any, name: str) -> Any:
         name: of the input or output, for messages.
 
     Returns:
-        What has to live as long as the description is used: the array, or a dense copy of it. Host arrays that are not
-        dense are copied; device arrays are not.
+        What has to live as long as the description is used: the array, or a dense copy of it. Arrays of NumPy and of
+        torch on the CPU that are not dense are copied; others are not.
 
     Raises:
         InputError: it is no such array, is not dense, or is of a type that no tensor has.
     """
-    if type(array) is np.ndarray:
+    if isinstance(array, np.ndarray):
         # The usual case, without detours.
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
         _set(tensor, array.__array_interface__["data"][0], array.shape, array.dtype, array.nbytes, False, name)
         return array
+    if is_torch(array) and array.device.type == "cpu" and array.layout is sys.modules["torch"].strided:
+        array = array.contiguous()
     memory = memory_of(array, name)
     _set(tensor, memory.address, memory.shape, memory.dtype, memory.nbytes, _is_on_device(memory), name)
     return array
+
+
+def fill_output(tensor: Tensor, array: Any, name: str) -> None:
+    """As `fill`, for an array that the runtime writes to.
+
+    Raises:
+        InputError: as `fill`; or it may not be written.
+    """
+    if isinstance(array, np.ndarray):
+        read_only = not array.flags.writeable
+    else:
+        read_only = bool(getattr(array, "__cuda_array_interface__", {"data": (0, False)})["data"][1])
+    if read_only:
+        raise InputError("EF866", f"output `{name}` is given as an array that may only be read: give a copy of it")
+    if fill(tensor, array, name) is not array:
+        raise InputError("EF912", f"output `{name}` is not dense: make it contiguous")
 
 
 def _is_on_device(memory: Memory) -> bool:
@@ -101,14 +119,14 @@ def empty_like(like: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """An array of ``like``'s library on its device, not filled.
 
     Args:
-        like: the array whose library and device are taken.
+        like: the array whose library and device are taken; None for NumPy's.
         shape: of the array.
         dtype: its type; NumPy has bfloat16 with ml_dtypes alone.
 
     Raises:
         InputError: ``like``'s library has no way to make one: give the outputs, or arrays of another library.
     """
-    if isinstance(like, np.ndarray):
+    if like is None or isinstance(like, np.ndarray):
         return np.empty(shape, dtype)
     if is_torch(like):
         torch = sys.modules["torch"]

@@ -125,6 +125,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "edgeformerDescribe": (c_void_p, POINTER(ModelInfo)),
     "edgeformerTensor": (c_void_p, c_int32, POINTER(TensorInfo)),
     "edgeformerOutputShapes": (c_void_p, _Tensors, c_int32, _Tensors, c_int32),
+    "edgeformerContextOutputShapes": (c_void_p, _Tensors, c_int32, _Tensors, c_int32),
     "edgeformerRun": (c_void_p, _Tensors, c_int32, _Tensors, c_int32),
     "edgeformerAcquireContext": (c_void_p, c_int32, POINTER(c_void_p)),
     "edgeformerRunContext": (c_void_p, _Tensors, c_int32, _Tensors, c_int32),

@@ -10,6 +10,7 @@ from edgeformer.errors import InputError
 from edgeformer.inference.backend_libraries import onnx_runtime_library, tensorrt_library
 from edgeformer.inference.library import Backend, LoadOptions, RuntimeLibrary, default_library
 from edgeformer.inference.model import Model
+from edgeformer.text import printable
 
 __all__ = ["load"]
 
@@ -79,11 +80,16 @@ def load(
         plugin_library=_bytes(plugin_library),
     )
     runtime = library or default_library()
-    return Model(runtime, runtime.load(os.fsencode(path), options))
+    return Model(runtime, runtime.load(_bytes(path) or b"", options))
 
 
 def _bytes(path: str | os.PathLike[str] | None) -> bytes | None:
-    return None if path is None else os.fsencode(path)
+    if path is None:
+        return None
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:  # where C would take the path to end
+        raise InputError("EF102", f"{printable(os.fsdecode(path))}: a path has no NUL character")
+    return encoded
 
 
 def _int32(value: int, name: str) -> int:

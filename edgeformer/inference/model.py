@@ -3,89 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import byref, c_int32, c_void_p, sizeof
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from edgeformer.errors import InputError
-from edgeformer.inference.arrays import DTYPES, empty_like, fill, fits, stream_handle
-from edgeformer.inference.library import (
-    Backend,
-    ClassStruct,
-    ImageStruct,
-    ModelInfo,
-    RuntimeLibrary,
-    Tensor,
-    TensorInfo,
-)
+from edgeformer.inference.arrays import empty_like, fill, fill_output, fits, stream_handle
+from edgeformer.inference.description import Description, describe_model
+from edgeformer.inference.library import ClassStruct, ImageStruct, RuntimeLibrary, Tensor
 from edgeformer.inference.pictures import Picture, describe, pixels_of
 
-__all__ = ["Context", "Description", "Model", "Prediction", "TensorDescription"]
+__all__ = ["Context", "Model", "Prediction"]
 
 _TENSOR_SIZE = sizeof(Tensor)
-
-
-@dataclass(frozen=True)
-class TensorDescription:
-    """An input or output.
-
-    Attributes:
-        name: its name.
-        dtype: its type.
-        shape: its shape; None is a free size.
-        minimum: smallest shape that the engine was built for; without an engine 1 for a free size.
-        optimum: the shape that the engine was made fastest for.
-        maximum: largest shape; None for a size without an upper end.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
-    minimum: tuple[int, ...]
-    optimum: tuple[int, ...]
-    maximum: tuple[int | None, ...]
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a model is, and what runs it.
-
-    Attributes:
-        name: of the network, such as "biformer_tiny"; the file's for an engine or an ONNX file alone.
-        task: "classification" or "features"; empty without a bundle.
-        precision: "int8", "fp16", ...; empty without a bundle.
-        labels: names of the classes in the order of their indices; empty where they are not known.
-        backend: "tensorrt" or "onnxruntime".
-        backend_version: of the backend's library.
-        backend_library: its path.
-        backend_reason: why ONNX Runtime runs a bundle that has an engine; empty otherwise.
-        file: the file that is run.
-        device: the CUDA device; None on the CPU.
-        contexts: executions that may run at once.
-        takes_images: whether `Model.predict` and `Model.preprocess` make its input from pictures.
-        inputs: its inputs, in its order.
-        outputs: its outputs, in its order.
-    """
-
-    name: str
-    task: str
-    precision: str
-    labels: tuple[str, ...]
-    backend: Literal["tensorrt", "onnxruntime"]
-    backend_version: str
-    backend_library: str
-    backend_reason: str
-    file: str
-    device: int | None
-    contexts: int
-    takes_images: bool
-    inputs: tuple[TensorDescription, ...]
-    outputs: tuple[TensorDescription, ...]
+_LARGEST_INT32 = 2**31 - 1
+# EDGEFORMER_MAX_TOP
+_MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -103,6 +42,43 @@ class Prediction:
     probability: float
 
 
+class _Loaded:
+    """A model of the library, with what was taken from it: freed once it is closed and no call is inside it any more.
+
+    ``with loaded as handle:`` is a call.
+    """
+
+    def __init__(self, library: RuntimeLibrary, handle: c_void_p) -> None:
+        self.file = ""
+        self.reserved: c_void_p | None = None
+        self._functions = library.functions
+        self._handle = handle
+        self._lock = threading.Lock()
+        self._closed = False
+        self._users = 1
+
+    def __enter__(self) -> c_void_p:
+        with self._lock:
+            if self._closed:
+                raise InputError("EF803", f"{self.file} was closed before this call")
+            self._users += 1
+        return self._handle
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            last = not self._users
+        if last:
+            self._functions.edgeformerReleaseContext(self.reserved)
+            self._functions.edgeformerRelease(self._handle)
+
+    def close(self) -> None:
+        with self._lock:
+            was_closed, self._closed = self._closed, True
+        if not was_closed:
+            self.__exit__()
+
+
 class Model:
     """A model that `load` loaded. Threads may share it; so many run at once as it has contexts, others wait.
 
@@ -112,10 +88,11 @@ class Model:
     def __init__(self, library: RuntimeLibrary, handle: c_void_p) -> None:
         """Take over a model of the library; `load` is what makes one."""
         self._library = library
-        self._handle: c_void_p | None = handle
+        self._loaded = _Loaded(library, handle)
         self._lock = threading.Lock()
         self._reserved: Context | None = None
-        self._description = _describe(library, handle)
+        self._description = describe_model(library, handle)
+        self._loaded.file = self._description.file
         self._inputs = self._description.inputs
         self._outputs = self._description.outputs
         self._input_struct = Tensor * len(self._inputs)
@@ -151,11 +128,12 @@ class Model:
         Raises:
             InputError: the arrays do not fit the model or the engine's range, or the run failed.
         """
-        with self._lock:
+        with self._loaded as handle:
             if self._reserved is not None and self._description.contexts == 1:
-                return self._reserved.run(feeds, outputs)
-        results: dict[str, Any] = self._run(self._library.functions.edgeformerRun, self._open(), feeds, outputs or {})
-        return results
+                with self._lock:
+                    return self._reserved.run(feeds, outputs)
+            functions = self._library.functions
+            return self._run(functions.edgeformerRun, functions.edgeformerOutputShapes, handle, feeds, outputs or {})
 
     def enqueue(
         self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None, *, stream: Any = None
@@ -164,12 +142,18 @@ class Model:
 
         Calls have to follow each other on one stream; for several streams take a `context` for each.
         """
-        with self._lock:
-            if self._reserved is None:
-                handle = c_void_p()
-                self._library.check(self._library.functions.edgeformerAcquireContext(self._open(), -1, byref(handle)))
-                self._reserved = Context(self, handle)
-            return self._reserved.enqueue(inputs, outputs, stream=stream)
+        with self._loaded as handle, self._lock:
+            if self._reserved is not None:
+                return self._reserved.enqueue(inputs, outputs, stream=stream)
+            taken = self._acquire(handle, -1)
+            context = Context(self, taken)
+            try:
+                results = context.enqueue(inputs, outputs, stream=stream)
+            except BaseException:
+                self._library.functions.edgeformerReleaseContext(taken)
+                raise
+            self._loaded.reserved, self._reserved = taken, context
+            return results
 
     @contextlib.contextmanager
     def context(self, wait: float | None = None) -> Iterator[Context]:
@@ -181,20 +165,24 @@ class Model:
         Raises:
             EnvironmentFault: none came free.
         """
-        handle = c_void_p()
-        milliseconds = -1 if wait is None else max(0, min(round(wait * 1000), 2**31 - 1))
-        self._library.check(self._library.functions.edgeformerAcquireContext(self._open(), milliseconds, byref(handle)))
-        try:
-            yield Context(self, handle)
-        finally:
-            self._library.functions.edgeformerReleaseContext(handle)
+        if wait is not None and math.isnan(wait):
+            raise InputError("EF101", "wait is NaN; it is a number of seconds, or None")
+        milliseconds = -1 if wait is None else round(max(0.0, min(wait * 1000, _LARGEST_INT32)))
+        with self._loaded as handle:
+            taken = self._acquire(handle, milliseconds)
+            context = Context(self, taken)
+            try:
+                yield context
+            finally:
+                context._handle = None
+                self._library.functions.edgeformerReleaseContext(taken)
 
-    def predict(self, pictures: Picture | Sequence[Picture], top: int = 5) -> Any:
+    def predict(self, pictures: Picture | Sequence[Picture], top: int | None = None) -> Any:
         """Classify pictures: prepare them as training did, run the model, rank the classes.
 
         Args:
             pictures: a picture or several: paths, Pillow images, or ``[height, width, 3]`` uint8 RGB arrays.
-            top: classes of each, at most as many as the model has.
+            top: classes of each, at most as many as the model has; None for 5, or all where it has fewer.
 
         Returns:
             A `Prediction` for each class, best first; for several pictures a list of such lists.
@@ -202,14 +190,18 @@ class Model:
         Raises:
             InputError: a picture cannot be read, the model takes none, or it is no classifier.
         """
-        single = not isinstance(pictures, (list, tuple))
-        given: Sequence[Picture] = [pictures] if single else pictures  # type: ignore[list-item, assignment]
-        pixels = [pixels_of(picture) for picture in given]
+        several = _several(pictures)
+        pixels = [pixels_of(picture) for picture in several]
         images = (ImageStruct * len(pixels))(*(ImageStruct(**describe(one)) for one in pixels))
-        found = (ClassStruct * max(1, len(pixels) * max(0, min(top, 1000))))()
-        self._library.check(
-            self._library.functions.edgeformerClassify(self._open(), images, len(pixels), c_int32(top), found)
-        )
+        if top is None:
+            classes = self._outputs[0].shape[-1:] if self._outputs else ()
+            top = min(5, *(size for size in classes if size), 5)
+        top = max(-_LARGEST_INT32, min(top, _LARGEST_INT32))
+        found = (ClassStruct * max(1, len(pixels) * max(0, min(top, _MOST_CLASSES))))()
+        with self._loaded as handle:
+            self._library.check(
+                self._library.functions.edgeformerClassify(handle, images, len(pixels), c_int32(top), found)
+            )
         labels = self._description.labels
         ranked = [
             [
@@ -218,21 +210,21 @@ class Model:
             ]
             for start in range(len(pixels))
         ]
-        return ranked[0] if single else ranked
+        return ranked if several is pictures else ranked[0]
 
-    def preprocess(self, pictures: Sequence[Picture]) -> np.ndarray[Any, Any]:
+    def preprocess(self, pictures: Picture | Sequence[Picture]) -> np.ndarray[Any, Any]:
         """The model's input of pictures, as `predict` makes it.
 
         Args:
             pictures: as `predict` takes them.
 
         Returns:
-            ``[len(pictures), ...]`` of the type and layout of the model's input.
+            ``[pictures, ...]``, one also of a single one, of the type and layout of the model's input.
 
         Raises:
             InputError: a picture cannot be read, or the model takes none.
         """
-        pixels = [pixels_of(picture) for picture in pictures]
+        pixels = [pixels_of(picture) for picture in _several(pictures)]
         images = (ImageStruct * len(pixels))(*(ImageStruct(**describe(one)) for one in pixels))
         info = self._inputs[0]
         if not self._description.takes_images or not all(info.shape[1:]):
@@ -240,9 +232,10 @@ class Model:
         array = np.empty((len(pixels), *(size or 0 for size in info.shape[1:])), info.dtype)
         tensor = Tensor()
         fill(tensor, array, info.name)
-        self._library.check(
-            self._library.functions.edgeformerPreprocess(self._open(), images, len(pixels), byref(tensor))
-        )
+        with self._loaded as handle:
+            self._library.check(
+                self._library.functions.edgeformerPreprocess(handle, images, len(pixels), byref(tensor))
+            )
         return array
 
     def describe(self) -> Description:
@@ -250,13 +243,8 @@ class Model:
         return self._description
 
     def close(self) -> None:
-        """Free the model. Nothing may be running on it."""
-        handle, self._handle = self._handle, None
-        if self._reserved is not None:
-            self._library.functions.edgeformerReleaseContext(self._reserved._handle)
-            self._reserved = None
-        if handle is not None:
-            self._library.functions.edgeformerRelease(handle)
+        """Free the model once the calls that are inside it have ended. Wait for what was enqueued before."""
+        self._loaded.close()
 
     def __enter__(self) -> Model:
         return self
@@ -267,14 +255,12 @@ class Model:
         self.close()
 
     def __del__(self) -> None:
-        # A model whose construction failed has no handle.
-        if getattr(self, "_handle", None) is not None:
-            self.close()
+        self.close()
 
-    def _open(self) -> c_void_p:
-        if self._handle is None:
-            raise InputError("EF803", f"{self._description.file} was closed before this call")
-        return self._handle
+    def _acquire(self, handle: c_void_p, milliseconds: int) -> c_void_p:
+        taken = c_void_p()
+        self._library.check(self._library.functions.edgeformerAcquireContext(handle, milliseconds, byref(taken)))
+        return taken
 
     def _by_name(self, arrays: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
         if len(arrays) > len(self._inputs):
@@ -284,23 +270,25 @@ class Model:
             raise InputError("EF802", f"inputs are given twice, by place and by name: {', '.join(twice)}")
         return {**feeds, **named}
 
-    def _run(self, function: Any, handle: c_void_p, feeds: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
+    def _run(
+        self, run: Any, shapes: Any, handle: c_void_p, feeds: Mapping[str, Any], outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """``run`` and ``shapes`` are the library's functions, for ``handle``: a model or a context."""
         inputs, kept = self._input_tensors(feeds)
-        results, tensors = self._output_tensors(inputs, feeds, outputs)
-        self._library.check(function(handle, inputs, len(self._inputs), tensors, len(self._outputs)))
+        results, tensors = self._output_tensors(shapes, handle, inputs, feeds, outputs)
+        self._library.check(run(handle, inputs, len(self._inputs), tensors, len(self._outputs)))
         del kept
         return results
 
     def _enqueue(
         self, handle: c_void_p, feeds: Mapping[str, Any], outputs: Mapping[str, Any], stream: Any
     ) -> dict[str, Any]:
+        functions = self._library.functions
         inputs, kept = self._input_tensors(feeds, may_copy=False)
-        results, tensors = self._output_tensors(inputs, feeds, outputs)
-        first = next(iter(feeds.values()))
+        results, tensors = self._output_tensors(functions.edgeformerContextOutputShapes, handle, inputs, feeds, outputs)
+        of_stream = stream_handle(stream, next(iter(feeds.values()), None))
         self._library.check(
-            self._library.functions.edgeformerEnqueue(
-                handle, inputs, len(self._inputs), tensors, len(self._outputs), stream_handle(stream, first)
-            )
+            functions.edgeformerEnqueue(handle, inputs, len(self._inputs), tensors, len(self._outputs), of_stream)
         )
         del kept
         return results
@@ -322,7 +310,7 @@ class Model:
         return tensors, kept
 
     def _output_tensors(
-        self, inputs: Any, feeds: Mapping[str, Any], given: Mapping[str, Any]
+        self, shapes: Any, handle: c_void_p, inputs: Any, feeds: Mapping[str, Any], given: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Any]:
         unknown = sorted(given.keys() - {info.name for info in self._outputs})
         if unknown:
@@ -330,13 +318,11 @@ class Model:
         tensors = self._output_struct()
         for tensor in tensors:
             tensor.struct_size = _TENSOR_SIZE
-        self._library.check(
-            self._library.functions.edgeformerOutputShapes(
-                self._open(), inputs, len(self._inputs), tensors, len(self._outputs)
-            )
-        )
-        like = next(iter(feeds.values()))
-        results = {}
+        self._library.check(shapes(handle, inputs, len(self._inputs), tensors, len(self._outputs)))
+        results: dict[str, Any] = {}
+        if self._description.backend == "onnxruntime" and any(tensor.memory for tensor in inputs):
+            return results, tensors  # which the library refuses: no output has to be made for it
+        like = next(iter(feeds.values()), None)
         for tensor, info in zip(tensors, self._outputs, strict=True):
             shape = tuple(tensor.shape[: tensor.rank])
             if info.name in given:
@@ -352,8 +338,7 @@ class Model:
             else:
                 array = empty_like(like, shape, info.dtype)
             results[info.name] = array
-            if fill(tensor, array, info.name) is not array:
-                raise InputError("EF912", f"output `{info.name}` is not dense: make it contiguous")
+            fill_output(tensor, array, info.name)
         return results, tensors
 
 
@@ -363,13 +348,18 @@ class Context:
     def __init__(self, model: Model, handle: c_void_p) -> None:
         """Take over a context of the library; `Model.context` is what makes one."""
         self._model = model
-        self._handle = handle
+        self._handle: c_void_p | None = handle
 
     def run(self, feeds: Mapping[str, Any], outputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """As `Model.run`, on this context."""
-        function = self._model._library.functions.edgeformerRunContext
-        results: dict[str, Any] = self._model._run(function, self._handle, feeds, outputs or {})
-        return results
+        functions = self._model._library.functions
+        return self._model._run(
+            functions.edgeformerRunContext,
+            functions.edgeformerContextOutputShapes,
+            self._taken(),
+            feeds,
+            outputs or {},
+        )
 
     def enqueue(
         self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None, *, stream: Any = None
@@ -388,50 +378,20 @@ class Context:
         Raises:
             InputError: the arrays do not fit, are not on the device, or ONNX Runtime runs the model.
         """
-        return self._model._enqueue(self._handle, inputs, outputs or {}, stream)
+        return self._model._enqueue(self._taken(), inputs, outputs or {}, stream)
 
     @property
     def graph_state(self) -> str:
         """What this context does about CUDA graphs, and why."""
-        text: bytes = self._model._library.functions.edgeformerGraphState(self._handle)
+        text: bytes = self._model._library.functions.edgeformerGraphState(self._taken())
         return text.decode(errors="replace")
 
-
-def _describe(library: RuntimeLibrary, handle: c_void_p) -> Description:
-    functions = library.functions
-    info = ModelInfo()
-    library.check(functions.edgeformerDescribe(handle, byref(info)))
-    tensors = []
-    for index in range(info.inputs + info.outputs):
-        raw = TensorInfo()
-        library.check(functions.edgeformerTensor(handle, index, byref(raw)))
-        tensors.append(_tensor(raw))
-    labels = (functions.edgeformerLabel(handle, index) for index in range(info.labels))
-    texts = {name: getattr(info, name).decode(errors="replace") for name in _TEXTS}
-    return Description(
-        labels=tuple(label.decode(errors="replace") for label in labels),
-        backend="tensorrt" if info.backend == Backend.TENSORRT else "onnxruntime",
-        device=None if info.device < 0 else info.device,
-        contexts=info.contexts,
-        takes_images=bool(info.takes_images),
-        inputs=tuple(tensors[: info.inputs]),
-        outputs=tuple(tensors[info.inputs :]),
-        **texts,
-    )
+    def _taken(self) -> c_void_p:
+        if self._handle is None:
+            raise InputError("EF803", "this context was given back before the call: use it inside its `with` block")
+        return self._handle
 
 
-_TEXTS = ("name", "task", "precision", "backend_library", "backend_version", "backend_reason", "file")
-
-
-def _tensor(raw: TensorInfo) -> TensorDescription:
-    def sizes(shape: Any) -> tuple[int | None, ...]:
-        return tuple(None if size < 0 else size for size in shape[: raw.rank])
-
-    return TensorDescription(
-        name=raw.name.decode(errors="replace"),
-        dtype=DTYPES[raw.type],
-        shape=sizes(raw.shape),
-        minimum=tuple(raw.minimum[: raw.rank]),
-        optimum=tuple(raw.optimum[: raw.rank]),
-        maximum=sizes(raw.maximum),
-    )
+def _several(pictures: Picture | Sequence[Picture]) -> Sequence[Picture]:
+    """A list or tuple of pictures as it is; a single picture as a list."""
+    return pictures if isinstance(pictures, (list, tuple)) else [pictures]  # type: ignore[list-item]

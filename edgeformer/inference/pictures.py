@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeformer.data.image_folder import image_content, with_image
 from edgeformer.data.preprocessing import upright_rgb
 from edgeformer.errors import InputError
-from edgeformer.text import printable
 
-__all__ = ["Picture", "describe", "pixels_of"]
+__all__ = ["Picture", "describe", "pixels_of", "upright_pixels"]
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """A file's path, a Pillow image, or ``[height, width, 3]`` uint8 RGB."""
@@ -27,7 +27,7 @@ def pixels_of(picture: Picture) -> NDArray[np.uint8]:
         InputError: it is none of what is taken, or its file cannot be read as an image.
     """
     if isinstance(picture, Image.Image):
-        return np.ascontiguousarray(upright_rgb(picture), np.uint8)
+        return upright_pixels(picture)
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
             raise InputError(
@@ -36,21 +36,16 @@ def pixels_of(picture: Picture) -> NDArray[np.uint8]:
             )
         return np.ascontiguousarray(picture)
     if isinstance(picture, (str, os.PathLike)):
-        return _decoded(Path(picture))
+        path = Path(picture)
+        return with_image(image_content(path), path, upright_pixels)
     raise InputError(
         "EF863", f"a picture is a {type(picture).__name__}; it is a path, a Pillow image, or a uint8 array, RGB"
     )
 
 
-def _decoded(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.ascontiguousarray(upright_rgb(image), np.uint8)
-    except FileNotFoundError:
-        raise InputError("EF102", f"{printable(str(path))}: there is no such file") from None
-    # Pillow's decoders raise these, and OSError among them, for files that are damaged or no images.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError("EF864", f"{printable(str(path))} cannot be read as an image: {error}") from None
+def upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """An image's pixels as `pixels_of` has them; raises InputError for floating-point ones."""
+    return np.ascontiguousarray(upright_rgb(image), np.uint8)
 
 
 def describe(pixels: NDArray[np.uint8]) -> dict[str, Any]:

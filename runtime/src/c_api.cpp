@@ -167,6 +167,32 @@ std::vector<EdgeformerImage> ReadImages(EdgeformerImage const* images, int32_t c
 
 void CopyShape(Shape const& from, int64_t (&to)[EDGEFORMER_MAX_RANK]) { std::copy(from.begin(), from.end(), to); }
 
+// find(shapes) gives the outputs' shapes for inputs of these shapes.
+template <class Find>
+void WriteOutputShapes(edgeformer::LoadedModel& model, EdgeformerTensor const* inputs, int32_t input_count,
+                       EdgeformerTensor* outputs, int32_t output_count, Find&& find) {
+    std::vector<EdgeformerTensor> const given = ReadTensors(inputs, input_count, "inputs");
+    std::vector<Shape> const shapes = model.CheckShapes(given.data(), input_count);
+    std::vector<EdgeformerTensor> results = ReadTensors(outputs, output_count, "outputs");
+    InRange(output_count, model.outputs(), model.outputs(), "output_count");
+    std::vector<Shape> const found = find(shapes);
+    auto* bytes = reinterpret_cast<unsigned char*>(outputs);
+    for (int32_t index = 0; index < output_count; ++index) {
+        EdgeformerTensor& result = results[static_cast<size_t>(index)];
+        Shape const& shape = found[static_cast<size_t>(index)];
+        TensorSpec const& spec = model.tensor(model.inputs() + index);
+        bool const is_known = std::all_of(shape.begin(), shape.end(), [](int64_t size) { return size >= 0; });
+        uint32_t const size = result.struct_size;
+        result.type = spec.type;
+        result.rank = static_cast<int32_t>(shape.size());
+        std::fill(std::begin(result.shape), std::end(result.shape), 0);
+        CopyShape(shape, result.shape);
+        result.bytes = is_known ? edgeformer::BytesOf(shape, spec.type) : 0;
+        edgeformer::Write(
+            result, reinterpret_cast<EdgeformerTensor*>(bytes + size_t{size} * static_cast<size_t>(index)), "outputs");
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -235,31 +261,19 @@ int32_t edgeformerOutputShapes(EdgeformerModel* model, EdgeformerTensor const* i
                                EdgeformerTensor* outputs, int32_t output_count) {
     return Guard([&] {
         edgeformer::LoadedModel& loaded = *Given(model, "model").model;
-        std::vector<EdgeformerTensor> const given = ReadTensors(inputs, input_count, "inputs");
-        std::vector<Shape> const shapes = loaded.CheckShapes(given.data(), input_count);
-        std::vector<EdgeformerTensor> results = ReadTensors(outputs, output_count, "outputs");
-        InRange(output_count, loaded.outputs(), loaded.outputs(), "output_count");
-        std::vector<Shape> found;
-        {
+        WriteOutputShapes(loaded, inputs, input_count, outputs, output_count, [&](std::vector<Shape> const& shapes) {
             edgeformer::Lease lease(loaded.pool());
-            found = lease.context().OutputShapes(shapes);
-        }
-        auto* bytes = reinterpret_cast<unsigned char*>(outputs);
-        for (int32_t index = 0; index < output_count; ++index) {
-            EdgeformerTensor& result = results[static_cast<size_t>(index)];
-            Shape const& shape = found[static_cast<size_t>(index)];
-            TensorSpec const& spec = loaded.tensor(loaded.inputs() + index);
-            bool const is_known = std::all_of(shape.begin(), shape.end(), [](int64_t size) { return size >= 0; });
-            uint32_t const size = result.struct_size;
-            result.type = spec.type;
-            result.rank = static_cast<int32_t>(shape.size());
-            std::fill(std::begin(result.shape), std::end(result.shape), 0);
-            CopyShape(shape, result.shape);
-            result.bytes = is_known ? edgeformer::BytesOf(shape, spec.type) : 0;
-            edgeformer::Write(result,
-                              reinterpret_cast<EdgeformerTensor*>(bytes + size_t{size} * static_cast<size_t>(index)),
-                              "outputs");
-        }
+            return lease.context().OutputShapes(shapes);
+        });
+    });
+}
+
+int32_t edgeformerContextOutputShapes(EdgeformerContext* context, EdgeformerTensor const* inputs, int32_t input_count,
+                                      EdgeformerTensor* outputs, int32_t output_count) {
+    return Guard([&] {
+        EdgeformerContext& acquired = Given(context, "context");
+        WriteOutputShapes(*acquired.model, inputs, input_count, outputs, output_count,
+                          [&](std::vector<Shape> const& shapes) { return acquired.context->OutputShapes(shapes); });
     });
 }
 

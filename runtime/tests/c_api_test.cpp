@@ -139,6 +139,23 @@ TEST_F(CApi, TellsTheOutputsShapes) {
     EXPECT_EQ(result.bytes, 48U);
 }
 
+TEST_F(CApi, TellsTheOutputsShapesToWhoHoldsTheOnlyContext) {
+    Load();
+    EdgeformerContext* context = nullptr;
+    ASSERT_EQ(edgeformerAcquireContext(model_, 0, &context), EDGEFORMER_SUCCESS) << edgeformerLastError();
+    std::vector<float> input(12);
+    EdgeformerTensor const feeds = Tensor(input, 3);
+    EdgeformerTensor result{};
+    result.struct_size = sizeof(result);
+    EXPECT_EQ(edgeformerContextOutputShapes(context, &feeds, 1, &result, 1), EDGEFORMER_SUCCESS)
+        << edgeformerLastError();
+    EXPECT_EQ(result.shape[0], 3);
+    EXPECT_EQ(result.bytes, 48U);
+    ExpectRefused(edgeformerContextOutputShapes(nullptr, &feeds, 1, &result, 1), EDGEFORMER_INVALID_ARGUMENT,
+                  "got a null pointer for `context`");
+    edgeformerReleaseContext(context);
+}
+
 TEST_F(CApi, TakesAnOutputWhoseSizeOnlyTheRunTells) {
     bundle_.Put("typed.onnx", "unknown");
     bundle_.WriteManifest();

@@ -146,6 +146,12 @@ EDGEFORMER_API int32_t edgeformerOutputShapes(struct EdgeformerModel* model, str
                                               int32_t input_count, struct EdgeformerTensor* outputs,
                                               int32_t output_count);
 
+/* As edgeformerOutputShapes, on this context. That one takes a context of the pool for a moment, and would wait for
+ * ever where the caller holds the last one. */
+EDGEFORMER_API int32_t edgeformerContextOutputShapes(struct EdgeformerContext* context,
+                                                     struct EdgeformerTensor const* inputs, int32_t input_count,
+                                                     struct EdgeformerTensor* outputs, int32_t output_count);
+
 /* Runs the model once and waits for it: takes a context of the pool, and waits for one where all are busy.
  *
  *   inputs   one for each of the model's inputs, in its order
