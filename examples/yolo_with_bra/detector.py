@@ -90,7 +90,7 @@ class Detector(nn.Module):
         width: channels at stride 4; twice as many at stride 8, and so on. A multiple of 16.
     """
 
-    def __init__(self, classes: int, width: int = 32) -> None:
+    def __init__(self, classes: int, width: int = 16) -> None:
         super().__init__()
         c4, c8, c16, c32 = width, 2 * width, 4 * width, 8 * width
         self.stride8 = nn.Sequential(
