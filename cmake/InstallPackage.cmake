@@ -7,8 +7,13 @@ set(package_folder "${CMAKE_INSTALL_LIBDIR}/cmake/edgeformer")
 set(package_files "${PROJECT_BINARY_DIR}/package")
 install(FILES "${PROJECT_SOURCE_DIR}/plugins/common/c_status.h" "${PROJECT_SOURCE_DIR}/plugins/common/c_types.h"
         DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/edgeformer/common" COMPONENT development)
-install(EXPORT edgeformer NAMESPACE edgeformer:: FILE edgeformerTargets.cmake DESTINATION "${package_folder}"
-                                                                             COMPONENT development)
+# A file of targets for each library, installed with it: one may be installed without the other.
+foreach(part IN ITEMS plugins runtime)
+  if(TARGET edgeformer_${part})
+    install(EXPORT edgeformer_${part} NAMESPACE edgeformer:: FILE edgeformer-${part}.cmake
+            DESTINATION "${package_folder}" COMPONENT ${part})
+  endif()
+endforeach()
 configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/edgeformerConfig.cmake.in"
                               "${package_files}/edgeformerConfig.cmake" INSTALL_DESTINATION "${package_folder}")
 # 0.x: a new minor version may change what a program was written for.

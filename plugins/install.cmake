@@ -18,7 +18,7 @@ else()
     string(REGEX REPLACE "^edgeformer_" "" exported "${target}")
     set_target_properties(${target} PROPERTIES EXPORT_NAME ${exported})
   endforeach()
-  install(TARGETS ${library_targets} EXPORT edgeformer LIBRARY DESTINATION "${library_folder}" COMPONENT plugins)
+  install(TARGETS ${library_targets} EXPORT edgeformer_plugins LIBRARY DESTINATION "${library_folder}" COMPONENT plugins)
   install(FILES "${metadata}" DESTINATION "${library_folder}" COMPONENT plugins)
 
   # An op's header is installed under the op's name; those in common/ lie beside it as they do here.

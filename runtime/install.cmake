@@ -6,7 +6,8 @@ if(building_wheel)
 else()
   include(GNUInstallDirs)
   set_target_properties(edgeformer_runtime PROPERTIES EXPORT_NAME runtime)
-  install(TARGETS edgeformer_runtime EXPORT edgeformer LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT runtime)
+  install(TARGETS edgeformer_runtime EXPORT edgeformer_runtime LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+          COMPONENT runtime)
   install(FILES include/edgeformer/edgeformer.h include/edgeformer/model.hpp
           DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/edgeformer" COMPONENT development)
 endif()

@@ -15,6 +15,7 @@ using Json = nlohmann::json;
 
 constexpr int kSchemaVersion = EDGEFORMER_SCHEMA_VERSION;
 constexpr char kManifest[] = "manifest.json";
+constexpr char kEngineReport[] = "model.engine.json";
 constexpr size_t kLargestManifest = size_t{64} << 20;
 constexpr size_t kLargestFile = size_t{1} << 40;
 // A manifest has about ten levels; the parser recurses to free what it has read.
@@ -138,7 +139,8 @@ std::vector<int64_t> ReadShape(Json const& range, char const* name) {
     return shape;
 }
 
-std::optional<EngineRecord> ReadEngine(Json const& manifest) {
+// What the build said of the engine; null: it made none.
+Json const* FindReport(Json const& manifest) {
     Json const& stages = Member(manifest, "stages");
     Json const* report = nullptr;
     for (Json const& stage : stages) {
@@ -147,7 +149,11 @@ std::optional<EngineRecord> ReadEngine(Json const& manifest) {
             report = &stage["details"]["report"];
         }
     }
-    if (report == nullptr || report->is_null()) {
+    return report == nullptr || report->is_null() ? nullptr : report;
+}
+
+std::optional<EngineRecord> ReadEngine(Json const* report) {
+    if (report == nullptr) {
         return std::nullopt;
     }
     EngineRecord engine;
@@ -222,28 +228,41 @@ Bundle Read(Json const& manifest, std::string const& folder) {
         bundle.image = ReadImage(image);
     }
     bundle.files = ReadFiles(manifest);
-    bundle.engine = ReadEngine(manifest);
+    bundle.engine = ReadEngine(FindReport(manifest));
     return bundle;
 }
 
-// A manifest that somebody has edited tends to contradict itself: what it says of the engine stands in it twice.
-void CheckConsistency(Bundle const& bundle) {
+// A manifest that somebody has edited tends to contradict itself: what it says of the engine stands in it twice, and in
+// the report of the build once more.
+void CheckConsistency(Bundle const& bundle, Json const* report) {
     if (!bundle.engine) {
         return;
     }
+    auto const contradicts = [&](std::string const& fault) {
+        return Fault(EDGEFORMER_INVALID_BUNDLE, "EF759",
+                     Text(bundle.PathOf(kManifest), " contradicts itself: ", fault,
+                          ". It was changed after the build: build the bundle again"));
+    };
     auto const file = bundle.files.find("model.engine");
-    char const* fault = nullptr;
     if (file == bundle.files.end()) {
-        fault = "it describes an engine, and lists no model.engine";
-    } else if (file->second.sha256 != bundle.engine->sha256) {
-        fault = "two different SHA-256 of model.engine stand in it";
-    } else if (file->second.size != bundle.engine->bytes) {
-        fault = "two different sizes of model.engine stand in it";
+        throw contradicts("it describes an engine, and lists no model.engine");
     }
-    if (fault != nullptr) {
-        throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF759",
-                    Text(bundle.PathOf(kManifest), " contradicts itself: ", fault,
-                         ". It was changed after the build: build the bundle again"));
+    if (file->second.sha256 != bundle.engine->sha256) {
+        throw contradicts("two different SHA-256 of model.engine stand in it");
+    }
+    if (file->second.size != bundle.engine->bytes) {
+        throw contradicts("two different sizes of model.engine stand in it");
+    }
+    // A bundle that is run on ONNX Runtime alone need not have it.
+    if (bundle.files.count(kEngineReport) == 0 || !Exists(bundle.PathOf(kEngineReport))) {
+        return;
+    }
+    Json const built = Parse(bundle.Content(kEngineReport));
+    for (auto const& [name, value] : report->items()) {
+        if (built.is_object() && built.contains(name) && built[name] != value) {
+            throw contradicts(Text("`", name, "` of the engine is ", value.dump(), " in it, and ", built[name].dump(),
+                                   " in ", kEngineReport));
+        }
     }
 }
 
@@ -269,6 +288,7 @@ Bundle ReadBundle(std::string const& folder) {
                              kSchemaVersion, ": build the bundle again"));
         }
         bundle = Read(manifest, folder);
+        CheckConsistency(bundle, FindReport(manifest));
     } catch (Unreadable const& error) {
         throw Fault(
             EDGEFORMER_INVALID_BUNDLE, "EF702",
@@ -277,7 +297,6 @@ Bundle ReadBundle(std::string const& folder) {
         throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF702",
                     Text(path, ": not a manifest of schema version ", kSchemaVersion, "; build it again"));
     }
-    CheckConsistency(bundle);
     return bundle;
 }
 

@@ -13,6 +13,7 @@ namespace {
 
 constexpr char kPlugins[] = "libedgeformer_plugins.so";
 constexpr char kPluginsMetadata[] = "libedgeformer_plugins.json";
+constexpr size_t kLargestMetadata = size_t{1} << 20;
 
 std::string Dotted(int sm) { return Text(sm / 10, ".", sm % 10); }
 std::string CudaText(int cuda) { return Text(cuda / 1000, ".", cuda % 1000 / 10); }
@@ -63,9 +64,12 @@ PluginFile ReadPlugin(Bundle const& bundle) {
                     Text(bundle.folder, ": the engine needs the plugin library ", kPlugins,
                          " beside it, and it is missing: copy the whole folder of the bundle, or build it again"));
     }
-    if (Exists(bundle.PathOf(kPluginsMetadata))) {
-        std::vector<char> const content = bundle.Content(kPluginsMetadata);
-        auto const metadata = nlohmann::json::parse(content.begin(), content.end(), nullptr, false);
+    bool const is_described = Exists(bundle.PathOf(kPluginsMetadata));
+    if (is_described) {
+        std::vector<char> const content = ReadFile(bundle.PathOf(kPluginsMetadata), kLargestMetadata);
+        // Not checked yet: what is nested deeply, which takes stack to free, is dropped.
+        auto const is_shallow = [](int depth, nlohmann::json::parse_event_t, nlohmann::json&) { return depth < 10; };
+        auto const metadata = nlohmann::json::parse(content.begin(), content.end(), is_shallow, false);
         int major = 0;
         int minor = 0;
         if (metadata.is_object() && metadata.contains("cuda") && metadata["cuda"].is_string() &&
@@ -82,6 +86,10 @@ PluginFile ReadPlugin(Bundle const& bundle) {
                          plugin.version.empty() ? "an unknown version" : plugin.version,
                          ", and the engine was built with that of ", engine.plugin_version,
                          ": take the library from the bundle's own build, or ", Again(bundle, bundle.target)));
+    }
+    // Only now: of files that came from another build together, the version tells more than the hash.
+    if (is_described) {
+        bundle.Content(kPluginsMetadata);
     }
     return plugin;
 }

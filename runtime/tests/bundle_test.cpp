@@ -151,6 +151,19 @@ TEST(ReadBundle, NoticesAnEditedManifest) {
     EXPECT_CONTAINS(ReadFault(made), "lists no model.engine");
 }
 
+TEST(ReadBundle, ComparesTheManifestWithTheReportOfTheBuild) {
+    TemporaryBundle made;
+    made.Put("model.engine.json", made.engine().dump());
+    made.WriteManifest();
+    ReadBundle(made.folder());
+    made.engine()["sm"] = 87;
+    made.WriteManifest();
+    EXPECT_CONTAINS(ReadFault(made), "EF759: ");
+    EXPECT_CONTAINS(ReadFault(made), "`sm` of the engine is 87 in it, and 89 in model.engine.json");
+    std::filesystem::remove(made.PathOf("model.engine.json"));
+    ReadBundle(made.folder());
+}
+
 TEST(Content, NamesTheFileThatIsNotWhatTheBuildWrote) {
     TemporaryBundle const made;
     Bundle const bundle = ReadBundle(made.folder());

@@ -142,4 +142,11 @@ TEST(ReadPlugin, RefusesAMissingLibraryOneOfAnotherVersionAndAnotherFile) {
     made.WriteManifest();
     bundle = ReadBundle(made.folder());
     EXPECT_CONTAINS(FaultOf([&] { ReadPlugin(bundle); }), "of edgeformer an unknown version");
+    // A library and its metadata that came from another build: the manifest knows nothing of it.
+    made.Write("libedgeformer_plugins.json", R"({"version": "0.0.9", "cuda": "13.0"})");
+    EXPECT_CONTAINS(FaultOf([&] { ReadPlugin(bundle); }), "of edgeformer 0.0.9");
+    made.Write("libedgeformer_plugins.json", R"({"version": "0.1.0", "cuda": "12.0"})");
+    EXPECT_CONTAINS(FaultOf([&] { ReadPlugin(bundle); }), "EF704: ");
+    made.Write("libedgeformer_plugins.json", std::string(100000, '['));
+    EXPECT_CONTAINS(FaultOf([&] { ReadPlugin(bundle); }), "EF755: ");
 }

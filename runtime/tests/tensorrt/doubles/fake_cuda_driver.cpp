@@ -1,5 +1,6 @@
 // A stand-in for the driver's library, libcuda.so.1: one device whose memory is the host's, and streams that do at once
-// what they are given. Compiled with OLD_DRIVER it lacks what came with CUDA 11.4.
+// what they are given. Programs that cannot reach into it choose the CUDA version and the compute capability by
+// FAKE_DRIVER_VERSION (12040) and FAKE_DRIVER_SM (87). Compiled with OLD_DRIVER it lacks what came with CUDA 11.4.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -8,7 +9,19 @@
 
 namespace {
 
-fake::Driver driver;
+int32_t FromEnvironment(char const* name, int32_t otherwise) {
+    char const* const value = std::getenv(name);
+    return value != nullptr ? std::atoi(value) : otherwise;
+}
+
+fake::Driver Configured() {
+    fake::Driver driver;
+    driver.version = FromEnvironment("FAKE_DRIVER_VERSION", driver.version);
+    driver.sm = FromEnvironment("FAKE_DRIVER_SM", driver.sm);
+    return driver;
+}
+
+fake::Driver driver = Configured();
 thread_local void* current = nullptr;
 thread_local void* beneath = nullptr;
 
@@ -34,7 +47,10 @@ int32_t cuDeviceGetCount(int32_t* count) { return *count = driver.devices, Done(
 int32_t cuDeviceGet(int32_t* device, int32_t index) { return *device = index + 10, Done(); }
 int32_t cuDeviceGetName(char* name, int32_t bytes, int32_t) { return std::strncpy(name, "Fake GPU", bytes), Done(); }
 int32_t cuDeviceGetAttribute(int32_t* value, int32_t attribute, int32_t) {
-    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 || attribute == 19 ? driver.integrated : -1;
+    *value = attribute == 75                      ? driver.sm / 10
+             : attribute == 76                    ? driver.sm % 10
+             : attribute == 18 || attribute == 19 ? driver.integrated
+                                                  : -1;
     return Done();
 }
 int32_t cuDevicePrimaryCtxRetain(void** context, int32_t) {

@@ -10,6 +10,7 @@ struct Driver {
     int32_t init_result = 0;
     int32_t version = 12040;
     int32_t devices = 1;
+    int32_t sm = 87;  // compute capability times ten
     int32_t integrated = 0;
     int32_t result = 0;  // of every call but the ones with a result of their own
     int32_t alloc_result = 0;

@@ -1,6 +1,9 @@
 // A stand-in for TensorRT's library: what the three of them (fake_tensorrt_10.cpp, fake_tensorrt_11.cpp) have in
 // common, and how tests set it up and look at it.
 //
+// Programs that cannot reach into it choose its version by FAKE_TENSORRT_VERSION (110400), and find a line for every
+// engine that was deserialized and every run in the file that FAKE_TENSORRT_LOG names.
+//
 // It has one engine: `logits[n, k] = (k + 1) * sum(image[n])`, with image [-1, 3, 2, 2] of 1 to 8 images and logits
 // [-1, 5]. The GPU's work is handed to `run`, so that a test's CUDA can do it, or note it in a graph.
 #pragma once
@@ -8,6 +11,8 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
+#include <fstream>
 #include <mutex>
 #include <string>
 
@@ -96,6 +101,21 @@ struct World {
 // Each library has one, exported.
 extern "C" World* fakeTensorRtWorld();
 
+// As the environment has it; the GPU's work is done at once.
+inline void Configure(World& world) {
+    char const* const version = std::getenv("FAKE_TENSORRT_VERSION");
+    world.version = version != nullptr ? std::atoi(version) : 0;
+    world.run = [](void*, Run const& run) { run(); };
+}
+
+// What was done, for programs that cannot look at the world.
+inline void Note(char const* what) noexcept {
+    char const* const log = std::getenv("FAKE_TENSORRT_LOG");
+    if (log != nullptr) {
+        std::ofstream(log, std::ios::app) << what << "\n";
+    }
+}
+
 inline int64_t Unexpected() noexcept {
     ++fakeTensorRtWorld()->unexpected;
     return 0;
@@ -118,6 +138,7 @@ bool Enqueue(Context& context, void* stream, Log const& log) noexcept {
         return false;
     }
     ++world.enqueued;
+    Note("enqueued");
     world.run(stream, {&context, context.image, context.logits});
     return true;
 }

@@ -267,6 +267,7 @@ public:
 
     ICudaEngine* deserializeCudaEngine(void const* blob, std::size_t size) noexcept override {
         ++world().deserialized;
+        fake::Note("deserialized");
         if (world().engine_fails != nullptr) {
             Log(logger_, world().engine_fails);
             return nullptr;
@@ -321,7 +322,8 @@ extern "C" {
 
 fake::World* fakeTensorRtWorld() {
     static World world;
-    return &world;
+    static bool const configured = (fake::Configure(world), true);
+    return configured ? &world : nullptr;
 }
 
 int32_t getInferLibVersion() noexcept { return world().version; }

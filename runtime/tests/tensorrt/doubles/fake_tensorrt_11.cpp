@@ -11,8 +11,30 @@
 #define OTHER(name) \
     virtual int64_t name() noexcept { return fake::Unexpected(); }
 
+namespace fake {
+
+// The runtime's. Not in the unnamed namespace: the compiler would see that nothing here implements it, and take every
+// call for one of a pure virtual method.
+struct InterfaceInfo {
+    char const* kind;
+    int32_t major;
+    int32_t minor;
+};
+
+class ILogger {
+public:
+    virtual int32_t getAPILanguage() const noexcept = 0;
+    virtual InterfaceInfo getInterfaceInfo() const noexcept = 0;
+    virtual ~ILogger() = default;
+    virtual void log(int32_t severity, char const* text) noexcept = 0;
+};
+
+}  // namespace fake
+
 namespace {
 
+using fake::ILogger;
+using fake::InterfaceInfo;
 using fake::World;
 
 World& world() { return *fake::fakeTensorRtWorld(); }
@@ -29,20 +51,6 @@ Dims DimsOf(char const* name, int64_t images) {
 }
 
 bool IsImage(char const* name) { return std::string(name) == "image"; }
-
-struct InterfaceInfo {
-    char const* kind;
-    int32_t major;
-    int32_t minor;
-};
-
-class ILogger {
-public:
-    virtual int32_t getAPILanguage() const noexcept = 0;
-    virtual InterfaceInfo getInterfaceInfo() const noexcept = 0;
-    virtual ~ILogger() = default;
-    virtual void log(int32_t severity, char const* text) noexcept = 0;
-};
 
 void Log(ILogger* logger, char const* text) { logger->log(1, text); }
 
@@ -267,6 +275,7 @@ public:
     OTHER(getPImpl)
     virtual void* deserializeCudaEngine(void const* blob, size_t size) noexcept {
         ++world().deserialized;
+        fake::Note("deserialized");
         if (world().engine_fails != nullptr) {
             Log(logger_, world().engine_fails);
             return nullptr;
@@ -321,7 +330,8 @@ extern "C" {
 
 fake::World* fakeTensorRtWorld() {
     static World world;
-    return &world;
+    static bool const configured = (fake::Configure(world), true);
+    return configured ? &world : nullptr;
 }
 
 int32_t getInferLibVersion() noexcept { return world().version; }
