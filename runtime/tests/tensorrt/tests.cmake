@@ -33,7 +33,8 @@ function(edgeformer_add_tensorrt_double target name folder source)
                                              LIBRARY_OUTPUT_DIRECTORY "${folder}")
 endfunction()
 
-# edgeformer_add_tensorrt_doubles(<program> <variant> <options>...): the stand-ins that this program opens.
+# edgeformer_add_tensorrt_doubles(<target> <variant> <options>...): the stand-ins, built with the target;
+# doubles_definitions is what a program has to be compiled with to find them.
 function(edgeformer_add_tensorrt_doubles program variant)
   set(folder "${CMAKE_CURRENT_BINARY_DIR}/tensorrt_doubles${variant}")
   edgeformer_add_tensorrt_double(fake_nvinfer_11${variant} libnvinfer.so.11 "${folder}" fake_tensorrt_11.cpp ${ARGN})
@@ -53,7 +54,7 @@ function(edgeformer_add_tensorrt_doubles program variant)
     target_include_directories(fake_nvinfer_10${variant} SYSTEM PRIVATE ${TensorRT_INCLUDE_DIR})
     add_dependencies(${program} fake_nvinfer_10${variant})
   endif()
-  target_compile_definitions(${program} PRIVATE FAKE_LIBRARIES="${folder}" FAKE_HAS_TENSORRT_10=${has_tensorrt_10})
+  set(doubles_definitions FAKE_LIBRARIES="${folder}" FAKE_HAS_TENSORRT_10=${has_tensorrt_10} PARENT_SCOPE)
 endfunction()
 
 # edgeformer_add_tensorrt_tests(<variant> <options>...): the program, around runtime_objects<variant>.
@@ -71,6 +72,7 @@ function(edgeformer_add_tensorrt_tests variant)
   file(GLOB rtx_library "${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/tensorrt_rtx_libs/libtensorrt_rtx.so.1")
   target_compile_definitions(${program} PRIVATE EDGEFORMER_TEST_TENSORRT_RTX="${rtx_library}")
   edgeformer_add_tensorrt_doubles(${program} "${variant}" ${ARGN})
+  target_compile_definitions(${program} PRIVATE ${doubles_definitions})
   gtest_discover_tests(${program} TEST_PREFIX "runtime." TEST_SUFFIX "${variant}" DISCOVERY_MODE PRE_TEST
                        PROPERTIES TIMEOUT 300)
 endfunction()
