@@ -38,6 +38,7 @@ from edgeformer.graph.fusion.rewrite import rewrite
 from edgeformer.graph.opset import raise_opset
 from edgeformer.graph.prepare import prepared
 from edgeformer.graph.protos import fed_inputs, is_standard, label
+from edgeformer.graph.repairs import with_true_types
 from edgeformer.ops.bi_level_routing_attention import (
     FUNCTION_OPSET,
     OP_TYPE,
@@ -123,7 +124,8 @@ def fuse(
     if plans:
         # With one set of input shapes there can be no other, and what they settle is settled for good.
         stored = {name: observations[0].values[name] for name in shape_tensors} if _is_static(wide) else {}
-        fused = rewrite(raised, plans, stored)
+        # A size that exporters lost in the block shows now.
+        fused = with_true_types(rewrite(raised, plans, stored))
     if fuse_lepe and any(is_op(node) for node in fused.graph.node):
         fused, lepe = fold_lepe(fused, shapes, draws=draws, seed=seed)
     reports = tuple(

@@ -106,7 +106,7 @@ def _axis_contradicts(told: onnx.TensorShapeProto.Dimension, true: onnx.TensorSh
 
 
 def _true_output(value: onnx.ValueInfoProto, inferred: onnx.ValueInfoProto | None) -> onnx.ValueInfoProto:
-    """The output with the type that the graph gives it: sizes and names that it says and that hold stay."""
+    """The output with the type that the graph gives it: what it says and holds stays, but for names of fixed sizes."""
     told = value.type.tensor_type
     if not _known(inferred):
         if told.elem_type == onnx.TensorProto.UNDEFINED and not value.type.WhichOneof("value") == "sequence_type":
@@ -115,13 +115,13 @@ def _true_output(value: onnx.ValueInfoProto, inferred: onnx.ValueInfoProto | Non
             )
         return value
     assert inferred is not None
-    if (
-        told.HasField("shape")
-        and not _contradicts(value, inferred)
-        and told.elem_type == inferred.type.tensor_type.elem_type
-    ):
-        return value
+    true = inferred.type.tensor_type
     result = onnx.ValueInfoProto()
     result.CopyFrom(value)
-    result.type.CopyFrom(inferred.type)
+    if not told.HasField("shape") or _contradicts(value, inferred) or told.elem_type != true.elem_type:
+        result.type.CopyFrom(inferred.type)
+        return result
+    for axis, known in zip(result.type.tensor_type.shape.dim, true.shape.dim, strict=False):
+        if axis.HasField("dim_param") and known.HasField("dim_value"):
+            axis.dim_value = known.dim_value
     return result

@@ -99,7 +99,7 @@ def main() -> None:
     """Train, export, fuse, build, run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=224, help="height and width of the images (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=600, help="of training; 0: random weights (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=300, help="of training; 0: random weights (default: %(default)s)")
     parser.add_argument("--target", default="rtx-40", help="see 'edgeformer targets' (default: %(default)s)")
     parser.add_argument("--output", "-o", type=Path, default=ROOT / "build" / "yolo_with_bra", help="the bundle")
     arguments = parser.parse_args()

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <edgeformer/model.hpp>
 #include <fstream>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "ppm.h"
@@ -86,8 +88,7 @@ int main(int argc, char** argv) {
         if (!ReadPpm(argv[index], picture)) {
             return Fail(std::string(argv[index]) + ": not a binary PPM file of 8 bits");
         }
-        edgeformer::Status const prepared =
-            model->Preprocess({picture.image}, edgeformer::TensorOf(pixels, shape));
+        edgeformer::Status const prepared = model->Preprocess({picture.image}, edgeformer::TensorOf(pixels, shape));
         if (!prepared) {
             return Fail(prepared.error());
         }
@@ -107,8 +108,7 @@ int main(int argc, char** argv) {
         float const across = static_cast<float>(picture.image.width) / static_cast<float>(shape[3]);
         float const down = static_cast<float>(picture.image.height) / static_cast<float>(shape[2]);
         std::printf("%s:\n", argv[index]);
-        for (Found const& one :
-             Find(boxes.data<float>(), scores.data<float>(), scores.shape[1], scores.shape[2])) {
+        for (Found const& one : Find(boxes.data<float>(), scores.data<float>(), scores.shape[1], scores.shape[2])) {
             std::printf("  %s %.3f at %.1f %.1f %.1f %.1f\n", model->Label(static_cast<int32_t>(one.label)).c_str(),
                         static_cast<double>(one.score), static_cast<double>(one.box[0] * across),
                         static_cast<double>(one.box[1] * down), static_cast<double>(one.box[2] * across),
