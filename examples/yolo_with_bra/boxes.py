@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LEAST_SCORE", "MOST_OVERLAP", "Found", "find", "overlap"]
+__all__ = ["MOST_OVERLAP", "Found", "find", "overlap"]
 
 Floats = NDArray[np.float32]
 
-LEAST_SCORE = 0.4
 MOST_OVERLAP = 0.5
 
 
@@ -36,14 +35,15 @@ class Found:
         return f"{labels[self.label]} {self.score:.3f} at {' '.join(f'{side:.1f}' for side in sides)}"
 
 
-def find(boxes: Floats, scores: Floats) -> list[Found]:
+def find(boxes: Floats, scores: Floats, least_score: float) -> list[Found]:
     """Greedy non-maximum suppression within each class, best first.
 
     Args:
         boxes: ``[cells, 4]`` float32.
         scores: ``[cells, classes]`` float32; of equal ones the first counts as better.
+        least_score: what is below is left out.
     """
-    cells, labels = np.nonzero(scores > np.float32(LEAST_SCORE))
+    cells, labels = np.nonzero(scores >= np.float32(least_score))
     order = np.argsort(-scores[cells, labels], kind="stable")
     kept: list[Found] = []
     for cell, label in zip(cells[order], labels[order], strict=True):

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import edgeformer as ef  # noqa: E402
+from edgeformer.inference import Model  # noqa: E402
 from examples.yolo_with_bra.boxes import find, overlap  # noqa: E402
 from examples.yolo_with_bra.scenes import CLASSES, Scene, make_scene  # noqa: E402
 from examples.yolo_with_bra.training import FIRST_UNSEEN, train  # noqa: E402
@@ -60,31 +61,31 @@ def write_scenes(folder: Path, size: int, first: int, count: int, ending: str) -
     return paths
 
 
-def share_found(model: ef.inference.Model, scenes: list[Scene]) -> str:
+def share_found(model: Model, scenes: list[Scene], least_score: float) -> str:
     """How many of the scenes' objects the model finds, by class and an overlap of at least one half."""
     found = wanted = 0
     for scene in scenes:
         outputs = model(model.preprocess([scene.picture]))
-        objects = find(outputs["boxes"][0], outputs["scores"][0])
+        objects = find(outputs["boxes"][0], outputs["scores"][0], least_score)
         wanted += len(scene.labels)
         for box, label in zip(scene.boxes, scene.labels, strict=True):
             found += any(one.label == label and overlap(one.box, box) >= 0.5 for one in objects)
     return f"{found} of {wanted}"
 
 
-def show(bundle: Path, pictures: list[Path], size: int) -> None:
+def show(bundle: Path, pictures: list[Path], size: int, least_score: float) -> None:
     """Run the bundle on pictures, print what is in them, and count what it finds in scenes that it never saw."""
     unseen = [make_scene(size, FIRST_UNSEEN + 1000 + index) for index in range(JUDGED_SCENES)]
     with ef.load(bundle, graph="fused", backend="onnxruntime") as model:
-        before = share_found(model, unseen)
+        before = share_found(model, unseen, least_score)
     with ef.load(bundle) as model:
         description = model.describe()
         print(f"runs in {description.backend} {description.backend_version}")
-        print(f"objects found in {len(unseen)} unseen scenes: {share_found(model, unseen)}; in FP32 {before}")
+        print(f"objects found in {len(unseen)} unseen scenes: {share_found(model, unseen, least_score)}; in FP32 {before}")
         for path in pictures:
             outputs = model(model.preprocess([path]))
             print(f"{path}:")
-            for one in find(outputs["boxes"][0], outputs["scores"][0]):
+            for one in find(outputs["boxes"][0], outputs["scores"][0], least_score):
                 print(f"  {one.line(description.labels, _scale(path, size))}")
 
 
@@ -99,7 +100,8 @@ def main() -> None:
     """Train, export, fuse, build, run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=224, help="height and width of the images (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=300, help="of training; 0: random weights (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=600, help="of training; 0: random weights (default: %(default)s)")
+    parser.add_argument("--least-score", type=float, default=0.4, help="of an object (default: %(default)s)")
     parser.add_argument("--target", default="rtx-40", help="see 'edgeformer targets' (default: %(default)s)")
     parser.add_argument("--output", "-o", type=Path, default=ROOT / "build" / "yolo_with_bra", help="the bundle")
     arguments = parser.parse_args()
@@ -132,7 +134,7 @@ def main() -> None:
         for stage in result.manifest.stages:
             print(f"{stage.name}: {stage.verdict}{f', {stage.gate}' if stage.gate else ''}")
         print(f"bundle: {result.path}")
-        show(result.path, pictures, arguments.size)
+        show(result.path, pictures, arguments.size, arguments.least_score)
     except ef.EdgeformerError as error:  # its message says what is wrong and what to do
         raise SystemExit(f"{error.code}: {error}") from error
 

@@ -1,5 +1,5 @@
-// detect BUNDLE PICTURE.ppm...: what is in each picture, and where. With EDGEFORMER_DUMP=FILE in the environment, the
-// network's outputs are written there as they came.
+// detect BUNDLE LEAST_SCORE PICTURE.ppm...: what is in each picture with at least that score, and where. With
+// DETECT_DUMP=FILE in the environment, the network's outputs are written there as they came.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -14,7 +14,6 @@
 
 namespace {
 
-constexpr float kLeastScore = 0.4F;
 constexpr float kMostOverlap = 0.5F;
 
 struct Found {
@@ -33,10 +32,10 @@ float Overlap(float const* first, float const* second) {
 }
 
 // Greedy non-maximum suppression within each class, best first.
-std::vector<Found> Find(float const* boxes, float const* scores, int64_t cells, int64_t classes) {
+std::vector<Found> Find(float const* boxes, float const* scores, int64_t cells, int64_t classes, float least_score) {
     std::vector<Found> candidates;
     for (int64_t index = 0; index < cells * classes; ++index) {
-        if (scores[index] > kLeastScore) {
+        if (scores[index] >= least_score) {
             candidates.push_back({index % classes, scores[index], boxes + 4 * (index / classes)});
         }
     }
@@ -62,9 +61,14 @@ int Fail(std::string const& reason) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc < 3) {
-        std::fprintf(stderr, "usage: %s BUNDLE PICTURE.ppm...\n", argv[0]);
+    if (argc < 4) {
+        std::fprintf(stderr, "usage: %s BUNDLE LEAST_SCORE PICTURE.ppm...\n", argv[0]);
         return 2;
+    }
+    char* end = nullptr;
+    float const least_score = std::strtof(argv[2], &end);
+    if (*argv[2] == '\0' || *end != '\0') {
+        return Fail(std::string(argv[2]) + ": not a number");
     }
     auto model = edgeformer::Model::Load(argv[1]);
     if (!model) {
@@ -78,12 +82,12 @@ int main(int argc, char** argv) {
     edgeformer::Shape shape = input.shape;  // [batch, 3, height, width]
     shape[0] = 1;
     std::vector<float> pixels(static_cast<size_t>(shape[1] * shape[2] * shape[3]));
-    char const* const dump = std::getenv("EDGEFORMER_DUMP");
+    char const* const dump = std::getenv("DETECT_DUMP");
     std::ofstream file;
     if (dump != nullptr) {
         file.open(dump, std::ios::binary);
     }
-    for (int index = 2; index < argc; ++index) {
+    for (int index = 3; index < argc; ++index) {
         Picture picture;
         if (!ReadPpm(argv[index], picture)) {
             return Fail(std::string(argv[index]) + ": not a binary PPM file of 8 bits");
@@ -108,7 +112,8 @@ int main(int argc, char** argv) {
         float const across = static_cast<float>(picture.image.width) / static_cast<float>(shape[3]);
         float const down = static_cast<float>(picture.image.height) / static_cast<float>(shape[2]);
         std::printf("%s:\n", argv[index]);
-        for (Found const& one : Find(boxes.data<float>(), scores.data<float>(), scores.shape[1], scores.shape[2])) {
+        for (Found const& one :
+             Find(boxes.data<float>(), scores.data<float>(), scores.shape[1], scores.shape[2], least_score)) {
             std::printf("  %s %.3f at %.1f %.1f %.1f %.1f\n", model->Label(static_cast<int32_t>(one.label)).c_str(),
                         static_cast<double>(one.score), static_cast<double>(one.box[0] * across),
                         static_cast<double>(one.box[1] * down), static_cast<double>(one.box[2] * across),

@@ -34,8 +34,8 @@ def train(model: Detector, size: int, steps: int, report: Callable[[str], None])
         report: takes a line now and then.
     """
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(steps, 1), pct_start=0.2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=max(steps, 1), pct_start=0.2)
     for step in range(steps):
         scenes = [make_scene(size, step * _BATCH + index) for index in range(_BATCH)]
         loss = _loss(model, scenes, size)
