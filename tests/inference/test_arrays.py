@@ -188,7 +188,7 @@ def test_the_current_stream_of_cupy_is_taken(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_current_stream_of_torch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     class OnDevice(torch.Tensor):
-        is_cuda = True  # type: ignore[assignment]
+        is_cuda = True
 
     asked = []
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.inference import backend_libraries
 from edgeformer.inference.backend_libraries import onnx_runtime_library, tensorrt_library
 
 
@@ -55,7 +54,7 @@ def test_tensorrts_library_is_that_of_its_package(
 def test_a_package_without_the_library_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "onnxruntime", "__init__.py", "capi/readme.txt")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(backend_libraries.importlib.util, "find_spec", _finder(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", _finder(tmp_path))
     assert onnx_runtime_library() is None
 
 
@@ -67,7 +66,7 @@ def _finder(folder: Path):  # type: ignore[no-untyped-def]
 
 def test_without_the_package_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for answer in (lambda name: None, _raises):
-        monkeypatch.setattr(backend_libraries.importlib.util, "find_spec", answer)
+        monkeypatch.setattr("importlib.util.find_spec", answer)
         assert onnx_runtime_library() is None
         assert tensorrt_library("tensorrt") is None
 

@@ -6,6 +6,7 @@ import ctypes
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.inference.conftest import ROOT
 from tests.raising import raises
 
 HEADER = ROOT / "runtime" / "include" / "edgeformer" / "edgeformer.h"
-STRUCTS = {
+STRUCTS: dict[str, Any] = {
     "EdgeformerLoadOptions": library.LoadOptions,
     "EdgeformerModelInfo": library.ModelInfo,
     "EdgeformerTensorInfo": library.TensorInfo,
@@ -43,9 +44,9 @@ def test_structs_have_the_headers_fields_in_its_order(name: str) -> None:
     (body,) = re.findall(rf"struct {name} \{{(.*?)\}};", header(), re.DOTALL)
     expected = re.findall(r"(\w+)(?:\[\w+\])?;", body)
     assert [field[0] for field in STRUCTS[name]._fields_] == expected
-    for field, kind in re.findall(r"(\w+);", body) and re.findall(r"^\s*(u?int\d+_t|float) (\w+);", body, re.MULTILINE):
-        size = 4 if field == "float" else int(re.sub(r"\D", "", field)) // 8
-        assert getattr(STRUCTS[name], kind).size == size, kind
+    for kind, field in re.findall(r"^\s*(u?int\d+_t|float) (\w+);", body, re.MULTILINE):
+        size = 4 if kind == "float" else int(re.sub(r"\D", "", kind)) // 8
+        assert getattr(STRUCTS[name], field).size == size, field
 
 
 def test_functions_have_the_headers_arguments() -> None:

@@ -28,9 +28,9 @@ def test_a_bundle_and_an_onnx_file(small_bundle: Path) -> None:
     assert found.backend_reason.startswith("EF707")
     assert found.file == str(small_bundle / "typed.onnx")
     (taken,), (given,) = found.inputs, found.outputs
-    assert (taken.name, taken.dtype, taken.shape) == ("input", np.float32, (None, 3, SIZE, SIZE))
+    assert (taken.name, taken.dtype, taken.shape) == ("input", np.dtype(np.float32), (None, 3, SIZE, SIZE))
     assert (taken.minimum, taken.maximum) == ((1, 3, SIZE, SIZE), (None, 3, SIZE, SIZE))
-    assert (given.name, given.dtype, given.shape) == ("logits", np.float32, (None, len(CLASSES)))
+    assert (given.name, given.dtype, given.shape) == ("logits", np.dtype(np.float32), (None, len(CLASSES)))
     with load(f"{small_bundle}/fused.onnx") as model:
         found = model.describe()
     assert (found.name, found.task, found.labels, found.takes_images) == ("fused.onnx", "", (), False)
@@ -108,9 +108,9 @@ def test_a_changed_bundle_is_refused(small_bundle: Path, tmp_path: Path) -> None
 
 
 def test_names_of_any_bytes_are_paths(small_bundle: Path, tmp_path: Path) -> None:
-    bundle = os.fsencode(tmp_path) + b"/b\xfcndel \xe2\x82\xac"
-    shutil.copytree(os.fsencode(small_bundle), bundle)
-    with load(os.fsdecode(bundle)) as model:
+    bundle = tmp_path / os.fsdecode(b"b\xfcndel \xe2\x82\xac")
+    shutil.copytree(small_bundle, bundle)
+    with load(bundle) as model:
         assert model.predict(np.zeros((4, 4, 3), np.uint8), top=1)
 
 

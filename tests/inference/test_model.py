@@ -216,10 +216,7 @@ def test_types_beside_float(tmp_path: Path) -> None:
         [(name, kind, [2]) for name, kind in names.items()],
         [(f"{name}_out", kind, [2]) for name, kind in names.items()],
     )
-    feeds = {
-        name: np.array([1, 0], helper.tensor_dtype_to_np_dtype(kind))  # type: ignore[no-untyped-call]
-        for name, kind in names.items()
-    }
+    feeds = {name: np.array([1, 0], helper.tensor_dtype_to_np_dtype(kind)) for name, kind in names.items()}
     with load(saved(model, tmp_path / "types.onnx")) as loaded:
         for name, array in loaded.run(feeds).items():
             expected = feeds[name.removesuffix("_out")]

@@ -54,7 +54,7 @@ def test_files_of_every_mode_are_read_as_training_reads_them(kind: str, tmp_path
     found = pixels_of(path)
     if kind == "exif":
         assert np.array_equal(found, np.rot90(PIXELS, -1))
-    plain = Preprocessing(*found.shape[:2], crop_fraction=1.0, resize_mode="bilinear").with_normalization("none")
+    plain = Preprocessing(found.shape[0], found.shape[1], crop_fraction=1.0).with_normalization("none")
     with Image.open(path) as image:
         assert np.array_equal(plain(image), found.transpose(2, 0, 1))
 
