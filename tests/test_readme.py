@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_readme_has_commands() -> None:
     assert COMMANDS[:2] == SCRIPTS
     assert len(COMMANDS) >= 10
-    assert len(PYTHON) == 1
+    assert len(PYTHON) == 2
     assert "@@" not in README, "a placeholder was left"
 
 
@@ -68,11 +68,15 @@ def test_every_command_runs(folder: Path) -> None:
             env={**os.environ, "COLUMNS": "80"},
         )
         assert result.returncode == 0, f"{line}\n{result.stdout}\n{result.stderr}"
-    # The Python block works on what the commands made: its build reuses theirs.
-    result = subprocess.run([sys.executable, "-c", PYTHON[0]], cwd=folder, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "'int8'" in result.stdout
-    assert "['fused', 'fused', 'fused', 'fused']" in result.stdout
+    # The Python blocks work on what the commands made: the first one's build reuses theirs.
+    printed = []
+    for code in PYTHON:
+        result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        printed.append(result.stdout)
+    assert "'int8'" in printed[0]
+    assert "['fused', 'fused', 'fused', 'fused']" in printed[0]
+    assert printed[1].startswith("3 0.5")
 
 
 def test_every_path_it_names_exists() -> None:

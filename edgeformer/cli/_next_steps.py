@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from edgeformer.bundle import Manifest
 from edgeformer.bundle.files import ENGINE, TYPED
-from edgeformer.ops.library_files import LIBRARY_NAME
 
 __all__ = ["NextStep", "next_steps"]
 
@@ -22,19 +21,20 @@ class NextStep(NamedTuple):
 
 
 def next_steps(bundle: Path, manifest: Manifest) -> list[NextStep]:
-    """The commands, in their order."""
+    """The commands, in their order; those that run the bundle are the last."""
     verify = shlex.join(["edgeformer", "verify", str(bundle)])
     gpu = f"SM {', '.join(map(str, manifest.target.sms))} GPU"
     if ENGINE in manifest.files:
         verify += " --trust-bundle"
         return [
             NextStep(verify, f"compare all forms of the model again; on a machine with an {gpu} the engine runs, too"),
-            NextStep(_python(_run_engine(bundle, manifest)), f"open the engine on a machine with an {gpu}"),
+            *_run(bundle, manifest, f"TensorRT runs it on a machine with an {gpu}, ONNX Runtime on any other"),
         ]
     return [
         NextStep(verify, "compare all forms of the model again"),
         NextStep(shlex.join(["scp", "-r", str(bundle), f"{manifest.target.name}:"]), f"copy it to the {gpu}'s machine"),
         NextStep(_python(_build_engine(Path(bundle.name), manifest)), "there, build the engine"),
+        *_run(bundle, manifest, "ONNX Runtime runs it"),
     ]
 
 
@@ -43,12 +43,18 @@ def _python(code: str) -> str:
     return shlex.join(["python3", "-c", code])
 
 
-def _run_engine(bundle: Path, manifest: Manifest) -> str:
-    files = [str(bundle / ENGINE)]
-    if LIBRARY_NAME in manifest.files:
-        files.append(str(bundle / LIBRARY_NAME))
-    words = ", ".join(map(json.dumps, files))
-    return f"from edgeformer.runtime import EngineSession; print(EngineSession({words}, trust_bundle=True).inputs)"
+def _run(bundle: Path, manifest: Manifest, by: str) -> list[NextStep]:
+    """From the command line, where that has something to show, and from a program."""
+    trusted = ENGINE in manifest.files
+    load = f"import edgeformer as ef; model = ef.load({json.dumps(str(bundle))}{', trust_bundle=True' * trusted})"
+    application = manifest.application
+    if application.task != "classification" or application.image is None:
+        return [NextStep(_python(f"{load}; print(model.describe())"), f"load it in a program; {by}")]
+    run = ["edgeformer", "run", str(bundle), "IMAGE", *["--trust-bundle"] * trusted]
+    return [
+        NextStep(shlex.join(run), f"classify an image; {by}"),
+        NextStep(_python(f'{load}; print(model.predict("IMAGE"))'), "the same in a program"),
+    ]
 
 
 def _build_engine(bundle: Path, manifest: Manifest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -9,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from edgeformer.cli._next_steps import next_steps
 from edgeformer.cli._summary import print_next_steps
-from edgeformer.machine.devices import find_gpus
 from edgeformer.pipeline import BuildResult
 from tests.pipeline.conftest import fp16_bundle as fp16_bundle
 from tests.pipeline.conftest import nano_onnx as nano_onnx
@@ -26,15 +27,30 @@ def paste(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*program, *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_a_bundle_with_an_engine_is_verified_and_opened(fp16_bundle: BuildResult, tmp_path: Path) -> None:
-    verify, opened = next_steps(fp16_bundle.path, fp16_bundle.manifest)
+def test_a_bundle_with_an_engine_is_verified_and_run(fp16_bundle: BuildResult, tmp_path: Path) -> None:
+    verify, run, program = next_steps(fp16_bundle.path, fp16_bundle.manifest)
     result = paste(verify.command, tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "SM 89 GPU" in opened.purpose
-    for name in ("model.engine", "libedgeformer_plugins.so"):
-        assert str(fp16_bundle.path / name) in opened.command
-    if not find_gpus().gpus:
-        assert "GPU" in paste(opened.command, tmp_path).stderr
+    assert "SM 89 GPU" in run.purpose
+    Image.new("RGB", (20, 30), "red").save(tmp_path / "IMAGE", "PNG")
+    result = paste(run.command, tmp_path)
+    assert result.returncode == 0, result.stderr
+    result_of_program = paste(program.command, tmp_path)
+    assert result_of_program.returncode == 0, result_of_program.stderr
+    best = re.findall(r"label='(\w+)', probability=([\d.e-]+)", result_of_program.stdout)
+    assert len(best) == 5
+    for _, probability in best:
+        assert f"{100 * float(probability):.1f} %" in result.stdout
+
+
+def test_what_is_no_classifier_is_loaded(fp16_bundle: BuildResult, tmp_path: Path) -> None:
+    application = fp16_bundle.manifest.application.model_copy(update={"task": "features"})
+    manifest = fp16_bundle.manifest.model_copy(update={"application": application})
+    _, program = next_steps(fp16_bundle.path, manifest)
+    assert "trust_bundle=True" in program.command
+    result = paste(program.command, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Description(name=")
 
 
 def test_a_device_bundle_is_copied_and_its_engine_built_there(fp16_bundle: BuildResult, tmp_path: Path) -> None:
@@ -44,8 +60,10 @@ def test_a_device_bundle_is_copied_and_its_engine_built_there(fp16_bundle: Build
     bundle = tmp_path / "a bundle"
     shutil.copytree(fp16_bundle.path, bundle)
     (bundle / "model.engine").unlink()
-    verify, copied, built = next_steps(bundle, manifest)
+    verify, copied, built, run, program = next_steps(bundle, manifest)
     assert shlex.split(verify.command) == ["edgeformer", "verify", str(bundle)]
+    assert shlex.split(run.command) == ["edgeformer", "run", str(bundle), "IMAGE"]
+    assert "trust_bundle" not in program.command
     assert shlex.split(copied.command) == ["scp", "-r", str(bundle), "rtx-40:"]
     result = paste(built.command, tmp_path)
     assert result.returncode == 0, result.stderr

@@ -99,7 +99,7 @@ def interrupt_at(frame: int, reader: FrameReader[int]) -> None:
 def test_the_thread_ends_with_the_block() -> None:
     source = Source(1000)
     source.let(1000)
-    reader = FrameReader(source)
+    reader: FrameReader[int] = FrameReader(source)
     with pytest.raises(KeyboardInterrupt), reader:
         interrupt_at(3, reader)
     assert source.closed.wait(20)
