@@ -1,1 +1,1 @@
-"""A small one-stage detector with two BRA blocks: made, exported, fused, quantized, built, and run from Python and C++."""
+"""A small one-stage detector with two BRA blocks: from PyTorch to a bundle, Python and C++."""

@@ -15,10 +15,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+# The example is used from the sources: it is not installed, and its modules' names would hide others.
+sys.path[0] = str(ROOT)
 
 import edgeformer as ef  # noqa: E402
 from edgeformer.inference import Model  # noqa: E402
@@ -61,27 +60,28 @@ def write_scenes(folder: Path, size: int, first: int, count: int, ending: str) -
     return paths
 
 
-def share_found(model: Model, scenes: list[Scene], least_score: float) -> str:
+def count_found(model: Model, scenes: list[Scene], least_score: float) -> str:
     """How many of the scenes' objects the model finds, by class and an overlap of at least one half."""
-    found = wanted = 0
+    right = wanted = reported = 0
     for scene in scenes:
         outputs = model(model.preprocess([scene.picture]))
         objects = find(outputs["boxes"][0], outputs["scores"][0], least_score)
         wanted += len(scene.labels)
+        reported += len(objects)
         for box, label in zip(scene.boxes, scene.labels, strict=True):
-            found += any(one.label == label and overlap(one.box, box) >= 0.5 for one in objects)
-    return f"{found} of {wanted}"
+            right += any(one.label == label and overlap(one.box, box) >= 0.5 for one in objects)
+    return f"{right} of {wanted} objects found, in {reported} boxes"
 
 
 def show(bundle: Path, pictures: list[Path], size: int, least_score: float) -> None:
     """Run the bundle on pictures, print what is in them, and count what it finds in scenes that it never saw."""
     unseen = [make_scene(size, FIRST_UNSEEN + 1000 + index) for index in range(JUDGED_SCENES)]
     with ef.load(bundle, graph="fused", backend="onnxruntime") as model:
-        before = share_found(model, unseen, least_score)
+        print(f"FP32 on {len(unseen)} unseen scenes: {count_found(model, unseen, least_score)}")
     with ef.load(bundle) as model:
         description = model.describe()
-        print(f"runs in {description.backend} {description.backend_version}")
-        print(f"objects found in {len(unseen)} unseen scenes: {share_found(model, unseen, least_score)}; in FP32 {before}")
+        print(f"INT8 on the same: {count_found(model, unseen, least_score)}")
+        print(f"run by {description.backend} {description.backend_version}")
         for path in pictures:
             outputs = model(model.preprocess([path]))
             print(f"{path}:")

@@ -67,7 +67,7 @@ class RoutingBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """What each cell says: how far the sides of its box are, and what is in it."""
+    """What each cell says: how many cells away the sides of its box are, and what is in it."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Head(nn.Module):
         nn.init.constant_(self.logits[-1].bias, -4.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``[N, channels, H, W]`` to ``[N, H * W, 4]`` (left, top, right, bottom in cells) and ``[N, H * W, classes]``."""
+        """``[N, channels, H, W]`` to ``[N, H * W, 4]`` (left, top, right, bottom), ``[N, H * W, classes]``."""
         distances = functional.softplus(self.distances(x))
         return distances.flatten(2).transpose(1, 2), self.logits(x).flatten(2).transpose(1, 2)
 

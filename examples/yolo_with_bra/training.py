@@ -94,5 +94,3 @@ def _giou(first: Tensor, second: Tensor) -> Tensor:
     common, around = shared.prod(dim=1), hull.prod(dim=1)
     union = (first[:, 2:] - first[:, :2]).prod(dim=1) + (second[:, 2:] - second[:, :2]).prod(dim=1) - common
     return common / union - (around - union) / around
-
-

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 import edgeformer.graph.fuse as fuse_module
 from edgeformer.graph.fuse import fuse
@@ -18,8 +19,10 @@ from edgeformer.graph.fusion import proof
 from edgeformer.graph.fusion.execution import random_images
 from edgeformer.graph.fusion.geometry import Geometry, geometry_of, measured_scale
 from edgeformer.graph.fusion.rewrite import rewrite
+from edgeformer.graph.prepare import prepared
+from edgeformer.models.attention import BiLevelRoutingAttention
 from edgeformer.ops.bi_level_routing_attention import is_op
-from tests.graph.blocks import Block, dynamo
+from tests.graph.blocks import Block, dynamo, torchscript
 from tests.graph.graphs import difference, ops, reference_graph, run
 from tests.raising import raises
 
@@ -266,6 +269,26 @@ def test_nodes_out_of_order_and_stale_types_are_no_obstacle(model: onnx.ModelPro
 
     assert len(result.fused) == 1
     onnx.checker.check_model(result.model, full_check=True)
+
+
+def test_sizes_that_an_exporter_loses_in_a_block_are_found_behind_it() -> None:
+    """The old exporter cannot follow sizes through padding and cropping, and gives outputs names in their place."""
+    torch.manual_seed(0)
+    block = BiLevelRoutingAttention(
+        16,
+        num_heads=2,
+        regions=3,
+        topk=2,
+        qk_dim=16,
+        scale=None,
+        lepe_kernel=3,
+        output_projection=True,
+        auto_pad=True,
+    )
+    model = torchscript(nn.Sequential(block, nn.Flatten(1, 2)), torch.randn(1, 8, 7, 16))
+    assert any(axis.dim_param for axis in prepared(model).graph.output[0].type.tensor_type.shape.dim)
+    (output,) = fuse(model).model.graph.output
+    assert [axis.dim_value for axis in output.type.tensor_type.shape.dim] == [1, 56, 16]
 
 
 def test_the_old_graph_gone_and_the_qkv_linear_moved(model: onnx.ModelProto) -> None:

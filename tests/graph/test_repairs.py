@@ -48,6 +48,14 @@ def test_a_stale_batch_in_value_info_and_output(model: onnx.ModelProto) -> None:
     assert true.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "N"
 
 
+def test_a_name_for_a_size_that_is_fixed(model: onnx.ModelProto) -> None:
+    """The old exporter makes up names where its shape inference ends. Those of free sizes are the user's, and stay."""
+    batch, channels = model.graph.output[0].type.tensor_type.shape.dim
+    batch.dim_param, channels.dim_param = "images", "Transpose_dim_1"
+    true = with_true_types(model).graph.output[0].type.tensor_type.shape.dim
+    assert (true[0].dim_param, true[1].dim_value) == ("images", 4)
+
+
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.INT64])
 def test_wrong_types_in_value_info_and_output(model: onnx.ModelProto, kind: int) -> None:
     model.graph.value_info[0].type.tensor_type.elem_type = kind

@@ -293,7 +293,7 @@ def decoded() -> onnx.ModelProto:
 def test_an_output_behind_a_ranking_says_why_it_missed_and_can_be_accepted(tmp_path: Path) -> None:
     with pytest.raises(GateMissed) as caught:
         built(decoded(), tmp_path)
-    for words in ("'order'", "TopK 'rank'", "--accept-output order"):
+    for words in ("'order'", "TopK 'rank'", "--accept-output order", "as well scores"):
         assert words in str(caught.value)
     with raises("EF347", "'classes'", "'scores', 'order'"):
         built(decoded(), tmp_path, accept_outputs=["classes"])

@@ -28,11 +28,13 @@ def miss_hint(form: FormReport, model: onnx.ModelProto) -> str:
     from edgeformer.graph.decoding import decoded_outputs
 
     output = None if form.status != "missed" or form.verdict is None else form.verdict.output
-    picks = None if output is None else decoded_outputs(model).get(output)
+    decoded = {} if output is None else decoded_outputs(model)
+    picks = decoded.pop(output or "", None)
     if picks is None:
         return ""
+    others = f"; where they miss it too, as well {', '.join(decoded)}" if decoded else ""
     return (
         f". The output {output!r} stands behind {picks}, which picks: where two candidates lie closer together than "
         f"rounding, the output jumps. Export the model without its decoding, so that what it picks from is judged, or "
-        f"give --accept-output {output} to have it reported and not judged"
+        f"give --accept-output {output} to have it reported and not judged{others}"
     )
