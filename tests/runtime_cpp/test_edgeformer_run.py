@@ -37,15 +37,13 @@ def program(prefix: Path) -> Path:
 
 def save_model(path: Path, dtype: str, names: tuple[str, ...] = ("x",)) -> Path:
     """Each input, ``[any, 3]``, comes out again, as ``outputs/NAME``."""
-    values = [
+    inputs, outputs = (
         [helper.make_tensor_value_info(prefix + name, TYPES[dtype], [f"n_{name}", 3]) for name in names]
         for prefix in ("", "outputs/")
-    ]
-    nodes = [helper.make_node("Identity", [name], [f"outputs/{name}"]) for name in names]
-    model = helper.make_model(
-        helper.make_graph(nodes, "copies", *values), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
     )
-    onnx.save(model, path)
+    nodes = [helper.make_node("Identity", [name], [f"outputs/{name}"]) for name in names]
+    graph = helper.make_graph(nodes, "copies", inputs, outputs)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
 
 
