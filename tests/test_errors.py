@@ -40,8 +40,9 @@ def error_calls(source: str) -> list[ast.Call]:
 
 
 def runtime_sources() -> list[str]:
-    """The sources of the runtime, whose messages begin with a code."""
-    paths = sorted(path for path in (ROOT / "runtime" / "src").rglob("*") if path.suffix in (".cpp", ".h", ".cu"))
+    """The sources of the runtime and its tool, whose messages begin with a code."""
+    folders = (ROOT / "runtime" / "src", ROOT / "runtime" / "tools")
+    paths = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in (".cpp", ".h", ".cu"))
     assert paths
     return [re.sub(r"//.*", "", path.read_text(encoding="utf-8")) for path in paths]
 

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
+# Run by tests/runtime_cpp/test_guide.py, with what it builds.
+CPP_SECTION = re.compile(r"^## In a C\+\+ application\n.+?(?=^## )", re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^\$ (.+)$", CPP_SECTION.sub("", README), re.MULTILINE)
 PYTHON = re.findall(r"^```python\n(.+?)^```", README, re.MULTILINE | re.DOTALL)
 # These two are what runs this test, or what would set up the environment it runs in.
 SCRIPTS = ["./scripts/demo", "./scripts/test"]

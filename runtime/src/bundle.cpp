@@ -313,11 +313,13 @@ std::vector<char> Bundle::Content(std::string const& name) const {
     if (!Exists(path)) {
         throw damaged("missing");
     }
-    std::vector<char> content = ReadFile(path, kLargestFile);
-    if (content.size() != record->second.size) {
-        throw damaged(Text("it has ", content.size(), " bytes, and the build wrote ", record->second.size,
-                           content.size() < record->second.size ? ": it was cut off" : ""));
+    // Before it is read: an engine may be large.
+    uint64_t const size = SizeOf(path).value_or(record->second.size);
+    if (size != record->second.size) {
+        throw damaged(Text("it has ", size, " bytes, and the build wrote ", record->second.size,
+                           size < record->second.size ? ": it was cut off" : ""));
     }
+    std::vector<char> content = ReadFile(path, kLargestFile);
     if (Sha256(content.data(), content.size()) != record->second.sha256) {
         throw damaged("changed since the build (SHA-256 differs)");
     }

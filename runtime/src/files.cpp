@@ -65,6 +65,14 @@ std::vector<char> ReadFile(std::string const& path, size_t most) {
     return content;
 }
 
+std::optional<uint64_t> SizeOf(std::string const& path) {
+    struct stat status{};
+    if (stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) {
+        return std::nullopt;
+    }
+    return static_cast<uint64_t>(status.st_size);
+}
+
 bool IsFolder(std::string const& path) {
     struct stat status{};
     return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);

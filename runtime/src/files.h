@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,9 @@ namespace edgeformer {
 // Read and not mapped: whoever changes the file after it was checked changes nothing here.
 // Throws Fault EF102 where it cannot be read, or has more than `most` bytes.
 std::vector<char> ReadFile(std::string const& path, size_t most);
+
+// The bytes of a regular file; nothing where there is none.
+std::optional<uint64_t> SizeOf(std::string const& path);
 
 bool IsFolder(std::string const& path);
 bool Exists(std::string const& path);

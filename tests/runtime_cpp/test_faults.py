@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.runtime_faults.faults import FAULTS, Fault
 from benchmarks.runtime_faults.run import LANGUAGES, Machine, doubles_of
-from edgeformer.ops.library_files import BUILD_COMMAND, RUNTIME, development_builds
+from edgeformer.ops.library_files import BUILD_COMMAND
 
 # Each case starts three programs.
 pytestmark = [pytest.mark.slow, pytest.mark.whole]
@@ -20,12 +20,11 @@ SOUND = {"TensorRT-RTX": Fault("", "", images=8), "TensorRT": Fault("", "", flav
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    libraries = development_builds(RUNTIME)
-    doubles = doubles_of(libraries[0]) if libraries else None
+def machine(runtime_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    doubles = doubles_of(runtime_library)
     if doubles is None:
-        pytest.skip(f"the runtime library or its stand-ins are not built: {BUILD_COMMAND}")
-    return Machine(libraries[0], doubles, tmp_path_factory.mktemp("faults"))
+        pytest.skip(f"the stand-ins for TensorRT and the driver are not built: {BUILD_COMMAND}")
+    return Machine(runtime_library, doubles, tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture(scope="module")

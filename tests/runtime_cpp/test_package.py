@@ -2,63 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from edgeformer import __version__
 from edgeformer.data import Preprocessing
-from edgeformer.inference.backend_libraries import onnx_runtime_library
-from edgeformer.ops.library_files import BUILD_COMMAND, RUNTIME, development_builds, searched_places
-from edgeformer.pipeline import BuildResult, build
-from edgeformer.runtime import OnnxSession
+from edgeformer.ops.library_files import RUNTIME
+from edgeformer.pipeline import BuildResult
+from tests.runtime_cpp.programs import LABELS, fails, logits, picture, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.whole]
+pytestmark = [pytest.mark.slow, pytest.mark.whole, pytest.mark.usefixtures("with_onnx_runtime")]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "runtime"
-LABELS = tuple(f"class {index}" for index in range(7))
-
-
-@pytest.fixture(scope="module")
-def runtime_library() -> Path:
-    """The runtime library of the newest build tree."""
-    builds = development_builds(RUNTIME)
-    if not builds:
-        pytest.skip(f"no build tree has the runtime library ({searched_places(RUNTIME)}): {BUILD_COMMAND}")
-    return builds[0]
-
-
-@pytest.fixture(scope="module")
-def prefix(runtime_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An installation, moved after it was made."""
-    folder = tmp_path_factory.mktemp("installation")
-    run("cmake", "--install", runtime_library.parent, "--prefix", folder / "first", "--component", "runtime")
-    run("cmake", "--install", runtime_library.parent, "--prefix", folder / "first", "--component", "development")
-    return (folder / "first").rename(folder / "moved")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
-    """A bundle of random weights for seven classes; its engine could only be built on the device."""
-    folder = tmp_path_factory.mktemp("bundle")
-    labels = folder / "labels.txt"
-    labels.write_text("\n".join(LABELS))
-    return build(
-        "biformer_nano",
-        random_weights=True,
-        overrides={"num_classes": len(LABELS)},
-        labels=labels,
-        target="jetson-agx-orin",
-        output=folder / "bundle",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -78,45 +39,6 @@ def programs(prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     run("cmake", "--build", folder / "build")
     return folder / "build"
-
-
-@pytest.fixture(autouse=True)
-def with_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime from Python's package, as a user of a virtual environment names it."""
-    library = onnx_runtime_library()
-    assert library is not None
-    monkeypatch.setenv("EDGEFORMER_ONNXRUNTIME_LIBRARY", str(library))
-
-
-def run(*command: str | Path, environment: dict[str, str] | None = None) -> str:
-    done = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def fails(*command: str | Path) -> tuple[int, str]:
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    return done.returncode, done.stderr
-
-
-def logits(bundle: BuildResult, images: NDArray[np.float32], threads: int | None = None) -> NDArray[np.float32]:
-    session = OnnxSession(bundle.path / "typed.onnx", threads=threads)
-    (output,) = session.run({next(iter(session.inputs)): images}).values()
-    return output
-
-
-def picture(folder: Path, name: str, size: tuple[int, int], seed: int) -> Path:
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
-    path = folder / name
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 def test_a_cpp_program_classifies_pictures(programs: Path, bundle: BuildResult, tmp_path: Path) -> None:
