@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeformer.ops.library_files import RTX_ALIAS_NAME
+
 __all__ = ["onnx_runtime_library", "tensorrt_library"]
 
 # Folders of the packages that have TensorRT's libraries, and the libraries' names.
 _TENSORRT = {
     "tensorrt": (("tensorrt_libs",), "libnvinfer.so.*"),
-    "tensorrt_rtx": (("tensorrt_rtx_libs",), "libtensorrt_rtx.so.*"),
+    "tensorrt_rtx": (("tensorrt_rtx_libs",), f"{RTX_ALIAS_NAME}.*"),
 }
 
 

@@ -139,7 +139,7 @@ def test_the_floor_is_the_same_wherever_it_is_written() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     for name, flavour in (("tensorrt-rtx", "tensorrt_rtx"), ("tensorrt", "tensorrt")):
         assert f'"{name}>={BACKEND_RANGES[flavour][0]}' in project  # type: ignore[index]
-    pinned = re.search(r"^tensorrt-rtx==(\S+)", (ROOT / "scripts" / "constraints.txt").read_text(), re.MULTILINE)
+    pinned = re.search(r"^tensorrt-rtx==(\S+)", (ROOT / "scripts" / "lock" / "setup.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     assert Backend("tensorrt_rtx", "", pinned[1], Path()).within(*BACKEND_RANGES["tensorrt_rtx"])
 
