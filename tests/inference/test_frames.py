@@ -107,5 +107,6 @@ def test_the_thread_ends_with_the_block() -> None:
 
 
 def test_a_source_without_frames() -> None:
-    with FrameReader([]) as reader:
+    nothing: list[int] = []
+    with FrameReader(nothing) as reader:
         assert list(reader) == []

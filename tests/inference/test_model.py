@@ -32,7 +32,6 @@ from tests.inference.conftest import (
 )
 from tests.inference.test_arrays import DlpackArray
 from tests.pipeline.conftest import CHECKPOINT, DIGITS
-from tests.present import present
 from tests.raising import raises
 from tests.runtime.conftest import make_model
 
@@ -67,7 +66,8 @@ def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("graph", ["typed", "fused"])
 def test_results_are_those_of_the_package_to_the_bit(graph: Any, nano_bundle: Path) -> None:
     files = sorted((DIGITS / "evaluate").rglob("*.png"))[::40][:5]
-    preprocessing = present(preprocessing_of(open_bundle(nano_bundle).application))
+    preprocessing = preprocessing_of(open_bundle(nano_bundle))
+    assert isinstance(preprocessing, Preprocessing)
     prepared = np.stack([preprocessing(Image.open(path)) for path in files])
     with (
         load(nano_bundle, graph=graph, threads=1) as model,
