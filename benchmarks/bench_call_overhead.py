@@ -4,7 +4,9 @@
     benchmarks/bench_call_overhead.py BUNDLE [--cpp build/default/call_overhead]
 
 The same graph of the bundle runs both ways, at batch 1 and with one thread, in turns (A B B A): what drifts falls on
-both. The thread's CPU time is the figure to look at where the machine does other things as well. `--cpp` adds what the
+both. The thread's CPU time is the figure to look at where the machine does other things as well, and the control, the
+bare session beside itself, says how far to trust it. A graph that computes next to nothing is measured, too: what a
+call costs does not depend on the graph, and there it is not lost in what the model costs. `--cpp` adds what the
 program of benchmarks/call_overhead.cpp finds for C++ (cmake --build --preset default --target call_overhead).
 """
 
@@ -15,6 +17,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 import edgeformer as ef
@@ -113,13 +117,18 @@ def measure(
     return Overhead(statistics.median(bare), statistics.median(differences), statistics.median(ratios))
 
 
-def of_calls(bundle: Path, rounds: int, calls: int) -> dict[str, Overhead]:
-    """What a call costs, by the clock on the wall and by the thread's CPU time.
+def of_calls(path: Path, rounds: int, calls: int) -> dict[str, Overhead]:
+    """What a call costs, by the clock and by the thread's CPU time; "control" is the bare session beside itself.
+
+    Args:
+        path: a bundle, or an ONNX file.
+        rounds: whose medians are taken.
+        calls: in each half of a round.
 
     Raises:
         ValueError: the two give different results.
     """
-    with ef.load(bundle, backend="onnxruntime", threads=1) as model:
+    with ef.load(path, backend="onnxruntime", threads=1) as model:
         found = model.describe()
         session = bare_session(found.file)
         (info,) = found.inputs
@@ -128,10 +137,26 @@ def of_calls(bundle: Path, rounds: int, calls: int) -> dict[str, Overhead]:
         ours, theirs = model.run(feeds), session.run(None, feeds)
         if any(not np.array_equal(a, b) for a, b in zip(ours.values(), theirs, strict=True)):
             raise ValueError("the model and the bare session differ")
+
+        def bare() -> Any:
+            return session.run(None, feeds)
+
         return {
-            name: measure(lambda: model(x), lambda: session.run(None, feeds), clock, rounds, calls)
-            for name, clock in (("wall", time.perf_counter), ("thread CPU", time.thread_time))
+            "wall": measure(lambda: model(x), bare, time.perf_counter, rounds, calls),
+            "thread CPU": measure(lambda: model(x), bare, time.thread_time, rounds, calls),
+            "control": measure(bare, bare, time.thread_time, rounds, calls),
         }
+
+
+def empty_graph(path: Path) -> Path:
+    """A graph that computes next to nothing: what a call costs is not lost in what the model costs."""
+    value = onnx.helper.make_tensor_value_info
+    kind, shape = onnx.TensorProto.FLOAT, ["batch", 8]
+    node = onnx.helper.make_node("Neg", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "empty", [value("x", kind, shape)], [value("y", kind, shape)])
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
 
 
 def of_first_results(bundle: Path, rounds: int) -> dict[str, float]:
@@ -163,7 +188,10 @@ def main(words: list[str] | None = None) -> None:
     options = parser.parse_args(words)
     document: dict[str, Any] = {"onnxruntime": onnxruntime.__version__, "rounds": options.rounds}
     overheads = of_calls(options.bundle.resolve(), options.rounds, options.calls)
+    with tempfile.TemporaryDirectory() as folder:
+        empty = of_calls(empty_graph(Path(folder, "empty.onnx")), options.rounds, 20 * options.calls)
     document["python"] = {name: asdict(one) for name, one in overheads.items()}
+    document["python_empty_graph"] = {name: asdict(one) for name, one in empty.items()}
     if options.cpp is not None:
         library = onnx_runtime_library()
         command = [str(options.cpp.resolve()), str(options.bundle), str(library), str(options.rounds)]
@@ -173,9 +201,10 @@ def main(words: list[str] | None = None) -> None:
     if options.json:
         print(json.dumps(document, indent=2))
         return
-    for name, one in overheads.items():
+    of_both = {**overheads, **{f"{name}, empty graph": one for name, one in empty.items()}}
+    for name, one in of_both.items():
         print(
-            f"a call, {name} time: {one.overhead_us:.1f} us beside {one.bare_us:.1f} us of ONNX Runtime "
+            f"a call, {name}: {one.overhead_us:.1f} us beside {one.bare_us:.1f} us of ONNX Runtime "
             f"({one.ratio:.4f} times)"
         )
     if "cpp" in document:

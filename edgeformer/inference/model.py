@@ -18,10 +18,13 @@ from edgeformer.inference.arrays import empty_like, fill, fill_output, fits, str
 from edgeformer.inference.description import Description, describe_model
 from edgeformer.inference.library import ClassStruct, ImageStruct, RuntimeLibrary, Tensor
 from edgeformer.inference.pictures import Picture, describe, pixels_of
+from edgeformer.inference.plan import Plan
 
 __all__ = ["Context", "Model", "Prediction"]
 
 _TENSOR_SIZE = sizeof(Tensor)
+# Shapes that a model remembers: more are run like the first call.
+_MOST_PLANS = 64
 _LARGEST_INT32 = 2**31 - 1
 # EDGEFORMER_MAX_TOP
 _MOST_CLASSES = 1000
@@ -97,6 +100,7 @@ class Model:
         self._outputs = self._description.outputs
         self._input_struct = Tensor * len(self._inputs)
         self._output_struct = Tensor * len(self._outputs)
+        self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """Run the model once and wait for it.
@@ -274,11 +278,29 @@ class Model:
         self, run: Any, shapes: Any, handle: c_void_p, feeds: Mapping[str, Any], outputs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """``run`` and ``shapes`` are the library's functions, for ``handle``: a model or a context."""
+        key = None if outputs else self._shapes_of(feeds)
+        plan = self._plans.get(key) if key is not None else None
+        if plan is not None:
+            results, inputs, tensors = plan.bind(feeds)
+            self._library.check(run(handle, inputs, len(self._inputs), tensors, len(self._outputs)))
+            return results
         inputs, kept = self._input_tensors(feeds)
         results, tensors = self._output_tensors(shapes, handle, inputs, feeds, outputs)
         self._library.check(run(handle, inputs, len(self._inputs), tensors, len(self._outputs)))
         del kept
+        if key is not None and len(self._plans) < _MOST_PLANS:
+            self._plans[key] = Plan(inputs, tensors, [info.name for info in self._inputs], results)
         return results
+
+    def _shapes_of(self, feeds: Mapping[str, Any]) -> tuple[tuple[int, ...], ...] | None:
+        """The inputs' shapes; None where they are not all dense NumPy arrays of the model's types."""
+        shapes = []
+        for info in self._inputs:
+            array = feeds.get(info.name)
+            if type(array) is not np.ndarray or array.dtype != info.dtype or not array.flags.c_contiguous:
+                return None
+            shapes.append(array.shape)
+        return tuple(shapes) if len(feeds) == len(shapes) else None
 
     def _enqueue(
         self, handle: c_void_p, feeds: Mapping[str, Any], outputs: Mapping[str, Any], stream: Any

@@ -36,8 +36,9 @@ def test_of_a_bundle(small_bundle: Path, capsys: pytest.CaptureFixture[str], tmp
     program.chmod(0o755)
     main([str(small_bundle), "--rounds", "4", "--calls", "2", "--json", "--cpp", str(program)])
     document = json.loads(capsys.readouterr().out)
-    assert set(document["python"]) == {"wall", "thread CPU"}
-    assert all(one["bare_us"] > 0 and one["ratio"] > 0.1 for one in document["python"].values())
+    for graph in ("python", "python_empty_graph"):
+        assert set(document[graph]) == {"wall", "thread CPU", "control"}
+        assert all(one["bare_us"] > 0 and one["ratio"] > 0.1 for one in document[graph].values())
     assert document["cpp"] == {"bare_us": 5, "overhead_us": 4}
     first = document["first"]
     assert 0 < first["loaded_seconds"] < first["first_result_seconds"]
@@ -52,7 +53,8 @@ def test_people_get_sentences(
     monkeypatch.setattr(bench_call_overhead, "of_calls", lambda *_: {"wall": Overhead(100.0, 5.0, 1.05)})
     main([str(small_bundle)])
     printed = capsys.readouterr().out
-    assert "a call, wall time: 5.0 us beside 100.0 us of ONNX Runtime (1.0500 times)" in printed
+    for name in ("wall", "wall, empty graph"):
+        assert f"a call, {name}: 5.0 us beside 100.0 us of ONNX Runtime (1.0500 times)" in printed
     assert "to the first result: 0.250 s" in printed
     assert "0.125 s for a session" in printed
 

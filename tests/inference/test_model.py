@@ -387,3 +387,29 @@ def test_pixels_go_in_as_they_are(tmp_path: Path) -> None:
         expected = np.stack([plain(Image.fromarray(one)) for one in pictures()]).transpose(0, 2, 3, 1)
         assert np.array_equal(found, expected)
         assert loaded.predict(np.full((5, 5, 3), (9, 200, 5), np.uint8))[0].label == "g"
+
+
+def test_a_shape_that_came_before_is_checked_as_the_first_time(two_inputs: Path) -> None:
+    with load(two_inputs) as model:
+        first = model(A, B)
+        again = model(B, A)
+        assert first["sum"] is not again["sum"]
+        assert np.array_equal(again["sum"], A + B)
+        assert np.array_equal(model(A[:1], B[:1])["product"], (A * B)[:1])
+        assert np.array_equal(model(np.asfortranarray(A), B)["product"], A * B)
+        assert isinstance(model(torch.from_numpy(A), torch.from_numpy(B))["sum"], torch.Tensor)
+        room = np.zeros_like(A)
+        assert model.run({"a": A, "b": B}, {"sum": room})["sum"] is room
+        with model.context() as context:
+            assert np.array_equal(context.run({"b": B, "a": A})["product"], A * B)
+        for feeds in ({"a": A}, {"a": A, "b": B, "c": B}, {"a": A, "b": B.astype(np.float16)}):
+            with raises("EF802"):
+                model.run(feeds)
+
+
+def test_shapes_without_number_are_not_all_kept(two_inputs: Path) -> None:
+    with load(two_inputs) as model:
+        for size in range(1, 80):
+            x = np.full((size, 3), size, np.float32)
+            assert np.array_equal(model(x, x)["sum"], 2 * x)
+        assert len(model._plans) == 64
