@@ -151,7 +151,8 @@ def of_calls(path: Path, rounds: int, calls: int) -> dict[str, Overhead]:
 def empty_graph(path: Path) -> Path:
     """A graph that computes next to nothing: what a call costs is not lost in what the model costs."""
     value = onnx.helper.make_tensor_value_info
-    kind, shape = onnx.TensorProto.FLOAT, ["batch", 8]
+    shape: list[str | int | None] = ["batch", 8]
+    kind = onnx.TensorProto.FLOAT
     node = onnx.helper.make_node("Neg", ["x"], ["y"])
     graph = onnx.helper.make_graph([node], "empty", [value("x", kind, shape)], [value("y", kind, shape)])
     opsets = [onnx.helper.make_opsetid("", 18)]
