@@ -72,9 +72,11 @@ class Head(nn.Module):
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.distances = nn.Sequential(_convolution(channels, channels, 3), nn.Conv2d(channels, 4, 1))
-        self.logits = nn.Sequential(_convolution(channels, channels, 3), nn.Conv2d(channels, classes, 1))
-        # Nearly every cell is empty: a network that says so from the start learns sooner.
-        nn.init.constant_(self.logits[-1].bias, -4.0)
+        last = nn.Conv2d(channels, classes, 1)
+        self.logits = nn.Sequential(_convolution(channels, channels, 3), last)
+        if last.bias is not None:
+            # Nearly every cell is empty: a network that says so from the start learns sooner.
+            nn.init.constant_(last.bias, -4.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``[N, channels, H, W]`` to ``[N, H * W, 4]`` (left, top, right, bottom), ``[N, H * W, classes]``."""

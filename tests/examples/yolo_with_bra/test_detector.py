@@ -32,7 +32,7 @@ def test_centres_in_reading_order() -> None:
 
 def test_cells_near_the_middle_of_an_object_of_their_size_are_for_it() -> None:
     small, large = [8.0, 8.0, 24.0, 24.0], [100.0, 0.0, 220.0, 120.0]
-    owners = _owners(torch.tensor([small, large]), 224).split([28 * 28, 14 * 14, 7 * 7])
+    owners = torch.split(_owners(torch.tensor([small, large]), 224), [28 * 28, 14 * 14, 7 * 7])
     assert set(owners[0].tolist()) == {-1, 0}
     assert set(owners[1].tolist()) == {-1}
     assert set(owners[2].tolist()) == {-1, 1}
