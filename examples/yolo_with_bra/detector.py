@@ -73,10 +73,10 @@ class Head(nn.Module):
         super().__init__()
         self.distances = nn.Sequential(_convolution(channels, channels, 3), nn.Conv2d(channels, 4, 1))
         last = nn.Conv2d(channels, classes, 1)
-        # Nearly every cell is empty: a network that says so from the start learns sooner.
-        assert last.bias is not None
-        nn.init.constant_(last.bias, -4.0)
         self.logits = nn.Sequential(_convolution(channels, channels, 3), last)
+        if last.bias is not None:
+            # Nearly every cell is empty: a network that says so from the start learns sooner.
+            nn.init.constant_(last.bias, -4.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``[N, channels, H, W]`` to ``[N, H * W, 4]`` (left, top, right, bottom), ``[N, H * W, classes]``."""
