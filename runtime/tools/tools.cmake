@@ -12,7 +12,8 @@ set_target_properties(
   edgeformer_run
   PROPERTIES OUTPUT_NAME edgeformer-run
              RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}"
-             # An installation may be moved.
-             INSTALL_RPATH "$ORIGIN/${bin_to_lib}")
+             # Beside it in the build tree; an installation may be moved.
+             INSTALL_RPATH "$ORIGIN;$ORIGIN/${bin_to_lib}"
+             BUILD_WITH_INSTALL_RPATH ON)
 install(TARGETS edgeformer_run RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT runtime)
 add_dependencies(edgeformer_library edgeformer_run)

@@ -48,9 +48,9 @@ def install(plugin_library: Path, tmp_path_factory: pytest.TempPathFactory) -> C
             "EDGEFORMER_CUDA_ARCHITECTURES": "86-real",  # one, to be quick
         }
         run("cmake", "-S", ROOT, "-B", build, *(f"-D{name}={value}" for name, value in settings.items()), *options)
-        runtime = plugin_library.with_name(RUNTIME.name)
-        for library in (plugin_library, rtx_alias_of(plugin_library), *registering_libraries(plugin_library), runtime):
-            shutil.copy(library, build)
+        beside = [plugin_library.with_name(name) for name in (RUNTIME.name, "edgeformer-run")]
+        for built in (plugin_library, rtx_alias_of(plugin_library), *registering_libraries(plugin_library), *beside):
+            shutil.copy(built, build)
         run("cmake", "--install", build, "--prefix", prefix)
         return prefix
 
@@ -68,8 +68,10 @@ def files_below(folder: Path) -> set[str]:
 
 
 def test_what_a_c_program_needs_is_installed(prefix: Path, plugin_library: Path) -> None:
-    package = {"Config.cmake", "ConfigVersion.cmake", "Targets.cmake", "Targets-release.cmake"}
+    package = {"Config.cmake", "ConfigVersion.cmake"}
+    package |= {f"-{part}{ending}.cmake" for part in ("plugins", "runtime") for ending in ("", "-release")}
     assert files_below(prefix) == {
+        "bin/edgeformer-run",
         "include/edgeformer/bi_level_routing_attention.h",
         "include/edgeformer/common/c_status.h",
         "include/edgeformer/common/c_types.h",
@@ -92,7 +94,7 @@ def test_what_a_c_program_needs_is_installed(prefix: Path, plugin_library: Path)
 
 def test_nothing_installed_points_to_the_sources(prefix: Path) -> None:
     texts = [path for path in prefix.rglob("*") if path.suffix in (".cmake", ".h", ".hpp", ".json", ".pc")]
-    assert len(texts) == 11
+    assert len(texts) == 13
     assert [path for path in texts if str(ROOT) in path.read_text()] == []
 
 
