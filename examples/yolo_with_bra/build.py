@@ -25,7 +25,7 @@ from examples.yolo_with_bra.boxes import find, overlap  # noqa: E402
 from examples.yolo_with_bra.scenes import CLASSES, Scene, make_scene  # noqa: E402
 from examples.yolo_with_bra.training import FIRST_UNSEEN, train  # noqa: E402
 
-CALIBRATION_SCENES, SHOWN_SCENES, JUDGED_SCENES = 64, 3, 50
+CALIBRATION_SCENES, SHOWN_SCENES, JUDGED_SCENES = 32, 3, 50
 
 
 def write_onnx(path: Path, size: int, steps: int) -> None:
