@@ -24,6 +24,7 @@ PATTERNS = (
     "examples/**/*.py",
     "examples/**/*.json",
     "examples/**/*.c",
+    "examples/**/*.cpp",
     "plugins/tests/*.md",
 )
 
