@@ -25,7 +25,9 @@ PATTERNS = (
     "examples/**/*.json",
     "examples/**/*.c",
     "examples/**/*.cpp",
+    "docs/*.json",
     "plugins/tests/*.md",
+    "runtime/*.md",
 )
 
 project = "edgeformer"
