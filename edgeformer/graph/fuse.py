@@ -124,8 +124,11 @@ def fuse(
     if plans:
         # With one set of input shapes there can be no other, and what they settle is settled for good.
         stored = {name: observations[0].values[name] for name in shape_tensors} if _is_static(wide) else {}
-        # A size that exporters lost in the block shows now.
-        fused = with_true_types(rewrite(raised, plans, stored))
+        fused = rewrite(raised, plans, stored)
+        # A size that exporters lost in the block shows now. What is noted of inner tensors stays: inference does not
+        # see through an op with LePE.
+        for value, true in zip(fused.graph.output, with_true_types(fused).graph.output, strict=True):
+            value.CopyFrom(true)
     if fuse_lepe and any(is_op(node) for node in fused.graph.node):
         fused, lepe = fold_lepe(fused, shapes, draws=draws, seed=seed)
     reports = tuple(

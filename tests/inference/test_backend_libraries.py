@@ -48,6 +48,8 @@ def test_tensorrts_library_is_that_of_its_package(
 ) -> None:
     put(tmp_path, package, "__init__.py", "libother.so.1", file)
     monkeypatch.syspath_prepend(str(tmp_path))
+    # An earlier test may have imported the real one.
+    monkeypatch.delitem(sys.modules, package, raising=False)
     assert tensorrt_library(flavour) == tmp_path / package / file
 
 

@@ -191,7 +191,8 @@ def test_what_cannot_be_probed_keeps_its_words(site: Path, monkeypatch: pytest.M
 
 def test_an_imported_version_that_does_not_work_is_refused(site: Path) -> None:
     package(site, "tensorrt_rtx", TWO_VERSIONS)
-    with raises("EF830", "TensorRT-RTX 1.4.0", "1.7 or newer"):
+    # Where an earlier test has loaded the real library, this process has that one.
+    with raises("EF830", "1.4.0", "1.7 or newer"):
         import_backend(require_backend("tensorrt_rtx"))
 
 
