@@ -14,7 +14,7 @@ from edgeformer.errors import InputError
 from edgeformer.inference.library import MAX_RANK, Tensor
 from edgeformer.ops.memory import Buffer, Memory, bfloat16, is_torch, memory_of
 
-__all__ = ["DTYPES", "TYPES", "empty_like", "fill", "fill_output", "fits", "stream_handle"]
+__all__ = ["DTYPES", "TYPES", "empty_like", "fill", "fill_output", "fits"]
 
 # EdgeformerType of plugins/common/c_types.h.
 DTYPES: tuple[np.dtype[Any], ...] = (
@@ -145,38 +145,4 @@ def empty_like(like: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         "EF862",
         f"an input is a {type(like).__name__}, for which no output of {math.prod(shape)} {dtype} can be made: give "
         "outputs= yourself",
-    )
-
-
-def stream_handle(stream: Any, like: Any) -> int:
-    """A CUDA stream as an integer.
-
-    Args:
-        stream: a handle, an object with ``__cuda_stream__``, or a stream of torch, CuPy or pycuda; None takes the
-            current one of ``like``'s library, or CUDA's default stream.
-        like: an array of the call.
-
-    Raises:
-        InputError: it is no stream.
-    """
-    if stream is None:
-        cupy = sys.modules.get("cupy")
-        if is_torch(like) and like.is_cuda:
-            stream = sys.modules["torch"].cuda.current_stream(like.device)
-        elif cupy is not None and isinstance(like, cupy.ndarray):
-            stream = cupy.cuda.get_current_stream()
-        else:
-            return 0
-    if isinstance(stream, int):
-        return stream
-    if hasattr(stream, "__cuda_stream__"):
-        # (version, handle), as NVIDIA's CUDA Python defines it.
-        return int(stream.__cuda_stream__()[1])
-    for attribute in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, pycuda
-        if hasattr(stream, attribute):
-            return int(getattr(stream, attribute))
-    raise InputError(
-        "EF908",
-        f"stream is a {type(stream).__name__}; give a handle, an object with __cuda_stream__, or a stream of torch, "
-        "CuPy or pycuda",
     )

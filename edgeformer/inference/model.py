@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from edgeformer.errors import InputError
-from edgeformer.inference.arrays import empty_like, fill, fill_output, fits, stream_handle
+from edgeformer.inference.arrays import empty_like, fill, fill_output, fits
 from edgeformer.inference.description import Description, describe_model
 from edgeformer.inference.library import ClassStruct, ImageStruct, RuntimeLibrary, Tensor
 from edgeformer.inference.pictures import Picture, describe, pixels_of
 from edgeformer.inference.plan import Plan
+from edgeformer.ops.memory import stream_handle
 
 __all__ = ["Context", "Model", "Prediction"]
 

@@ -19,7 +19,7 @@ from edgeformer.errors import InputError
 from edgeformer.ops import library as _library
 from edgeformer.ops.bi_level_routing_attention import Attributes
 from edgeformer.ops.library import Library, Variant, default_library
-from edgeformer.ops.memory import Buffer, bfloat16, is_torch, memory_of
+from edgeformer.ops.memory import Buffer, bfloat16, is_torch, memory_of, stream_handle
 from edgeformer.ops.operands import (
     allocate,
     allocate_workspace,
@@ -29,7 +29,6 @@ from edgeformer.ops.operands import (
     given,
     require_no_gradient,
     require_shape_and_type,
-    stream_handle,
 )
 
 __all__ = [
@@ -207,7 +206,7 @@ def bi_level_routing_attention(
             output=result.address,
             workspace=scratch.address,
             workspace_bytes=scratch.nbytes,
-            stream=stream_handle(stream, qkv, library),
+            stream=stream_handle(stream, qkv) if library.takes_device_memory else 0,
             **addresses,
         )
     return out

@@ -1,4 +1,4 @@
-"""Addresses of the arrays of torch, CuPy, Numba, pycuda, JAX and NumPy, without importing any of them."""
+"""Addresses of the arrays of torch, CuPy, Numba, pycuda, JAX and NumPy, and handles of streams; none is imported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ try:
 except ImportError:  # where models are only run; no array can be bfloat16 then
     ml_dtypes = None  # type: ignore[assignment]
 
-__all__ = ["Buffer", "Memory", "bfloat16", "is_torch", "memory_of"]
+__all__ = ["Buffer", "Memory", "bfloat16", "is_torch", "memory_of", "stream_handle"]
 
 # NumPy has no such type of its own. Without ml_dtypes a type that nothing is of stands for it.
 bfloat16 = np.dtype([("bfloat16", np.uint16)]) if ml_dtypes is None else np.dtype(ml_dtypes.bfloat16)
@@ -71,6 +71,40 @@ def is_torch(array: object) -> bool:
     """Whether ``array`` is a torch tensor; torch is not imported to find out."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
+
+
+def stream_handle(stream: Any, like: Any) -> int:
+    """A CUDA stream as an integer, 0 for the default one.
+
+    Args:
+        stream: a handle, an object with ``__cuda_stream__``, or a stream of torch, CuPy or pycuda; None takes the
+            current one of ``like``'s library, or CUDA's default stream.
+        like: an array of the call.
+
+    Raises:
+        InputError: it is no stream.
+    """
+    if stream is None:
+        cupy = sys.modules.get("cupy")
+        if is_torch(like) and like.is_cuda:
+            stream = sys.modules["torch"].cuda.current_stream(like.device)
+        elif cupy is not None and isinstance(like, cupy.ndarray):
+            stream = cupy.cuda.get_current_stream()
+        else:
+            return 0
+    if isinstance(stream, int):
+        return stream
+    if hasattr(stream, "__cuda_stream__"):
+        # (version, handle), as NVIDIA's CUDA Python defines it.
+        return int(stream.__cuda_stream__()[1])
+    for attribute in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, pycuda
+        if hasattr(stream, attribute):
+            return int(getattr(stream, attribute))
+    raise InputError(
+        "EF908",
+        f"stream is a {type(stream).__name__}; give a handle, an object with __cuda_stream__, or a stream of torch, "
+        "CuPy or pycuda",
+    )
 
 
 def memory_of(array: Any, name: str) -> Memory:

@@ -24,7 +24,6 @@ __all__ = [
     "given",
     "require_no_gradient",
     "require_shape_and_type",
-    "stream_handle",
 ]
 
 # What the kernels' widest accesses need, and what the workspace's parts are aligned to, in bytes.
@@ -132,26 +131,3 @@ def device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
     if cupy is not None and isinstance(array, cupy.ndarray):
         return array.device  # type: ignore[no-any-return]
     return contextlib.nullcontext()
-
-
-def stream_handle(stream: Any, qkv: Any, library: Library) -> int:
-    """The CUDA stream as an integer: the one given, or the current one of the array's library; 0 is the default one."""
-    if not library.takes_device_memory:
-        return 0
-    if stream is None:
-        cupy = sys.modules.get("cupy")
-        if is_torch(qkv) and qkv.is_cuda:
-            stream = sys.modules["torch"].cuda.current_stream(qkv.device)
-        elif cupy is not None and isinstance(qkv, cupy.ndarray):
-            stream = cupy.cuda.get_current_stream()
-        else:
-            return 0
-    if isinstance(stream, int):
-        return stream
-    for attribute in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, pycuda
-        if hasattr(stream, attribute):
-            return int(getattr(stream, attribute))
-    raise InputError(
-        "EF908",
-        f"stream is a {type(stream).__name__}; give a handle, or a stream of torch, CuPy or pycuda",
-    )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgeformer.errors import InputError
-from edgeformer.inference.arrays import DTYPES, TYPES, empty_like, fill, fill_output, fits, stream_handle
+from edgeformer.inference.arrays import DTYPES, TYPES, empty_like, fill, fill_output, fits
 from edgeformer.inference.library import Tensor
 from edgeformer.ops.memory import Buffer, bfloat16
 from tests.inference.conftest import DeviceArray
@@ -161,45 +161,6 @@ def test_outputs_of_cupy_and_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
         like = type("ndarray", (), {"__module__": module})()
         like.device = Device()
         assert empty_like(like, (2,), np.dtype(np.int8)) == ((2,), np.dtype(np.int8))
-    assert stream_handle(7, like) == 7
-
-
-def test_streams_of_every_library() -> None:
-    class Standard:
-        def __cuda_stream__(self) -> tuple[int, int]:
-            return 0, 11
-
-    assert stream_handle(None, np.zeros(1)) == 0
-    assert stream_handle(Standard(), None) == 11
-    assert stream_handle(SimpleNamespace(cuda_stream=12), None) == 12  # torch
-    assert stream_handle(SimpleNamespace(ptr=13), None) == 13  # CuPy
-    assert stream_handle(SimpleNamespace(handle=14), None) == 14  # pycuda
-    with raises("EF908", "stream", "str"):
-        stream_handle("default", None)
-
-
-def test_the_current_stream_of_cupy_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    array = type("ndarray", (), {})
-    cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=15))
-    monkeypatch.setitem(__import__("sys").modules, "cupy", SimpleNamespace(ndarray=array, cuda=cuda))
-    assert stream_handle(None, array()) == 15
-    assert stream_handle(None, np.zeros(1)) == 0
-
-
-def test_the_current_stream_of_torch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OnDevice(torch.Tensor):
-        is_cuda = True
-
-    asked = []
-
-    def current_stream(device: torch.device) -> SimpleNamespace:
-        asked.append(device)
-        return SimpleNamespace(cuda_stream=16)
-
-    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
-    tensor = torch.zeros(1).as_subclass(OnDevice)
-    assert stream_handle(None, tensor) == 16
-    assert asked == [tensor.device]
 
 
 def test_errors_are_input_errors() -> None:

@@ -218,15 +218,6 @@ def test_gradients_are_refused(emulated: Library) -> None:
         cuda.bi_level_routing_attention(qkv, ATTRIBUTES, library=emulated)
 
 
-def test_streams_of_several_libraries() -> None:
-    library: Any = SimpleNamespace(takes_device_memory=True)
-    for stream in (77, SimpleNamespace(cuda_stream=77), SimpleNamespace(ptr=77), SimpleNamespace(handle=77)):
-        assert operands.stream_handle(stream, QKV, library) == 77
-    assert operands.stream_handle(None, QKV, library) == 0
-    with raises("EF908", "stream is a str", "handle"):
-        operands.stream_handle("0", QKV, library)
-
-
 def test_host_memory_is_refused_by_the_gpu_library() -> None:
     library: Any = SimpleNamespace(takes_device_memory=True, path="x.so")
     with raises("EF911", "qkv", "host memory", "CUDA device", ".cuda()"):

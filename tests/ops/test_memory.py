@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeformer.ops.memory import Buffer, memory_of
+from edgeformer.ops.memory import Buffer, memory_of, stream_handle
 from tests.raising import raises
 
 
@@ -119,3 +120,42 @@ def test_strides_of_axes_without_a_step_do_not_matter() -> None:
 def test_other_tensors_are_refused(tensor: Any, code: str, values: tuple[str, ...]) -> None:
     with raises(code, "qkv", *values):
         memory_of(tensor, "qkv")
+
+
+def test_streams_of_every_library() -> None:
+    class Standard:
+        def __cuda_stream__(self) -> tuple[int, int]:
+            return 0, 11
+
+    assert stream_handle(7, None) == 7
+    assert stream_handle(None, np.zeros(1)) == 0
+    assert stream_handle(Standard(), None) == 11
+    assert stream_handle(SimpleNamespace(cuda_stream=12), None) == 12  # torch
+    assert stream_handle(SimpleNamespace(ptr=13), None) == 13  # CuPy
+    assert stream_handle(SimpleNamespace(handle=14), None) == 14  # pycuda
+    with raises("EF908", "stream", "str"):
+        stream_handle("default", None)
+
+
+def test_the_current_stream_of_cupy_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = type("ndarray", (), {})
+    cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=15))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(ndarray=array, cuda=cuda))
+    assert stream_handle(None, array()) == 15
+    assert stream_handle(None, np.zeros(1)) == 0
+
+
+def test_the_current_stream_of_torch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnDevice(torch.Tensor):
+        is_cuda = True
+
+    asked = []
+
+    def current_stream(device: torch.device) -> SimpleNamespace:
+        asked.append(device)
+        return SimpleNamespace(cuda_stream=16)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
+    tensor = torch.zeros(1).as_subclass(OnDevice)
+    assert stream_handle(None, tensor) == 16
+    assert asked == [tensor.device]
