@@ -122,9 +122,10 @@ def checkpoint_labels(path: str | os.PathLike[str], count: int) -> tuple[str, ..
 
     Raises:
         InputError: there are names for another number of classes, or the file cannot be read.
-        EnvironmentFault: torch or safetensors is not installed.
+        EnvironmentFault: safetensors, or for another file torch, is not installed.
     """
-    _require_torch()
+    if Path(path).suffix.lower() != ".safetensors":
+        _require_torch()
     from edgeformer.models.checkpoint_classes import find_labels
 
     return find_labels(Path(path), count)

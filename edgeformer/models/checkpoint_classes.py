@@ -9,7 +9,6 @@ from typing import Any
 
 from edgeformer.data.class_names import labels_of
 from edgeformer.errors import EnvironmentFault, InputError
-from edgeformer.models.checkpoint_files import TORCH_SUFFIXES, read_torch
 from edgeformer.text import parse_json, printable, shortened
 
 __all__ = ["find_labels"]
@@ -55,6 +54,9 @@ def _candidates(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _torch_content(path: Path) -> Any:
+    # It imports torch, which takes longer than all of a build whose stages are reused.
+    from edgeformer.models.checkpoint_files import TORCH_SUFFIXES, read_torch
+
     return read_torch(path) if path.suffix.lower() in TORCH_SUFFIXES else None
 
 

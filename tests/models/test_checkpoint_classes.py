@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,15 @@ def test_safetensors_keep_them_in_their_metadata(tmp_path: Path) -> None:
     assert checkpoint_labels(path, 3) is None  # loading the weights says what is wrong
     np.save(tmp_path / "c.npy", np.zeros(1))
     assert checkpoint_labels(tmp_path / "c.npy", 3) is None
+
+
+def test_labels_of_a_safetensors_file_need_no_torch(tmp_path: Path) -> None:
+    """A build whose stages are all reused reads them, too: importing torch takes longer than all that it does."""
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, metadata={"class_names": '["a", "b"]'})
+    probe = (
+        "import sys\nfrom edgeformer.models import checkpoint_labels\n"
+        f"print(checkpoint_labels({str(path)!r}, 2), 'torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "('a', 'b') False"
