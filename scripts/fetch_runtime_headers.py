@@ -2,7 +2,8 @@
 """Fetch the C and C++ headers that the runtime is compiled with into third_party/, where the system has none.
 
 - nlohmann-json, from its wheel in the Python package registry: third_party/nlohmann_json/include
-- ONNX Runtime's C interface, which no wheel holds, from Debian's package: third_party/onnxruntime/include
+- ONNX Runtime's C interface, which no wheel holds, from Debian's package, which any archive of Debian has:
+  third_party/onnxruntime/include. EDGEFORMER_DEBIAN_MIRROR names one, else those of apt are asked
 
 Both are checked against pinned SHA-256s, and just the headers are taken out of them. Nothing is installed. A second
 call finds the headers there and does nothing.
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -26,10 +29,13 @@ from wheels import FetchError, Wheel, fetch, is_published, publish
 THIRD_PARTY = Path(__file__).resolve().parent.parent / "third_party"
 JSON_WHEEL = Wheel("nlohmann-json==3.12.0", "5f6132720fb25d0d70bf0742f8397b49a540dcc193e7312a914f6aa49f054810")
 JSON_PREFIX = PurePosixPath("nlohmann_json/include")
+# Its place in an archive of Debian, and its hash: whatever archive it comes from.
 DEBIAN_PACKAGE = (
-    "http://deb.debian.org/debian/pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb",
+    "pool/main/o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_amd64.deb",
     "14f7d959d5deacbcf1504830d4189f91fc67382b399ed9ae9d3aa9c4050ced08",
 )
+# The archive to take it from, such as https://mirror.example/debian; else those that apt is set up for.
+MIRROR_VARIABLE = "EDGEFORMER_DEBIAN_MIRROR"
 DEBIAN_PREFIX = PurePosixPath("usr/include/onnxruntime")
 _SECONDS = 60
 
@@ -73,13 +79,41 @@ def fetch_onnxruntime() -> None:
     Raises:
         FetchError: they cannot be had.
     """
-    url, sha256 = DEBIAN_PACKAGE
-    destination, stamp = THIRD_PARTY / "onnxruntime" / "include", f"{url} sha256:{sha256}\n"
+    place, sha256 = DEBIAN_PACKAGE
+    destination, stamp = THIRD_PARTY / "onnxruntime" / "include", f"{place} sha256:{sha256}\n"
     if is_published(destination, stamp):
         return
-    headers = headers_from_package(download(url, sha256))
+    headers = headers_from_package(download_from_any(archives(), place, sha256))
     publish(destination, stamp, headers)
     print(f"ONNX Runtime headers: {len(headers)} files in {destination}")
+
+
+def archives() -> list[str]:
+    """The archives of Debian that this machine uses, as URLs; the one that the environment variable names alone."""
+    if chosen := os.environ.get(MIRROR_VARIABLE):
+        return [chosen]
+    try:
+        command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except OSError:  # no apt
+        return []
+    return sorted({url for url in listed.split() if url.startswith(("http://", "https://"))})
+
+
+def download_from_any(urls: list[str], place: str, sha256: str) -> bytes:
+    """The file at ``place`` of the first archive that has it.
+
+    Raises:
+        FetchError: none has; the message says what each answered.
+    """
+    faults = []
+    for url in urls:
+        try:
+            return download(f"{url.rstrip('/')}/{place}", sha256)
+        except FetchError as error:
+            faults.append(str(error))
+    asked = "; ".join(faults) or "apt names no archive"
+    raise FetchError(f"ONNX Runtime's header: {asked}. Set {MIRROR_VARIABLE} to the URL of an archive of Debian")
 
 
 def download(url: str, sha256: str) -> bytes:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import tarfile
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ ONNXRUNTIME = {
 def script(load_script: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module that writes below ``tmp_path``."""
     module = load_script("fetch_runtime_headers")
+    monkeypatch.setenv("EDGEFORMER_DEBIAN_MIRROR", "https://mirror.example/debian/")
     monkeypatch.setattr(module, "THIRD_PARTY", tmp_path / "third_party")
     return module
 
@@ -89,6 +91,7 @@ def test_headers_are_taken_and_nothing_else(
 ) -> None:
     asked = serve()
     assert script.main() == 0
+    assert asked[1] == f"https://mirror.example/debian/{script.DEBIAN_PACKAGE[0]}"
     assert len(asked) == 2
     third_party = tmp_path / "third_party"
     found = {str(path.relative_to(third_party)) for path in third_party.rglob("*") if path.is_file()}
@@ -162,3 +165,44 @@ def test_no_network_is_said(
     assert script.main() == 1
     assert "could not be downloaded: no route to host" in capsys.readouterr().err
     assert (script.THIRD_PARTY / "nlohmann_json" / "include" / "SOURCE").is_file()  # the other one is there
+
+
+def test_apts_archives_are_asked_in_turn(
+    script: ModuleType, serve: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    serve()
+    served: Any = urllib.request.urlopen
+    monkeypatch.delenv("EDGEFORMER_DEBIAN_MIRROR")
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\necho 'file:/local http://a.example/security/ http://b.example/debian/'\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    asked = []
+
+    def urlopen(url: str, timeout: float) -> Any:
+        asked.append(url.partition("/pool/")[0])
+        if "a.example" in url:
+            raise OSError("HTTP Error 404: Not Found")
+        return served(url, timeout)
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    assert script.main() == 0
+    assert asked == ["http://a.example/security", "http://b.example/debian"]
+
+
+def test_a_machine_without_apt_is_told_what_to_set(
+    script: ModuleType,
+    serve: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    serve()
+    monkeypatch.delenv("EDGEFORMER_DEBIAN_MIRROR")
+    monkeypatch.setattr("subprocess.run", _no_such_program)
+    assert script.archives() == []
+    with pytest.raises(script.FetchError, match=r"apt names no archive\. Set EDGEFORMER_DEBIAN_MIRROR"):
+        script.fetch_onnxruntime()
+
+
+def _no_such_program(*_arguments: Any, **_options: Any) -> None:
+    raise FileNotFoundError("apt-get")
