@@ -4,10 +4,11 @@
     benchmarks/bench_call_overhead.py BUNDLE [--cpp build/default/call_overhead]
 
 The same graph of the bundle runs both ways, at batch 1 and with one thread, in turns (A B B A): what drifts falls on
-both. The thread's CPU time is the figure to look at where the machine does other things as well, and the control, the
-bare session beside itself, says how far to trust it. A graph that computes next to nothing is measured, too: what a
-call costs does not depend on the graph, and there it is not lost in what the model costs. `--cpp` adds what the
-program of benchmarks/call_overhead.cpp finds for C++ (cmake --build --preset default --target call_overhead).
+both. The thread's CPU time is the figure to look at where the machine does other things as well. The control, a second
+bare session beside the first, says how far to trust it: two sessions of one graph are not equally fast. A graph that
+computes next to nothing is measured, too: what a call costs does not depend on the graph, and there it is not lost in
+what the model costs. `--cpp` adds what the program of benchmarks/call_overhead.cpp finds for C++
+(cmake --build --preset default --target call_overhead).
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def measure(
 
 
 def of_calls(path: Path, rounds: int, calls: int) -> dict[str, Overhead]:
-    """What a call costs, by the clock and by the thread's CPU time; "control" is the bare session beside itself.
+    """What a call costs, by the clock and by the thread's CPU time; "control" is one bare session beside another.
 
     Args:
         path: a bundle, or an ONNX file.
@@ -138,13 +139,18 @@ def of_calls(path: Path, rounds: int, calls: int) -> dict[str, Overhead]:
         if any(not np.array_equal(a, b) for a, b in zip(ours.values(), theirs, strict=True)):
             raise ValueError("the model and the bare session differ")
 
+        other = bare_session(found.file)
+
         def bare() -> Any:
             return session.run(None, feeds)
+
+        def bare_too() -> Any:
+            return other.run(None, feeds)
 
         return {
             "wall": measure(lambda: model(x), bare, time.perf_counter, rounds, calls),
             "thread CPU": measure(lambda: model(x), bare, time.thread_time, rounds, calls),
-            "control": measure(bare, bare, time.thread_time, rounds, calls),
+            "control": measure(bare_too, bare, time.thread_time, rounds, calls),
         }
 
 
