@@ -185,6 +185,24 @@ def of_first_results(bundle: Path, rounds: int) -> dict[str, float]:
     }
 
 
+def of_cpp(program: Path, path: Path, rounds: int, calls: int) -> dict[str, Any]:
+    """What benchmarks/call_overhead.cpp finds, in microseconds.
+
+    Args:
+        program: compiled.
+        path: a bundle, or an ONNX file.
+        rounds: whose medians are taken.
+        calls: in each half of a round.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    command = [str(program.resolve()), str(path), str(onnx_runtime_library()), str(rounds), str(calls)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found: dict[str, Any] = json.loads(printed)
+    return found
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("bundle", type=Path)
@@ -196,14 +214,13 @@ def main(words: list[str] | None = None) -> None:
     document: dict[str, Any] = {"onnxruntime": onnxruntime.__version__, "rounds": options.rounds}
     overheads = of_calls(options.bundle.resolve(), options.rounds, options.calls)
     with tempfile.TemporaryDirectory() as folder:
-        empty = of_calls(empty_graph(Path(folder, "empty.onnx")), options.rounds, 20 * options.calls)
+        graph = empty_graph(Path(folder, "empty.onnx"))
+        empty = of_calls(graph, options.rounds, 20 * options.calls)
+        if options.cpp is not None:
+            document["cpp"] = of_cpp(options.cpp, options.bundle, options.rounds, options.calls)
+            document["cpp_empty_graph"] = of_cpp(options.cpp, graph, options.rounds, 20 * options.calls)
     document["python"] = {name: asdict(one) for name, one in overheads.items()}
     document["python_empty_graph"] = {name: asdict(one) for name, one in empty.items()}
-    if options.cpp is not None:
-        library = onnx_runtime_library()
-        command = [str(options.cpp.resolve()), str(options.bundle), str(library), str(options.rounds)]
-        printed = subprocess.run([*command, str(options.calls)], capture_output=True, text=True, check=True).stdout
-        document["cpp"] = json.loads(printed)
     document["first"] = of_first_results(options.bundle, max(3, options.rounds // 40))
     if options.json:
         print(json.dumps(document, indent=2))
@@ -214,8 +231,9 @@ def main(words: list[str] | None = None) -> None:
             f"a call, {name}: {one.overhead_us:.1f} us beside {one.bare_us:.1f} us of ONNX Runtime "
             f"({one.ratio:.4f} times)"
         )
-    if "cpp" in document:
-        print(f"in C++: {document['cpp']['overhead_us']:.1f} us beside {document['cpp']['bare_us']:.1f} us")
+    for name, title in (("cpp", "in C++"), ("cpp_empty_graph", "in C++, empty graph")):
+        if name in document:
+            print(f"{title}: {document[name]['overhead_us']:.1f} us beside {document[name]['bare_us']:.1f} us")
     first = document["first"]
     print(
         f"to the first result: {first['first_result_seconds']:.3f} s, imports and loading among them; "
