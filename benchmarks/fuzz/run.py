@@ -116,6 +116,8 @@ def _run(case: Case, folder: Path) -> Result:
     os.close(read)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)
+    # It has no group yet where the fork itself hangs.
+    os.kill(process, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     seconds = round(time.monotonic() - begun, 2)
     if not ended:
