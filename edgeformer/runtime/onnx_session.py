@@ -11,6 +11,7 @@ import onnxruntime
 from edgeformer.errors import InputError
 from edgeformer.runtime.onnx_source import OnnxModel, OnnxSource, onnx_source
 from edgeformer.runtime.session import Array, Session, TensorInfo, check_feeds, closed_error
+from edgeformer.runtime.wide_quantization import cuts_off
 from edgeformer.supervision.limits import limited
 
 __all__ = ["OnnxSession", "Optimization"]
@@ -53,6 +54,7 @@ class OnnxSession(Session):
       integer kernels saturate differently from processor to processor and would say nothing about an engine.
     - A model with bfloat16 in it is run in FP32 with every value rounded as bfloat16 rounds it, since the CPU provider
       has no bfloat16 kernels.
+    - FP16 values are quantized to the nearest integer, as a GPU does it, also where ONNX Runtime would cut them off.
     - ONNX Runtime prints nothing, and tries nothing else where it fails: what is wrong is raised.
     - Threads sleep while they wait. Spinning, they take the core that they wait for.
     - Memory is given back after each run, and no run's memory is laid out in advance: a session would keep what its
@@ -93,7 +95,7 @@ class OnnxSession(Session):
                 model that ONNX Runtime cannot run (its reason is given).
             EnvironmentFault: loading took longer than its limit (`edgeformer.supervision.limits`).
         """
-        source = onnx_source(model, outputs)
+        source = onnx_source(model, outputs, widen=cuts_off(onnxruntime.__version__))
         self._name = source.name
         # ONNX Runtime uses the memory of weights that are handed over: they live as long as the session.
         self._weights = {

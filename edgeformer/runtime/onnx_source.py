@@ -14,6 +14,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, numpy_help
 from edgeformer.errors import InputError
 from edgeformer.runtime.bfloat16 import has_bfloat16, with_bfloat16_rounding
 from edgeformer.runtime.session import Array
+from edgeformer.runtime.wide_quantization import quantizes, with_wide_quantization
 
 __all__ = ["OnnxModel", "OnnxSource", "onnx_source"]
 
@@ -56,7 +57,7 @@ class OnnxSource(NamedTuple):
     elements: int
 
 
-def onnx_source(model: OnnxModel, outputs: Sequence[str] | None) -> OnnxSource:
+def onnx_source(model: OnnxModel, outputs: Sequence[str] | None, *, widen: bool = False) -> OnnxSource:
     """Make a model ready for ONNX Runtime, with as few copies of its weights as it takes.
 
     A file is handed over by its path, so that ONNX Runtime maps external data into memory. A model in memory is
@@ -65,41 +66,47 @@ def onnx_source(model: OnnxModel, outputs: Sequence[str] | None) -> OnnxSource:
     Args:
         model: the model, its serialized bytes, or the path of its file (external data beside it is found).
         outputs: tensors that have to be outputs of the model, wherever in its graph they are made.
+        widen: quantize FP16 values as FP32 (`edgeformer.runtime.wide_quantization`).
 
     Raises:
         InputError: no such file, not an ONNX model, a tensor that the graph does not have, or a model too large for
             what it needs.
     """
     if isinstance(model, (str, os.PathLike)):
-        return _from_file(Path(model), outputs or ())
+        return _from_file(Path(model), outputs or (), widen)
     if isinstance(model, bytes):
         try:
             proto = onnx.load_model_from_string(model)
         except Exception as error:
             raise InputError("EF301", f"these {len(model)} bytes are not an ONNX model ({error})") from error
         name = _name(proto)
-        if not has_bfloat16(proto):
+        if not _needs_rewriting(proto, widen):
             added = _declared(_inside(proto.graph, outputs or (), name))
             return OnnxSource(model + added, name, None, {}, _elements(proto))
     else:
         proto, name = model, _name(model)
-    return _from_proto(proto, name, outputs or ())
+    return _from_proto(proto, name, outputs or (), widen)
+
+
+def _needs_rewriting(model: ModelProto, widen: bool) -> bool:
+    """Whether ONNX Runtime is given another graph than this one."""
+    return has_bfloat16(model) or (widen and quantizes(model))
 
 
 def _name(model: ModelProto) -> str:
     return f"the model {model.graph.name!r}"
 
 
-def _from_file(path: Path, outputs: Sequence[str]) -> OnnxSource:
+def _from_file(path: Path, outputs: Sequence[str], widen: bool) -> OnnxSource:
     if not path.is_file():
         raise InputError("EF102", f"{path}: there is no such file")
     try:
         proto = onnx.load_model(path, load_external_data=False)
     except Exception as error:
         raise InputError("EF301", f"{path}: not an ONNX model ({error})") from error
-    if has_bfloat16(proto):
+    if _needs_rewriting(proto, widen):
         try:
-            return _from_proto(onnx.load_model(path), str(path), outputs)
+            return _from_proto(onnx.load_model(path), str(path), outputs, widen)
         except OSError as error:
             raise InputError("EF303", f"{path}: its external data cannot be read ({error})") from error
     added = _inside(proto.graph, outputs, str(path))
@@ -108,7 +115,7 @@ def _from_file(path: Path, outputs: Sequence[str]) -> OnnxSource:
     return OnnxSource(proto.SerializeToString() + _declared(added), str(path), path.parent, {}, _elements(proto))
 
 
-def _from_proto(model: ModelProto, name: str, outputs: Sequence[str]) -> OnnxSource:
+def _from_proto(model: ModelProto, name: str, outputs: Sequence[str], widen: bool) -> OnnxSource:
     if has_bfloat16(model):
         if _serialized(model) is None:
             raise InputError(
@@ -117,6 +124,8 @@ def _from_proto(model: ModelProto, name: str, outputs: Sequence[str]) -> OnnxSou
                 "works up to 2 GiB. Run it as FP16 or FP32",
             )
         model = with_bfloat16_rounding(model)
+    if widen and quantizes(model):
+        model = with_wide_quantization(model)
     added = _declared(_inside(model.graph, outputs, name))
     content = _serialized(model)
     if content is not None:
