@@ -34,6 +34,7 @@ from edgeformer.inference.backend_libraries import onnx_runtime_library
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM_UP = 20
+RUNS_IN_EACH_ORDER = 4
 MICRO = 1e6
 # To the first result, in a process that has done nothing yet; and of it what ONNX Runtime takes for its session.
 FIRST = """
@@ -186,7 +187,7 @@ def of_first_results(bundle: Path, rounds: int) -> dict[str, float]:
 
 
 def of_cpp(program: Path, path: Path, rounds: int, calls: int) -> dict[str, Any]:
-    """What benchmarks/call_overhead.cpp finds, in microseconds.
+    """What benchmarks/call_overhead.cpp finds, in microseconds: the mean over both orders of making the sessions.
 
     Args:
         program: compiled.
@@ -198,9 +199,13 @@ def of_cpp(program: Path, path: Path, rounds: int, calls: int) -> dict[str, Any]
         subprocess.CalledProcessError: it failed.
     """
     command = [str(program.resolve()), str(path), str(onnx_runtime_library()), str(rounds), str(calls)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found: dict[str, Any] = json.loads(printed)
-    return found
+    runs = []
+    for order in RUNS_IN_EACH_ORDER * ([], ["bare-first"]):
+        printed = subprocess.run([*command, *order], capture_output=True, text=True, check=True).stdout
+        runs.append(json.loads(printed))
+    means = {name: statistics.mean(run[name] for run in runs) for name in ("bare_us", "overhead_us")}
+    spread = statistics.stdev(run["overhead_us"] for run in runs) / len(runs) ** 0.5
+    return {**means, "overhead_standard_error_us": spread, "runs": runs}
 
 
 def main(words: list[str] | None = None) -> None:
@@ -233,7 +238,11 @@ def main(words: list[str] | None = None) -> None:
         )
     for name, title in (("cpp", "in C++"), ("cpp_empty_graph", "in C++, empty graph")):
         if name in document:
-            print(f"{title}: {document[name]['overhead_us']:.1f} us beside {document[name]['bare_us']:.1f} us")
+            found = document[name]
+            print(
+                f"{title}: {found['overhead_us']:.1f} us (standard error {found['overhead_standard_error_us']:.1f} us) "
+                f"beside {found['bare_us']:.1f} us"
+            )
     first = document["first"]
     print(
         f"to the first result: {first['first_result_seconds']:.3f} s, imports and loading among them; "

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_call_overhead
-from benchmarks.bench_call_overhead import Overhead, main, measure, of_calls
+from benchmarks.bench_call_overhead import RUNS_IN_EACH_ORDER, Overhead, main, measure, of_calls
 from tests.inference.conftest import _runtime_library as _runtime_library
 from tests.inference.conftest import small_bundle as small_bundle
 
@@ -32,14 +32,20 @@ def test_what_drifts_falls_on_both() -> None:
 
 def test_of_a_bundle(small_bundle: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     program = tmp_path / "call_overhead"
-    program.write_text('#!/bin/sh\ntest -e "$1" && test -f "$2" && echo "{\\"bare_us\\": 5, \\"overhead_us\\": $3}"\n')
+    line = '{\\"bare_us\\": 5, \\"overhead_us\\": $(($3 + $#))}'
+    program.write_text(f'#!/bin/sh\ntest -e "$1" && test -f "$2" && echo "{line}"\n')
     program.chmod(0o755)
     main([str(small_bundle), "--rounds", "4", "--calls", "2", "--json", "--cpp", str(program)])
     document = json.loads(capsys.readouterr().out)
     for graph in ("python", "python_empty_graph"):
         assert set(document[graph]) == {"wall", "thread CPU", "control"}
         assert all(one["bare_us"] > 0 and one["ratio"] > 0.1 for one in document[graph].values())
-    assert document["cpp"] == document["cpp_empty_graph"] == {"bare_us": 5, "overhead_us": 4}
+    for graph in ("cpp", "cpp_empty_graph"):
+        found = document[graph]
+        # One word more asks for the other order.
+        assert [run["overhead_us"] for run in found["runs"]] == [8, 9] * RUNS_IN_EACH_ORDER
+        assert (found["bare_us"], found["overhead_us"]) == (5, 8.5)
+        assert found["overhead_standard_error_us"] == pytest.approx(0.189, abs=0.001)
     first = document["first"]
     assert 0 < first["loaded_seconds"] < first["first_result_seconds"]
     assert first["session_seconds"] > 0
