@@ -64,10 +64,21 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     architectures = f"-DEDGEFORMER_CUDA_ARCHITECTURES={jetson.sm}-real"
     environment = {name: value for name, value in os.environ.items() if name != "CUDACXX"}
     for command in (
-        ["cmake", "--preset", jetson.preset, "-B", str(folder), architectures, "-DEDGEFORMER_WARNINGS_AS_ERRORS=ON"],
-        ["cmake", "--build", str(folder), "--target", "edgeformer_library"],
+        [
+            "cmake",
+            "-S",
+            str(ROOT),
+            "--preset",
+            jetson.preset,
+            "-B",
+            ".",
+            architectures,
+            "-DEDGEFORMER_WARNINGS_AS_ERRORS=ON",
+        ],
+        ["cmake", "--build", ".", "--target", "edgeformer_library"],
     ):
-        process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        # CMake tries to run what it compiled for aarch64; the shell takes it for a script, which leaves a file here.
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert process.returncode == 0, process.stdout + process.stderr
     return jetson, folder / "libedgeformer_plugins.so"
 
