@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from edgeformer.artifacts import sha256_of_bytes, sha256_of_file
 from edgeformer.bundle.application import ApplicationRecord
@@ -27,6 +27,7 @@ __all__ = [
     "StageRecord",
     "TargetRecord",
     "TensorRecord",
+    "files_of_older",
     "manifest_schema",
     "open_bundle",
     "read_manifest",
@@ -145,6 +146,22 @@ class Manifest(Record):
     def details(self, kind: type[D]) -> D | None:
         """What the stage whose details are of type ``kind`` found, if the build had it and it found anything."""
         return next((stage.details for stage in self.stages if isinstance(stage.details, kind)), None)
+
+
+class _AnyManifest(BaseModel):
+    """What a manifest has in every schema version."""
+
+    schema_version: int
+    files: dict[FileName, FileRecord]
+
+
+def files_of_older(bundle: Path) -> dict[str, FileRecord] | None:
+    """The files that a bundle of an older schema version lists, by name; None for anything else."""
+    try:
+        manifest = _AnyManifest.model_validate_json((bundle / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return dict(manifest.files) if manifest.schema_version < SCHEMA_VERSION else None
 
 
 def manifest_schema() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 So the final place holds a whole bundle or the older one, whatever happens in between. Files of an older bundle are
 reused (hard-linked where the file system can) when the stage that made them had the same inputs. What somebody else put
-into an older bundle is taken over into the new one.
+into an older bundle is taken over into the new one. A bundle of an older schema version is replaced, too, and none of
+its stages are reused.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeformer.artifacts import (
     MARKER,
@@ -33,7 +35,14 @@ from edgeformer.artifacts import (
     write_text,
 )
 from edgeformer.bundle.files import MANIFEST, SIGNATURE
-from edgeformer.bundle.manifest import SCHEMA_VERSION, FileRecord, Manifest, StageRecord, read_manifest
+from edgeformer.bundle.manifest import (
+    SCHEMA_VERSION,
+    FileRecord,
+    Manifest,
+    StageRecord,
+    files_of_older,
+    read_manifest,
+)
 from edgeformer.errors import InputError
 from edgeformer.outputs import check_output, making_folders
 from edgeformer.supervision import final_step, temporary
@@ -47,13 +56,25 @@ _BUNDLE = "bundle"
 _ASIDE = ".older"
 
 
+class _Older(NamedTuple):
+    """The bundle that is replaced.
+
+    Attributes:
+        files: the names of its own.
+        manifest: its manifest; None where it is of an older schema version.
+    """
+
+    files: Collection[str]
+    manifest: Manifest | None
+
+
 class Staging:
     """A bundle in the making. Made by `staging`; files go into ``path``, `publish` makes it the bundle."""
 
-    def __init__(self, path: Path, target: Path, previous: Manifest | None) -> None:
+    def __init__(self, path: Path, target: Path, older: _Older | None) -> None:
         self.path = path
         self.target = target
-        self._previous = previous
+        self._older = older
 
     def reusable(self, name: str, key: str) -> StageRecord | None:
         """Bring the files of the older bundle's stage ``name`` here if it had the same ``key``.
@@ -61,12 +82,12 @@ class Staging:
         Returns:
             The older stage's record marked as reused, or ``None``: no older bundle, another key, or a damaged file.
         """
-        record = self._previous.stage(name) if self._previous else None
-        if record is None or record.key != key:
+        previous = self._older.manifest if self._older else None
+        record = previous.stage(name) if previous else None
+        if previous is None or record is None or record.key != key:
             return None
-        assert self._previous is not None
         for file in record.files:
-            known = self._previous.files.get(file)
+            known = previous.files.get(file)
             source = self.target / file
             if known is None or source.is_symlink() or not source.is_file() or sha256_of_file(source) != known.sha256:
                 return None
@@ -95,8 +116,8 @@ class Staging:
             for file in self.path.iterdir():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-            if self._previous is not None:
-                for entry in _foreign(self.target, self._previous):
+            if self._older is not None:
+                for entry in _foreign(self.target, self._older.files):
                     if os.path.lexists(self.path / entry.name):
                         raise InputError(
                             "EF708",
@@ -116,7 +137,7 @@ class Staging:
 
     def _check_target(self) -> None:
         """Refuse to replace what somebody put there while the bundle was made."""
-        if self._previous is None and (not self.target.is_dir() or any(self.target.iterdir())):
+        if self._older is None and (not self.target.is_dir() or any(self.target.iterdir())):
             raise InputError(
                 "EF705", f"{self.target}: was made while the bundle was, and is not replaced; choose another output"
             )
@@ -146,7 +167,7 @@ def staging(target: Path) -> Iterator[Staging]:
             # The parent is locked while a folder is made, so that no other build takes it for an abandoned one.
             with locked(target.parent), naming_folder(target.parent):
                 _clear(target, prefix)
-                previous = _older(given, target)
+                older = _older(given, target)
                 path, handle = _new_folder(target.parent, prefix)
         except OSError as error:
             raise InputError("EF102", f"{target.parent}: cannot be written: {error.strerror}") from error
@@ -155,7 +176,7 @@ def staging(target: Path) -> Iterator[Staging]:
             os.umask(umask)
             path.chmod(0o777 & ~umask)
             with naming_folder(target.parent), temporary(path):
-                yield Staging(path, target, previous)
+                yield Staging(path, target, older)
         finally:
             # After an exchange this path holds the older bundle, after a plain publish nothing.
             remove_marked(path)
@@ -176,8 +197,8 @@ def _new_folder(parent: Path, prefix: str) -> tuple[Path, int]:
     return path, handle
 
 
-def _older(given: Path, target: Path) -> Manifest | None:
-    """The manifest of the bundle that is replaced; None where there is none.
+def _older(given: Path, target: Path) -> _Older | None:
+    """The bundle that is replaced; None where there is none.
 
     Raises:
         InputError: there is something that is no bundle, or has in it what cannot be taken over.
@@ -192,13 +213,17 @@ def _older(given: Path, target: Path) -> Manifest | None:
         if (target / MANIFEST).is_symlink():
             raise InputError("EF705", f"{target / MANIFEST} is a link")
         manifest = read_manifest(target)
+        older = _Older(manifest.files, manifest)
     except InputError as error:
-        raise InputError(
-            "EF705",
-            f"{given}: is no bundle of this edgeformer, and what is in it would be lost; choose another output, or "
-            f"remove it yourself ({error})",
-        ) from error
-    for entry in _foreign(target, manifest):
+        unchanged = _unchanged_of_older_version(target)
+        if unchanged is None:
+            raise InputError(
+                "EF705",
+                f"{given}: is no bundle of this edgeformer, and what is in it would be lost; choose another output, or "
+                f"remove it yourself ({error})",
+            ) from error
+        older = _Older(unchanged, None)
+    for entry in _foreign(target, older.files):
         for path in [entry, *(entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else ())]:
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
@@ -207,13 +232,30 @@ def _older(given: Path, target: Path) -> Manifest | None:
                     f"{path} is no file of the bundle, and a pipe, a device or a socket cannot be taken over into the "
                     "new one: move it elsewhere",
                 )
-    return manifest
+    return older
 
 
-def _foreign(bundle: Path, manifest: Manifest) -> list[Path]:
-    """What somebody else put into a bundle."""
+def _unchanged_of_older_version(target: Path) -> set[str] | None:
+    """The files of a bundle of an older schema version that are as it lists them; None where it is no such bundle.
+
+    Without the private mark it is not known for ours, whatever its manifest says.
+    """
+    files = files_of_older(target) if is_marked(target, _BUNDLE) and not (target / MANIFEST).is_symlink() else None
+    if files is None:
+        return None
+    return {
+        name
+        for name, record in files.items()
+        if not (target / name).is_symlink()
+        and (target / name).is_file()
+        and sha256_of_file(target / name) == record.sha256
+    }
+
+
+def _foreign(bundle: Path, files: Collection[str]) -> list[Path]:
+    """What somebody else put into a bundle with these files."""
     # The signature is of the older manifest, and goes with it.
-    ours = {MANIFEST, MARKER, SIGNATURE, *manifest.files}
+    ours = {MANIFEST, MARKER, SIGNATURE, *files}
     return [entry for entry in sorted(bundle.iterdir()) if entry.name not in ours]
 
 
