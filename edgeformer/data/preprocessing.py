@@ -84,6 +84,13 @@ class Preprocessing:
             problems.append(
                 f"crop_fraction is {shortened(repr(self.crop_fraction))}; it must be a number above 0 and at most 1"
             )
+        elif not problems:
+            wide, tall = self.width / self.crop_fraction, self.height / self.crop_fraction
+            if wide * tall > MAX_PIXELS:
+                problems.append(
+                    f"resized for crop_fraction {self.crop_fraction:g}, an image would be at least "
+                    f"{wide:.0f}x{tall:.0f}, more than {MAX_PIXELS} pixels; raise crop_fraction"
+                )
         if problems:
             raise InputError("EF413", "the preprocessing cannot be used: " + "; ".join(problems))
 

@@ -154,6 +154,11 @@ def test_pixels_that_are_scaled_or_left_as_they_are() -> None:
         ({"resize_mode": "nearest"}, ("resize_mode is 'nearest'", "bicubic, bilinear")),
         ({"crop_fraction": 0.0}, ("crop_fraction is 0.0",)),
         ({"crop_fraction": 1.1}, ("crop_fraction is 1.1", "at most 1")),
+        (
+            {"crop_fraction": 0.0004},
+            ("resized for crop_fraction 0.0004", "10000x10000", MAX_PIXELS, "raise crop_fraction"),
+        ),
+        ({"crop_fraction": 1e-320}, ("infxinf", "raise crop_fraction")),
     ],
 )
 def test_values_out_of_range(fields: dict[str, Any], values: tuple[str, ...]) -> None:
