@@ -59,6 +59,9 @@ class LoadOptions(_Struct):
             (name, c_char_p)
             for name in ("onnxruntime_library", "tensorrt_library", "tensorrt_rtx_library", "plugin_library")
         ),
+        ("content", c_void_p),
+        ("content_bytes", c_uint64),
+        ("embedded_plugin", c_int64),
     )
 
 
@@ -74,6 +77,7 @@ class ModelInfo(_Struct):
                 *("name", "task", "precision", "backend_library", "backend_version", "file", "backend_reason"),
             )
         ),
+        ("image_input", c_int64),
     )
 
 

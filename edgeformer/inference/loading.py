@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Literal
+from ctypes import c_char_p, c_void_p, cast
+from typing import Any, Literal
 
 from edgeformer.errors import InputError
+from edgeformer.inference.arguments import whole_number
 from edgeformer.inference.backend_libraries import onnx_runtime_library, tensorrt_library
 from edgeformer.inference.library import Backend, LoadOptions, RuntimeLibrary, default_library
 from edgeformer.inference.model import Model
 from edgeformer.text import printable
 
-__all__ = ["load"]
+__all__ = ["load", "load_engine"]
 
 _BACKENDS = {None: Backend.ANY, "tensorrt": Backend.TENSORRT, "onnxruntime": Backend.ONNX_RUNTIME}
 _GRAPHS = {"typed": 0, "fused": 1}
@@ -57,27 +58,67 @@ def load(
         InputError: there is no such model, it is damaged, or it cannot be run; the message has the way out.
         EnvironmentFault: the machine lacks what the model needs: the backend's library, a GPU, a driver.
     """
-    if backend not in _BACKENDS:
+    if not (backend is None or isinstance(backend, str)) or backend not in _BACKENDS:
         raise InputError("EF101", f"backend is {backend!r}; it is tensorrt, onnxruntime or None")
-    if graph not in _GRAPHS:
+    if not isinstance(graph, str) or graph not in _GRAPHS:
         raise InputError("EF101", f"graph is {graph!r}; it is typed or fused")
     if backend_library is not None and backend is None:
         raise InputError("EF101", "backend_library is given without backend: say which one it is the library of")
-    named = None if backend_library is None else Path(backend_library)
-    for_engines = named if backend == "tensorrt" else None
-    for_graphs = named if backend == "onnxruntime" else None
+    for_engines = backend_library if backend == "tensorrt" else None
+    for_graphs = backend_library if backend == "onnxruntime" else None
     options = LoadOptions(
         backend=_BACKENDS[backend],
         graph=_GRAPHS[graph],
-        device=_int32(device, "device"),
-        contexts=_int32(contexts, "contexts"),
-        threads=_int32(threads or 0, "threads"),
+        device=_device(device),
+        contexts=_int32(contexts, "contexts", least=1),
+        threads=_int32(0 if threads is None else threads, "threads"),
         cuda_graphs=_int32(cuda_graphs, "cuda_graphs"),
         trust_bundle=int(bool(trust_bundle)),
         onnxruntime_library=_bytes(for_graphs or onnx_runtime_library()),
         tensorrt_library=_bytes(for_engines or tensorrt_library("tensorrt")),
         tensorrt_rtx_library=_bytes(for_engines or tensorrt_library("tensorrt_rtx")),
-        plugin_library=_bytes(plugin_library),
+        plugin_library=_absolute(plugin_library),
+    )
+    encoded = _bytes(path)
+    if encoded is None:
+        raise InputError("EF102", "the path is None: give a bundle's folder, an engine, or an ONNX file")
+    runtime = library or default_library()
+    return Model(runtime, runtime.load(encoded, options))
+
+
+def load_engine(
+    path: str | os.PathLike[str],
+    content: bytes,
+    *,
+    flavour: str | None = None,
+    plugin_library: str | os.PathLike[str] | None = None,
+    embedded_plugin: bool = False,
+    library: RuntimeLibrary | None = None,
+) -> Model:
+    """Load an engine that the caller has read, and whose code the caller lets run, whatever bundle it is part of.
+
+    Args:
+        path: what messages call it.
+        content: the engine.
+        flavour: "tensorrt" or "tensorrt_rtx", whose library is looked for among Python's packages; None: both.
+        plugin_library: the library with the engine's plugins.
+        embedded_plugin: let the plugin library run that is embedded in the engine.
+        library: as for `load`.
+
+    Raises:
+        InputError: this TensorRT and GPU cannot load it.
+        EnvironmentFault: the machine lacks what it needs: a GPU, a driver, TensorRT.
+    """
+    of_packages = {name: tensorrt_library(name) for name in ("tensorrt", "tensorrt_rtx") if flavour in (None, name)}
+    options = LoadOptions(
+        backend=Backend.TENSORRT,
+        trust_bundle=1,
+        tensorrt_library=_bytes(of_packages.get("tensorrt")),
+        tensorrt_rtx_library=_bytes(of_packages.get("tensorrt_rtx")),
+        plugin_library=_absolute(plugin_library),
+        content=cast(c_char_p(content), c_void_p),
+        content_bytes=len(content),
+        embedded_plugin=int(embedded_plugin),
     )
     runtime = library or default_library()
     return Model(runtime, runtime.load(_bytes(path) or b"", options))
@@ -86,14 +127,35 @@ def load(
 def _bytes(path: str | os.PathLike[str] | None) -> bytes | None:
     if path is None:
         return None
-    encoded = os.fsencode(path)
+    try:
+        encoded = os.fsencode(path)
+    except TypeError as error:
+        raise InputError("EF102", f"a path is a {type(path).__name__}; it is a text or a pathlib.Path") from error
     if b"\0" in encoded:  # where C would take the path to end
         raise InputError("EF102", f"{printable(os.fsdecode(path))}: a path has no NUL character")
     return encoded
 
 
-def _int32(value: int, name: str) -> int:
+def _absolute(path: str | os.PathLike[str] | None) -> bytes | None:
+    """A path that the dynamic linker takes for one: a bare name it would look up elsewhere."""
+    encoded = _bytes(path)
+    return None if encoded is None else os.path.abspath(encoded)
+
+
+def _device(device: Any) -> int:
+    """The number of a CUDA device; torch's names for devices are no numbers."""
+    if isinstance(device, bool) or not hasattr(device, "__index__"):
+        raise InputError(
+            "EF101",
+            f"device is {device!r}; it is the number of a CUDA device, such as 0. For the CPU give "
+            "backend='onnxruntime'",
+        )
+    return _int32(device, "device")
+
+
+def _int32(value: Any, name: str, least: int = 0) -> int:
     """``value``, which ctypes would cut to 32 bits without a word."""
-    if not 0 <= value < 2**31:
-        raise InputError("EF101", f"{name} is {value}; it is 0 or more, and below 2**31")
-    return value
+    number = whole_number(value, name)
+    if not least <= number < 2**31:
+        raise InputError("EF101", f"{name} is {number}; it is {least} or more, and below 2**31")
+    return number

@@ -16,7 +16,7 @@ from edgeformer.bundle.files import MANIFEST
 from edgeformer.bundle.manifest import Manifest, read_manifest
 from edgeformer.bundle.signature import is_trusted
 from edgeformer.errors import InputError
-from edgeformer.ops.library_files import candidate_paths, opened_with, rtx_alias_of
+from edgeformer.ops.library_files import candidate_paths, registered_by
 
 __all__ = ["UNTRUSTED", "EngineCode", "engine_code", "library_to_open"]
 
@@ -31,13 +31,11 @@ class EngineCode:
         content: the serialized engine: what was checked, whatever becomes of its file.
         host_code: whether code in it may run on the CPU, which a plugin library embedded in it is.
         library: the plugin library to open; None for none.
-        rtx_alias: TensorRT-RTX's helper library to open with it; None leaves it to the dynamic linker.
     """
 
     content: bytes
     host_code: bool
     library: Path | None
-    rtx_alias: Path | None
 
 
 def engine_code(
@@ -76,47 +74,37 @@ def engine_code(
         listed = _check_listed(engine, manifest, sha256_of_bytes(content), needed=key is not None)
         host_code = listed and manifest is not None and _embeds_plugin(manifest, sha256_of_bytes(content))
     if plugin_library is None:
-        return EngineCode(content, host_code, None, None)
-    library, alias = library_to_open(plugin_library, trust_bundle=trust_bundle, key=key)
-    return EngineCode(content, host_code, library, alias)
+        return EngineCode(content, host_code, None)
+    return EngineCode(content, host_code, library_to_open(plugin_library, trust_bundle=trust_bundle, key=key))
 
 
-def library_to_open(library: Path, *, trust_bundle: bool = False, key: Path | None = None) -> tuple[Path, Path | None]:
-    """Which file to open for a plugin library, and which helper library of TensorRT-RTX with it.
+def library_to_open(library: Path, *, trust_bundle: bool = False, key: Path | None = None) -> Path:
+    """Which file to open for a plugin library.
 
     The installed library where it is the same, byte for byte: then nothing of a bundle is opened at all. Another one is
-    opened where it lies if it is in no bundle, or in one that is trusted and lists it. The same holds for a library
-    that registers the plugins as it is opened: the manifest has to list what is opened with it, too.
+    opened where it lies if it is in no bundle, or in one that is trusted and lists it. A library that registers the
+    plugins as it is opened stands for the plugin library beside it: it is for programs that cannot load that one.
 
     Args:
-        library: the library that is wanted: the plugin library, or one of those beside it.
+        library: the library that is wanted.
         trust_bundle: as for `engine_code`.
         key: as for `engine_code`.
 
     Raises:
-        InputError: the library is part of a bundle that is not trusted, or is not what the manifest lists.
+        InputError: there is no such library; or it is part of a bundle that is not trusted, or is not what the manifest
+            lists.
         EnvironmentFault: a key was given, and the package cryptography is not installed.
     """
+    library = registered_by(library)
+    if not library.is_file():
+        raise InputError("EF102", f"{library}: there is no such file")
     digest = sha256_of_file(library)
-    installed = [path for path in candidate_paths() if path.is_file()]
-    for path in installed:
-        for own in filter(Path.is_file, dict.fromkeys((path, path.with_name(library.name)))):
-            if sha256_of_file(own) == digest:
-                return own, _existing(rtx_alias_of(path))
-    if _bundle_of(library) is None:
-        return library, _existing(rtx_alias_of(library))
-    manifest = _trusted_manifest(library, trust_bundle, key)
-    _check_listed(library, manifest, digest, needed=True)
-    for beside in opened_with(library):
-        _check_listed(beside, manifest, sha256_of_file(beside), needed=True)
-    for path in installed:
-        if alias := _existing(rtx_alias_of(path)):
-            return library, alias
-    alias = rtx_alias_of(library)
-    if alias.is_file() and manifest is not None and alias.name in manifest.files:
-        _check_listed(alias, manifest, sha256_of_file(alias), needed=True)
-        return library, alias
-    return library, None
+    for own in candidate_paths():
+        if own.is_file() and sha256_of_file(own) == digest:
+            return own
+    if _bundle_of(library) is not None:
+        _check_listed(library, _trusted_manifest(library, trust_bundle, key), digest, needed=True)
+    return library
 
 
 def _bundle_of(path: Path) -> Path | None:
@@ -166,7 +154,3 @@ def _embeds_plugin(manifest: Manifest, digest: str) -> bool:
     details = manifest.details(EngineDetails)
     report = None if details is None else details.report
     return report is not None and report.plugin_embedded and report.engine_sha256 == digest
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None

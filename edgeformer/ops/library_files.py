@@ -22,7 +22,7 @@ __all__ = [
     "candidate_paths",
     "development_builds",
     "metadata_of",
-    "opened_with",
+    "registered_by",
     "rtx_alias_of",
     "searched_places",
 ]
@@ -119,14 +119,12 @@ def rtx_alias_of(library: Path) -> Path:
     return library.with_name(RTX_ALIAS_NAME)
 
 
-def opened_with(library: Path) -> tuple[Path, ...]:
-    """The files beside ``library`` that the dynamic linker opens together with it, where they are there.
+def registered_by(library: Path) -> Path:
+    """The plugin library whose plugins a library registers as it is opened; one that does not is itself.
 
-    A library that registers the plugins needs the plugin library and TensorRT-RTX's helper library by their place.
+    A library that registers plugins opens the plugin library in its own folder.
     """
-    if not library.name.startswith(_REGISTERING_PREFIX):
-        return ()
-    return tuple(path for path in (library.with_name(LIBRARY_NAME), rtx_alias_of(library)) if path.exists())
+    return library.with_name(LIBRARY_NAME) if library.name.startswith(_REGISTERING_PREFIX) else library
 
 
 def _packaged(library: OwnLibrary) -> Path:

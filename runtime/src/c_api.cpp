@@ -1,5 +1,6 @@
 // The C interface (edgeformer/edgeformer.h): the wall that no exception passes.
 #include <algorithm>
+#include <cstddef>
 #include <exception>
 #include <memory>
 #include <string>
@@ -11,6 +12,16 @@
 #include "element_types.h"
 #include "fault.h"
 #include "model.h"
+
+namespace edgeformer {
+
+template <>
+inline constexpr size_t kFirstSize<EdgeformerLoadOptions> = offsetof(EdgeformerLoadOptions, content);
+
+template <>
+inline constexpr size_t kFirstSize<EdgeformerModelInfo> = offsetof(EdgeformerModelInfo, image_input);
+
+}  // namespace edgeformer
 
 using edgeformer::BackendContext;
 using edgeformer::Fault;
@@ -83,12 +94,13 @@ Pointer& Given(Pointer* pointer, char const* name) {
     return *pointer;
 }
 
-int InRange(int32_t value, int least, int most, char const* name) {
+template <class Integer>
+int InRange(Integer value, int least, int most, char const* name) {
     if (value < least || value > most) {
         throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101",
                     Text("got ", name, "=", value, "; it must be ", least, " to ", most));
     }
-    return value;
+    return static_cast<int>(value);
 }
 
 edgeformer::LoadSettings ReadOptions(EdgeformerLoadOptions const* given) {
@@ -111,6 +123,9 @@ edgeformer::LoadSettings ReadOptions(EdgeformerLoadOptions const* given) {
     options.tensorrt_library = text(read.tensorrt_library);
     options.tensorrt_rtx_library = text(read.tensorrt_rtx_library);
     options.plugin_library = text(read.plugin_library);
+    options.content = static_cast<char const*>(read.content);
+    options.content_bytes = read.content_bytes;
+    options.embedded_plugin = InRange(read.embedded_plugin, 0, 1, "embedded_plugin") == 1;
     return options;
 }
 
@@ -227,6 +242,7 @@ int32_t edgeformerDescribe(EdgeformerModel const* model, EdgeformerModelInfo* in
         known.backend_version = loaded.version().c_str();
         known.file = loaded.file().c_str();
         known.backend_reason = loaded.reason().c_str();
+        known.image_input = loaded.image_input();
         edgeformer::Write(known, info, "info");
     });
 }

@@ -19,10 +19,11 @@ int64_t ClassesOf(LoadedModel const& model) {
     bool const is_classifier = model.inputs() == 1 && model.bundle().task == "classification" &&
                                output.type == EDGEFORMER_FLOAT32 && output.shape.size() == 2 && output.shape[1] > 0;
     if (!is_classifier) {
-        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF766",
-                    Text(model.file(), " is no classifier: its task is \"", model.bundle().task, "\" and its output `",
-                         output.name, "` ", ShapeText(output.shape), " of ", NameOf(output.type),
-                         "; run it, and read its outputs yourself"));
+        throw Fault(
+            EDGEFORMER_INVALID_ARGUMENT, "EF766",
+            Text(model.file(), " is no classifier: its task is \"", model.bundle().task, "\", it has ", model.inputs(),
+                 model.inputs() == 1 ? " input" : " inputs", ", and its output is `", output.name, "` ",
+                 ShapeText(output.shape), " of ", NameOf(output.type), "; run it, and read its outputs yourself"));
     }
     return output.shape[1];
 }

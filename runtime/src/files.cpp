@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 
 #include "fault.h"
 
@@ -94,6 +96,11 @@ std::string FolderOf(std::string const& path) {
 std::string NameOf(std::string const& path) {
     size_t const slash = path.find_last_of('/');
     return slash == std::string::npos ? path : path.substr(slash + 1);
+}
+
+std::string Resolved(std::string const& path) {
+    std::unique_ptr<char, decltype(&std::free)> const real(realpath(path.c_str(), nullptr), std::free);
+    return real == nullptr ? path : std::string(real.get());
 }
 
 }  // namespace edgeformer

@@ -25,4 +25,7 @@ bool Exists(std::string const& path);
 std::string FolderOf(std::string const& path);
 std::string NameOf(std::string const& path);
 
+// Where a path leads through links; the path itself where it leads nowhere.
+std::string Resolved(std::string const& path);
+
 }  // namespace edgeformer

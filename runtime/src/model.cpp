@@ -23,6 +23,9 @@ bool EndsWith(std::string const& text, std::string const& end) {
     return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
+// Whether a folder is a bundle's, as far as the trust in what lies there is concerned.
+bool HasManifest(std::string const& folder) { return Exists(folder + "/manifest.json"); }
+
 std::shared_ptr<BackendModel> OpenGraph(std::string path, std::vector<char> content, LoadSettings const& options) {
 #if EDGEFORMER_HAS_ONNX_RUNTIME
     return LoadGraph({std::move(path), std::move(content), options.onnxruntime_library, options.threads});
@@ -99,12 +102,18 @@ void CheckCount(int given, int taken, char const* what) {
 std::unique_ptr<LoadedModel> LoadedModel::Load(std::string const& path, LoadSettings const& options) {
     auto model = std::make_unique<LoadedModel>();
     model->options_ = options;
-    if (IsFolder(path) || !Exists(path)) {
+    if (options.content == nullptr && (IsFolder(path) || !Exists(path))) {
         model->LoadBundle(path);
     } else {
         model->LoadFile(path);
     }
+    model->options_.content = nullptr;
     return model;
+}
+
+std::vector<char> LoadedModel::ContentOf(std::string const& path) const {
+    return options_.content == nullptr ? ReadFile(path, kLargestFile)
+                                       : std::vector<char>(options_.content, options_.content + options_.content_bytes);
 }
 
 void LoadedModel::LoadBundle(std::string const& path) {
@@ -182,24 +191,34 @@ void LoadedModel::LoadFile(std::string const& path) {
                              " is an ONNX file, which TensorRT does not run: build an engine of it with "
                              "`edgeformer build`"));
         }
-        Start(OpenGraph(path, ReadFile(path, kLargestFile), options_), EDGEFORMER_ONNX_RUNTIME, path);
+        Start(OpenGraph(path, ContentOf(path), options_), EDGEFORMER_ONNX_RUNTIME, path);
         return;
     }
     if (options_.backend == EDGEFORMER_ONNX_RUNTIME) {
         throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF762",
                     Text(path, " is no ONNX file by its name, and ONNX Runtime runs no other: give one, or a bundle"));
     }
+    if (!options_.trust_bundle && (HasManifest(FolderOf(path)) || HasManifest(FolderOf(Resolved(path))))) {
+        throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF671",
+                    Text(path,
+                         " is part of a bundle, and an engine is code that would run here: load the bundle's folder, "
+                         "or it with trust_bundle if you trust who made it"));
+    }
     EngineRequest request;
     request.name = path;
-    request.engine = ReadFile(path, kLargestFile);
+    request.engine = ContentOf(path);
     request.plugin_library = options_.plugin_library;
+    request.host_code = options_.embedded_plugin;
     request.device = options_.device;
     request.cuda_graphs = options_.cuda_graphs;
     bool const is_rtx = tensorrt::BeginsAsRtxEngine(request.engine.data(), request.engine.size());
-    Machine const machine = FindMachine(
-        is_rtx ? "tensorrt_rtx" : "",
-        is_rtx || options_.tensorrt_library.empty() ? options_.tensorrt_rtx_library : options_.tensorrt_library,
-        options_.device);
+    Machine machine = FindMachine(is_rtx ? "tensorrt_rtx" : "",
+                                  is_rtx ? options_.tensorrt_rtx_library : options_.tensorrt_library, options_.device);
+    if (!is_rtx && !machine.library_problem.empty() && options_.tensorrt_library.empty() &&
+        !options_.tensorrt_rtx_library.empty()) {
+        // The only library there is: it says that this is no engine of its.
+        machine = FindMachine("tensorrt_rtx", options_.tensorrt_rtx_library, options_.device);
+    }
     CheckMachine(machine);
     Start(LoadEngine(std::move(request), machine), EDGEFORMER_TENSORRT, path);
 }

@@ -25,6 +25,9 @@ struct LoadSettings {
     std::string tensorrt_library;
     std::string tensorrt_rtx_library;
     std::string plugin_library;
+    char const* content = nullptr;  // what the file holds, the caller's, while it is loaded; null: the file is read
+    uint64_t content_bytes = 0;
+    bool embedded_plugin = false;
 };
 
 class LoadedModel {
@@ -43,7 +46,7 @@ public:
 
     // What makes the model's input of pictures. Throws Fault EF765: the model does not take pictures.
     ImagePreparation& images() const;
-    int image_input() const { return image_input_; }  // index of that input
+    int image_input() const { return image_input_; }  // index of that input; -1: none
 
     BackendModel& backend() const { return *backend_; }
     ContextPool& pool() const { return *pool_; }
@@ -61,6 +64,7 @@ public:
 private:
     void LoadBundle(std::string const& path);
     void LoadFile(std::string const& path);
+    std::vector<char> ContentOf(std::string const& path) const;
     bool TakeEngine();
     void TakeGraph(std::string const& name);
     void Start(std::shared_ptr<BackendModel> backend, EdgeformerBackend kind, std::string const& file);

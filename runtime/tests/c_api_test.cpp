@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -20,6 +21,7 @@ TEST_F(CApi, DescribesABundle) {
     EXPECT_EQ(info.labels, 4);
     EXPECT_EQ(info.contexts, 1);
     EXPECT_EQ(info.takes_images, 1);
+    EXPECT_EQ(info.image_input, 0);
     EXPECT_EQ(info.device, -1);
     EXPECT_STREQ(info.name, "biformer_nano");
     EXPECT_STREQ(info.task, "classification");
@@ -71,6 +73,44 @@ TEST_F(CApi, RunsABundleAndAnOnnxFile) {
         edgeformerRelease(model_);
         model_ = nullptr;
     }
+}
+
+TEST_F(CApi, TakesWhatItsCallerHasRead) {
+    EdgeformerLoadOptions options = Options();
+    std::string content = "double";
+    options.content = content.data();
+    options.content_bytes = content.size();
+    ASSERT_EQ(edgeformerLoad("memory.onnx", &options, &model_), EDGEFORMER_SUCCESS) << edgeformerLastError();
+    content.assign(content.size(), 'x');  // the caller's again
+    std::vector<float> input{1, 2, 3, 4};
+    std::vector<float> output(4);
+    EdgeformerTensor const feeds = Tensor(input, 1);
+    EdgeformerTensor const results = Tensor(output, 1);
+    ASSERT_EQ(edgeformerRun(model_, &feeds, 1, &results, 1), EDGEFORMER_SUCCESS) << edgeformerLastError();
+    EXPECT_EQ(output[3], 8);
+    EdgeformerModelInfo info{};
+    info.struct_size = sizeof(info);
+    ASSERT_EQ(edgeformerDescribe(model_, &info), EDGEFORMER_SUCCESS);
+    EXPECT_STREQ(info.file, "memory.onnx");
+    EXPECT_EQ(info.image_input, -1);
+}
+
+TEST_F(CApi, RunsAnEngineOfABundleOnTrustAlone) {
+    std::string const link = bundle_.folder() + ".engine";
+    std::filesystem::create_symlink(bundle_.PathOf("model.engine"), link);
+    EdgeformerLoadOptions options = Options();
+    for (std::string const& path : {bundle_.PathOf("model.engine"), link}) {
+        options.backend = EDGEFORMER_ANY_BACKEND;
+        options.trust_bundle = 0;
+        ExpectRefused(edgeformerLoad(path.c_str(), &options, &model_), EDGEFORMER_INVALID_BUNDLE,
+                      ("EF671: " + path + " is part of a bundle").c_str());
+        // No machine of a test can run it: that is the next thing that is said.
+        options.trust_bundle = 1;
+        options.tensorrt_library = "/no/such/libnvinfer.so.11";
+        options.tensorrt_rtx_library = "/no/such/libtensorrt_rtx.so.1";
+        ExpectRefused(edgeformerLoad(path.c_str(), &options, &model_), EDGEFORMER_UNAVAILABLE, "EF6");
+    }
+    std::filesystem::remove(link);
 }
 
 TEST_F(CApi, TellsTheOutputsShapes) {
@@ -242,6 +282,7 @@ TEST_F(CApi, RefusesOptionsThatAreOutOfRange) {
     refused([](auto& options) { options.threads = -1; }, "got threads=-1");
     refused([](auto& options) { options.cuda_graphs = -1; }, "got cuda_graphs=-1");
     refused([](auto& options) { options.device = -1; }, "got device=-1");
+    refused([](auto& options) { options.embedded_plugin = int64_t{1} << 32; }, "got embedded_plugin=4294967296");
     refused([](auto& options) { options.struct_size = 4; }, "got struct_size=4 in `options`");
     EdgeformerLoadOptions const options = Options();
     ExpectRefused(edgeformerLoad(nullptr, &options, &model_), EDGEFORMER_INVALID_ARGUMENT, "`path`");
@@ -260,6 +301,17 @@ TEST_F(CApi, TakesStructsOfOtherVersions) {
     later.unknown = 1;
     ExpectRefused(edgeformerLoad(bundle_.folder().c_str(), &later.known, &model_), EDGEFORMER_INVALID_ARGUMENT,
                   "sets fields that this version of the library does not know");
+    // Smaller ones, of the first version.
+    EdgeformerLoadOptions earlier = Options();
+    earlier.struct_size = offsetof(EdgeformerLoadOptions, content);
+    earlier.content = "not a field of it";
+    ASSERT_EQ(edgeformerLoad(bundle_.folder().c_str(), &earlier, &model_), EDGEFORMER_SUCCESS);
+    EdgeformerModelInfo info{};
+    info.struct_size = offsetof(EdgeformerModelInfo, image_input);
+    info.image_input = 77;
+    ASSERT_EQ(edgeformerDescribe(model_, &info), EDGEFORMER_SUCCESS);
+    EXPECT_STREQ(info.name, "biformer_nano");
+    EXPECT_EQ(info.image_input, 77);
 }
 
 TEST_F(CApi, SaysWhenNoLibraryCanBeOpened) {

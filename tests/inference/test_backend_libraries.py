@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.inference.backend_libraries import onnx_runtime_library, tensorrt_library
+from edgeformer.inference.backend_libraries import has_tensorrt, onnx_runtime_library, tensorrt_library
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +83,28 @@ def test_what_the_user_names_is_left_to_the_runtime(monkeypatch: pytest.MonkeyPa
     for flavour in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setenv(f"EDGEFORMER_{flavour.upper()}_LIBRARY", "/opt/lib.so")
         assert tensorrt_library(flavour) is None
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt_rtx"])
+def test_whether_tensorrt_will_be_found(flavour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def open_library(name: str, mode: int) -> None:
+        opened.append(name)
+        if "there" not in name:
+            raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", open_library)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert not has_tensorrt(flavour)
+    assert opened == (["libnvinfer.so.11", "libnvinfer.so.10"] if flavour == "tensorrt" else ["libtensorrt_rtx.so.1"])
+    for name, found in (("/opt/there.so", True), ("/opt/gone.so", False)):
+        monkeypatch.setenv(f"EDGEFORMER_{flavour.upper()}_LIBRARY", name)
+        assert has_tensorrt(flavour) is found
+        assert opened[-1] == name
+    monkeypatch.delenv(f"EDGEFORMER_{flavour.upper()}_LIBRARY")
+    put(tmp_path, f"{flavour}_libs", "libnvinfer.so.10", "libtensorrt_rtx.so.1")
+    monkeypatch.setattr("importlib.util.find_spec", _finder(tmp_path))
+    count = len(opened)
+    assert has_tensorrt(flavour)
+    assert len(opened) == count, "a package's library is not opened to be found"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import edgeformer as ef
 from edgeformer.inference import load
 from edgeformer.inference.backend_libraries import onnx_runtime_library
 from edgeformer.inference.library import RuntimeLibrary, default_library
+from edgeformer.inference.loading import load_engine
 from tests.inference.conftest import CLASSES, ROOT, SIZE
 from tests.raising import raises
 
@@ -64,9 +66,17 @@ def test_the_libraries_are_the_callers_choice(small_bundle: Path, tmp_path: Path
         ({"backend_library": "libonnxruntime.so"}, ("backend_library",)),
         ({"contexts": 65}, ("contexts=65", 64)),
         ({"contexts": -1}, ("contexts", -1)),
+        ({"contexts": 0}, ("contexts is 0", "1 or more")),
         ({"threads": 2**32 + 1}, ("threads", 2**32 + 1)),
         ({"device": -1}, ("device", -1)),
         ({"cuda_graphs": 2000}, ("cuda_graphs=2000", 1024)),
+        ({"device": "cuda:1"}, ("device", "'cuda:1'", "number")),
+        ({"device": "cpu"}, ("device", "backend='onnxruntime'")),
+        ({"device": None}, ("device", None)),
+        ({"contexts": 2.0}, ("contexts", "2.0", "whole number")),
+        ({"threads": "4"}, ("threads", "'4'")),
+        ({"backend": ["tensorrt"]}, ("backend", "['tensorrt']")),
+        ({"graph": {}}, ("graph", "{}")),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], words: tuple[Any, ...], small_bundle: Path) -> None:
@@ -84,6 +94,11 @@ def test_what_is_no_model(tmp_path: Path, small_bundle: Path) -> None:
     for path in ("", b""):
         with raises("EF701"):
             load(path)  # type: ignore[arg-type]
+    for wrong in (None, 5, ["bundle"]):
+        with raises("EF102", "path", "None" if wrong is None else type(wrong).__name__):
+            load(wrong)  # type: ignore[arg-type]
+    with raises("EF102", "int"):
+        load(small_bundle, plugin_library=5)  # type: ignore[arg-type]
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(b"\x08\x0a" + bytes(100))
     with raises("EF804", damaged):
@@ -156,3 +171,44 @@ def test_numpy_and_pillow_are_all_that_is_needed(small_bundle: Path) -> None:
     ]
     assert printed[0] == printed[1]
     assert printed[1].splitlines()[-1] == "[]"
+
+
+class Asked(Exception):
+    """Raised in the place of loading."""
+
+
+class NotedLibrary:
+    """Notes what the runtime library is asked to load."""
+
+    def load(self, path: bytes, options: Any) -> Any:
+        self.path, self.options = path, options
+        content = (ctypes.c_char * options.content_bytes).from_address(options.content).raw if options.content else None
+        raise Asked(content)
+
+
+def test_a_plugin_library_is_a_path_and_no_name(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    noted: Any = NotedLibrary()
+    with pytest.raises(Asked):
+        load(small_bundle, plugin_library="plugins.so", library=noted)
+    assert noted.options.plugin_library == os.fsencode(tmp_path / "plugins.so")
+
+
+@pytest.mark.parametrize("flavour", [None, "tensorrt", "tensorrt_rtx"])
+def test_an_engine_is_handed_over_with_what_may_run(
+    flavour: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeformer.inference.loading.tensorrt_library", lambda name: Path("/opt") / name)
+    noted: Any = NotedLibrary()
+    content = b"an engine\0with all its bytes"
+    plugins = tmp_path / "plugins.so"
+    with pytest.raises(Asked) as caught:
+        load_engine("m.engine", content, flavour=flavour, plugin_library=plugins, embedded_plugin=True, library=noted)
+    assert caught.value.args == (content,)
+    options = noted.options
+    assert (noted.path, options.backend, options.trust_bundle, options.embedded_plugin) == (b"m.engine", 1, 1, 1)
+    assert options.plugin_library == os.fsencode(plugins)
+    assert options.tensorrt_library == (None if flavour == "tensorrt_rtx" else b"/opt/tensorrt")
+    assert options.tensorrt_rtx_library == (None if flavour == "tensorrt" else b"/opt/tensorrt_rtx")

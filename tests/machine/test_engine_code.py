@@ -13,7 +13,7 @@ from edgeformer.bundle.files import ENGINE
 from edgeformer.bundle.signature import sign_bundle
 from edgeformer.machine import engine_code as module
 from edgeformer.machine.engine_code import EngineCode, engine_code, library_to_open
-from edgeformer.ops.library_files import LIBRARY_NAME, RTX_ALIAS_NAME
+from edgeformer.ops.library_files import LIBRARY_NAME
 from edgeformer.records.engine import EngineReport, PluginEvidence
 from tests.bundle.test_publish import make_manifest
 from tests.bundle.test_signature import public_of, write_keys
@@ -73,7 +73,7 @@ def test_an_engine_of_a_bundle_needs_a_word(tmp_path: Path) -> None:
     link.symlink_to(engine)
     with raises("EF671", link):
         engine_code(link, None)
-    assert engine_code(engine, None, trust_bundle=True) == EngineCode(engine.read_bytes(), False, None, None)
+    assert engine_code(engine, None, trust_bundle=True) == EngineCode(engine.read_bytes(), False, None)
 
 
 def test_a_signature_is_such_a_word(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_signature_is_such_a_word(tmp_path: Path) -> None:
         engine_code(engine, None, key=public_of(key))
     sign_bundle(tmp_path / "bundle", key)
     library = engine.with_name(LIBRARY_NAME)
-    expected = EngineCode(engine.read_bytes(), False, library, None)
+    expected = EngineCode(engine.read_bytes(), False, library)
     assert engine_code(engine, library, key=public_of(key)) == expected
     engine.write_bytes(b"another")
     with raises("EF704", engine):
@@ -113,7 +113,7 @@ def test_files_of_no_bundle_are_the_users_word(tmp_path: Path) -> None:
     engine, library = tmp_path / "model.engine", tmp_path / "plugins.so"
     engine.write_bytes(b"engine")
     library.write_bytes(b"library")
-    assert engine_code(engine, library) == EngineCode(b"engine", False, library, None)
+    assert engine_code(engine, library) == EngineCode(b"engine", False, library)
     assert engine_code(engine, None, embedded_plugin=True).host_code is True
     with raises("EF774", engine):
         engine_code(engine, None, key=public_of(write_keys(tmp_path)))
@@ -121,13 +121,10 @@ def test_files_of_no_bundle_are_the_users_word(tmp_path: Path) -> None:
 
 def test_the_same_library_is_opened_where_it_is_installed(tmp_path: Path, installed: Path) -> None:
     """Without trust: nothing of the bundle is opened."""
-    make_bundle(tmp_path / "bundle", listed=(LIBRARY_NAME, RTX_ALIAS_NAME))
+    make_bundle(tmp_path / "bundle")
     library = tmp_path / "bundle" / LIBRARY_NAME
     installed.write_bytes(library.read_bytes())
-    assert library_to_open(library) == (installed, None)
-    alias = installed.with_name(RTX_ALIAS_NAME)
-    alias.touch()
-    assert library_to_open(library) == (installed, alias)
+    assert library_to_open(library) == installed
 
 
 def test_another_library_of_a_bundle_needs_a_word(tmp_path: Path) -> None:
@@ -135,7 +132,7 @@ def test_another_library_of_a_bundle_needs_a_word(tmp_path: Path) -> None:
     library = tmp_path / "bundle" / LIBRARY_NAME
     with raises("EF671", library):
         library_to_open(library)
-    assert library_to_open(library, trust_bundle=True) == (library, None)
+    assert library_to_open(library, trust_bundle=True) == library
     library.write_bytes(b"another")
     with raises("EF704", library):
         library_to_open(library, trust_bundle=True)
@@ -150,46 +147,30 @@ def test_a_library_that_is_not_listed_is_never_opened(tmp_path: Path, name: str)
         library_to_open(library, trust_bundle=True)
 
 
-@pytest.mark.parametrize("listed", [False, True])
-def test_the_helper_library_of_a_bundle_has_to_be_listed(tmp_path: Path, listed: bool, installed: Path) -> None:
-    make_bundle(tmp_path / "bundle", listed=(LIBRARY_NAME, *([RTX_ALIAS_NAME] if listed else [])))
-    library = tmp_path / "bundle" / LIBRARY_NAME
-    alias = library.with_name(RTX_ALIAS_NAME)
-    if not listed:
-        alias.write_bytes(b"put there")
-    assert library_to_open(library, trust_bundle=True) == (library, alias if listed else None)
-    alias.write_bytes(b"changed")
-    if listed:
-        with raises("EF704", alias):
-            library_to_open(library, trust_bundle=True)
-    own = installed.with_name(RTX_ALIAS_NAME)
-    own.touch()
-    assert library_to_open(library, trust_bundle=True) == (library, own)
-
-
 REGISTERING = "libedgeformer_register_tensorrt_rtx.so"
 
 
-def test_a_registering_library_is_opened_where_it_is_installed(tmp_path: Path, installed: Path) -> None:
-    make_bundle(tmp_path / "bundle", listed=(REGISTERING,))
+def test_a_registering_library_stands_for_the_one_beside_it(tmp_path: Path, installed: Path) -> None:
+    """Its own code is never run: what it would open in its folder is held to the rule of the plugin library."""
+    make_bundle(tmp_path / "bundle", listed=(REGISTERING, LIBRARY_NAME))
     library = tmp_path / "bundle" / REGISTERING
-    with raises("EF671", library):
+    with raises("EF671", library.with_name(LIBRARY_NAME)):
         library_to_open(library)
-    own = installed.with_name(REGISTERING)
-    own.write_bytes(library.read_bytes())
-    assert library_to_open(library) == (own, None)
-
-
-@pytest.mark.parametrize("beside", [LIBRARY_NAME, RTX_ALIAS_NAME])
-def test_what_a_registering_library_opens_beside_it_has_to_be_listed(tmp_path: Path, beside: str) -> None:
-    make_bundle(tmp_path / "bundle", listed=(REGISTERING, beside))
-    library = tmp_path / "bundle" / REGISTERING
-    assert library_to_open(library, trust_bundle=True)[0] == library
-    library.with_name(beside).write_bytes(b"changed")
-    with raises("EF704", library.with_name(beside)):
+    assert library_to_open(library, trust_bundle=True) == library.with_name(LIBRARY_NAME)
+    library.write_bytes(b"changed, and not opened")
+    assert library_to_open(library, trust_bundle=True) == library.with_name(LIBRARY_NAME)
+    library.with_name(LIBRARY_NAME).write_bytes(b"changed")
+    with raises("EF704", LIBRARY_NAME):
         library_to_open(library, trust_bundle=True)
-    make_bundle(tmp_path / "unlisted", listed=(REGISTERING,))
-    planted = tmp_path / "unlisted" / beside
-    planted.write_bytes(b"put there")
-    with raises("EF672", planted):
-        library_to_open(planted.with_name(REGISTERING), trust_bundle=True)
+    library.with_name(LIBRARY_NAME).write_bytes(installed.read_bytes())
+    assert library_to_open(library) == installed
+    library.with_name(LIBRARY_NAME).unlink()
+    with raises("EF102", LIBRARY_NAME):
+        library_to_open(library, trust_bundle=True)
+
+
+def test_a_library_that_was_put_beside_a_registering_one_is_never_opened(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle", listed=(REGISTERING,))
+    (tmp_path / "bundle" / LIBRARY_NAME).write_bytes(b"put there")
+    with raises("EF672", LIBRARY_NAME):
+        library_to_open(tmp_path / "bundle" / REGISTERING, trust_bundle=True)

@@ -19,7 +19,7 @@ from edgeformer.ops.library_files import (
     candidate_paths,
     development_builds,
     metadata_of,
-    opened_with,
+    registered_by,
     rtx_alias_of,
     searched_places,
 )
@@ -159,11 +159,8 @@ def test_what_lies_beside_a_library(tmp_path: Path) -> None:
     assert metadata_of(library) == tmp_path / "libedgeformer_plugins.json"
     assert rtx_alias_of(library) == tmp_path / "libtensorrt_rtx.so"
     registering = tmp_path / "libedgeformer_register_tensorrt11.so"
-    assert opened_with(registering) == ()
-    library.touch()
-    rtx_alias_of(library).touch()
-    assert opened_with(registering) == (library, rtx_alias_of(library))
-    assert opened_with(library) == ()
+    assert registered_by(registering) == library
+    assert registered_by(library) == library
 
 
 def test_this_build_tree_is_known_by_what_cmake_has_written() -> None:

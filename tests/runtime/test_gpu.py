@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.records.terms import Flavour
 from edgeformer.runtime import can_run_engine, gpu
 from tests.raising import raises
+from tests.stand_ins import run_with_stand_ins
 
 NONE = GpuSurvey((), None, None, "no NVIDIA driver (test)")
 ONE = GpuSurvey((Gpu(0, "GPU", 86, 1 << 33),), "580.65", "13.0", "")
@@ -19,7 +22,7 @@ def test_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("installed", "flavour", "works"),
+    ("there", "flavour", "works"),
     [
         ((), None, False),
         ((), "tensorrt_rtx", False),
@@ -29,12 +32,21 @@ def test_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_with_gpu_the_flavour_decides(
-    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], flavour: Flavour | None, works: bool
+    monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], flavour: Flavour | None, works: bool
 ) -> None:
     monkeypatch.setattr(gpu, "find_gpus", lambda: ONE)
-    monkeypatch.setattr(gpu, "installed_flavours", lambda: installed)
+    monkeypatch.setattr(gpu, "has_tensorrt", lambda name: name in there)
     assert can_run_engine(flavour) is works
     if not works:
-        package = (flavour or "tensorrt").replace("_", "-")
-        with raises("EF605", f"pip install {package}"):
+        wanted = flavour or "tensorrt"
+        with raises("EF605", wanted, "pip install", f"EDGEFORMER_{wanted.upper()}_LIBRARY"):
             can_run_engine(flavour, raise_error=True)
+
+
+def test_a_library_is_enough(tmp_path: Path) -> None:
+    """Its Python module is not asked for: on a device there may be none."""
+    code = (
+        "from edgeformer.runtime import can_run_engine\nprint(can_run_engine('tensorrt'))\n"
+        "import sys\nprint('tensorrt' in sys.modules)"
+    )
+    assert run_with_stand_ins(code, folder=tmp_path, flavour="tensorrt").printed == ["True", "False"]

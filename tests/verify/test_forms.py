@@ -116,14 +116,12 @@ def test_an_engine_without_tensorrt(sms: tuple[int, ...], monkeypatch: pytest.Mo
     found = survey(Gpu(0, "GPU", 86, 1 << 33))
     monkeypatch.setattr(forms, "find_gpus", lambda: found)
     monkeypatch.setattr("edgeformer.runtime.gpu.find_gpus", lambda: found)
-    monkeypatch.setattr("edgeformer.runtime.gpu.installed_flavours", lambda: ())
+    monkeypatch.setattr("edgeformer.runtime.gpu.has_tensorrt", lambda _: False)
     engine = Form.from_engine(
         "engine", tmp_path / "model.engine", "int8", flavour="tensorrt_rtx", sms=sms, trusted=True
     )
     assert not engine.runs
-    assert (
-        engine.reason == "engine not run: the Python module 'tensorrt_rtx' is not installed: pip install tensorrt-rtx"
-    )
+    assert engine.reason.startswith("engine not run: the library of tensorrt_rtx is not there: pip install")
 
 
 def test_an_engine_that_nobody_vouches_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -72,6 +72,13 @@ struct EdgeformerLoadOptions {
     char const* tensorrt_library;
     char const* tensorrt_rtx_library;
     char const* plugin_library; /* of an engine that is in no bundle; null: none. A bundle has its own */
+    /* What the file at `path` holds, of a caller who has read and checked it: an engine, or an ONNX file, as its name
+     * says. Only read, until the call returns. Null: the file is read, or the bundle. */
+    void const* content;
+    uint64_t content_bytes;
+    /* 1: the plugin library that is embedded in an engine may run. Of an engine that is loaded with its bundle the
+     * manifest says whether there is one. */
+    int64_t embedded_plugin;
 };
 
 /* Loads a bundle (a folder), an engine or an ONNX file. Its files are checked against the hashes in the manifest, the
@@ -103,6 +110,7 @@ struct EdgeformerModelInfo {
     char const* backend_version;
     char const* file;           /* that is run: an engine or an ONNX file */
     char const* backend_reason; /* why ONNX Runtime runs it, where a bundle's engine was hoped for */
+    int64_t image_input;        /* index of the input that edgeformerPreprocess makes, where takes_images is 1 */
 };
 
 EDGEFORMER_API int32_t edgeformerDescribe(struct EdgeformerModel const* model, struct EdgeformerModelInfo* info);

@@ -242,7 +242,7 @@ public:
 
     void Enqueue(std::vector<TensorView> const&, std::vector<TensorView> const&, void*) override {
         throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF761",
-                    "ONNX Runtime runs on the CPU, where there is no stream: call edgeformerRunContext");
+                    "ONNX Runtime runs on the CPU, where there is no stream: run it and wait");
     }
 
     std::vector<Shape> OutputShapes(std::vector<Shape> const& inputs) override {

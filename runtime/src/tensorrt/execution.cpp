@@ -82,7 +82,7 @@ void* Execution::DeviceAddressOf(size_t tensor, TensorView const& view, void* st
         throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF802",
                     Text("the memory of ", spec.name,
                          " is the host's, and an enqueued run copies nothing: give "
-                         "device memory, or run it and wait (edgeformerRun)"));
+                         "device memory, or run it and wait"));
     }
     Buffer& buffer = BufferOf(tensor);
     if (spec.is_input) {

@@ -46,6 +46,7 @@ int32_t cuGetErrorString(int32_t, char const** text) { return *text = "what CUDA
 int32_t cuDeviceGetCount(int32_t* count) { return *count = driver.devices, Done(); }
 int32_t cuDeviceGet(int32_t* device, int32_t index) { return *device = index + 10, Done(); }
 int32_t cuDeviceGetName(char* name, int32_t bytes, int32_t) { return std::strncpy(name, "Fake GPU", bytes), Done(); }
+int32_t cuDeviceTotalMem_v2(size_t* bytes, int32_t) { return *bytes = 1000, Done(); }
 int32_t cuDeviceGetAttribute(int32_t* value, int32_t attribute, int32_t) {
     *value = attribute == 75                      ? driver.sm / 10
              : attribute == 76                    ? driver.sm % 10

@@ -2,7 +2,7 @@
 // common, and how tests set it up and look at it.
 //
 // Programs that cannot reach into it choose its version by FAKE_TENSORRT_VERSION (110400), and find a line for every
-// engine that was deserialized and every run in the file that FAKE_TENSORRT_LOG names.
+// engine that was deserialized, every run, and every leave for host code in the file that FAKE_TENSORRT_LOG names.
 //
 // It has one engine: `logits[n, k] = (k + 1) * sum(image[n])`, with image [-1, 3, 2, 2] of 1 to 8 images and logits
 // [-1, 5]. The GPU's work is handed to `run`, so that a test's CUDA can do it, or note it in a graph.
@@ -119,6 +119,13 @@ inline void Note(char const* what) noexcept {
 inline int64_t Unexpected() noexcept {
     ++fakeTensorRtWorld()->unexpected;
     return 0;
+}
+
+inline void AllowHostCode(bool allowed) noexcept {
+    fakeTensorRtWorld()->host_code_allowed = allowed;
+    if (allowed) {
+        Note("host_code_allowed");
+    }
 }
 
 // The parts of enqueue and the setters that all have in common. `log` is told what is wrong.

@@ -277,7 +277,7 @@ public:
         return new EngineObject(logger_);
     }
     IPluginRegistry& getPluginRegistry() noexcept override { return registry_; }
-    void setEngineHostCodeAllowed(bool allowed) noexcept override { world().host_code_allowed = allowed; }
+    void setEngineHostCodeAllowed(bool allowed) noexcept override { fake::AllowHostCode(allowed); }
 
     IRuntime* getPImpl() noexcept override { return Unexpected(), nullptr; }
     ICudaEngine* deserializeCudaEngine(IStreamReader&) noexcept override { return Unexpected(), nullptr; }

@@ -300,7 +300,7 @@ public:
     virtual Registry& getPluginRegistry() noexcept { return registry_; }
     OTHER(setPluginRegistryParent)
     OTHER(loadRuntime)
-    virtual void setEngineHostCodeAllowed(bool allowed) noexcept { world().host_code_allowed = allowed; }
+    virtual void setEngineHostCodeAllowed(bool allowed) noexcept { fake::AllowHostCode(allowed); }
     OTHER(getEngineHostCodeAllowed)
     OTHER(deserializeCudaEngineV2)
     RTX(virtual int64_t getEngineHeaderSize() const noexcept { return fake::kHeaderBytes; })
