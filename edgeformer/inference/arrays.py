@@ -31,20 +31,21 @@ TYPES = {dtype: number for number, dtype in enumerate(DTYPES)}
 _SIZE = ctypes.sizeof(Tensor)
 
 
-def fill(tensor: Tensor, array: Any, name: str) -> Any:
+def fill(tensor: Tensor, array: Any, name: str, device: int | None = None) -> Any:
     """Describe an array to the runtime.
 
     Args:
         tensor: is filled.
         array: a NumPy array, a torch tensor, anything with ``__cuda_array_interface__`` or DLPack, or a `Buffer`.
         name: of the input or output, for messages.
+        device: that the model is on; None for the CPU.
 
     Returns:
         What has to live as long as the description is used: the array, or a dense copy of it. Arrays of NumPy and of
         torch on the CPU that are not dense are copied; others are not.
 
     Raises:
-        InputError: it is no such array, is not dense, or is of a type that no tensor has.
+        InputError: it is no such array, is not dense, is of a type that no tensor has, or lies on another device.
     """
     if isinstance(array, np.ndarray):
         # The usual case, without detours.
@@ -55,11 +56,17 @@ def fill(tensor: Tensor, array: Any, name: str) -> Any:
     if is_torch(array) and array.device.type == "cpu" and array.layout is sys.modules["torch"].strided:
         array = array.contiguous()
     memory = memory_of(array, name)
+    if None not in (device, memory.device) and memory.device != device:
+        raise InputError(
+            "EF780",
+            f"`{name}` is on CUDA device {memory.device}, and the model on {device}: copy it there, or load the model "
+            f"with device={memory.device}",
+        )
     _set(tensor, memory.address, memory.shape, memory.dtype, memory.nbytes, _is_on_device(memory), name)
     return array
 
 
-def fill_output(tensor: Tensor, array: Any, name: str) -> None:
+def fill_output(tensor: Tensor, array: Any, name: str, device: int | None = None) -> None:
     """As `fill`, for an array that the runtime writes to.
 
     Raises:
@@ -71,7 +78,7 @@ def fill_output(tensor: Tensor, array: Any, name: str) -> None:
         read_only = bool(getattr(array, "__cuda_array_interface__", {"data": (0, False)})["data"][1])
     if read_only:
         raise InputError("EF866", f"output `{name}` is given as an array that may only be read: give a copy of it")
-    if fill(tensor, array, name) is not array:
+    if fill(tensor, array, name, device) is not array:
         raise InputError("EF912", f"output `{name}` is not dense: make it contiguous")
 
 
@@ -136,6 +143,8 @@ def empty_like(like: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     if module == "cupy":
         with like.device:
             return sys.modules["cupy"].empty(shape, dtype)
+    if module == "numba":
+        return sys.modules["numba.cuda"].device_array(shape, dtype)
     if module == "pycuda":
         return sys.modules["pycuda.gpuarray"].empty(shape, dtype)
     memory = memory_of(like, "an input")

@@ -15,6 +15,7 @@ __all__ = ["Description", "TensorDescription", "describe_model"]
 
 # Fields that both `ModelInfo` and `Description` have as text.
 _TEXTS = ("name", "task", "precision", "backend_library", "backend_version", "backend_reason", "file")
+_TITLES = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class TensorDescription:
     optimum: tuple[int, ...]
     maximum: tuple[int | None, ...]
 
+    def __str__(self) -> str:
+        text = f"{self.name}: {self.dtype} {_shape(self.shape)}"
+        if None in self.shape:
+            text += f", from {_shape(self.minimum)} to {_shape(self.maximum)}"
+        return text
+
 
 @dataclass(frozen=True)
 class Description:
@@ -55,6 +62,7 @@ class Description:
         device: the CUDA device; None on the CPU.
         contexts: executions that may run at once.
         takes_images: whether `Model.predict` and `Model.preprocess` make its input from pictures.
+        image_input: the input that they make; None where they make none.
         inputs: its inputs, in its order.
         outputs: its outputs, in its order.
     """
@@ -71,8 +79,25 @@ class Description:
     device: int | None
     contexts: int
     takes_images: bool
+    image_input: str | None
     inputs: tuple[TensorDescription, ...]
     outputs: tuple[TensorDescription, ...]
+
+    def __str__(self) -> str:
+        about = [self.task, self.precision, f"{len(self.labels)} classes" if self.labels else ""]
+        place = "the CPU" if self.device is None else f"CUDA device {self.device}"
+        lines = [
+            ": ".join(filter(None, (self.name, ", ".join(filter(None, about))))),
+            f"{self.file} in {_TITLES[self.backend]} {self.backend_version} on {place}, {self.contexts} at once",
+            *([f"not in TensorRT: {self.backend_reason}"] if self.backend_reason else []),
+            *(f"input {tensor}" for tensor in self.inputs),
+            *(f"output {tensor}" for tensor in self.outputs),
+        ]
+        return "\n".join(lines)
+
+
+def _shape(sizes: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("?" if size is None else str(size) for size in sizes) + "]"
 
 
 def describe_model(library: RuntimeLibrary, handle: c_void_p) -> Description:
@@ -93,6 +118,7 @@ def describe_model(library: RuntimeLibrary, handle: c_void_p) -> Description:
         device=None if info.device < 0 else info.device,
         contexts=info.contexts,
         takes_images=bool(info.takes_images),
+        image_input=tensors[info.image_input].name if info.takes_images else None,
         inputs=tuple(tensors[: info.inputs]),
         outputs=tuple(tensors[info.inputs :]),
         **texts,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import byref, c_int32, c_void_p, sizeof
@@ -14,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from edgeformer.errors import InputError
+from edgeformer.inference.arguments import milliseconds, require_mapping, whole_number
 from edgeformer.inference.arrays import empty_like, fill, fill_output, fits
 from edgeformer.inference.description import Description, describe_model
 from edgeformer.inference.library import ClassStruct, ImageStruct, RuntimeLibrary, Tensor
 from edgeformer.inference.pictures import Picture, describe, pixels_of
 from edgeformer.inference.plan import Plan
-from edgeformer.ops.memory import stream_handle
+from edgeformer.ops.memory import stream_handle, wait_for
 
 __all__ = ["Context", "Model", "Prediction"]
 
@@ -99,6 +99,9 @@ class Model:
         self._loaded.file = self._description.file
         self._inputs = self._description.inputs
         self._outputs = self._description.outputs
+        self._device = self._description.device
+        name = self._description.image_input
+        self._image_input = next((info for info in self._inputs if info.name == name), None)
         self._input_struct = Tensor * len(self._inputs)
         self._output_struct = Tensor * len(self._outputs)
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
@@ -138,7 +141,13 @@ class Model:
                 with self._lock:
                     return self._reserved.run(feeds, outputs)
             functions = self._library.functions
-            return self._run(functions.edgeformerRun, functions.edgeformerOutputShapes, handle, feeds, outputs or {})
+            return self._run(
+                functions.edgeformerRun,
+                functions.edgeformerOutputShapes,
+                handle,
+                feeds,
+                {} if outputs is None else outputs,
+            )
 
     def enqueue(
         self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None, *, stream: Any = None
@@ -168,13 +177,12 @@ class Model:
             wait: seconds to wait where all are in use; None waits for ever.
 
         Raises:
+            InputError: the model is closed, or `wait` is no number.
             EnvironmentFault: none came free.
         """
-        if wait is not None and math.isnan(wait):
-            raise InputError("EF101", "wait is NaN; it is a number of seconds, or None")
-        milliseconds = -1 if wait is None else round(max(0.0, min(wait * 1000, _LARGEST_INT32)))
+        waited = milliseconds(wait)
         with self._loaded as handle:
-            taken = self._acquire(handle, milliseconds)
+            taken = self._acquire(handle, waited)
             context = Context(self, taken)
             try:
                 yield context
@@ -201,7 +209,7 @@ class Model:
         if top is None:
             classes = self._outputs[0].shape[-1:] if self._outputs else ()
             top = min(5, *(size for size in classes if size), 5)
-        top = max(-_LARGEST_INT32, min(top, _LARGEST_INT32))
+        top = max(-_LARGEST_INT32, min(whole_number(top, "top"), _LARGEST_INT32))
         found = (ClassStruct * max(1, len(pixels) * max(0, min(top, _MOST_CLASSES))))()
         with self._loaded as handle:
             self._library.check(
@@ -218,25 +226,30 @@ class Model:
         return ranked if several is pictures else ranked[0]
 
     def preprocess(self, pictures: Picture | Sequence[Picture]) -> np.ndarray[Any, Any]:
-        """The model's input of pictures, as `predict` makes it.
+        """The model's input of pictures, as `predict` makes it; of several inputs the one that the manifest names.
 
         Args:
             pictures: as `predict` takes them.
 
         Returns:
-            ``[pictures, ...]``, one also of a single one, of the type and layout of the model's input.
+            ``[pictures, ...]``, one also of a single one, of the type and layout of the model's input for images.
 
         Raises:
             InputError: a picture cannot be read, or the model takes none.
         """
         pixels = [pixels_of(picture) for picture in _several(pictures)]
         images = (ImageStruct * len(pixels))(*(ImageStruct(**describe(one)) for one in pixels))
-        info = self._inputs[0]
-        if not self._description.takes_images or not all(info.shape[1:]):
-            raise InputError("EF765", f"{self._description.file} says nothing of how pictures become its input")
-        array = np.empty((len(pixels), *(size or 0 for size in info.shape[1:])), info.dtype)
-        tensor = Tensor()
-        fill(tensor, array, info.name)
+        tensor = Tensor(struct_size=_TENSOR_SIZE)
+        array = np.empty(0)
+        info = self._image_input
+        if info is not None:
+            if not all(info.shape[1:]):
+                raise InputError(
+                    "EF765",
+                    f"{self._description.file} leaves the size of its input `{info.name}` open: prepare it yourself",
+                )
+            array = np.empty((len(pixels), *(size or 0 for size in info.shape[1:])), info.dtype)
+            fill(tensor, array, info.name)
         with self._loaded as handle:
             self._library.check(
                 self._library.functions.edgeformerPreprocess(handle, images, len(pixels), byref(tensor))
@@ -262,9 +275,9 @@ class Model:
     def __del__(self) -> None:
         self.close()
 
-    def _acquire(self, handle: c_void_p, milliseconds: int) -> c_void_p:
+    def _acquire(self, handle: c_void_p, wait_milliseconds: int) -> c_void_p:
         taken = c_void_p()
-        self._library.check(self._library.functions.edgeformerAcquireContext(handle, milliseconds, byref(taken)))
+        self._library.check(self._library.functions.edgeformerAcquireContext(handle, wait_milliseconds, byref(taken)))
         return taken
 
     def _by_name(self, arrays: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
@@ -279,6 +292,8 @@ class Model:
         self, run: Any, shapes: Any, handle: c_void_p, feeds: Mapping[str, Any], outputs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """``run`` and ``shapes`` are the library's functions, for ``handle``: a model or a context."""
+        require_mapping(feeds, "inputs")
+        require_mapping(outputs, "outputs")
         key = None if outputs else self._shapes_of(feeds)
         plan = self._plans.get(key) if key is not None else None
         if plan is not None:
@@ -287,6 +302,11 @@ class Model:
             return results
         inputs, kept = self._input_tensors(feeds)
         results, tensors = self._output_tensors(shapes, handle, inputs, feeds, outputs)
+        if self._device is not None:
+            # The run is on a stream of its own.
+            for tensor, array in (*zip(inputs, kept, strict=True), *zip(tensors, results.values(), strict=True)):
+                if tensor.memory:
+                    wait_for(array)
         self._library.check(run(handle, inputs, len(self._inputs), tensors, len(self._outputs)))
         del kept
         if key is not None and len(self._plans) < _MOST_PLANS:
@@ -307,6 +327,8 @@ class Model:
         self, handle: c_void_p, feeds: Mapping[str, Any], outputs: Mapping[str, Any], stream: Any
     ) -> dict[str, Any]:
         functions = self._library.functions
+        require_mapping(feeds, "inputs")
+        require_mapping(outputs, "outputs")
         inputs, kept = self._input_tensors(feeds, may_copy=False)
         results, tensors = self._output_tensors(functions.edgeformerContextOutputShapes, handle, inputs, feeds, outputs)
         of_stream = stream_handle(stream, next(iter(feeds.values()), None))
@@ -319,12 +341,12 @@ class Model:
     def _input_tensors(self, feeds: Mapping[str, Any], *, may_copy: bool = True) -> tuple[Any, list[Any]]:
         if feeds.keys() != {info.name for info in self._inputs}:
             names = [info.name for info in self._inputs]
-            raise InputError("EF802", f"got the inputs {sorted(feeds)}; the model has {names}")
+            raise InputError("EF802", f"got the inputs {sorted(map(str, feeds))}; the model has {names}")
         tensors = self._input_struct()
         kept = []
         for tensor, info in zip(tensors, self._inputs, strict=True):
             array = feeds[info.name]
-            used = fill(tensor, array, info.name)
+            used = fill(tensor, array, info.name, self._device)
             if used is not array and not may_copy:
                 raise InputError(
                     "EF912", f"`{info.name}` is not dense, and a copy would not outlive the call: make it contiguous"
@@ -335,7 +357,7 @@ class Model:
     def _output_tensors(
         self, shapes: Any, handle: c_void_p, inputs: Any, feeds: Mapping[str, Any], given: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Any]:
-        unknown = sorted(given.keys() - {info.name for info in self._outputs})
+        unknown = sorted(map(str, given.keys() - {info.name for info in self._outputs}))
         if unknown:
             raise InputError("EF802", f"the model has no output {', '.join(unknown)}")
         tensors = self._output_struct()
@@ -361,7 +383,7 @@ class Model:
             else:
                 array = empty_like(like, shape, info.dtype)
             results[info.name] = array
-            fill_output(tensor, array, info.name)
+            fill_output(tensor, array, info.name, self._device)
         return results, tensors
 
 
@@ -381,7 +403,7 @@ class Context:
             functions.edgeformerContextOutputShapes,
             self._taken(),
             feeds,
-            outputs or {},
+            {} if outputs is None else outputs,
         )
 
     def enqueue(
@@ -401,7 +423,7 @@ class Context:
         Raises:
             InputError: the arrays do not fit, are not on the device, or ONNX Runtime runs the model.
         """
-        return self._model._enqueue(self._taken(), inputs, outputs or {}, stream)
+        return self._model._enqueue(self._taken(), inputs, {} if outputs is None else outputs, stream)
 
     @property
     def graph_state(self) -> str:

@@ -32,7 +32,8 @@ def pixels_of(picture: Picture) -> NDArray[np.uint8]:
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
             raise InputError(
                 "EF863",
-                f"a picture is {picture.dtype} {list(picture.shape)}; as an array it is uint8 [height, width, 3], RGB",
+                f"a picture is {picture.dtype} {list(picture.shape)}; as an array it is uint8 [height, width, 3], RGB; "
+                "several are a list",
             )
         return np.ascontiguousarray(picture)
     if isinstance(picture, (str, os.PathLike)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import operator
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer.errors import InputError
+from edgeformer.errors import EnvironmentFault, InputError
 
 try:
     import ml_dtypes
 except ImportError:  # where models are only run; no array can be bfloat16 then
     ml_dtypes = None  # type: ignore[assignment]
 
-__all__ = ["Buffer", "Memory", "bfloat16", "is_torch", "memory_of", "stream_handle"]
+__all__ = ["Buffer", "Memory", "bfloat16", "is_torch", "memory_of", "stream_handle", "wait_for"]
 
 # NumPy has no such type of its own. Without ml_dtypes a type that nothing is of stands for it.
 bfloat16 = np.dtype([("bfloat16", np.uint16)]) if ml_dtypes is None else np.dtype(ml_dtypes.bfloat16)
@@ -92,19 +93,55 @@ def stream_handle(stream: Any, like: Any) -> int:
             stream = cupy.cuda.get_current_stream()
         else:
             return 0
-    if isinstance(stream, int):
-        return stream
     if hasattr(stream, "__cuda_stream__"):
         # (version, handle), as NVIDIA's CUDA Python defines it.
         return int(stream.__cuda_stream__()[1])
-    for attribute in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, pycuda
+    for attribute in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, pycuda and Numba
         if hasattr(stream, attribute):
-            return int(getattr(stream, attribute))
+            stream = getattr(stream, attribute)
+            break
+    if isinstance(stream, ctypes.c_void_p):  # Numba's
+        return stream.value or 0
+    if hasattr(stream, "__index__"):
+        return operator.index(stream)
     raise InputError(
         "EF908",
         f"stream is a {type(stream).__name__}; give a handle, an object with __cuda_stream__, or a stream of torch, "
         "CuPy or pycuda",
     )
+
+
+def wait_for(array: Any) -> None:
+    """Wait for the work on an array that its library has enqueued; for arrays that a run on another stream uses.
+
+    Waited for is the current stream of torch or CuPy, what pycuda's context has under way, the stream that
+    ``__cuda_array_interface__`` names, and what JAX calls ready. Of other arrays nobody knows how.
+
+    Args:
+        array: in device memory.
+
+    Raises:
+        EnvironmentFault: CUDA cannot wait for the stream.
+    """
+    module = type(array).__module__.partition(".")[0]
+    if is_torch(array):
+        if array.is_cuda:
+            sys.modules["torch"].cuda.current_stream(array.device).synchronize()
+    elif module == "cupy":
+        sys.modules["cupy"].cuda.get_current_stream().synchronize()
+    elif module == "pycuda":
+        sys.modules["pycuda.driver"].Context.synchronize()
+    elif hasattr(array, "block_until_ready"):
+        array.block_until_ready()
+    elif stream := getattr(array, "__cuda_array_interface__", {}).get("stream"):
+        # 1 and 2 stand for the default streams, for the driver as well.
+        status = ctypes.CDLL("libcuda.so.1").cuStreamSynchronize(ctypes.c_void_p(stream))
+        if status:
+            raise EnvironmentFault(
+                "EF768",
+                f"CUDA cannot wait for the stream {stream} of a {type(array).__name__} (error {status}): make its "
+                "context current on this thread, or synchronize it before",
+            )
 
 
 def memory_of(array: Any, name: str) -> Memory:
@@ -130,8 +167,8 @@ def memory_of(array: Any, name: str) -> Memory:
         return _from_dlpack(array, name)
     raise InputError(
         "EF908",
-        f"{name} is a {type(array).__name__}; it must be a torch tensor, have __cuda_array_interface__ or DLPack "
-        "(CuPy, Numba, pycuda's GPUArray, JAX), or be an edgeformer.ops.cuda.Buffer around an address",
+        f"{name} is a {type(array).__name__}; it must be an array of NumPy or torch, have __cuda_array_interface__ or "
+        "DLPack (CuPy, Numba, pycuda's GPUArray, JAX), or be an edgeformer.ops.cuda.Buffer around an address",
     )
 
 
@@ -167,7 +204,7 @@ def _from_torch(tensor: Any, name: str) -> Memory:
     if tensor.dtype not in kinds:
         raise InputError("EF909", f"{name} is {tensor.dtype}; {_TAKEN}")
     if tensor.device.type not in ("cuda", "cpu"):
-        raise InputError("EF911", f"{name} is on {tensor.device}; it must be on a CUDA device")
+        raise InputError("EF911", f"{name} is on {tensor.device}; it must be on a CUDA device or the CPU")
     if tensor.layout != torch.strided:
         raise InputError("EF912", f"{name} has layout {tensor.layout}; it must be dense")
     _require_dense(name, tensor.shape, tensor.stride(), 1)
@@ -185,14 +222,23 @@ def _from_torch(tensor: Any, name: str) -> Memory:
 def _from_cuda_array_interface(array: Any, name: str) -> Memory:
     """CUDA array interface, versions 2 and 3 (numba.readthedocs.io, "CUDA Array Interface")."""
     interface = array.__cuda_array_interface__
-    dtype = np.dtype(interface["typestr"])
+    try:
+        dtype, shape = np.dtype(interface["typestr"]), tuple(map(operator.index, interface["shape"]))
+        address = operator.index(interface["data"][0])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            "EF781",
+            f"{name} has a __cuda_array_interface__ that does not tell shape, type and address "
+            f"({type(error).__name__}: {error})",
+        ) from error
+    if interface.get("mask") is not None:
+        raise InputError("EF781", f"{name} has a mask, of which models know nothing: give its values alone")
     # The interface has no name for bfloat16; CuPy's arrays of that type still know their own.
     if dtype.kind == "V" and getattr(array, "dtype", None) == bfloat16:
         dtype = bfloat16
-    shape = tuple(interface["shape"])
     _require_dense(name, shape, interface.get("strides"), dtype.itemsize)
     device = getattr(getattr(array, "device", None), "id", None)
-    return Memory(name, int(interface["data"][0]), shape, dtype, True, device)
+    return Memory(name, address, shape, dtype, True, device)
 
 
 class _DLTensor(ctypes.Structure):
@@ -228,7 +274,10 @@ _DL_DTYPES = {
 
 def _from_dlpack(array: Any, name: str) -> Memory:
     # The capsule is not consumed: the array itself keeps the memory, for as long as its owner keeps the array.
-    capsule = array.__dlpack__()
+    try:
+        capsule = array.__dlpack__()
+    except BufferError as error:  # what the protocol has for arrays that it cannot describe
+        raise InputError("EF781", f"{name}, a {type(array).__name__}, has no DLPack form: {error}") from error
     get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
     get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     tensor = _DLTensor.from_address(get_pointer(capsule, b"dltensor"))

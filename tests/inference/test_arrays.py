@@ -72,6 +72,17 @@ def test_device_memory_is_never_copied() -> None:
         filled(strided)
 
 
+def test_memory_of_another_device_than_the_models() -> None:
+    array = DeviceArray((2, 3))
+    array.device = SimpleNamespace(id=1)  # type: ignore[attr-defined]
+    for device in (None, 1):
+        assert fill(Tensor(), array, "x", device) is array
+    with raises("EF780", "x", "device 1", "model on 0", "device=1"):
+        fill(Tensor(), array, "x", 0)
+    with raises("EF780", "y"):
+        fill_output(Tensor(), array, "y", 0)
+
+
 def test_torch_and_dlpack() -> None:
     given = torch.ones(2, 2, dtype=torch.bfloat16)
     tensor, kept = filled(given)
@@ -141,7 +152,7 @@ def test_what_no_output_can_be_made_for_says_so(like: Any) -> None:
         empty_like(like, (2, 3), np.dtype(np.float32))
 
 
-def test_outputs_of_cupy_and_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_of_cupy_pycuda_and_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their modules are stand-ins that say what they were asked for."""
 
     class Device:
@@ -156,8 +167,8 @@ def test_outputs_of_cupy_and_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
     def empty(shape: tuple[int, ...], dtype: np.dtype) -> tuple[Any, ...]:
         return shape, dtype
 
-    for module, name in (("cupy", "cupy"), ("pycuda.gpuarray", "pycuda.gpuarray")):
-        monkeypatch.setitem(__import__("sys").modules, name, SimpleNamespace(empty=empty))
+    for module, name in (("cupy", "cupy"), ("pycuda.gpuarray", "pycuda.gpuarray"), ("numba.cuda", "numba.cuda")):
+        monkeypatch.setitem(__import__("sys").modules, name, SimpleNamespace(empty=empty, device_array=empty))
         like = type("ndarray", (), {"__module__": module})()
         like.device = Device()
         assert empty_like(like, (2,), np.dtype(np.int8)) == ((2,), np.dtype(np.int8))

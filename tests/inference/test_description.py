@@ -43,3 +43,19 @@ def test_it_cannot_be_changed(tmp_path: Path) -> None:
     assert found.labels == ()
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.name = "other"  # type: ignore[misc]
+
+
+def test_it_reads_as_a_summary(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", classifier())
+    with load(bundle) as model:
+        first, file, why, taken, given = str(model.describe()).splitlines()
+    assert first == "biformer_nano: classification, int8, 4 classes"
+    assert file == f"{bundle / 'typed.onnx'} in ONNX Runtime {onnxruntime.__version__} on the CPU, 1 at once"
+    assert why.startswith("not in TensorRT: EF707: ")
+    assert taken == "input input: float32 [?, 3, 8, 8], from [1, 3, 8, 8] to [?, 3, 8, 8]"
+    assert given == "output logits: float32 [?, 4], from [1, 4] to [?, 4]"
+    with load(saved(classifier(batch=2), tmp_path / "m.onnx"), contexts=3) as model:
+        first, file, taken, given = str(model.describe()).splitlines()
+    assert first == "m.onnx"
+    assert file.endswith("on the CPU, 3 at once")
+    assert taken == "input input: float32 [2, 3, 8, 8]"

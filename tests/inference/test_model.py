@@ -233,8 +233,9 @@ def test_a_context_of_the_pool(two_inputs: Path) -> None:
                 with raises("EF764", "2 contexts") as caught, model.context(wait=wait):
                     pass
                 assert caught.type is EnvironmentFault
-            with raises("EF101", "wait"), model.context(wait=float("nan")):
-                pass
+            for wrong in (float("nan"), "1"):
+                with raises("EF101", "wait", repr(wrong)), model.context(wait=wrong):  # type: ignore[arg-type]
+                    pass
         with model.context(wait=float("inf")) as again:
             assert np.array_equal(again.run({"a": A, "b": B})["product"], A * B)
         with raises("EF803", "with"):

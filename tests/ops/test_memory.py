@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeformer.ops.memory import Buffer, memory_of, stream_handle
+from edgeformer.ops.memory import Buffer, memory_of, stream_handle, wait_for
 from tests.raising import raises
 
 
@@ -159,3 +160,75 @@ def test_the_current_stream_of_torch_is_taken(monkeypatch: pytest.MonkeyPatch) -
     tensor = torch.zeros(1).as_subclass(OnDevice)
     assert stream_handle(None, tensor) == 16
     assert asked == [tensor.device]
+
+
+def test_handles_of_other_kinds() -> None:
+    assert stream_handle(np.int64(7), None) == 7
+    assert stream_handle(SimpleNamespace(handle=ctypes.c_void_p(17)), None) == 17  # Numba
+    assert stream_handle(SimpleNamespace(handle=ctypes.c_void_p(None)), None) == 0
+    with raises("EF908", "stream", "float"):
+        stream_handle(1.5, None)
+
+
+def array_of(module: str, **attributes: Any) -> Any:
+    return type("Array", (), {"__module__": f"{module}.core", **attributes})()
+
+
+def test_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's own way; none of the libraries is here, so what they are asked for is noted."""
+    asked = []
+    stream = SimpleNamespace(synchronize=lambda: asked.append("cupy"))
+    cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: stream))
+    context = SimpleNamespace(synchronize=lambda: asked.append("pycuda"))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", SimpleNamespace(Context=context))
+    wait_for(array_of("cupy"))
+    wait_for(array_of("pycuda"))
+    wait_for(array_of("jax", block_until_ready=lambda _: asked.append("jax")))
+    wait_for(array_of("numba", __cuda_array_interface__={"stream": None}))
+    wait_for(Buffer(0x1000, (1,), np.float32))
+    wait_for(torch.zeros(1))
+    assert asked == ["cupy", "pycuda", "jax"]
+
+
+@pytest.mark.parametrize("status", [0, 201])
+def test_the_stream_that_an_array_names_is_waited_for(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def synchronize(stream: ctypes.c_void_p) -> int:
+        asked.append(stream.value)
+        return status
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(cuStreamSynchronize=synchronize))
+    array = array_of("numba", __cuda_array_interface__={"stream": 2})
+    if status:
+        with raises("EF768", "stream 2", status, "Array"):
+            wait_for(array)
+    else:
+        wait_for(array)
+    assert asked == [2]
+
+
+@pytest.mark.parametrize(
+    ("interface", "words"),
+    [
+        ({"typestr": "<f9"}, "<f9"),
+        ({"shape": ("a",)}, "TypeError"),
+        ({"data": None}, "TypeError"),
+        ({"mask": object()}, "mask"),
+    ],
+)
+def test_interfaces_that_do_not_describe_an_array(interface: dict[str, Any], words: str) -> None:
+    with raises("EF781", "qkv", words):
+        memory_of(cuda_array(**interface), "qkv")
+    with raises("EF781", "qkv", "typestr"):
+        memory_of(SimpleNamespace(__cuda_array_interface__={}), "qkv")
+
+
+def test_an_array_that_dlpack_cannot_describe() -> None:
+    class Texts:
+        def __dlpack__(self) -> object:
+            raise BufferError("texts are not exported")
+
+    with raises("EF781", "qkv", "Texts", "texts are not exported"):
+        memory_of(Texts(), "qkv")
