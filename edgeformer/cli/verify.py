@@ -20,7 +20,7 @@ from edgeformer.cli._common import (
     timeout_option,
 )
 from edgeformer.cli._options import existing_file, output_path
-from edgeformer.errors import GateMissed
+from edgeformer.errors import GateMissed, InputError
 
 if TYPE_CHECKING:
     from edgeformer.records.verification import Comparison, VerifyReport
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 @click.option("--max-drop", type=click.FloatRange(min=0), help="Points of accuracy INT8 may lose.  [default: 1]")
 @click.option("--trust-bundle", is_flag=True, help="Run its engine and plugin library: you trust whoever made it.")
 @click.option("--key", type=output_path, help="Public key of its maker (PEM, Ed25519): the signature has to hold.")
+@click.option("--per-block", is_flag=True, help="Block by block instead: where a form goes wrong first, and in which node.")
 @timeout_option
 @common_options
-def command(bundle: Path, as_json: bool, **options: Any) -> None:
+def command(bundle: Path, as_json: bool, per_block: bool, **options: Any) -> None:
     """Compare all forms of the model that a bundle holds.
 
     First the files are checked against their hashes. Then PyTorch, the exported, fused and typed ONNX files, and the
@@ -45,7 +46,14 @@ def command(bundle: Path, as_json: bool, **options: Any) -> None:
 
     An engine and its plugin library are code. They run where --trust-bundle says so, or where the signature of
     'edgeformer sign' holds for --key. Files that the manifest does not list are named and never loaded.
+
+    With --per-block each block of a form runs on what the form before makes of the same eight images, and so does every
+    result within it that both have. The first block that goes wrong is named, and the node in it. An error of rounding,
+    and a near tie in routing, is none.
     """
+    if per_block:
+        _verify_per_block(bundle, as_json, options)
+        return
     from edgeformer.bundle import read_manifest
     from edgeformer.bundle.contents import unlisted_files
     from edgeformer.pipeline import verify_bundle
@@ -70,6 +78,17 @@ def command(bundle: Path, as_json: bool, **options: Any) -> None:
         print_json(_document(report, unlisted))
     else:
         _print(report, unlisted, key)
+
+
+def _verify_per_block(bundle: Path, as_json: bool, options: dict[str, Any]) -> None:
+    from edgeformer.cli._blocks import verify_per_block
+
+    unused = [f"--{name.replace('_', '-')}" for name in ("labels", "max_drop") if options.pop(name) is not None]
+    if unused:
+        raise InputError(
+            "EF961", f"--per-block judges no accuracy and takes no {' or '.join(unused)}: leave out one of the two"
+        )
+    verify_per_block(bundle, as_json=as_json, **options)
 
 
 def _document(report: VerifyReport, unlisted: tuple[str, ...]) -> dict[str, Any]:

@@ -27,9 +27,10 @@ from edgeformer.pipeline.parity_inputs import BATCH
 if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
     from edgeformer.records.verification import VerifyReport
+    from edgeformer.runtime import TorchSession
     from edgeformer.verify import BatchSource, Form
 
-__all__ = ["verify_bundle"]
+__all__ = ["engine_form", "normalization_in_graph", "recorded_images", "torch_session", "verify_bundle"]
 
 
 def verify_bundle(
@@ -65,7 +66,6 @@ def verify_bundle(
             bundle was made from, or unusable data.
         EnvironmentFault: ``key`` was given, and the package cryptography is not installed.
     """
-    from edgeformer.ops.library_files import LIBRARY_NAME
     from edgeformer.verify import Form, verify_forms
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
 
@@ -79,23 +79,12 @@ def verify_bundle(
     forms.append(Form.fused(folder / EXPORTED, folder / FUSED))
     forms.append(Form.from_onnx("typed", folder / TYPED, manifest.precision))
     if ENGINE in manifest.files:
-        library = folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None
-        target = manifest.target
-        engine = Form.from_engine(
-            "engine",
-            folder / ENGINE,
-            manifest.precision,
-            plugin_library=library,
-            flavour=target.flavour,
-            sms=target.sms,
-            trusted=trusted,
-        )
-        forms.append(engine)
+        forms.append(engine_form(folder, manifest, trusted))
     if not pytorch.runs:
         forms.append(pytorch)
     batches: BatchSource
     if data is None:
-        batches = _recorded(folder)
+        batches = recorded_images(folder)
     else:
         names = manifest.application.labels if labels is None else read_labels(labels)
         classes = Classes(_class_count(manifest), names)
@@ -115,13 +104,29 @@ def verify_bundle(
     return verify_forms(forms, batches, max_drop=max_drop, accepted=accepted, progress=count)
 
 
+def engine_form(folder: Path, manifest: Manifest, trusted: bool) -> Form:
+    """The bundle's engine as a form, or a form that says why it does not run."""
+    from edgeformer.ops.library_files import LIBRARY_NAME
+    from edgeformer.verify import Form
+
+    return Form.from_engine(
+        "engine",
+        folder / ENGINE,
+        manifest.precision,
+        plugin_library=folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None,
+        flavour=manifest.target.flavour,
+        sms=manifest.target.sms,
+        trusted=trusted,
+    )
+
+
 def _class_count(manifest: Manifest) -> int | None:
     """How many classes the first output of logits ``[batch, classes]`` has; None where there is none."""
     sizes = (output.shape[1] for output in manifest.outputs if len(output.shape) == 2)
     return next((size for size in sizes if isinstance(size, int) and size >= 2), None)
 
 
-def _recorded(folder: Path) -> list[npt.NDArray[np.float32]]:
+def recorded_images(folder: Path) -> list[npt.NDArray[np.float32]]:
     """The images that the build recorded."""
     names = [name for name in archive_names(folder / PARITY) if name.startswith("input:")]
     if len(names) != 1:
@@ -133,12 +138,45 @@ def _pytorch(
     bundle: Path, manifest: Manifest, preprocessing: Preparation, checkpoint: str | os.PathLike[str] | None
 ) -> Form:
     """The PyTorch model as a form, or a form that says why it does not run."""
-    from edgeformer.runtime import Session, TorchSession
+    from edgeformer.runtime import Session
     from edgeformer.runtime.normalizing_session import NormalizingSession
     from edgeformer.verify import Form
 
-    def not_run(reason: str) -> Form:
-        return Form.not_run("pytorch", f"pytorch not run: {reason}")
+    session: Session | str = torch_session(bundle, manifest, preprocessing, checkpoint)
+    if isinstance(session, str):
+        return Form.not_run("pytorch", session)
+    in_graph = normalization_in_graph(manifest, preprocessing)
+    return Form.from_session(
+        "pytorch", session if in_graph is None else NormalizingSession(session, in_graph), close=True
+    )
+
+
+def normalization_in_graph(manifest: Manifest, preprocessing: Preparation) -> Preprocessing | None:
+    """How the bundle's graphs normalize pixels themselves, which the PyTorch model does not; None where they do not."""
+    in_graph = manifest.model.normalized_in_graph
+    if in_graph is None or not isinstance(preprocessing, Preprocessing):
+        return None
+    return replace(preprocessing, mean=in_graph.mean, std=in_graph.std)
+
+
+def torch_session(
+    bundle: Path, manifest: Manifest, preprocessing: Preparation, checkpoint: str | os.PathLike[str] | None
+) -> TorchSession | str:
+    """The PyTorch model that a bundle was made from, on normalized images, or why it does not run.
+
+    Args:
+        bundle: the bundle's folder.
+        manifest: its manifest.
+        preprocessing: what its images go through.
+        checkpoint: where the checkpoint lies now, if it was moved.
+
+    Raises:
+        InputError: ``checkpoint`` is not there, is another one, or was not asked for.
+    """
+    from edgeformer.runtime import TorchSession
+
+    def not_run(reason: str) -> str:
+        return f"pytorch not run: {reason}"
 
     made_from = manifest.model
     if made_from.source != "registry":
@@ -172,8 +210,4 @@ def _pytorch(
         network, _ = named.create()
     except EnvironmentFault as fault:
         return not_run(str(fault))
-    session: Session = TorchSession(network, input_size=(preprocessing.height, preprocessing.width))
-    in_graph = made_from.normalized_in_graph
-    if in_graph is not None:
-        session = NormalizingSession(session, replace(preprocessing, mean=in_graph.mean, std=in_graph.std))
-    return Form.from_session("pytorch", session, close=True)
+    return TorchSession(network, input_size=(preprocessing.height, preprocessing.width))

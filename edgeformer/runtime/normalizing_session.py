@@ -42,8 +42,12 @@ class NormalizingSession(Session):
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; raises InputError for feeds that do not fit ``inputs``, or after ``close``."""
         check_feeds(self._inputs, feeds)
-        images = self._preprocessing.normalize(feeds[self._name])
-        return self._session.run({self._name: as_input(self._info, images)})
+        return self._session.run({self._name: self.normalized(feeds[self._name])})
+
+    def normalized(self, pixels: Array) -> Array:
+        """What the model takes for some pixels: bytes ``[batch, height, width, 3]``, or float32 in either layout."""
+        ((_, info),) = self._inputs.items()
+        return as_input(self._info, self._preprocessing.normalize(as_input(info, pixels)))
 
     def close(self) -> None:
         """Close the model's session."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -128,6 +128,67 @@ class TorchSession(Session):
         """Run once; raises InputError for feeds that do not fit ``inputs``, or after ``close``."""
         check_feeds(self._inputs, feeds)
         return dict(zip(self._names, self._forward(feeds[INPUT_NAME]), strict=True))
+
+    
+    def modules(self) -> frozenset[str]:
+        """Paths of the model's modules, as `torch.nn.Module.named_modules` has them; the model itself is not one.
+
+        Raises:
+            InputError: the session was closed.
+        """
+        if self._model is None:
+            raise closed_error(self._name)
+        return frozenset(name for name, _ in self._model.named_modules() if name)
+
+    def watch(
+        self, images: Array, modules: Collection[str], visit: Callable[[str, Array], None]
+    ) -> list[tuple[Array, Array]]:
+        """Run once, and see what modules inside the model give.
+
+        Args:
+            images: for the model's input.
+            modules: paths of the modules to see; one that gives no single tensor is left out.
+            visit: called with a module's path and what it gave, each time that it was called.
+
+        Returns:
+            For each top-k that ran, in order, what it chose from and the indices of what it chose.
+
+        Raises:
+            InputError: as `run`.
+        """
+        import torch
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        chosen: list[tuple[Array, Array]] = []
+
+        class Watch(TorchDispatchMode):
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                result = func(*args, **(kwargs or {}))
+                if func is torch.ops.aten.topk.default:
+                    chosen.append((args[0].cpu().numpy(), result[1].cpu().numpy()))
+                return result
+
+        def see(name: str) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(module: nn.Module, given: Any, result: Any) -> None:
+                if isinstance(result, torch.Tensor):
+                    # A copy: what follows may write into it.
+                    visit(name, result.detach().cpu().numpy().copy())
+
+            return hook
+
+        if self._model is None:
+            raise closed_error(self._name)
+        check_feeds(self._inputs, {INPUT_NAME: images})
+        hooks = [
+            module.register_forward_hook(see(name)) for name, module in self._model.named_modules() if name in modules
+        ]
+        try:
+            with Watch():
+                self._forward(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return chosen
 
     def close(self) -> None:
         """Let go of the model."""

@@ -102,6 +102,11 @@ class Accumulator:
         for dot, first, second in zip(dots, wants, haves, strict=True):
             self._cosine_min = min(self._cosine_min, _cosine(float(dot), float(first), float(second)))
 
+    @property
+    def samples(self) -> int:
+        """Number of samples so far."""
+        return self._samples
+
     def result(self) -> Comparison:
         """The figures over all batches so far.
 

@@ -12,20 +12,30 @@ from edgeformer.records.terms import Precision
 from edgeformer.records.verification import GateVerdict
 
 __all__ = [
+    "BLOCK_SLICE",
     "DEFAULT_MAX_DROP",
     "GATES",
     "Gate",
     "GateVerdict",
+    "UNIT_ROUNDOFF",
+    "block_stage",
     "check",
     "check_accepted",
     "fuse_stage",
     "gates_of",
     "judge",
     "judged_against",
+    "largest_tie",
 ]
 
 # Points (hundredths) of the task metric that INT8 may cost.
 DEFAULT_MAX_DROP = 1.0
+
+# Largest relative error of rounding a value: half a unit in the last of 11 and of 8 significant bits. What INT8 leaves in
+# floating point is FP16.
+UNIT_ROUNDOFF = {"fp16": 2.0**-11, "bf16": 2.0**-8, "int8": 2.0**-11}
+# Values of a channel from which on its noise is judged by itself: the standard error of a mean of so many squares is 18 %.
+BLOCK_SLICE = 64
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,10 @@ class Gate:
 #   precision allows, whose limits these are. That they are the same function is proven before, in FP32 (`graph.fuse`
 #   runs both with every tensor widened, to 1e-5). Rounding turns routing around more often than in FP32, and no limit
 #   on that is derived: outputs are judged on the samples that both route alike.
+# * block-fp32, block: a result in a block whose inputs, and whose routing, are those of the form before (`blocks`). In FP32
+#   it is the same arithmetic in another order, and may differ as a block may that `fuse` proves. In a narrower precision
+#   its noise is held against that of the reference with every value rounded: twice the amplitude is allowed, four times
+#   the power, since which way each value is rounded is chance, and the real graph rounds in other places.
 GATES: tuple[Gate, ...] = (
     Gate("export", "max_abs_relative", "<=", 1e-4),
     Gate("export", "integer_agreement", ">=", 0.999),
@@ -83,6 +97,8 @@ GATES: tuple[Gate, ...] = (
     Gate("fuse-fp16", "integer_agreement", ">=", 0.995),
     Gate("fuse-bf16", "cosine", ">=", 0.999),
     Gate("fuse-bf16", "integer_agreement", ">=", 0.99),
+    Gate("block-fp32", "max_abs_relative", "<=", 1e-5),
+    Gate("block", "noise_ratio", "<=", 4.0),
     Gate("fp32", "cosine", ">=", 0.9999),
     Gate("fp32", "top1_agreement", ">=", 0.995),
     Gate("fp32", "integer_agreement", ">=", 0.995),
@@ -100,6 +116,7 @@ GATES: tuple[Gate, ...] = (
 _NAMES = {
     "max_abs_relative": "max |diff| / max |ref|",
     "routing_agreement": "routing agreement",
+    "noise_ratio": "noise / expected noise",
     "cosine": "cosine",
     "top1_agreement": "top-1 agreement",
     "integer_agreement": "integer agreement",
@@ -146,6 +163,25 @@ def check_accepted(accepted: Iterable[str], outputs: Iterable[str]) -> None:
 def fuse_stage(precision: Precision) -> str:
     """The gate of a fused graph, by the precision that the graph itself computes in."""
     return f"fuse-{precision}" if precision in ("fp16", "bf16") else "fuse"
+
+
+def block_stage(precision: Precision) -> Literal["block-fp32", "block"]:
+    """The gate of a result in a block, by the precision of the form that is judged."""
+    return "block-fp32" if precision == "fp32" else "block"
+
+
+def largest_tie(precision: Precision, moved: float, largest: float) -> float:
+    """How far apart two logits may lie that a precision, or another order of sums, turns around.
+
+    Each of the two may move by as much as the gate of a block allows a value to, in opposite directions.
+
+    Args:
+        precision: of the form that is judged.
+        moved: the furthest that rounding alone moves a logit; not used for ``fp32``.
+        largest: magnitude of the largest logit.
+    """
+    (gate,) = gates_of(block_stage(precision))
+    return 2.0 * (gate.limit * largest if precision == "fp32" else math.sqrt(gate.limit) * moved)
 
 
 def judged_against(stage: str) -> Literal["previous", "first"]:

@@ -1,0 +1,157 @@
+"""What a precision explains: a part of the float graph with every value rounded as the precision rounds it.
+
+Run on the same inputs as the part itself, it shows what rounding alone costs there, whatever the part computes: a
+softmax, a norm of small numbers, a sum that cancels. Nothing of the typed graph goes into it but which layers are
+INT8, and with which steps calibration meant them to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeformer.graph.protos import attribute
+from edgeformer.graph.qdq import QMAX, dequantize, min_max_weight
+from edgeformer.records.terms import Precision
+
+__all__ = ["Quantized", "expected"]
+
+_ARRAY_TYPES: dict[int, Any] = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
+_WEIGHT_AXES = {"MatMul": 1, "Conv": 0}
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What is INT8 in a part.
+
+    Attributes:
+        readers: the first output of each node that reads INT8.
+        layers: those of them whose weight, their second input, is INT8, too.
+        steps: tensor that such a node reads -> the smallest step of its INT8 form, by calibration; 0 where that says
+            nothing about the tensor in the float graph, and the largest value seen decides.
+    """
+
+    readers: frozenset[str] = frozenset()
+    layers: frozenset[str] = frozenset()
+    steps: Mapping[str, float] = field(default_factory=dict)
+
+
+def expected(
+    part: onnx.ModelProto, floats: Collection[str], precision: Precision, quantized: Quantized | None = None
+) -> onnx.ModelProto:
+    """A copy of a part of a float graph with every float tensor rounded to the precision.
+
+    Args:
+        part: a part of an FP32 graph, without functions.
+        floats: the float tensors in it, by name.
+        precision: ``fp16`` or ``bf16``; ``int8`` is FP16 with INT8 where ``quantized`` says so.
+        quantized: the nodes that read INT8.
+    """
+    return _Writer(part, floats, precision, quantized or Quantized()).run()
+
+
+class _Writer:
+    def __init__(self, part: onnx.ModelProto, floats: Collection[str], precision: Precision, quantized: Quantized) -> None:
+        self._part = part
+        self._floats = floats
+        self._kind = TensorProto.BFLOAT16 if precision == "bf16" else TensorProto.FLOAT16
+        self._quantized = quantized
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._replaced: dict[str, str] = {}
+
+    def run(self) -> onnx.ModelProto:
+        graph = self._part.graph
+        for tensor in graph.initializer:
+            self._constants[tensor.name] = self._rounded_weight(tensor)
+        limit = float(ml_dtypes.finfo(_ARRAY_TYPES[self._kind]).max)  # type: ignore[no-untyped-call]
+        self._add_constant("expected::most", np.float32(limit))
+        self._add_constant("expected::least", np.float32(-limit))
+        self._add_constant("expected::per_step", np.float32(1 / QMAX))
+        for value in graph.input:
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+                self._replaced[value.name] = f"{value.name}::rounded"
+                self._round(value.name, self._replaced[value.name])
+        for node in graph.node:
+            self._write(node)
+        result = onnx.ModelProto(ir_version=self._part.ir_version)
+        result.opset_import.extend(self._part.opset_import)
+        result.graph.name = f"{graph.name}, rounded"
+        result.graph.node.extend(self._nodes)
+        result.graph.initializer.extend(self._constants.values())
+        result.graph.input.extend(graph.input)
+        result.graph.output.extend(graph.output)
+        return result
+
+    def _write(self, node: onnx.NodeProto) -> None:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [self._replaced.get(name, name) for name in node.input]
+        if node.output[0] in self._quantized.readers:
+            self._quantize(node, copy)
+        self._nodes.append(copy)
+        for position, name in enumerate(node.output):
+            if name in self._floats:
+                copy.output[position] = f"{name}::wide"
+                self._round(copy.output[position], name)
+
+    def _round(self, source: str, target: str) -> None:
+        """Round to 16 bits and back; what is beyond their range ends there, as masks do."""
+        self._op("Clip", [source, "expected::least", "expected::most"], f"{target}::clipped")
+        self._op("Cast", [f"{target}::clipped"], f"{target}::half", to=self._kind)
+        self._op("Cast", [f"{target}::half"], target, to=TensorProto.FLOAT)
+
+    def _quantize(self, node: onnx.NodeProto, copy: onnx.NodeProto) -> None:
+        for position, name in enumerate(node.input):
+            if name in self._quantized.steps:
+                copy.input[position] = self._stepped(copy.input[position], self._quantized.steps[name], node.output[0])
+        if node.output[0] not in self._quantized.layers:
+            return
+        weight = node.input[1]
+        stored = next((one for one in self._part.graph.initializer if one.name == weight), None)
+        if stored is None:
+            # Computed of constants: one step for the whole of it is coarser than the one for each channel.
+            copy.input[1] = self._stepped(copy.input[1], 0.0, node.output[0])
+            return
+        axis = _WEIGHT_AXES.get(node.op_type, 0 if attribute(node, "transB", 0) else 1)
+        name = f"{node.output[0]}::weight"
+        self._add_constant(name, dequantize(min_max_weight(numpy_helper.to_array(stored), axis), axis))
+        copy.input[1] = name
+
+    def _stepped(self, source: str, least: float, owner: str) -> str:
+        """A tensor rounded to steps of its largest magnitude over 127, or of ``least`` where that is larger."""
+        target = f"{source}::int8::{owner}"
+        if any(target in node.output for node in self._nodes):
+            return target
+        self._add_constant(f"{target}::least", np.float32(least))
+        self._op("Abs", [source], f"{target}::magnitude")
+        self._op("ReduceMax", [f"{target}::magnitude"], f"{target}::largest", keepdims=0)
+        self._op("Mul", [f"{target}::largest", "expected::per_step"], f"{target}::own")
+        # A tensor of zeros has steps, too.
+        self._add_constant(f"{target}::some", np.float32(np.finfo(np.float32).tiny))
+        self._op("Max", [f"{target}::own", f"{target}::least", f"{target}::some"], f"{target}::step")
+        self._op("Div", [source, f"{target}::step"], f"{target}::steps")
+        self._op("Round", [f"{target}::steps"], f"{target}::whole")
+        self._op("Mul", [f"{target}::whole", f"{target}::step"], target)
+        return target
+
+    def _rounded_weight(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
+        # Single numbers stay: an epsilon would become zero.
+        if tensor.data_type != TensorProto.FLOAT or not tensor.dims or int(np.prod(tensor.dims)) == 1:
+            return tensor
+        kind = _ARRAY_TYPES[self._kind]
+        limit = float(ml_dtypes.finfo(kind).max)  # type: ignore[no-untyped-call]
+        wide = numpy_helper.to_array(tensor)
+        return numpy_helper.from_array(np.clip(wide, -limit, limit).astype(kind).astype(np.float32), tensor.name)
+
+    def _op(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        self._nodes.append(helper.make_node(op_type, inputs, [output], name=f"{output}::node", **attributes))
+
+    def _add_constant(self, name: str, value: Any) -> None:
+        self._constants[name] = numpy_helper.from_array(np.asarray(value, dtype=np.float32), name)
