@@ -28,6 +28,8 @@ def verify_per_block(bundle: Path, *, as_json: bool, **options: Any) -> None:
     Raises:
         GateMissed: a form goes wrong; with ``as_json`` the document holds it and the command exits.
     """
+    from edgeformer.bundle import read_manifest
+    from edgeformer.bundle.contents import unlisted_files, unlisted_line
     from edgeformer.pipeline import verify_bundle_blocks
     from edgeformer.verify.blocks.verification import require_blocks
 
@@ -38,23 +40,28 @@ def verify_per_block(bundle: Path, *, as_json: bool, **options: Any) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
         report = verify_bundle_blocks(bundle, **options, progress=tell)
+    unlisted = unlisted_files(bundle, set(read_manifest(bundle).files))
+    document = {
+        "passed": report.passed,
+        "not_run": list(report.not_run),
+        "unlisted": list(unlisted),
+        **report.model_dump(mode="json"),
+    }
+    if not as_json:
+        print_blocks(report)
+        if unlisted:
+            console.print(unlisted_line(unlisted), soft_wrap=True)
     try:
         require_blocks(report)
     except GateMissed as missed:
         if not as_json:
-            print_blocks(report)
             raise
-        print_json({**_document(report), "error": error_document(missed)})
+        # One document, with the figures and the error in it.
+        print_json({**document, "error": error_document(missed)})
         print_error(missed)
         raise click.exceptions.Exit(missed.exit_code) from None
     if as_json:
-        print_json(_document(report))
-    else:
-        print_blocks(report)
-
-
-def _document(report: BlocksReport) -> dict[str, Any]:
-    return {"passed": report.passed, "not_run": list(report.not_run), **report.model_dump(mode="json")}
+        print_json(document)
 
 
 def print_blocks(report: BlocksReport) -> None:

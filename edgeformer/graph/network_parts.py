@@ -61,7 +61,9 @@ def _by_modules(nodes: Sequence[onnx.NodeProto]) -> list[str]:
     if not blocks:
         return []
     around = {block[:end] for block in blocks for end in range(len(block)) if block[end] == "."}
-    found = [next((s for s in path if s in blocks), next((s for s in path if s and s not in around), "")) for path in scopes]
+    found = [
+        next((s for s in path if s in blocks), next((s for s in path if s and s not in around), "")) for path in scopes
+    ]
     # What an exporter or a pass of ours made without a note belongs to what comes before it; at first, to what follows.
     first = next(name for name in found if name)
     names = []

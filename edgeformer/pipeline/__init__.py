@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from edgeformer.pipeline.block_verification import verify_bundle_blocks
 from edgeformer.pipeline.building import BuildResult, build
 from edgeformer.pipeline.exporting import Exported, export_model
 from edgeformer.pipeline.observer import Observer
 from edgeformer.pipeline.request import CALIBRATION_IMAGES, BuildRequest, ExportRequest
-from edgeformer.pipeline.block_verification import verify_bundle_blocks
 from edgeformer.pipeline.verification import verify_bundle
 from edgeformer.records.terms import PRECISIONS, Precision
 

@@ -129,7 +129,6 @@ class TorchSession(Session):
         check_feeds(self._inputs, feeds)
         return dict(zip(self._names, self._forward(feeds[INPUT_NAME]), strict=True))
 
-    
     def modules(self) -> frozenset[str]:
         """Paths of the model's modules, as `torch.nn.Module.named_modules` has them; the model itself is not one.
 

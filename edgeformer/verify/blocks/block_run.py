@@ -47,13 +47,15 @@ class Pair:
         return list(dict.fromkeys(one.name for name in tensors for one in self.there.get(name, ())))
 
     def laid(self, values: Mapping[str, Array], tensors: Sequence[str]) -> dict[str, Array]:
-        """The reference's values by the candidate's names, as they lie there."""
-        return {
-            one.name: values[name].transpose(one.perm) if one.perm else values[name]
-            for name in tensors
-            if name in values
-            for one in self.there.get(name, ())
-        }
+        """The reference's values by the candidate's names, as they lie there.
+
+        Where several of its tensors are one there, a tensor and its transpose, the first counts: it is what is computed.
+        """
+        found: dict[str, Array] = {}
+        for name in tensors:
+            for one in self.there.get(name, ()) if name in values else ():
+                found.setdefault(one.name, values[name].transpose(one.perm) if one.perm else values[name])
+        return found
 
 
 class BlockRun:
@@ -83,9 +85,7 @@ class BlockRun:
         self._ends = pair.names(self._inner)
         self._stops = {*self._inputs, *self._ends}
         self._routing = pair.candidate.routing_in(self._outputs, self._inputs)
-        self._cells: dict[str, list[int]] = {
-            end: pair.candidate.reached([end], self._stops)[0] for end in self._ends
-        }
+        self._cells: dict[str, list[int]] = {end: pair.candidate.reached([end], self._stops)[0] for end in self._ends}
         self._noise = {name: Noise() for name in self._ends}
         self._isolated = {name: Accumulator(name) for name in self._outputs}
         self._accumulated = {name: Accumulator(name) for name in self._outputs}
@@ -191,7 +191,8 @@ class BlockRun:
 
         Steps of a tensor that has other values in the candidate say nothing about it in the float graph.
         """
-        known = set(self._inner) | set(self._block.inputs) | self._moved()
+        moved = self._moved()
+        known = {*self._inner, *self._block.inputs, *moved, self._pair.candidate.input}
         found: dict[str, dict[str, float]] = {}
         for name in self._inner:
             for one in self._pair.there[name]:
@@ -199,16 +200,14 @@ class BlockRun:
                     tensor, step = quantizer.step_of(known)
                     if tensor:
                         steps = found.setdefault(name, {})
-                        steps[tensor] = max(steps.get(tensor, 0.0), step if tensor in self._pair.there else 0.0)
+                        steps[tensor] = max(steps.get(tensor, 0.0), 0.0 if tensor in moved else step)
         return found
 
     def _moved(self) -> set[str]:
         """Tensors of the block whose values differ between the two forms, under one name."""
         return {name for name in self._pair.reference.inner(self._block) if name not in self._pair.there}
 
-    def _add_noise(
-        self, given: Mapping[str, Array], found: Mapping[str, Array], rounded: RoundedSeen | None
-    ) -> None:
+    def _add_noise(self, given: Mapping[str, Array], found: Mapping[str, Array], rounded: RoundedSeen | None) -> None:
         explained = {} if rounded is None else self._pair.laid(rounded.values, self._inner)
         for end in self._ends:
             if end in found:

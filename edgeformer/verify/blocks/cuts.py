@@ -167,13 +167,13 @@ def counterparts(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> dict
         reference: the graph before a pass.
         candidate: the graph behind it.
     """
-    flow = Dataflow(reference)
-    have = {name for node in candidate.graph.node for name in node.output if name}
+    flow, behind = Dataflow(reference), Dataflow(candidate)
+    have = behind.producer.keys()
     moved = any(is_standard(node, "QuantizeLinear") for node in candidate.graph.node)
     found: dict[str, tuple[Counterpart, ...]] = {}
     for index, node in enumerate(flow.nodes):
         for name in node.output:
-            if not name or name in flow.static or (moved and _is_moved(flow, index)):
+            if not name or name in flow.static or (moved and _is_moved(flow, index, behind)):
                 continue
             there = [Counterpart(name)] if name in have else []
             if name + _CHANNELS_FIRST in have:
@@ -193,13 +193,23 @@ def _behind(source: Counterpart, perm: Sequence[int]) -> Counterpart:
     return Counterpart(source.name, _SAME if axes == tuple(range(len(axes))) else axes)
 
 
-def _is_moved(flow: Dataflow, index: int) -> bool:
-    """Whether the node's result changes when ranges are evened out: a norm that only layers read, or a bare product."""
+def _is_moved(flow: Dataflow, index: int, behind: Dataflow) -> bool:
+    """Whether quantization changes a node's result: a norm that only layers read, or a layer whose bias is an Add.
+
+    Args:
+        flow: the graph before.
+        index: the node.
+        behind: the quantized graph.
+    """
     node = flow.nodes[index]
-    readers = [flow.nodes[reader] for reader in flow.readers(node.output[0])]
+    name = node.output[0]
     if is_standard(node, "LayerNormalization"):
+        readers = [flow.nodes[reader] for reader in flow.readers(name)]
         return bool(readers) and all(is_standard(reader, "MatMul", "Gemm", "Conv") for reader in readers)
-    if is_standard(node, "MatMul") and len(flow.data_inputs(index)) == 1:
-        (reader,) = readers if len(readers) == 1 else (None,)
-        return reader is not None and is_standard(reader, "Add") and any(name in flow.static for name in reader.input)
+    if is_standard(node, "MatMul", "Gemm", "Conv") and name in behind.producer:
+        # What SmoothQuant moves and what INT8 shifts is taken back there.
+        readers = [behind.nodes[reader] for reader in behind.readers(name)]
+        return bool(readers) and all(
+            is_standard(reader, "Add") and any(one in behind.static for one in reader.input) for reader in readers
+        )
     return False

@@ -57,7 +57,9 @@ def expected(
 
 
 class _Writer:
-    def __init__(self, part: onnx.ModelProto, floats: Collection[str], precision: Precision, quantized: Quantized) -> None:
+    def __init__(
+        self, part: onnx.ModelProto, floats: Collection[str], precision: Precision, quantized: Quantized
+    ) -> None:
         self._part = part
         self._floats = floats
         self._kind = TensorProto.BFLOAT16 if precision == "bf16" else TensorProto.FLOAT16

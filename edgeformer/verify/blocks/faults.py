@@ -33,7 +33,9 @@ class Naming:
 
     def shape(self, tensor: str, given: Collection[str], want: tuple[int, ...], have: tuple[int, ...]) -> BlockFault:
         """A result of another shape."""
-        return self._fault("shape", tensor, given, f"{self._place(tensor)}: its shape is {list(have)}, not {list(want)}")
+        return self._fault(
+            "shape", tensor, given, f"{self._place(tensor)}: its shape is {list(have)}, not {list(want)}"
+        )
 
     def fails(self, tensor: str, given: Collection[str], error: InputError) -> BlockFault:
         """A part that does not run."""

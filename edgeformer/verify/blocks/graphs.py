@@ -135,7 +135,12 @@ class FormGraph:
         for node in self.flow.nodes:
             if is_standard(node, "Shape", "Size") or any(name in dependent for name in node.input):
                 dependent.update(name for name in node.output if name in self.flow.static)
-        read = {name for index in range(len(self.flow.nodes)) if self.flow.data_inputs(index) for name in self.flow.reads(index)}
+        read = {
+            name
+            for index in range(len(self.flow.nodes))
+            if self.flow.data_inputs(index)
+            for name in self.flow.reads(index)
+        }
         return [name for node in self.flow.nodes for name in node.output if name in dependent and name in read]
 
     def settle(self, images: Array) -> None:
@@ -244,5 +249,7 @@ class FormGraph:
     def info(self) -> TensorInfo:
         """Type and shape of the network's input."""
         value = self._inputs[self.input].type.tensor_type
-        shape = tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param or "?" for axis in value.shape.dim)
+        shape = tuple(
+            axis.dim_value if axis.HasField("dim_value") else axis.dim_param or "?" for axis in value.shape.dim
+        )
         return TensorInfo(np.dtype(helper.tensor_dtype_to_np_dtype(value.elem_type)), shape)

@@ -127,4 +127,3 @@ def gap_of_picks(logits: Array, reference: Array, candidate: Array) -> tuple[flo
             # A region that is picked twice is no choice between two.
             gap = math.inf
     return gap, len(ours) - len(differing), len(ours)
-

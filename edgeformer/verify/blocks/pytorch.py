@@ -33,7 +33,9 @@ def module_tensors(graph: FormGraph) -> dict[str, str]:
                 inside.setdefault(module, set()).add(index)
     found = {}
     for module, nodes in inside.items():
-        made = [name for index in sorted(nodes) for name in flow.nodes[index].output if name and name not in flow.static]
+        made = [
+            name for index in sorted(nodes) for name in flow.nodes[index].output if name and name not in flow.static
+        ]
         leaving = [
             name for name in made if name in flow.outputs or any(reader not in nodes for reader in flow.readers(name))
         ]
@@ -86,7 +88,9 @@ class TorchReference:
 
             picks = session.watch(feed(images), modules, keep)
             self._picks.append([Pick(logits, regions) for logits, regions in picks])
-        self._tensors = {tensor: module for module, tensor in modules.items() if module in shapes and module not in repeated}
+        self._tensors = {
+            tensor: module for module, tensor in modules.items() if module in shapes and module not in repeated
+        }
         self._shapes = {tensor: shapes[module] for tensor, module in self._tensors.items()}
 
     def counterparts(self, candidate: FormGraph) -> dict[str, tuple[Counterpart, ...]]:
@@ -112,7 +116,7 @@ class TorchReference:
     @contextmanager
     def opened(self, block: Block, wanted: Sequence[str]) -> Iterator[Callable[[int], Seen]]:
         """See `Reference`."""
-        names = list(dict.fromkeys([*block.inputs, *block.outputs, *wanted]))
+        names = [name for name in dict.fromkeys([*block.inputs, *block.outputs, *wanted]) if name in self._tensors]
         own = self._exported.routing_in(block.outputs, block.inputs)
         decisions = [self._decisions[name] for name in own]
         kept = {self._tensors[name] for name in block.crossing}

@@ -136,7 +136,9 @@ def nodes_of(model: onnx.ModelProto, module: str, op_type: str) -> list[onnx.Nod
     return [node for node in model.graph.node if node.op_type == op_type and module in module_scopes(node)]
 
 
-def edit(model: onnx.ModelProto, name: str, change: Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]]) -> None:
+def edit(
+    model: onnx.ModelProto, name: str, change: Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]]
+) -> None:
     """Put another value in place of an initializer's, of the same type."""
     (tensor,) = [one for one in model.graph.initializer if one.name == name]
     array = numpy_helper.to_array(tensor)

@@ -60,7 +60,11 @@ def test_int8_is_what_calibration_explains(forms: Forms) -> None:
 def test_one_weight_of_the_fused_graph(forms: Forms, module: str) -> None:
     bad = copy_of(forms.fused)
     (layer,) = nodes_of(bad, module, "MatMul")
-    edit(bad, layer.input[1], lambda weight: np.where(np.arange(weight.size).reshape(weight.shape) == 5, weight + 0.1, weight))
+    edit(
+        bad,
+        layer.input[1],
+        lambda weight: np.where(np.arange(weight.size).reshape(weight.shape) == 5, weight + 0.1, weight),
+    )
     checks = compared(forms, forms.exported, bad, images=2)
     assert wrong(checks) == [module[:10]]
     fault = checks[module[:10]].faults[0]
@@ -71,7 +75,11 @@ def test_one_weight_of_the_fused_graph(forms: Forms, module: str) -> None:
 def test_one_weight_of_the_fp16_graph(forms: Forms) -> None:
     bad = copy_of(forms.fp16)
     (layer,) = nodes_of(bad, "stages.1.0.mlp.3", "Conv")
-    edit(bad, layer.input[1], lambda weight: np.where(np.arange(weight.size).reshape(weight.shape) == 7, weight + 0.1, weight))
+    edit(
+        bad,
+        layer.input[1],
+        lambda weight: np.where(np.arange(weight.size).reshape(weight.shape) == 7, weight + 0.1, weight),
+    )
     checks = compared(forms, forms.fused, bad, "fp16")
     assert wrong(checks) == ["stages.1.0"]
     assert checks["stages.1.0"].faults[0].module == "stages.1.0.mlp.3"
@@ -144,7 +152,9 @@ def test_a_permutation_that_is_swapped(forms: Forms) -> None:
     node = next(
         node
         for node in bad.graph.node
-        if node.op_type == "Transpose" and list(node.attribute[0].ints) == [0, 2, 3, 1] and after(bad, node, "stages.2.0")
+        if node.op_type == "Transpose"
+        and list(node.attribute[0].ints) == [0, 2, 3, 1]
+        and after(bad, node, "stages.2.0")
     )
     node.attribute[0].CopyFrom(helper.make_attribute("perm", [0, 3, 2, 1]))
     checks = compared(forms, forms.fused, bad, "fp16")
@@ -166,7 +176,9 @@ def test_a_permutation_that_no_longer_fits(forms: Forms) -> None:
     node = next(
         node
         for node in bad.graph.node
-        if node.op_type == "Transpose" and list(node.attribute[0].ints) == [0, 2, 3, 1] and after(bad, node, "stages.1.0")
+        if node.op_type == "Transpose"
+        and list(node.attribute[0].ints) == [0, 2, 3, 1]
+        and after(bad, node, "stages.1.0")
     )
     node.attribute[0].CopyFrom(helper.make_attribute("perm", [0, 1, 2, 3]))
     checks = compared(forms, forms.exported, bad, images=2)
