@@ -87,7 +87,7 @@ def _print_form(form: FormBlocks) -> None:
             _decibels(block.isolated_snr_db),
             _decibels(block.accumulated_snr_db),
             "" if block.routing_agreement is None else percent(100 * block.routing_agreement),
-            "" if block.verdict is None else block.verdict.text,
+            "" if block.verdict is None else f"{block.verdict.value:.2g} <= {block.verdict.limit:g}".replace("<=", "<=" if block.verdict.passed else ">"),
         )
     console.print(table)
     for block in form.blocks:

@@ -129,6 +129,7 @@ class TorchSession(Session):
         check_feeds(self._inputs, feeds)
         return dict(zip(self._names, self._forward(feeds[INPUT_NAME]), strict=True))
 
+    @property
     def modules(self) -> frozenset[str]:
         """Paths of the model's modules, as `torch.nn.Module.named_modules` has them; the model itself is not one.
 
@@ -160,7 +161,7 @@ class TorchSession(Session):
 
         chosen: list[tuple[Array, Array]] = []
 
-        class Watch(TorchDispatchMode):
+        class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch does not annotate it
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 result = func(*args, **(kwargs or {}))
                 if func is torch.ops.aten.topk.default:
@@ -182,7 +183,7 @@ class TorchSession(Session):
             module.register_forward_hook(see(name)) for name, module in self._model.named_modules() if name in modules
         ]
         try:
-            with Watch():
+            with Watch():  # type: ignore[no-untyped-call]
                 self._forward(images)
         finally:
             for hook in hooks:

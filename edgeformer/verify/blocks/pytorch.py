@@ -96,7 +96,7 @@ class TorchReference:
     def counterparts(self, candidate: FormGraph) -> dict[str, tuple[Counterpart, ...]]:
         """See `Reference`; how the axes lie in the graph is told by a run of it."""
         shapes = candidate.shapes(list(self._tensors), self._images)
-        found = {}
+        found: dict[str, tuple[Counterpart, ...]] = {}
         for tensor, given in self._shapes.items():
             perm = _layout(given, shapes.get(tensor))
             if perm is not None:
