@@ -27,8 +27,12 @@ def module_tensors(graph: FormGraph) -> dict[str, str]:
     """
     flow = Dataflow(graph.model)
     inside: dict[str, set[int]] = {}
+    scopes: list[list[str]] = []
     for index, node in enumerate(flow.nodes):
-        for module in module_scopes(node):
+        # What the exporter's own passes made, without a note, belongs to what it reads.
+        sources = [flow.producer[name] for name in flow.data_inputs(index) if name in flow.producer]
+        scopes.append(module_scopes(node) or (scopes[sources[0]] if sources else []))
+        for module in scopes[index]:
             if module:
                 inside.setdefault(module, set()).add(index)
     found = {}
