@@ -11,6 +11,7 @@ from edgeformer.records.terms import Precision
 from edgeformer.records.verification import GateVerdict
 from edgeformer.runtime import Array
 from edgeformer.verify.blocks.cuts import Block, Counterpart
+from edgeformer.verify.blocks.expectation import Read
 from edgeformer.verify.blocks.faults import Naming
 from edgeformer.verify.blocks.graphs import FormGraph, PartSession
 from edgeformer.verify.blocks.noise import Noise, gap_of_picks
@@ -186,26 +187,29 @@ class BlockRun:
                 return error
         return session
 
-    def _quantized(self) -> dict[str, dict[str, float]]:
-        """For each result what is quantized on the way to it in the candidate, with the steps that calibration found.
-
-        Steps of a tensor that has other values in the candidate say nothing about it in the float graph.
-        """
-        moved = self._moved()
+    def _quantized(self) -> dict[str, dict[str, Read]]:
+        """For each result what is INT8 on the way to it in the candidate."""
+        moved = {name for name in self._pair.reference.inner(self._block) if name not in self._pair.there}
         known = {*self._inner, *self._block.inputs, *moved, self._pair.candidate.input}
-        found: dict[str, dict[str, float]] = {}
+        found: dict[str, dict[str, Read]] = {}
         for name in self._inner:
             for one in self._pair.there[name]:
                 for quantizer in self._pair.steps.among(self._cells[one.name]):
-                    tensor, step = quantizer.step_of(known)
-                    if tensor:
-                        steps = found.setdefault(name, {})
-                        steps[tensor] = max(steps.get(tensor, 0.0), 0.0 if tensor in moved else step)
+                    tensor = quantizer.source(known)
+                    if tensor is not None:
+                        shift = quantizer.shifts[tensor]
+                        read = Read(quantizer.recorded, shift if shift.any() else None)
+                        found.setdefault(name, {})[tensor] = self._evened(tensor, read) if tensor in moved else read
         return found
 
-    def _moved(self) -> set[str]:
-        """Tensors of the block whose values differ between the two forms, under one name."""
-        return {name for name in self._pair.reference.inner(self._block) if name not in self._pair.there}
+    def _evened(self, norm: str, read: Read) -> Read:
+        """How a norm's result is made INT8 whose scale and offset SmoothQuant changed: by what they were and are."""
+        assert isinstance(self._pair.reference, GraphReference)  # nothing else is rounded
+        before, behind = (graph.norm(norm) for graph in (self._pair.reference.graph, self._pair.candidate))
+        if before is None or behind is None or before[0].shape != behind[0].shape or not behind[0].all():
+            return Read()
+        factor = before[0] / behind[0]
+        return Read(read.step, factor * behind[1] - before[1], factor)
 
     def _add_noise(self, given: Mapping[str, Array], found: Mapping[str, Array], rounded: RoundedSeen | None) -> None:
         explained = {} if rounded is None else self._pair.laid(rounded.values, self._inner)

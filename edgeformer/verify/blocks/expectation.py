@@ -2,7 +2,7 @@
 
 Run on the same inputs as the part itself, it shows what rounding alone costs there, whatever the part computes: a
 softmax, a norm of small numbers, a sum that cancels. Nothing of the typed graph goes into it but which layers are
-INT8, and with which steps calibration meant them to be.
+INT8, with which steps calibration meant them to be, and what SmoothQuant moved between a norm and the layers behind it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,10 +21,28 @@ from edgeformer.graph.protos import attribute
 from edgeformer.graph.qdq import QMAX, dequantize, min_max_weight
 from edgeformer.records.terms import Precision
 
-__all__ = ["Quantized", "expected"]
+__all__ = ["Quantized", "Read", "expected"]
+
+_Array = npt.NDArray[np.float32]
 
 _ARRAY_TYPES: dict[int, Any] = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
 _WEIGHT_AXES = {"MatMul": 1, "Conv": 0}
+
+
+@dataclass(frozen=True)
+class Read:
+    """How a tensor is made INT8: ``round((x + shift) / factor / step)``, which stands for a multiple of the step.
+
+    Attributes:
+        step: float32, one or one for each of the last axis, at which INT8 ends after 127 of them; None where calibration
+            says nothing, and the largest magnitude seen decides.
+        shift: what is added before, by SmoothQuant; one number or one for each channel.
+        factor: what it is divided by then, one for each channel.
+    """
+
+    step: _Array | None = None
+    shift: _Array | None = None
+    factor: _Array | None = None
 
 
 @dataclass(frozen=True)
@@ -33,13 +52,12 @@ class Quantized:
     Attributes:
         readers: the first output of each node that reads INT8.
         layers: those of them whose weight, their second input, is INT8, too.
-        steps: tensor that such a node reads -> the smallest step of its INT8 form, by calibration; 0 where that says
-            nothing about the tensor in the float graph, and the largest value seen decides.
+        reads: the tensors that they read.
     """
 
     readers: frozenset[str] = frozenset()
     layers: frozenset[str] = frozenset()
-    steps: Mapping[str, float] = field(default_factory=dict)
+    reads: Mapping[str, Read] = field(default_factory=dict)
 
 
 def expected(
@@ -73,9 +91,8 @@ class _Writer:
         for tensor in graph.initializer:
             self._constants[tensor.name] = self._rounded_weight(tensor)
         limit = float(ml_dtypes.finfo(_ARRAY_TYPES[self._kind]).max)  # type: ignore[no-untyped-call]
-        self._add_constant("expected::most", np.float32(limit))
-        self._add_constant("expected::least", np.float32(-limit))
-        self._add_constant("expected::per_step", np.float32(1 / QMAX))
+        self._add_constant("expected::most", limit)
+        self._add_constant("expected::least", -limit)
         for value in graph.input:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT:
                 self._replaced[value.name] = f"{value.name}::rounded"
@@ -110,38 +127,54 @@ class _Writer:
         self._op("Cast", [f"{target}::half"], target, to=TensorProto.FLOAT)
 
     def _quantize(self, node: onnx.NodeProto, copy: onnx.NodeProto) -> None:
+        factor = None
         for position, name in enumerate(node.input):
-            if name in self._quantized.steps:
-                copy.input[position] = self._stepped(copy.input[position], self._quantized.steps[name], node.output[0])
+            read = self._quantized.reads.get(name)
+            if read is not None:
+                copy.input[position] = self._as_int8(copy.input[position], read, node.output[0])
+                factor = read.factor
         if node.output[0] not in self._quantized.layers:
             return
         weight = node.input[1]
         stored = next((one for one in self._part.graph.initializer if one.name == weight), None)
         if stored is None:
             # Computed of constants: one step for the whole of it is coarser than the one for each channel.
-            copy.input[1] = self._stepped(copy.input[1], 0.0, node.output[0])
+            copy.input[1] = self._as_int8(copy.input[1], Read(), node.output[0])
             return
         axis = _WEIGHT_AXES.get(node.op_type, 0 if attribute(node, "transB", 0) else 1)
-        name = f"{node.output[0]}::weight"
-        self._add_constant(name, dequantize(min_max_weight(numpy_helper.to_array(stored), axis), axis))
-        copy.input[1] = name
+        array = numpy_helper.to_array(stored)
+        # What the activation is divided by, the weight is multiplied with before it is rounded.
+        rows = np.ones(1, np.float32) if factor is None else factor
+        rows = rows if axis == 0 or factor is None else rows[:, None]
+        rounded = dequantize(min_max_weight(array * rows, axis), axis) / rows
+        copy.input[1] = self._add_constant(f"{node.output[0]}::weight", rounded)
 
-    def _stepped(self, source: str, least: float, owner: str) -> str:
-        """A tensor rounded to steps of its largest magnitude over 127, or of ``least`` where that is larger."""
+    def _as_int8(self, source: str, read: Read, owner: str) -> str:
+        """A tensor in INT8 and back."""
         target = f"{source}::int8::{owner}"
         if any(target in node.output for node in self._nodes):
             return target
-        self._add_constant(f"{target}::least", np.float32(least))
-        self._op("Abs", [source], f"{target}::magnitude")
-        self._op("ReduceMax", [f"{target}::magnitude"], f"{target}::largest", keepdims=0)
-        self._op("Mul", [f"{target}::largest", "expected::per_step"], f"{target}::own")
-        # A tensor of zeros has steps, too.
-        self._add_constant(f"{target}::some", np.float32(np.finfo(np.float32).tiny))
-        self._op("Max", [f"{target}::own", f"{target}::least", f"{target}::some"], f"{target}::step")
-        self._op("Div", [source, f"{target}::step"], f"{target}::steps")
-        self._op("Round", [f"{target}::steps"], f"{target}::whole")
-        self._op("Mul", [f"{target}::whole", f"{target}::step"], target)
-        return target
+        if read.shift is not None:
+            source = self._op("Add", [source, self._add_constant(f"{target}::shift", read.shift)], f"{target}::shifted")
+        if read.factor is not None:
+            source = self._op("Div", [source, self._add_constant(f"{target}::factor", read.factor)], f"{target}::even")
+        if read.step is not None:
+            step = self._add_constant(f"{target}::step", read.step)
+        else:
+            magnitude = self._op("Abs", [source], f"{target}::magnitude")
+            largest = self._op("ReduceMax", [magnitude], f"{target}::largest", keepdims=0)
+            own = self._op("Mul", [largest, self._add_constant("expected::per_step", 1 / QMAX)], f"{target}::own")
+            # A tensor of zeros has steps, too.
+            least = self._add_constant("expected::some", np.finfo(np.float32).tiny)
+            step = self._op("Max", [own, least], f"{target}::step")
+        whole = self._op("Round", [self._op("Div", [source, step], f"{target}::steps")], f"{target}::whole")
+        ends = [self._add_constant("expected::first", -QMAX - 1), self._add_constant("expected::last", QMAX)]
+        source = self._op("Mul", [self._op("Clip", [whole, *ends], f"{target}::clipped"), step], f"{target}::back")
+        if read.factor is not None:
+            source = self._op("Mul", [source, f"{target}::factor"], f"{target}::uneven")
+        if read.shift is not None:
+            source = self._op("Sub", [source, f"{target}::shift"], f"{target}::unshifted")
+        return self._op("Identity", [source], target)
 
     def _rounded_weight(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
         # Single numbers stay: an epsilon would become zero.
@@ -152,8 +185,10 @@ class _Writer:
         wide = numpy_helper.to_array(tensor)
         return numpy_helper.from_array(np.clip(wide, -limit, limit).astype(kind).astype(np.float32), tensor.name)
 
-    def _op(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> None:
+    def _op(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self._nodes.append(helper.make_node(op_type, inputs, [output], name=f"{output}::node", **attributes))
+        return output
 
-    def _add_constant(self, name: str, value: Any) -> None:
+    def _add_constant(self, name: str, value: Any) -> str:
         self._constants[name] = numpy_helper.from_array(np.asarray(value, dtype=np.float32), name)
+        return name

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -14,7 +15,7 @@ from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.fusion.execution import element_types
 from edgeformer.graph.protos import attribute, fed_inputs, is_standard
 from edgeformer.runtime import Array, OnnxSession
-from edgeformer.runtime.session import TensorInfo, as_input
+from edgeformer.runtime.session import as_input
 from edgeformer.verify.decisions import expose_routing
 
 __all__ = ["MADE", "FormGraph", "Part", "PartSession"]
@@ -123,6 +124,17 @@ class FormGraph:
         if node is not None and is_standard(node, "Constant"):
             found = attribute(node, "value")
         return found
+
+    def norm(self, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
+        """Scale and offset of the LayerNormalization that makes a tensor, ``[channels]`` each; None without one."""
+        node = self.flow.nodes[self.flow.producer[name]] if name in self.flow.producer else None
+        if node is None or not is_standard(node, "LayerNormalization") or len(node.input) < 3:
+            return None
+        stored = [self.constant(one) for one in node.input[1:3]]
+        if any(one is None for one in stored):
+            return None
+        scale, offset = (numpy_helper.to_array(one).astype(np.float32) for one in stored)
+        return scale, offset
 
     def is_float(self, name: str) -> bool:
         """Whether a tensor is of a float type."""
@@ -245,11 +257,3 @@ class FormGraph:
         graph.initializer.extend(self._stored[name] for name in sorted(constants) if name in self._stored)
         graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs.values())
         return model
-
-    def info(self) -> TensorInfo:
-        """Type and shape of the network's input."""
-        value = self._inputs[self.input].type.tensor_type
-        shape = tuple(
-            axis.dim_value if axis.HasField("dim_value") else axis.dim_param or "?" for axis in value.shape.dim
-        )
-        return TensorInfo(np.dtype(helper.tensor_dtype_to_np_dtype(value.elem_type)), shape)

@@ -9,7 +9,7 @@ from edgeformer.graph.protos import is_standard
 from edgeformer.records.terms import Precision
 from edgeformer.runtime import Array
 from edgeformer.verify.blocks.cuts import Block
-from edgeformer.verify.blocks.expectation import Quantized, expected
+from edgeformer.verify.blocks.expectation import Quantized, Read, expected
 from edgeformer.verify.blocks.graphs import MADE, FormGraph, Part, PartSession
 from edgeformer.verify.blocks.references import Seen
 
@@ -42,7 +42,7 @@ class Rounded:
         inner: Sequence[str],
         seen: Seen,
         precision: Precision,
-        quantized: Mapping[str, dict[str, float]],
+        quantized: Mapping[str, Mapping[str, Read]],
     ) -> None:
         """Make it.
 
@@ -77,16 +77,15 @@ class Rounded:
     def __exit__(self, *_: object) -> None:
         self._session.__exit__()
 
-    def _quantized(self, part: Part, given: Mapping[str, int], quantized: Mapping[str, dict[str, float]]) -> Quantized:
+    def _quantized(self, part: Part, given: Mapping[str, int], quantized: Mapping[str, Mapping[str, Read]]) -> Quantized:
         flow = self._graph.flow
         readers: set[str] = set()
         layers: set[str] = set()
-        steps: dict[str, float] = {}
+        reads: dict[str, Read] = {}
         handed = set(given) | {name for name, made in part.outputs.items() if made != name}
         for result, found in quantized.items():
             nodes, _ = self._graph.reached([result], handed)
-            for name, step in found.items():
-                steps[name] = max(step, steps.get(name, 0.0))
+            reads.update(found)
             for index in nodes:
                 node = flow.nodes[index]
                 if not any(name in found for name in node.input):
@@ -95,7 +94,7 @@ class Rounded:
                 readers.add(output)
                 if is_standard(node, "MatMul", "Gemm", "Conv") and node.input[1] in flow.static:
                     layers.add(output)
-        return Quantized(frozenset(readers), frozenset(layers), steps)
+        return Quantized(frozenset(readers), frozenset(layers), reads)
 
     def run(self, seen: Seen, images: Array) -> RoundedSeen:
         """The results for what a run of the block showed."""

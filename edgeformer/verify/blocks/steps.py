@@ -26,30 +26,25 @@ class Quantizer:
 
     Attributes:
         output: what it makes.
-        tensors: what it reads, and what that is a cast or, by a constant, a shift of, the nearest first.
+        shifts: what it reads, and what that is a cast of or a constant away from, the nearest first; with that constant,
+            float32, 0 where there is none.
         scale: float32, its steps: one, or one for each channel.
         recorded: float32, the steps that follow from calibration; None where that does not know the tensor.
-        shifted: whether a constant is taken off before.
     """
 
     output: str
-    tensors: tuple[str, ...]
+    shifts: dict[str, npt.NDArray[np.float32]]
     scale: npt.NDArray[np.float32]
     recorded: npt.NDArray[np.float32] | None
-    shifted: bool
 
     @property
     def as_recorded(self) -> bool:
         """Whether the steps are those that calibration found, or it says nothing."""
         return self.recorded is None or bool(np.array_equal(self.scale, self.recorded))
 
-    def step_of(self, tensors: Collection[str]) -> tuple[str, float]:
-        """The nearest of some tensors that it reads, and the largest step by calibration; 0 where that knows none.
-
-        An empty name where it reads none of them.
-        """
-        name = next((one for one in self.tensors if one in tensors), "")
-        return name, 0.0 if self.recorded is None else float(self.recorded.max())
+    def source(self, tensors: Collection[str]) -> str | None:
+        """The nearest of some tensors that it reads; None where it reads none of them."""
+        return next((one for one in self.shifts if one in tensors), None)
 
 
 class Steps:
@@ -80,21 +75,27 @@ class Steps:
         stored = self._graph.constant(node.input[1])
         assert stored is not None  # _positions saw it
         scale = numpy_helper.to_array(stored).astype(np.float32)
-        tensors, shifted = self._chain(node.input[0])
-        recorded = next((found for name in tensors if (found := self._recorded(name, scale)) is not None), None)
-        return Quantizer(node.output[0], tensors, scale, recorded, shifted)
+        shifts = self._chain(node.input[0])
+        recorded = next((found for name in shifts if (found := self._recorded(name, scale)) is not None), None)
+        return Quantizer(node.output[0], shifts, scale, recorded)
 
-    def _chain(self, name: str) -> tuple[tuple[str, ...], bool]:
-        flow, tensors, shifted = self._graph.flow, [name], False
+    def _chain(self, name: str) -> dict[str, npt.NDArray[np.float32]]:
+        flow = self._graph.flow
+        shift = np.zeros((), np.float32)
+        shifts = {name: shift}
         while name in flow.producer:
             node = flow.nodes[flow.producer[name]]
             data = flow.data_inputs(flow.producer[name])
-            if len(data) != 1 or not is_standard(node, "Add", "Cast", "Sub"):
+            if is_standard(node, "Add") and len(data) == 1:
+                stored = self._graph.constant(next(one for one in node.input if one != data[0]))
+                if stored is None:
+                    break
+                shift = shift + numpy_helper.to_array(stored).astype(np.float32)
+            elif not is_standard(node, "Cast"):
                 break
-            shifted = shifted or node.op_type != "Cast"
             name = data[0]
-            tensors.append(name)
-        return tuple(tensors), shifted
+            shifts[name] = shift
+        return shifts
 
     def _recorded(self, name: str, scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         if name in self._ranges:
