@@ -112,13 +112,16 @@ class _Writer:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         copy.input[:] = [self._replaced.get(name, name) for name in node.input]
-        if node.output[0] in self._quantized.readers:
-            self._quantize(node, copy)
+        added = self._quantize(node, copy) if node.output[0] in self._quantized.readers else None
         self._nodes.append(copy)
         for position, name in enumerate(node.output):
+            made = f"{name}::wide" if name in self._floats else name
+            copy.output[position] = made
+            if position == 0 and added is not None:
+                copy.output[0] = f"{name}::shifted"
+                self._op("Add", [copy.output[0], self._add_constant(f"{name}::back", added)], made)
             if name in self._floats:
-                copy.output[position] = f"{name}::wide"
-                self._round(copy.output[position], name)
+                self._round(made, name)
 
     def _round(self, source: str, target: str) -> None:
         """Round to 16 bits and back; what is beyond their range ends there, as masks do."""
@@ -126,31 +129,36 @@ class _Writer:
         self._op("Cast", [f"{target}::clipped"], f"{target}::half", to=self._kind)
         self._op("Cast", [f"{target}::half"], target, to=TensorProto.FLOAT)
 
-    def _quantize(self, node: onnx.NodeProto, copy: onnx.NodeProto) -> None:
-        factor = None
+    def _quantize(self, node: onnx.NodeProto, copy: onnx.NodeProto) -> _Array | None:
+        """Let a node read INT8; gives what is added to its result, which takes the shift of what it reads back."""
+        stored = None
+        if node.output[0] in self._quantized.layers:
+            stored = next((one for one in self._part.graph.initializer if one.name == node.input[1]), None)
+            if stored is None:
+                # Computed of constants: one step for the whole of it is coarser than the one for each channel.
+                copy.input[1] = self._as_int8(copy.input[1], Read(), node.output[0])
+        moved = Read()
         for position, name in enumerate(node.input):
             read = self._quantized.reads.get(name)
-            if read is not None:
-                copy.input[position] = self._as_int8(copy.input[position], read, node.output[0])
-                factor = read.factor
-        if node.output[0] not in self._quantized.layers:
-            return
-        weight = node.input[1]
-        stored = next((one for one in self._part.graph.initializer if one.name == weight), None)
+            if read is None:
+                continue
+            # Of a layer the weight takes back what SmoothQuant divides by, and the bias what it adds.
+            inverse = stored is None
+            moved = moved if inverse else read
+            copy.input[position] = self._as_int8(copy.input[position], read, node.output[0], inverse=inverse)
         if stored is None:
-            # Computed of constants: one step for the whole of it is coarser than the one for each channel.
-            copy.input[1] = self._as_int8(copy.input[1], Read(), node.output[0])
-            return
+            return None
         axis = _WEIGHT_AXES.get(node.op_type, 0 if attribute(node, "transB", 0) else 1)
-        array = numpy_helper.to_array(stored)
-        # What the activation is divided by, the weight is multiplied with before it is rounded.
-        rows = np.ones(1, np.float32) if factor is None else factor
-        rows = rows if axis == 0 or factor is None else rows[:, None]
-        rounded = dequantize(min_max_weight(array * rows, axis), axis) / rows
+        weight = numpy_helper.to_array(stored)
+        rows = weight if axis == 1 else weight.T
+        even = rows if moved.factor is None else rows * moved.factor[:, None]
+        even = np.ascontiguousarray(even if axis == 1 else even.T)
+        rounded = dequantize(min_max_weight(even, axis), axis)
         copy.input[1] = self._add_constant(f"{node.output[0]}::weight", rounded)
+        return None if moved.shift is None else -(np.broadcast_to(moved.shift, rows.shape[:1]) @ rows)
 
-    def _as_int8(self, source: str, read: Read, owner: str) -> str:
-        """A tensor in INT8 and back."""
+    def _as_int8(self, source: str, read: Read, owner: str, *, inverse: bool = True) -> str:
+        """A tensor in INT8 and back; without ``inverse``, still shifted and divided."""
         target = f"{source}::int8::{owner}"
         if any(target in node.output for node in self._nodes):
             return target
@@ -170,9 +178,9 @@ class _Writer:
         whole = self._op("Round", [self._op("Div", [source, step], f"{target}::steps")], f"{target}::whole")
         ends = [self._add_constant("expected::first", -QMAX - 1), self._add_constant("expected::last", QMAX)]
         source = self._op("Mul", [self._op("Clip", [whole, *ends], f"{target}::clipped"), step], f"{target}::back")
-        if read.factor is not None:
+        if inverse and read.factor is not None:
             source = self._op("Mul", [source, f"{target}::factor"], f"{target}::uneven")
-        if read.shift is not None:
+        if inverse and read.shift is not None:
             source = self._op("Sub", [source, f"{target}::shift"], f"{target}::unshifted")
         return self._op("Identity", [source], target)
 
