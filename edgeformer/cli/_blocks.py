@@ -13,8 +13,12 @@ from edgeformer.errors import GateMissed
 
 if TYPE_CHECKING:
     from edgeformer.records.blocks import BlockCheck, BlocksReport, FormBlocks
+    from edgeformer.records.verification import GateVerdict
 
 __all__ = ["print_blocks", "verify_per_block"]
+
+# Nodes before a wrong one that a line lists: the nearest.
+_LISTED = 6
 
 
 def verify_per_block(bundle: Path, *, as_json: bool, **options: Any) -> None:
@@ -87,7 +91,7 @@ def _print_form(form: FormBlocks) -> None:
             _decibels(block.isolated_snr_db),
             _decibels(block.accumulated_snr_db),
             "" if block.routing_agreement is None else percent(100 * block.routing_agreement),
-            "" if block.verdict is None else f"{block.verdict.value:.2g} <= {block.verdict.limit:g}".replace("<=", "<=" if block.verdict.passed else ">"),
+            "" if block.verdict is None else _judged(block.verdict),
         )
     console.print(table)
     for block in form.blocks:
@@ -98,9 +102,14 @@ def _print_form(form: FormBlocks) -> None:
 
 def _print_faults(block: BlockCheck) -> None:
     for number, fault in enumerate(block.faults):
-        before = f" (or one of the {len(fault.between)} nodes before it: {', '.join(fault.between)})"
+        listed = ", ".join(fault.between[-_LISTED:])
+        before = f" (or what stands before it: {'..., ' if len(fault.between) > _LISTED else ''}{listed})"
         lead = f"{block.name}: " if number == 0 else "  then "
         console.print(f"{lead}{fault.text}{before if fault.between else ''}", soft_wrap=True)
+
+
+def _judged(verdict: GateVerdict) -> str:
+    return f"{verdict.value:.2g} {'<=' if verdict.passed else '>'} {verdict.limit:g}"
 
 
 def _decibels(value: float | None) -> str:

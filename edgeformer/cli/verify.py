@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 @click.option("--max-drop", type=click.FloatRange(min=0), help="Points of accuracy INT8 may lose.  [default: 1]")
 @click.option("--trust-bundle", is_flag=True, help="Run its engine and plugin library: you trust whoever made it.")
 @click.option("--key", type=output_path, help="Public key of its maker (PEM, Ed25519): the signature has to hold.")
-@click.option(
-    "--per-block", is_flag=True, help="Block by block instead: where a form goes wrong first, and in which node."
-)
+@click.option("--per-block", is_flag=True, help="Block by block: where a form goes wrong first, and in which node.")
 @timeout_option
 @common_options
 def command(bundle: Path, as_json: bool, per_block: bool, **options: Any) -> None:

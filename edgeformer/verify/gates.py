@@ -31,10 +31,10 @@ __all__ = [
 # Points (hundredths) of the task metric that INT8 may cost.
 DEFAULT_MAX_DROP = 1.0
 
-# Largest relative error of rounding a value: half a unit in the last of 11 and of 8 significant bits. What INT8 leaves in
-# floating point is FP16.
+# Largest relative error of rounding a value: half a unit in the last of 11 and of 8 significant bits. What INT8 leaves
+# in floating point is FP16.
 UNIT_ROUNDOFF = {"fp16": 2.0**-11, "bf16": 2.0**-8, "int8": 2.0**-11}
-# Values of a channel from which on its noise is judged by itself: the standard error of a mean of so many squares is 18 %.
+# Values of a channel from which on its noise is judged by itself: the mean of so many squares is good to 18 %.
 BLOCK_SLICE = 64
 
 
@@ -82,10 +82,10 @@ class Gate:
 #   precision allows, whose limits these are. That they are the same function is proven before, in FP32 (`graph.fuse`
 #   runs both with every tensor widened, to 1e-5). Rounding turns routing around more often than in FP32, and no limit
 #   on that is derived: outputs are judged on the samples that both route alike.
-# * block-fp32, block: a result in a block whose inputs, and whose routing, are those of the form before (`blocks`). In FP32
-#   it is the same arithmetic in another order, and may differ as a block may that `fuse` proves. In a narrower precision
-#   its noise is held against that of the reference with every value rounded: twice the amplitude is allowed, four times
-#   the power, since which way each value is rounded is chance, and the real graph rounds in other places.
+# * block-fp32, block: a result in a block whose inputs, and whose routing, are those of the form before (`blocks`). In
+#   FP32 it is the same arithmetic in another order, and may differ as a block may that `fuse` proves. In a narrower
+#   precision its noise is held against that of the reference with every value rounded: twice the amplitude is allowed,
+#   four times the power, since which way each value is rounded is chance, and the real graph rounds in other places.
 GATES: tuple[Gate, ...] = (
     Gate("export", "max_abs_relative", "<=", 1e-4),
     Gate("export", "integer_agreement", ">=", 0.999),

@@ -56,3 +56,35 @@ def test_a_closed_session_says_so_and_leaves_the_model(tiny: Tiny) -> None:
     session.close()
     assert list(session.outputs) == ["logits"]
     assert TorchSession(tiny, input_size=(6, 8)).run({"input": np.zeros((1, 3, 6, 8), np.float32)})
+
+
+def test_watching_shows_what_modules_give_and_what_is_chosen(tiny: Tiny) -> None:
+    class Choosing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x).topk(2).values
+
+    x = np.random.default_rng(0).standard_normal((2, 3, 6, 8), np.float32)
+    with TorchSession(Choosing(), input_size=(6, 8)) as session:
+        assert {"inner", "inner.stem.0", "inner.norm"} < session.modules
+        seen: dict[str, np.ndarray] = {}
+        chosen = session.watch(x, ["inner", "inner.stem.1"], seen.__setitem__)
+        first, indices = chosen[0]
+        assert len(chosen) == 1
+        np.testing.assert_array_equal(first, seen["inner"])
+        np.testing.assert_array_equal(indices, np.argsort(-seen["inner"], axis=1)[:, :2])
+        assert seen["inner.stem.1"].shape == (2, 12, 3, 4)
+        # Nothing is left behind.
+        assert all(not module._forward_hooks for module in tiny.modules())
+    with raises("EF803", "Choosing"):
+        session.watch(x, [], seen.__setitem__)
+    with raises("EF803", "Choosing"):
+        _ = session.modules
+
+
+def test_watching_with_feeds_that_do_not_fit(tiny: Tiny) -> None:
+    with TorchSession(tiny, input_size=(6, 8)) as session, raises("EF802", "input"):
+        session.watch(np.zeros((1, 3, 6, 9), np.float32), [], lambda name, value: None)

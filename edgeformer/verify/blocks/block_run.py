@@ -50,7 +50,7 @@ class Pair:
     def laid(self, values: Mapping[str, Array], tensors: Sequence[str]) -> dict[str, Array]:
         """The reference's values by the candidate's names, as they lie there.
 
-        Where several of its tensors are one there, a tensor and its transpose, the first counts: it is what is computed.
+        Where several of its tensors are one there, a tensor and its transpose, the first counts: that is computed.
         """
         found: dict[str, Array] = {}
         for name in tensors:
@@ -83,7 +83,8 @@ class BlockRun:
         self._inner = [name for name in pair.reference.inner(block) if name in pair.there]
         self._inputs = pair.names(block.inputs)
         self._outputs = pair.names(block.outputs)
-        self._ends = pair.names(self._inner)
+        # What a tensor is the transpose of may be what enters the block.
+        self._ends = [name for name in pair.names(self._inner) if name not in self._inputs]
         self._stops = {*self._inputs, *self._ends}
         self._routing = pair.candidate.routing_in(self._outputs, self._inputs)
         self._cells: dict[str, list[int]] = {end: pair.candidate.reached([end], self._stops)[0] for end in self._ends}
@@ -194,7 +195,7 @@ class BlockRun:
         found: dict[str, dict[str, Read]] = {}
         for name in self._inner:
             for one in self._pair.there[name]:
-                for quantizer in self._pair.steps.among(self._cells[one.name]):
+                for quantizer in self._pair.steps.among(self._cells.get(one.name, ())):
                     tensor = quantizer.source(known)
                     if tensor is not None:
                         shift = quantizer.shifts[tensor]

@@ -52,18 +52,19 @@ def blocks_of(model: onnx.ModelProto) -> tuple[Block, ...]:
         model: a graph with or without op nodes; its functions are not looked into.
     """
     flow = Dataflow(model)
-    names = _names(model, flow)
-    lives = _lifetimes(flow)
+    names, order = _by_block(flow, _names(model, flow))
+    lives = _lifetimes(flow, order)
     starts = [0]
     starts += [position for position in range(1, len(names)) if names[position] != names[position - 1]]
-    bounds = [*starts, len(flow.nodes)]
+    bounds = [*starts, len(order)]
     crossings = [_crossing(lives, bound) for bound in bounds]
     seen: dict[str, int] = {}
     blocks = []
     for number, (start, stop) in enumerate(pairwise(bounds)):
         name = names[start]
         seen[name] = seen.get(name, 0) + 1
-        made = [one for node in flow.nodes[start:stop] for one in node.output if one and one not in flow.static]
+        nodes = [flow.nodes[index] for index in order[start:stop]]
+        made = [one for node in nodes for one in node.output if one and one not in flow.static]
         leaving = set(crossings[number + 1]) | flow.outputs
         blocks.append(
             Block(
@@ -74,8 +75,29 @@ def blocks_of(model: onnx.ModelProto) -> tuple[Block, ...]:
             )
         )
     # A block of which nothing leaves makes constants and shapes.
-    blocks = [block for block in blocks if block.outputs]
-    return merged(blocks, lambda tensor: True)
+    return tuple(block for block in blocks if block.outputs)
+
+
+def _by_block(flow: Dataflow, names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The nodes in an order in which those of a block stand together, and the block of each.
+
+    Sorting a graph topologically leaves branches side by side that belong to different blocks. Where a block needs what
+    another makes of its own results, the nodes stay as they stand.
+    """
+    needs: dict[str, set[str]] = {name: set() for name in names}
+    for index, name in enumerate(names):
+        for tensor in flow.data_inputs(index):
+            if tensor in flow.producer and names[flow.producer[tensor]] != name:
+                needs[name].add(names[flow.producer[tensor]])
+    ordered: list[str] = []
+    while len(ordered) < len(needs):
+        ready = next((name for name in needs if name not in ordered and needs[name] <= set(ordered)), None)
+        if ready is None:
+            return list(names), list(range(len(names)))
+        ordered.append(ready)
+    place = {name: number for number, name in enumerate(ordered)}
+    order = sorted(range(len(names)), key=lambda index: place[names[index]])
+    return [names[index] for index in order], order
 
 
 def _names(model: onnx.ModelProto, flow: Dataflow) -> list[str]:
@@ -96,7 +118,7 @@ def _names(model: onnx.ModelProto, flow: Dataflow) -> list[str]:
 
 
 def _by_structure(flow: Dataflow) -> list[str]:
-    names, part, lives = [], 1, _lifetimes(flow)
+    names, part, lives = [], 1, _lifetimes(flow, range(len(flow.nodes)))
     for position in range(len(flow.nodes)):
         crossing = _crossing(lives, position)
         if len(crossing) == 1 and len(flow.readers(crossing[0])) > 1 and flow.producer[crossing[0]] == position - 1:
@@ -105,18 +127,19 @@ def _by_structure(flow: Dataflow) -> list[str]:
     return names
 
 
-def _lifetimes(flow: Dataflow) -> dict[str, tuple[int, int]]:
-    """Tensor with data that is read -> positions of the node that makes it and of the last that reads it."""
+def _lifetimes(flow: Dataflow, order: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """Tensor with data that is read -> places, in an order of the nodes, of what makes it and of what reads it last."""
+    place = {index: number for number, index in enumerate(order)}
     lives = {}
     for name, producer in flow.producer.items():
         readers = flow.readers(name) if name not in flow.static else []
         if readers:
-            lives[name] = (producer, readers[-1])
+            lives[name] = (place[producer], max(place[reader] for reader in readers))
     return lives
 
 
 def _crossing(lives: Mapping[str, tuple[int, int]], position: int) -> tuple[str, ...]:
-    """Tensors with data that nodes before a position make and nodes from there on read."""
+    """Tensors with data that nodes before a place make and nodes from there on read."""
     return tuple(name for name, (first, last) in lives.items() if first < position <= last)
 
 

@@ -34,8 +34,8 @@ class Read:
     """How a tensor is made INT8: ``round((x + shift) / factor / step)``, which stands for a multiple of the step.
 
     Attributes:
-        step: float32, one or one for each of the last axis, at which INT8 ends after 127 of them; None where calibration
-            says nothing, and the largest magnitude seen decides.
+        step: float32, one or one for each of the last axis; None where calibration says nothing, and the largest
+            magnitude seen decides.
         shift: what is added before, by SmoothQuant; one number or one for each channel.
         factor: what it is divided by then, one for each channel.
     """

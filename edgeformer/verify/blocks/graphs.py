@@ -130,11 +130,10 @@ class FormGraph:
         node = self.flow.nodes[self.flow.producer[name]] if name in self.flow.producer else None
         if node is None or not is_standard(node, "LayerNormalization") or len(node.input) < 3:
             return None
-        stored = [self.constant(one) for one in node.input[1:3]]
-        if any(one is None for one in stored):
+        scale, offset = (self.constant(one) for one in node.input[1:3])
+        if scale is None or offset is None:
             return None
-        scale, offset = (numpy_helper.to_array(one).astype(np.float32) for one in stored)
-        return scale, offset
+        return numpy_helper.to_array(scale).astype(np.float32), numpy_helper.to_array(offset).astype(np.float32)
 
     def is_float(self, name: str) -> bool:
         """Whether a tensor is of a float type."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeformer.graph.fusion.dataflow import Dataflow
 from edgeformer.graph.network_parts import module_scopes
+from edgeformer.graph.protos import attribute, is_standard
 from edgeformer.runtime import Array
 from edgeformer.verify.blocks.cuts import Block, Counterpart
 from edgeformer.verify.blocks.graphs import FormGraph
@@ -76,7 +77,6 @@ class TorchReference:
         self._picks: list[list[Pick]] = []
         self._decisions = {name: number for number, name in enumerate(exported.routing)}
         self._exported = exported
-        self._images = batches[0]
         shapes: dict[str, tuple[int, ...]] = {}
         repeated: set[str] = set()
         for number, images in enumerate(batches):
@@ -92,20 +92,25 @@ class TorchReference:
 
             picks = session.watch(feed(images), modules, keep)
             self._picks.append([Pick(logits, regions) for logits, regions in picks])
-        self._tensors = {
+        self._modules = {
             tensor: module for module, tensor in modules.items() if module in shapes and module not in repeated
         }
-        self._shapes = {tensor: shapes[module] for tensor, module in self._tensors.items()}
+        found = exported.shapes(list(self._modules), batches[0])
+        laid = {tensor: _layout(shapes[module], found[tensor]) for tensor, module in self._modules.items()}
+        # Tensor -> the module whose result it is, and how its axes lie.
+        self._tensors = {tensor: (self._modules[tensor], perm) for tensor, perm in laid.items() if perm is not None}
+        for node in exported.flow.nodes:
+            if is_standard(node, "Transpose") and node.input[0] in self._tensors:
+                module, perm = self._tensors[node.input[0]]
+                axes = attribute(node, "perm")
+                if axes:
+                    self._tensors.setdefault(
+                        node.output[0], (module, tuple((perm or range(len(axes)))[a] for a in axes))
+                    )
 
     def counterparts(self, candidate: FormGraph) -> dict[str, tuple[Counterpart, ...]]:
-        """See `Reference`; how the axes lie in the graph is told by a run of it."""
-        shapes = candidate.shapes(list(self._tensors), self._images)
-        found: dict[str, tuple[Counterpart, ...]] = {}
-        for tensor, given in self._shapes.items():
-            perm = _layout(given, shapes.get(tensor))
-            if perm is not None:
-                found[tensor] = (Counterpart(tensor, perm),)
-        return found
+        """See `Reference`: the tensors go by the names that the exported graph has for them."""
+        return {tensor: (Counterpart(tensor),) for tensor in self._tensors}
 
     def inner(self, block: Block) -> list[str]:
         """See `Reference`."""
@@ -123,12 +128,15 @@ class TorchReference:
         names = [name for name in dict.fromkeys([*block.inputs, *block.outputs, *wanted]) if name in self._tensors]
         own = self._exported.routing_in(block.outputs, block.inputs)
         decisions = [self._decisions[name] for name in own]
-        kept = {self._tensors[name] for name in block.crossing}
+        kept = {self._tensors[name][0] for name in block.crossing}
 
         def run(batch: int) -> Seen:
-            held = self._states.get(batch, [self._tensors[name] for name in names])
-            values = {name: held[self._tensors[name]] for name in names}
-            self._states.drop(batch, {self._tensors[name] for name in names} - kept)
+            held = self._states.get(batch, {self._tensors[name][0] for name in names})
+            values = {}
+            for name in names:
+                module, perm = self._tensors[name]
+                values[name] = held[module].transpose(perm) if perm else held[module]
+            self._states.drop(batch, held.keys() - kept)
             every = self._picks[batch]
             # As many as the graph shows, or nobody knows which is which.
             shown = len(every) == len(self._decisions)

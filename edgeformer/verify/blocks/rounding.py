@@ -77,7 +77,9 @@ class Rounded:
     def __exit__(self, *_: object) -> None:
         self._session.__exit__()
 
-    def _quantized(self, part: Part, given: Mapping[str, int], quantized: Mapping[str, Mapping[str, Read]]) -> Quantized:
+    def _quantized(
+        self, part: Part, given: Mapping[str, int], quantized: Mapping[str, Mapping[str, Read]]
+    ) -> Quantized:
         flow = self._graph.flow
         readers: set[str] = set()
         layers: set[str] = set()

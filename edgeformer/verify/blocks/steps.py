@@ -26,8 +26,8 @@ class Quantizer:
 
     Attributes:
         output: what it makes.
-        shifts: what it reads, and what that is a cast of or a constant away from, the nearest first; with that constant,
-            float32, 0 where there is none.
+        shifts: what it reads, and what that is a cast of or a constant away from, the nearest first; with that
+            constant, float32, 0 where there is none.
         scale: float32, its steps: one, or one for each channel.
         recorded: float32, the steps that follow from calibration; None where that does not know the tensor.
     """

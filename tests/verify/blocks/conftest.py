@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +59,7 @@ def small_biformer() -> BiFormer:
         num_classes=10,
     )
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             # As training leaves them: larger than they begin, and no two alike.
             parameter.mul_(4.0 if parameter.ndim == 2 else 1.0).add_(0.05 * torch.randn_like(parameter))
         for name, buffer in model.named_buffers():
@@ -136,9 +137,7 @@ def nodes_of(model: onnx.ModelProto, module: str, op_type: str) -> list[onnx.Nod
     return [node for node in model.graph.node if node.op_type == op_type and module in module_scopes(node)]
 
 
-def edit(
-    model: onnx.ModelProto, name: str, change: Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]]
-) -> None:
+def edit(model: onnx.ModelProto, name: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> None:
     """Put another value in place of an initializer's, of the same type."""
     (tensor,) = [one for one in model.graph.initializer if one.name == name]
     array = numpy_helper.to_array(tensor)
@@ -146,8 +145,8 @@ def edit(
 
 
 def producer(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto:
-    (node,) = [one for one in model.graph.node if tensor in one.output]
-    return node
+    found: onnx.NodeProto = next(one for one in model.graph.node if tensor in one.output)
+    return found
 
 
 def quantizers(model: onnx.ModelProto, module: str) -> Iterator[onnx.NodeProto]:
@@ -157,3 +156,13 @@ def quantizers(model: onnx.ModelProto, module: str) -> Iterator[onnx.NodeProto]:
             made = [one for one in model.graph.node if layer.input[0] in one.output]
             if made and made[0].op_type == "DequantizeLinear":
                 yield producer(model, made[0].input[0])
+
+
+def raised(position: int, by: float) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+    """A change of one element, counted in the order in which they lie."""
+
+    def change(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        array.flat[position] += by
+        return array
+
+    return change

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from edgeformer.ops.bi_level_routing_attention import is_op
 from tests.present import present
-from tests.verify.blocks.conftest import Forms, compared, copy_of, edit, nodes_of, producer, quantizers, wrong
+from tests.verify.blocks.conftest import Forms, compared, copy_of, edit, nodes_of, producer, quantizers, raised, wrong
 
 pytestmark = pytest.mark.whole
 
@@ -60,11 +60,7 @@ def test_int8_is_what_calibration_explains(forms: Forms) -> None:
 def test_one_weight_of_the_fused_graph(forms: Forms, module: str) -> None:
     bad = copy_of(forms.fused)
     (layer,) = nodes_of(bad, module, "MatMul")
-    edit(
-        bad,
-        layer.input[1],
-        lambda weight: np.where(np.arange(weight.size).reshape(weight.shape) == 5, weight + 0.1, weight),
-    )
+    edit(bad, layer.input[1], raised(5, 0.1))
     checks = compared(forms, forms.exported, bad, images=2)
     assert wrong(checks) == [module[:10]]
     fault = checks[module[:10]].faults[0]
@@ -75,11 +71,7 @@ def test_one_weight_of_the_fused_graph(forms: Forms, module: str) -> None:
 def test_one_weight_of_the_fp16_graph(forms: Forms) -> None:
     bad = copy_of(forms.fp16)
     (layer,) = nodes_of(bad, "stages.1.0.mlp.3", "Conv")
-    edit(
-        bad,
-        layer.input[1],
-        lambda weight: np.where(np.arange(weight.size).reshape(weight.shape) == 7, weight + 0.1, weight),
-    )
+    edit(bad, layer.input[1], raised(7, 0.1))
     checks = compared(forms, forms.fused, bad, "fp16")
     assert wrong(checks) == ["stages.1.0"]
     assert checks["stages.1.0"].faults[0].module == "stages.1.0.mlp.3"
@@ -193,7 +185,7 @@ def test_a_permutation_that_no_longer_fits(forms: Forms) -> None:
 
 def test_the_scale_of_an_attention(forms: Forms) -> None:
     bad = copy_of(forms.fused)
-    node = [node for node in bad.graph.node if is_op(node)][0]
+    node = next(node for node in bad.graph.node if is_op(node))
     for item in node.attribute:
         if item.name == "scale":
             item.f *= 2
