@@ -201,9 +201,10 @@ def counterparts(reference: onnx.ModelProto, candidate: onnx.ModelProto) -> dict
             there = [Counterpart(name)] if name in have else []
             if name + _CHANNELS_FIRST in have:
                 there.append(Counterpart(name + _CHANNELS_FIRST, _TO_NCHW))
-            if not there and is_standard(node, "Transpose") and node.input[0] in found:
-                perm = attribute(node, "perm")
-                there = [_behind(source, perm) for source in found[node.input[0]]] if perm else []
+            perm = attribute(node, "perm") if is_standard(node, "Transpose") else None
+            if perm and node.input[0] in found:
+                # Some of its readers may read what it is the transpose of.
+                there += [_behind(source, perm) for source in found[node.input[0]]]
             if there:
                 found[name] = tuple(there)
     return found

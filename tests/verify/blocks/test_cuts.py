@@ -92,6 +92,7 @@ def test_a_tensor_that_is_channels_first_and_its_transpose_are_found() -> None:
         "act": (Counterpart("act/channels_first", (0, 3, 1, 2)),),
         "y": (Counterpart("act/channels_first"),),
     }
+    assert counterparts(before, before)["y"] == (Counterpart("y"), Counterpart("act", (0, 2, 3, 1)))
 
 
 @pytest.mark.parametrize("quantized", [False, True])
