@@ -113,7 +113,7 @@ def test_int8_pixels_and_pytorch(tmp_path: Path) -> None:
         data=DIGITS,
         input_type="uint8",
     )
-    report = verify_bundle_blocks(result.path)
+    report = verify_bundle_blocks(result.path, checkpoint=CHECKPOINT)
     assert [(form.name, form.status) for form in report.forms] == [
         ("pytorch", "reference"),
         *((name, "passed") for name in ("exported", "fused", "typed")),

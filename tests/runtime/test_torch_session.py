@@ -65,7 +65,8 @@ def test_watching_shows_what_modules_give_and_what_is_chosen(tiny: Tiny) -> None
             self.inner = tiny
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.inner(x).topk(2).values
+            values: torch.Tensor = self.inner(x).topk(2).values
+            return values
 
     x = np.random.default_rng(0).standard_normal((2, 3, 6, 8), np.float32)
     with TorchSession(Choosing(), input_size=(6, 8)) as session:

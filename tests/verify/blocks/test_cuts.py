@@ -17,11 +17,11 @@ def in_module(node: NodeProto, *modules: str) -> NodeProto:
 def chain(
     *nodes: NodeProto, weights: dict[str, np.ndarray] | None = None, outputs: tuple[str, ...] = ("y",)
 ) -> ModelProto:
-    shape = ["n", 2, 4, 4]
+    shape: list[int | str] = ["n", 2, 4, 4]
     return make_model(
         nodes,
         [("x", TensorProto.FLOAT, shape)],
-        [(name, TensorProto.FLOAT, [None] * 4) for name in outputs],
+        [(name, TensorProto.FLOAT, ["n", "a", "b", "c"]) for name in outputs],
         weights,
     )
 
