@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeformer.cli._common import console, error_document, percent, print_error, print_json, progress, simple_table
+from edgeformer.cli._common import console, error_document, print_error, print_json, progress, simple_table
 from edgeformer.errors import GateMissed
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _print_form(form: FormBlocks) -> None:
             "" if form.status == "not judged" else "passed" if block.passed else "WRONG",
             _decibels(block.isolated_snr_db),
             _decibels(block.accumulated_snr_db),
-            "" if block.routing_agreement is None else percent(100 * block.routing_agreement),
+            "" if block.routing_agreement is None else f"{100 * block.routing_agreement:.4g} %",
             "" if block.verdict is None else _judged(block.verdict),
         )
     console.print(table)
