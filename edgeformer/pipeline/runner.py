@@ -21,7 +21,7 @@ from edgeformer.supervision.limits import stage
 __all__ = ["Judged", "Runner", "libraries"]
 
 # Whatever of these changes can change what a stage makes.
-_LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxscript", "onnx-graphsurgeon", "torch")
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxscript", "onnx-graphsurgeon", "polygraphy", "torch")
 
 
 @dataclass(frozen=True)
