@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--max-drop", type=click.FloatRange(min=0), help="Points of accuracy INT8 may lose.  [default: 1]")
 @click.option("--trust-bundle", is_flag=True, help="Run its engine and plugin library: you trust whoever made it.")
 @click.option("--key", type=output_path, help="Public key of its maker (PEM, Ed25519): the signature has to hold.")
+@click.option("--save-outputs", type=output_path, help="Folder for Polygraphy's files: each form's first outputs.")
 @click.option("--per-block", is_flag=True, help="Block by block: where a form goes wrong first, and in which node.")
 @timeout_option
 @common_options
@@ -83,10 +84,14 @@ def command(bundle: Path, as_json: bool, per_block: bool, **options: Any) -> Non
 def _verify_per_block(bundle: Path, as_json: bool, options: dict[str, Any]) -> None:
     from edgeformer.cli._blocks import verify_per_block
 
-    unused = [f"--{name.replace('_', '-')}" for name in ("labels", "max_drop") if options.pop(name) is not None]
+    unused = [
+        f"--{name.replace('_', '-')}"
+        for name in ("labels", "max_drop", "save_outputs")
+        if options.pop(name) is not None
+    ]
     if unused:
         raise InputError(
-            "EF961", f"--per-block judges no accuracy and takes no {' or '.join(unused)}: leave out one of the two"
+            "EF961", f"--per-block judges blocks and takes no {' or '.join(unused)}: leave out one of the two"
         )
     verify_per_block(bundle, as_json=as_json, **options)
 

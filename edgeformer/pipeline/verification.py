@@ -42,6 +42,7 @@ def verify_bundle(
     max_drop: float | None = None,
     trust_bundle: bool = False,
     key: str | os.PathLike[str] | None = None,
+    save_outputs: str | os.PathLike[str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> VerifyReport:
     """Run every form of the model that a bundle holds, one after the other, and judge each by its gate.
@@ -59,6 +60,7 @@ def verify_bundle(
         max_drop: points of the task metric that INT8 may lose; default: what the build was asked for.
         trust_bundle: run the bundle's engine and plugin library: you trust whoever made it.
         key: PEM file with the public key of the bundle's maker: the signature has to hold for it, and the engine runs.
+        save_outputs: folder for what each form gives for the first batch, and for its inputs, in Polygraphy's files.
         progress: called after each batch that a form has run with its number of images.
 
     Raises:
@@ -68,6 +70,9 @@ def verify_bundle(
     """
     from edgeformer.verify import Form, verify_forms
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
+    from edgeformer.verify.polygraphy_results import PolygraphyResults
+
+    saved = None if save_outputs is None else PolygraphyResults(Path(save_outputs))
 
     folder = Path(bundle)
     manifest = open_bundle(folder)
@@ -101,7 +106,14 @@ def verify_bundle(
         done = samples
 
     accepted = () if parity is None else parity.accepted_outputs
-    return verify_forms(forms, batches, max_drop=max_drop, accepted=accepted, progress=count)
+    return verify_forms(
+        forms,
+        batches,
+        max_drop=max_drop,
+        accepted=accepted,
+        progress=count,
+        first_run=None if saved is None else saved.add,
+    )
 
 
 def engine_form(folder: Path, manifest: Manifest, trusted: bool) -> Form:

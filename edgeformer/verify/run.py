@@ -28,9 +28,11 @@ from edgeformer.verify.metrics import TaskMetric, choose_metric
 from edgeformer.verify.recording import Recording, Store
 from edgeformer.verify.routing import RoutingAccumulator
 
-__all__ = ["BatchSource", "FormResult", "Pair", "Run"]
+__all__ = ["BatchSource", "FirstRun", "FormResult", "Pair", "Run"]
 
 BatchSource: TypeAlias = "Iterable[BatchLike] | Callable[[], Iterable[BatchLike]]"
+FirstRun: TypeAlias = Callable[[str, Mapping[str, Array], Mapping[str, Array]], None]
+"""Called with a form's name, and the inputs and outputs of a run."""
 
 
 class _Batches:
@@ -154,7 +156,9 @@ class Run:
         results: one for each form that ran, in order.
     """
 
-    def __init__(self, source: BatchSource, store: Store, progress: Progress | None = None) -> None:
+    def __init__(
+        self, source: BatchSource, store: Store, progress: Progress | None = None, first_run: FirstRun | None = None
+    ) -> None:
         """Run nothing yet.
 
         Args:
@@ -163,11 +167,13 @@ class Run:
             store: where outputs are kept.
             progress: called before the first batch of a form and after each, with the form's name and its number of
                 samples so far; the total is known from the second form on.
+            first_run: called with each form's name, and the inputs and outputs of its first batch, by name.
         """
         self.results: list[FormResult] = []
         self._batches = _Batches(source, store)
         self._store = store
         self._progress = progress
+        self._first_run = first_run
         self._kept: dict[int, Recording] = {}
         self._metric: TaskMetric | None = None
         self._labelled = True
@@ -204,6 +210,9 @@ class Run:
             for batch, (images, labels) in enumerate(self._batches):
                 with _naming(form):
                     outputs = _run_batch(opened.session, name, images, result)
+                    if batch == 0 and self._first_run is not None:
+                        given = as_input(opened.session.inputs[name], images)
+                        self._first_run(form.name, {name: given}, {key: outputs[key] for key in result.outputs})
                     for other, pair in result.pairs.items():
                         pair.update(self._kept[other][batch], outputs)
                     self._measure(result, outputs, labels)

@@ -10,7 +10,7 @@ from edgeformer.records.verification import FormReport, FormStatus, GateVerdict,
 from edgeformer.verify.forms import Form
 from edgeformer.verify.gates import DEFAULT_MAX_DROP, check_accepted, judge, judged_against
 from edgeformer.verify.recording import MEMORY_LIMIT, Store
-from edgeformer.verify.run import BatchSource, Run
+from edgeformer.verify.run import BatchSource, FirstRun, Run
 
 __all__ = ["require", "verify_forms"]
 
@@ -23,6 +23,7 @@ def verify_forms(
     accepted: Collection[str] = (),
     progress: Progress | None = None,
     memory_limit: int = MEMORY_LIMIT,
+    first_run: FirstRun | None = None,
 ) -> VerifyReport:
     """Run all forms on the same batches, one form at a time, and judge each by its gate.
 
@@ -38,6 +39,7 @@ def verify_forms(
         progress: called before a form's first batch and after each with the form's name and its number of samples so
             far; the total is known from the second form on.
         memory_limit: bytes of outputs that are kept in memory between forms; more go to temporary files.
+        first_run: called with each form's name, and the inputs and outputs of its first batch, by name.
 
     Returns:
         The report. It raises nothing for a missed gate: see `require`.
@@ -53,7 +55,7 @@ def verify_forms(
         raise InputError("EF815", f"expected forms with different names and a first one that runs, got {names}")
     runnable = [form for form in wanted if form.runs]
     with Store(memory_limit) as store:
-        run = Run(batches, store, progress)
+        run = Run(batches, store, progress, first_run)
         for form in runnable:
             run.add(form, last=form is runnable[-1])
             check_accepted(accepted, run.results[0].outputs)
