@@ -82,8 +82,8 @@ class BlockRun:
         self._stack = ExitStack()
         self._inner = [name for name in pair.reference.inner(block) if name in pair.there]
         self._inputs = pair.names(block.inputs)
-        self._outputs = pair.names(block.outputs)
-        # What a tensor is the transpose of may be what enters the block.
+        # What a tensor is the transpose of may be what enters the block, and is not made in it.
+        self._outputs = [name for name in pair.names(block.outputs) if name not in self._inputs]
         self._ends = [name for name in pair.names(self._inner) if name not in self._inputs]
         self._stops = {*self._inputs, *self._ends}
         self._routing = pair.candidate.routing_in(self._outputs, self._inputs)
@@ -152,11 +152,11 @@ class BlockRun:
         at_start = {name: ranks[name] for name in self._inputs if name in ranks}
         isolated = self._try(self._outputs, at_start, forced, values, images)
         self._whole = isolated if isinstance(isolated, PartSession) else None
-        if not self.broken:
+        if self._outputs and not self.broken:
             own = self._session(self._outputs, at_start, {})
             self._own = own if isinstance(own, PartSession) else None
             self.broken = self._own is None
-        if self._pair.precision != "fp32" and isinstance(self._pair.reference, GraphReference):
+        if self._ends and self._pair.precision != "fp32" and isinstance(self._pair.reference, GraphReference):
             self._rounded = self._stack.enter_context(
                 Rounded(
                     self._pair.reference.graph, self._block, self._inner, seen, self._pair.precision, self._quantized()

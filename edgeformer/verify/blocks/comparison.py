@@ -65,8 +65,9 @@ def _fitting(pair: Pair, blocks: Sequence[Block]) -> list[Block]:
     number = 1
     while number < len(fitting):
         block, candidate = fitting[number], pair.candidate
-        reads = candidate.input in candidate.reached(pair.names(block.outputs), pair.names(block.inputs))[1]
-        if reads and not pair.reference.reads_input(block):
+        given = pair.names(block.inputs)
+        ends = [name for name in pair.names(block.outputs) if name not in given]
+        if candidate.input in candidate.reached(ends, given)[1] and not pair.reference.reads_input(block):
             fitting[number - 1 : number + 1] = [joined(fitting[number - 1], block)]
             number = max(number - 1, 1)
         else:
