@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda", "mlxtend", "safetensors")
+HEAVY = (
+    *("torch", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda", "mlxtend", "safetensors"),
+    *("jinja2", "matplotlib"),
+)
 
 CHEAP_MODULES = (
     "edgeformer",
@@ -28,6 +31,7 @@ CHEAP_MODULES = (
     "edgeformer.ops.cuda",
     "edgeformer.pipeline",
     "edgeformer.quantization",
+    "edgeformer.report",
     "edgeformer.runtime",
     "edgeformer.verify",
 )

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeformer.artifacts import MARKER
-from edgeformer.bundle.files import MANIFEST, SIGNATURE
+from edgeformer.bundle.files import MANIFEST, REPORT, SIGNATURE
+from edgeformer.bundle.report_file import is_report
 from edgeformer.errors import InputError
 from edgeformer.text import printable
 
@@ -44,9 +45,11 @@ def unlisted_files(bundle: Path, listed: set[str]) -> tuple[str, ...]:
         listed: names of the files that the manifest lists.
 
     Returns:
-        Their paths in the bundle, sorted; neither the manifest nor its signature is among them.
+        Their paths in the bundle, sorted; the manifest, its signature and the report on it are not among them.
     """
     known = {*listed, MANIFEST, MARKER, SIGNATURE}
+    if is_report(bundle / REPORT):
+        known.add(REPORT)
     found = (path.relative_to(bundle).as_posix() for path in _entries(bundle) if not path.is_dir() or path.is_symlink())
     return tuple(sorted(name for name in found if name not in known))
 

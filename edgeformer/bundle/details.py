@@ -12,7 +12,9 @@ from pydantic import Field, field_validator
 from edgeformer.records.base import Figure, Record
 from edgeformer.records.engine import EngineReport, PluginComparison
 from edgeformer.records.fusion import FusionReport
-from edgeformer.records.quantization import LayerRecord
+from edgeformer.records.network import BlockFigures
+from edgeformer.records.quantization import ActivationRecord, LayerRecord
+from edgeformer.records.routing import RoutingPicture
 from edgeformer.records.verification import Comparison, FormReport, VerifyReport
 
 __all__ = [
@@ -45,11 +47,12 @@ class FuseDetails(Record):
 
 
 class QuantizeDetails(Record):
-    """What became of each layer, and the type of what the fused attention reads."""
+    """What became of each layer, the type of what the fused attention reads, and what calibration saw."""
 
     stage: Literal["quantize"] = "quantize"
     attention: Literal["int8", "float16"]
     layers: tuple[LayerRecord, ...]
+    activations: tuple[ActivationRecord, ...] = ()
 
 
 class ParityDetails(Record):
@@ -60,6 +63,8 @@ class ParityDetails(Record):
         max_drop: points of accuracy that INT8 was allowed to lose.
         accepted_outputs: outputs that were not judged, since the build was asked to accept them.
         report: what was found.
+        blocks: the network part by part; empty where the graph has no parts that can be told apart.
+        routing: where a few regions of one image look; None where no block routes, or all go everywhere.
     """
 
     stage: Literal["parity"] = "parity"
@@ -67,6 +72,8 @@ class ParityDetails(Record):
     max_drop: float
     accepted_outputs: tuple[str, ...] = ()
     report: VerifyReport
+    blocks: tuple[BlockFigures, ...] = ()
+    routing: RoutingPicture | None = None
 
 
 class EngineDetails(Record):

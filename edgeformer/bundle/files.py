@@ -15,6 +15,7 @@ __all__ = [
     "MANIFEST",
     "PARITY",
     "PLUGIN_GRAPH",
+    "REPORT",
     "SIGNATURE",
     "TYPED",
     "FileName",
@@ -23,6 +24,8 @@ __all__ = [
 MANIFEST = "manifest.json"
 # Ed25519 over the manifest's bytes (`edgeformer.bundle.signature`); made after the build, so no manifest lists it.
 SIGNATURE = "manifest.sig"
+# Made from the manifest (`edgeformer.report`), after it: it names the hash of the manifest it shows, and none lists it.
+REPORT = "report.html"
 EXPORTED, FUSED, TYPED = "exported.onnx", "fused.onnx", "typed.onnx"
 # The typed graph without the op's body, for a parser that would inline it although the plugin is loaded.
 PLUGIN_GRAPH = "plugin.onnx"

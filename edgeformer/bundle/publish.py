@@ -16,7 +16,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +34,7 @@ from edgeformer.artifacts import (
     try_lock,
     write_text,
 )
-from edgeformer.bundle.files import MANIFEST, SIGNATURE
+from edgeformer.bundle.files import MANIFEST, REPORT, SIGNATURE
 from edgeformer.bundle.manifest import (
     SCHEMA_VERSION,
     FileRecord,
@@ -43,6 +43,7 @@ from edgeformer.bundle.manifest import (
     files_of_older,
     read_manifest,
 )
+from edgeformer.bundle.report_file import is_report
 from edgeformer.errors import InputError
 from edgeformer.outputs import check_output, making_folders
 from edgeformer.supervision import final_step, temporary
@@ -104,8 +105,12 @@ class Staging:
             if file.name not in (MANIFEST, MARKER)
         }
 
-    def publish(self, manifest: Manifest) -> None:
+    def publish(self, manifest: Manifest, *, complete: Callable[[Path], None] | None = None) -> None:
         """Write the manifest, make all files durable, and put the folder at its final place in one rename.
+
+        Args:
+            manifest: of the bundle.
+            complete: called with the folder when the manifest is written, for files that are made from it.
 
         Raises:
             InputError: a file that somebody put into the older bundle has the name of a file of the new one.
@@ -113,6 +118,8 @@ class Staging:
         """
         with naming_folder(self.target.parent):
             write_text(self.path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+            if complete is not None:
+                complete(self.path)
             for file in self.path.iterdir():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
@@ -223,6 +230,11 @@ def _older(given: Path, target: Path) -> _Older | None:
                 f"remove it yourself ({error})",
             ) from error
         older = _Older(unchanged, None)
+    page = target / REPORT
+    if os.path.lexists(page) and not is_report(page):
+        raise InputError(
+            "EF708", f"{page} is not the older bundle's, and a build makes a file of that name: move it elsewhere"
+        )
     for entry in _foreign(target, older.files):
         for path in [entry, *(entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else ())]:
             mode = path.lstat().st_mode
@@ -254,8 +266,10 @@ def _unchanged_of_older_version(target: Path) -> set[str] | None:
 
 def _foreign(bundle: Path, files: Collection[str]) -> list[Path]:
     """What somebody else put into a bundle with these files."""
-    # The signature is of the older manifest, and goes with it.
+    # Signature and report are of the older manifest, and go with it.
     ours = {MANIFEST, MARKER, SIGNATURE, *files}
+    if is_report(bundle / REPORT):
+        ours.add(REPORT)
     return [entry for entry in sorted(bundle.iterdir()) if entry.name not in ours]
 
 

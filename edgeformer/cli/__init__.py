@@ -25,7 +25,10 @@ from edgeformer.version import __version__
 __all__ = ["cli", "main"]
 
 # Name of the command and of the module that holds it; the module is imported when the command is asked for.
-COMMANDS = ("build", "doctor", "export", "fuse", "inspect", "models", "quantize", "run", "sign", "targets", "verify")
+COMMANDS = (
+    *("build", "doctor", "export", "fuse", "inspect", "models", "quantize", "report", "run", "sign", "targets"),
+    "verify",
+)
 
 log = logging.getLogger("edgeformer")
 

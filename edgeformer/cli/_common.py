@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from rich import box
@@ -28,18 +28,13 @@ from edgeformer.errors import EdgeformerError
 from edgeformer.supervision.limits import time_limit
 from edgeformer.text import printable
 
-if TYPE_CHECKING:
-    from edgeformer.records.verification import Score
-
 __all__ = [
     "common_options",
     "console",
     "error_document",
-    "percent",
     "print_error",
     "print_json",
     "progress",
-    "score_text",
     "simple_table",
     "status",
     "timeout_option",
@@ -142,18 +137,6 @@ def print_error(error: EdgeformerError) -> None:
 def print_json(document: Any) -> None:
     """Print ``document`` as one JSON document on standard output."""
     click.echo(json.dumps(document, indent=2, allow_nan=False))
-
-
-def percent(value: float) -> str:
-    """Two decimals where there are any, so that all is told at a glance from nearly all."""
-    return f"{value:.2f}".rstrip("0").rstrip(".") + " %"
-
-
-def score_text(score: Score | None) -> str:
-    """The figure of a metric with its unit; nothing where there is no score."""
-    if score is None:
-        return ""
-    return percent(score.value) if score.unit == "points" else f"{score.value:.2f} {score.unit}"
 
 
 def simple_table(*headers: str) -> Table:

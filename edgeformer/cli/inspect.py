@@ -66,19 +66,21 @@ def command(path: Path | None, compare: bool, schema: bool, as_json: bool) -> No
 def _bundle(path: Path, compare: bool, as_json: bool) -> None:
     from edgeformer.bundle import open_bundle
     from edgeformer.bundle.contents import unlisted_files, unlisted_line
-    from edgeformer.bundle.files import SIGNATURE
+    from edgeformer.bundle.files import REPORT, SIGNATURE
+    from edgeformer.bundle.report_file import report_state
     from edgeformer.cli._summary import print_summary
     from edgeformer.pipeline.stages.plugin_comparison import compare_bundle, recorded_comparison
 
     manifest = open_bundle(path)
     unlisted = unlisted_files(path, set(manifest.files))
     signed = (path / SIGNATURE).is_file()
+    report = report_state(path)
     comparison = compare_bundle(path, manifest) if compare else recorded_comparison(manifest)
     if as_json:
         both = None
         if comparison is not None:
             both = {**comparison.model_dump(mode="json"), "activation_ratio": comparison.ratio("activation_bytes")}
-        more = {"signed": signed, "unlisted": list(unlisted), "plugin_comparison": both}
+        more = {"signed": signed, "report": report, "unlisted": list(unlisted), "plugin_comparison": both}
         print_json({"kind": "bundle", **manifest.model_dump(mode="json"), **more})
         return
     model = manifest.model
@@ -94,6 +96,8 @@ def _bundle(path: Path, compare: bool, as_json: bool) -> None:
     console.print(table)
     if signed:
         console.print("signed; `edgeformer verify --key FILE` tells whether the signature holds")
+    if report == "stale":
+        console.print(f"{REPORT} shows another manifest: `edgeformer report {path}` makes it anew", soft_wrap=True)
     if unlisted:
         console.print(unlisted_line(unlisted), soft_wrap=True)
     print_summary(console, path, manifest)

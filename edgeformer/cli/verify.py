@@ -11,11 +11,9 @@ from edgeformer.cli._common import (
     common_options,
     console,
     error_document,
-    percent,
     print_error,
     print_json,
     progress,
-    score_text,
     simple_table,
     timeout_option,
 )
@@ -108,6 +106,7 @@ def _document(report: VerifyReport, unlisted: tuple[str, ...]) -> dict[str, Any]
 
 def _print(report: VerifyReport, unlisted: tuple[str, ...] = (), key: Path | None = None) -> None:
     from edgeformer.bundle.contents import unlisted_line
+    from edgeformer.bundle.figures import percent, score_text
 
     outputs = next((list(form.first) for form in report.forms if form.first is not None), [])
     headers = ["form", "verdict", "SNR", "max |diff|", "top-1", "equal", "routing", "accuracy"]
@@ -138,8 +137,10 @@ def _print(report: VerifyReport, unlisted: tuple[str, ...] = (), key: Path | Non
 
 def _figures(output: Comparison) -> list[str]:
     """SNR, greatest difference, top-1 and integer agreement; empty where the output has no such figure."""
+    from edgeformer.bundle.figures import decibels, percent
+
     return [
-        "" if output.snr_db is None else f"{output.snr_db:.1f} dB",
+        "" if output.snr_db is None else decibels(output.snr_db),
         "" if output.max_abs is None else f"{output.max_abs:.1e}",
         "" if output.top1_agreement is None else percent(100 * output.top1_agreement),
         "" if output.integer_agreement is None else percent(100 * output.integer_agreement),

@@ -14,6 +14,7 @@ from edgeformer.artifacts import sha256_of_bytes, write_text
 from edgeformer.errors import InputError
 from edgeformer.quantization.recipe import ObserverSettings, Recipe
 from edgeformer.quantization.streaming import SamplesLike
+from edgeformer.records.quantization import ActivationHistogram
 from edgeformer.text import read_json
 from edgeformer.version import __version__
 
@@ -83,6 +84,7 @@ class Calibration(_Strict):
         images: number of images seen.
         ranges: activation -> amax, the magnitude that becomes 127. After SmoothQuant, so some tensors are only there.
             INT8 attention has a range each for queries, keys and values: ``qkv[..., 0:64]`` are channels of a tensor.
+        histograms: keys of ``ranges`` -> the values seen, for people; files of older versions have none.
         channels: activation, before SmoothQuant -> the ranges of its channels; what SmoothQuant needs.
         bias_errors: layer output -> mean error of each channel that INT8 makes there; its bias is corrected by it.
         snr_db: SNR of the outputs on calibration images, layers returned; None where the recipe asks for no SNR.
@@ -97,6 +99,7 @@ class Calibration(_Strict):
     observer: ObserverSettings
     images: Annotated[int, Field(ge=1)]
     ranges: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    histograms: dict[str, ActivationHistogram] = {}
     channels: dict[str, ChannelRange] = {}
     bias_errors: dict[str, tuple[_Finite, ...]] = {}
     snr_db: _Finite | None = None

@@ -19,6 +19,7 @@ from edgeformer.quantization.calibration import ChannelRange
 from edgeformer.quantization.observers import ChannelObserver, RangeObserver, largest_magnitude
 from edgeformer.quantization.recipe import ObserverSettings
 from edgeformer.quantization.streaming import SamplesLike, TensorStream
+from edgeformer.records.quantization import ActivationHistogram
 
 __all__ = ["Observation", "observe", "observe_channels", "short"]
 
@@ -33,10 +34,12 @@ class Observation:
     Attributes:
         images: number of images.
         ranges: activation, or name of a slice -> amax.
+        histograms: the same -> what was seen; those that the observer keeps.
     """
 
     images: int
     ranges: dict[str, float]
+    histograms: dict[str, ActivationHistogram]
 
 
 def observe(
@@ -83,7 +86,13 @@ def observe(
             ranges[name].update(values[name], largest[name])
         for name, part in parts.items():
             ranges[name].update(part.of(values[part.tensor]))
-    return Observation(images, {name: seen.amax() for name, seen in ranges.items()})
+    amax = {name: seen.amax() for name, seen in ranges.items()}
+    shown = {name: seen.shown(amax[name]) for name, seen in ranges.items()}
+    return Observation(
+        images,
+        amax,
+        {name: histogram for name, histogram in shown.items() if histogram is not None},
+    )
 
 
 def observe_channels(

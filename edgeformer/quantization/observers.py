@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from edgeformer.graph.qdq import QMAX, representable_scale
 from edgeformer.quantization.recipe import ObserverSettings
+from edgeformer.records.quantization import ActivationHistogram
 
 __all__ = ["ChannelObserver", "Histogram", "RangeObserver", "largest_magnitude"]
 
 _BINS = 8192
+# Of the histogram that people look at; half of them are in use at least.
+_SHOWN_BINS = 32
 _QMAX = 127
 # Ranges that the MSE search tries: from half the largest magnitude to all of it. The error is flat near its
 # minimum.
@@ -104,6 +107,24 @@ class Histogram:
                 best, smallest = step * QMAX, total
         return float(best)
 
+    def shown(self, amax: float) -> ActivationHistogram:
+        """The histogram in a few bins, each the sum of as many of these.
+
+        Args:
+            amax: the magnitude that becomes 127; values beyond its bin count as clipped.
+        """
+        counts = self.counts.reshape(_SHOWN_BINS, -1).sum(axis=1)
+        used = int(np.flatnonzero(counts)[-1]) + 1 if counts.any() else 0
+        total = int(counts.sum())
+        bins = self.counts.size
+        first = min(int(np.ceil(amax * bins / self.limit)), bins) if self.limit else bins
+        return ActivationHistogram(
+            bin_width=self.limit / _SHOWN_BINS,
+            counts=tuple(map(int, counts[:used])),
+            largest=self.largest,
+            clipped=int(self.counts[first:].sum()) / total if total else 0.0,
+        )
+
 
 class RangeObserver:
     """The range of one tensor as `ObserverSettings` asks for it."""
@@ -127,6 +148,10 @@ class RangeObserver:
         if self._settings.kind == "mse":
             return self._histogram.mse_range()
         return self._histogram.largest
+
+    def shown(self, amax: float) -> ActivationHistogram | None:
+        """The histogram for people (`Histogram.shown`); None where the observer keeps the largest magnitude alone."""
+        return None if self._settings.kind == "min_max" else self._histogram.shown(amax)
 
 
 class ChannelObserver:

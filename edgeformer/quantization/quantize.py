@@ -34,6 +34,7 @@ from edgeformer.quantization.recipe import Recipe, load_recipe
 from edgeformer.quantization.sensitivity import SwitchedModel, measure, snr_db, spread_batches
 from edgeformer.quantization.smoothquant import apply_smoothquant
 from edgeformer.quantization.streaming import SamplesLike, SpreadSamples
+from edgeformer.records.quantization import ActivationRecord
 
 __all__ = ["QuantizeResult", "calibrate", "quantize"]
 
@@ -55,12 +56,14 @@ class QuantizeResult:
         model: FP32 typed, with Q/DQ pairs; `edgeformer.graph.types.to_float_type` makes it FP16 or BF16.
         calibration: what it was made from.
         decisions: for every layer, what became of it and why.
+        activations: what INT8 layers and INT8 attention read, and how it is distributed, in graph order.
         reused: whether the calibration was read from the cache.
     """
 
     model: onnx.ModelProto
     calibration: Calibration
     decisions: tuple[Decision, ...]
+    activations: tuple[ActivationRecord, ...]
     reused: bool
 
 
@@ -229,6 +232,7 @@ def _calibrate(
         observer=recipe.observer,
         images=seen.images,
         ranges=seen.ranges,
+        histograms=seen.histograms,
         channels=channels,
         bias_errors=errors,
     )
@@ -332,4 +336,29 @@ def _apply(plan: _Plan, calibration: Calibration, *, reused: bool) -> QuantizeRe
             because = f"{decision.because}; the outputs keep {calibration.snr_db:.1f} dB, with float attention "
             decision = replace(decision, because=f"{because}{calibration.snr_float_attention_db:.1f} dB")
         final.append(decision)
-    return QuantizeResult(result, calibration, tuple(final), reused)
+    activations = _activations(sites, layers.attention, plan.decisions, calibration)
+    return QuantizeResult(result, calibration, tuple(final), activations, reused)
+
+
+def _activations(
+    sites: Sequence[LayerSite],
+    attention: Sequence[AttentionSite],
+    decisions: Sequence[Decision],
+    calibration: Calibration,
+) -> tuple[ActivationRecord, ...]:
+    """What the layers at ``sites`` and INT8 attention read."""
+    names = {decision.output: decision.node for decision in decisions}
+    read = [(site.activation, site.output) for site in sites]
+    read += [(part.name, place.output) for place in attention for part in place.parts]
+    readers: dict[str, list[str]] = {}
+    for tensor, output in read:
+        readers.setdefault(tensor, []).append(names[output])
+    return tuple(
+        ActivationRecord(
+            tensor=tensor,
+            layers=tuple(layers),
+            amax=calibration.ranges[tensor],
+            histogram=calibration.histograms.get(tensor),
+        )
+        for tensor, layers in readers.items()
+    )

@@ -1,10 +1,14 @@
-"""What quantization decided about every layer."""
+"""What quantization decided about every layer, and what calibration saw of every activation that became INT8."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from edgeformer.records.base import Record
 
-__all__ = ["LayerRecord"]
+__all__ = ["ActivationHistogram", "ActivationRecord", "LayerRecord"]
 
 
 class LayerRecord(Record):
@@ -21,3 +25,35 @@ class LayerRecord(Record):
     op: str
     int8: bool
     because: str
+
+
+class ActivationHistogram(Record):
+    """Magnitudes of an activation over all calibration images.
+
+    Attributes:
+        bin_width: width of a bin, in the activation's unit; the first begins at 0.
+        counts: values in each bin, up to the bin of the largest magnitude.
+        largest: the largest magnitude.
+        clipped: fraction of the values that lie beyond the INT8 range.
+    """
+
+    bin_width: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    counts: tuple[Annotated[int, Field(ge=0)], ...]
+    largest: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    clipped: Annotated[float, Field(ge=0, le=1)]
+
+
+class ActivationRecord(Record):
+    """An activation that INT8 layers read.
+
+    Attributes:
+        tensor: its name; channels of one are ``qkv[..., 0:64]``.
+        layers: the nodes that read it.
+        amax: the magnitude that becomes 127.
+        histogram: what calibration saw; None where the recipe's observer keeps no more than the largest value.
+    """
+
+    tensor: str
+    layers: tuple[str, ...]
+    amax: float
+    histogram: ActivationHistogram | None = None

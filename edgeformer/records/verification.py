@@ -9,6 +9,7 @@ from pydantic import Field
 from edgeformer.records.base import Figure, Record
 
 __all__ = [
+    "FLOAT_ATTENTION",
     "BlockAgreement",
     "Comparison",
     "FormReport",
@@ -20,6 +21,9 @@ __all__ = [
 ]
 
 FormStatus = Literal["reference", "passed", "missed", "not judged", "not run"]
+
+# The form of an INT8 model whose attention is INT8 that has its attention in float: what the rest costs.
+FLOAT_ATTENTION = "float-attention"
 
 
 class Comparison(Record):

@@ -415,3 +415,38 @@ def test_missing_folders_are_made_and_go_where_nothing_is_published(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
     _publish(target, "one")
     assert (target / "a.txt").read_text() == "one"
+
+
+REPORT = f'<meta name="edgeformer-manifest" content="{"0" * 64}">'
+
+
+def _publish_with_report(target: Path, content: str) -> None:
+    with staging(target) as work:
+        (work.path / "a.txt").write_text(content)
+        manifest = make_manifest(work, [StageRecord(name="s", key="k", seconds=1.5, files=["a.txt"])])
+
+        def complete(folder: Path) -> None:
+            assert json.loads((folder / "manifest.json").read_text())["files"].keys() == {"a.txt"}
+            (folder / "report.html").write_text(f"{REPORT}{content}")
+
+        work.publish(manifest, complete=complete)
+
+
+def test_what_is_made_from_the_manifest_is_published_with_it(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    for content in ("one", "two"):
+        _publish_with_report(target, content)
+        assert (target / "report.html").read_text() == REPORT + content
+    _publish(target, "three")
+    assert not (target / "report.html").exists()
+
+
+def test_somebodys_page_is_not_lost(tmp_path: Path) -> None:
+    """It is refused before anything is built."""
+    target = tmp_path / "bundle"
+    _publish(target, "one")
+    (target / "report.html").write_text("mine")
+    with raises("EF708", target / "report.html"):
+        staging(target).__enter__()
+    assert (target / "report.html").read_text() == "mine"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import pytest
 
 from edgeformer.artifacts import MARKER, sha256_of_file
 from edgeformer.bundle import open_bundle
+from edgeformer.bundle.contents import unlisted_files
 from edgeformer.bundle.details import ParityDetails
+from edgeformer.bundle.report_file import report_state
 from edgeformer.errors import GateMissed
 from edgeformer.graph.onnx_files import load_model
 from edgeformer.pipeline import BuildResult, build, runner
+from edgeformer.report.page import environment
 from edgeformer.runtime import OnnxSession
 from tests.pipeline.conftest import (
     CHECKPOINT,
@@ -25,6 +29,7 @@ from tests.pipeline.conftest import (
     engine_report,
     weight_scale_sizes,
 )
+from tests.present import present
 from tests.raising import raises
 
 
@@ -37,7 +42,7 @@ def test_the_bundle_holds_what_its_manifest_says(fp16_bundle: BuildResult) -> No
         ("logits", "float32", [10]),
     ]
     on_disk = {path.name for path in fp16_bundle.path.iterdir()}
-    assert on_disk == {*manifest.files, "manifest.json", MARKER}
+    assert on_disk == {*manifest.files, "manifest.json", "report.html", MARKER}
     for name in ("exported.onnx", "fused.onnx", "typed.onnx", "model.engine", "parity.npz", "libedgeformer_plugins.so"):
         assert manifest.files[name].sha256 == sha256_of_file(fp16_bundle.path / name)
     verdicts = {stage.name: stage.verdict for stage in manifest.stages}
@@ -53,6 +58,37 @@ def test_the_bundle_holds_what_its_manifest_says(fp16_bundle: BuildResult) -> No
     parity = manifest.stage("engine-parity")
     assert parity is not None
     assert parity.note == "engine not run: no GPU"
+
+
+def test_the_page_on_it_shows_the_manifest_and_the_folders_name(fp16_bundle: BuildResult) -> None:
+    assert report_state(fp16_bundle.path) == "current"
+    assert unlisted_files(fp16_bundle.path, set(fp16_bundle.manifest.files)) == ()
+    page = (fp16_bundle.path / "report.html").read_text(encoding="utf-8")
+    assert "edgeformer verify bundle --trust-bundle" in page
+    parity = present(fp16_bundle.manifest.details(ParityDetails))
+    assert [block.op is not None for block in parity.blocks].count(True) == 4
+    assert all(block.snr_db is not None and 40 < block.snr_db < 90 for block in parity.blocks)
+    assert {block.int8_layers for block in parity.blocks} == {0}
+    assert [block.stage for block in present(parity.routing).blocks] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_without_its_packages_the_page_is_left_out(
+    fp16_bundle: BuildResult,
+    nano_onnx: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    package: str,
+) -> None:
+    shutil.copytree(fp16_bundle.path, tmp_path / "bundle")
+    environment.cache_clear()
+    monkeypatch.setitem(sys.modules, package, None)
+    result = build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", batch="1:2:4")
+    assert not (result.path / "report.html").exists()
+    (message,) = (record.getMessage() for record in caplog.records if "report.html" in record.getMessage())
+    assert message.startswith(f"report.html is left out: the report needs {package}")
+    assert message.endswith("pip install 'edgeformer[report]'")
 
 
 def test_recorded_outputs_are_the_exported_models(fp16_bundle: BuildResult) -> None:

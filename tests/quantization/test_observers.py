@@ -97,3 +97,29 @@ def test_channel_observer(axis: int) -> None:
     assert observer.maximum is not None
     assert np.array_equal(observer.minimum, values.min(axis=others))
     assert np.array_equal(observer.maximum, values.max(axis=others))
+
+
+def test_the_histogram_for_people_has_all_values() -> None:
+    # Bins of 8 / 32 = 0.25 up to 7.9.
+    values = np.array([0.1, 0.2, 0.3, -0.3, 4.0, -7.9], np.float32)
+    histogram = filled(values, bins=8192)
+    shown = histogram.shown(amax=4.5)
+    assert (shown.bin_width, shown.largest) == (0.25, pytest.approx(7.9))
+    assert len(shown.counts) == 32
+    assert {place: count for place, count in enumerate(shown.counts) if count} == {0: 2, 1: 2, 16: 1, 31: 1}
+    assert shown.clipped == pytest.approx(1 / 6)
+    assert histogram.shown(amax=7.9).clipped == 0.0
+    assert histogram.shown(amax=1e9).clipped == 0.0
+
+
+def test_bins_behind_the_largest_value_are_left_out() -> None:
+    assert len(filled(np.array([4.1])).shown(4.1).counts) == 17
+    assert filled(np.zeros(3)).shown(0.0).counts == (3,)
+    assert filled().shown(0.0).counts == ()
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("min_max", False), ("percentile", True), ("mse", True)])
+def test_observers_show_what_they_keep(kind: str, kept: bool) -> None:
+    observer = RangeObserver(ObserverSettings(kind=kind))  # type: ignore[arg-type]
+    observer.update(np.array([1.0, -3.0], np.float32))
+    assert (observer.shown(3.0) is not None) == kept

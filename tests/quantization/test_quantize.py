@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgeformer.quantization.quantize import _attention, _prepare, _sites
 from edgeformer.quantization.sensitivity import SwitchedModel
 from edgeformer.quantization.sensitivity import snr_db as from_noise
 from tests.graph.precision_graphs import Builder, check, maker, run, snr_db, transformer
+from tests.present import present
 from tests.quantization.conftest import ArraySamples
 from tests.raising import raises
 
@@ -371,3 +373,34 @@ def test_progress_names_every_step(make_samples: MakeSamples) -> None:
         "measuring bias errors": 24,
         "measuring sensitivity": len(LAYERS),
     }
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_what_int8_layers_read_is_told_with_its_histogram(make_samples: MakeSamples, attention: bool) -> None:
+    samples = make_samples()
+    recipe = load_recipe().model_copy(update={"quantize_attention": attention})
+    result = quantize(transformer(), samples, recipe=recipe)
+    readers = [layer for activation in result.activations for layer in activation.layers]
+    int8 = [decision.node for decision in result.decisions if decision.quantized]
+    # Attention reads queries, keys and values, each with a range of its own.
+    assert sorted(set(readers)) == sorted(int8)
+    assert len(readers) == len(int8) + 2 * attention
+    for activation in result.activations:
+        assert activation.amax == result.calibration.ranges[activation.tensor]
+        assert activation.histogram is not None
+        assert sum(activation.histogram.counts) % len(images(samples)) == 0
+        assert 0 <= activation.histogram.clipped < 0.05
+    (stem,) = (activation for activation in result.activations if activation.layers == ("node_stem",))
+    assert sum(present(stem.histogram).counts) == images(samples).size
+
+
+def test_a_cached_calibration_has_the_histograms(make_samples: MakeSamples, tmp_path: Path) -> None:
+    cache = tmp_path / "calibration.json"
+    first, second = (quantize(transformer(), make_samples(), calibration_cache=cache) for _ in range(2))
+    assert (first.reused, second.reused) == (False, True)
+    assert first.activations == second.activations
+    document = json.loads(cache.read_text())
+    del document["histograms"]
+    cache.write_text(json.dumps(document))
+    older = quantize(transformer(), make_samples(), calibration_cache=cache)
+    assert {activation.histogram for activation in older.activations} == {None}

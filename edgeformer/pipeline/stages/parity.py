@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from edgeformer.bundle.details import ParityDetails
 from edgeformer.bundle.files import EXPORTED, FUSED, PARITY, TYPED
@@ -16,22 +10,21 @@ from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import Quantization
 from edgeformer.pipeline.runner import Judged, Runner
 from edgeformer.pipeline.stages._verdicts import miss_hint, verdict_of
+from edgeformer.pipeline.stages._watching import Recorder, RoutingWatch
+from edgeformer.records.network import BlockFigures
 from edgeformer.records.terms import Precision
-from edgeformer.runtime.session import Array, Session, TensorInfo
+from edgeformer.records.verification import FLOAT_ATTENTION
 
 if TYPE_CHECKING:
     from edgeformer.verify import Form
-    from edgeformer.verify.forms import OpenForm
 
-__all__ = ["FLOAT_ATTENTION", "run"]
+__all__ = ["run"]
 
 _NAME = "parity"
-# The form of an INT8 model that runs beside it where its attention is INT8, too.
-FLOAT_ATTENTION = "float-attention"
-# Images whose outputs the bundle records, for the device to compare with.
-_RECORDED_IMAGES = 8
 # Images whose activations are held against the range of FP16.
 _OVERFLOW_IMAGES = 2
+# Images that the network is compared on part by part.
+_BLOCK_IMAGES = 4
 
 
 def run(
@@ -46,10 +39,10 @@ def run(
     """Judge the fused and the typed graph, and record inputs with the FP32 outputs."""
 
     def compare() -> Judged:
-        recorder = _Recorder()
-        forms = _forms(runner, precision, quantization, recorder)
-        judged = _compare(runner, inputs, forms, max_drop, accepted)
-        recorder.save(runner.path(PARITY), len(inputs.images(_RECORDED_IMAGES)))
+        recorder, routing = Recorder(), RoutingWatch()
+        forms = _forms(runner, precision, quantization, recorder, routing)
+        judged = _compare(runner, inputs, forms, routing, max_drop, accepted)
+        recorder.save(runner.path(PARITY), inputs.images)
         return judged
 
     runner.run(
@@ -67,7 +60,9 @@ def run(
     )
 
 
-def _forms(runner: Runner, precision: Precision, quantization: Quantization | None, recorder: _Recorder) -> list[Form]:
+def _forms(
+    runner: Runner, precision: Precision, quantization: Quantization | None, recorder: Recorder, routing: RoutingWatch
+) -> list[Form]:
     """The forms to compare; those that are no file of the bundle are made when their turn comes."""
     from edgeformer.graph.onnx_files import load_model
     from edgeformer.graph.qdq import with_float_attention
@@ -75,7 +70,7 @@ def _forms(runner: Runner, precision: Precision, quantization: Quantization | No
     from edgeformer.verify import Form
 
     forms = [
-        recorder.over(Form.from_onnx("exported", runner.path(EXPORTED))),
+        routing.over(recorder.over(Form.from_onnx("exported", runner.path(EXPORTED)))),
         Form.fused(runner.path(EXPORTED), runner.path(FUSED)),
     ]
     if quantization is not None:
@@ -84,11 +79,16 @@ def _forms(runner: Runner, precision: Precision, quantization: Quantization | No
         if quantization.recipe.quantize_attention:
             # Likewise: what INT8 costs without that of the attention.
             forms.append(Form.from_onnx(FLOAT_ATTENTION, lambda: with_float_attention(load_model(runner.path(TYPED)))))
-    return [*forms, Form.from_onnx("typed", runner.path(TYPED), precision)]
+    return [*forms, routing.over(Form.from_onnx("typed", runner.path(TYPED), precision))]
 
 
 def _compare(
-    runner: Runner, inputs: ParityInputs, forms: list[Form], max_drop: float, accepted: tuple[str, ...]
+    runner: Runner,
+    inputs: ParityInputs,
+    forms: list[Form],
+    routing: RoutingWatch,
+    max_drop: float,
+    accepted: tuple[str, ...],
 ) -> Judged:
     from edgeformer.graph.onnx_files import load_model
     from edgeformer.verify import verify_forms
@@ -107,10 +107,25 @@ def _compare(
     if found is not None:
         missed.insert(0, found)
     described = inputs.describe()
-    details = ParityDetails(inputs=described, max_drop=max_drop, accepted_outputs=accepted, report=report)
+    details = ParityDetails(
+        inputs=described,
+        max_drop=max_drop,
+        accepted_outputs=accepted,
+        report=report,
+        blocks=_blocks(runner, inputs),
+        routing=routing.picture("exported", "typed"),
+    )
     gate = "; ".join(missed) or report.forms[-1].text
     verdict = "missed" if missed else verdict_of(report.forms[-1])
     return Judged(verdict, gate, f"judged on {described}", details)
+
+
+def _blocks(runner: Runner, inputs: ParityInputs) -> tuple[BlockFigures, ...]:
+    """The network part by part, the typed graph against the fused one."""
+    from edgeformer.graph.onnx_files import load_model
+    from edgeformer.verify.block_figures import block_figures
+
+    return block_figures(load_model(runner.path(FUSED)), load_model(runner.path(TYPED)), inputs.images(_BLOCK_IMAGES))
 
 
 def _overflow(runner: Runner, inputs: ParityInputs) -> str | None:
@@ -120,67 +135,3 @@ def _overflow(runner: Runner, inputs: ParityInputs) -> str | None:
 
     found = overflow(load_model(runner.path(FUSED)), load_model(runner.path(TYPED)), inputs.images(_OVERFLOW_IMAGES))
     return found and f"typed: overflow: {found}. Build with --precision bf16 or fp32, or rescale the weights before it"
-
-
-class _Recorder:
-    """Keeps what a form was given first and what it gave, while it runs for the comparison."""
-
-    def __init__(self) -> None:
-        self._runs: list[dict[str, Array]] = []
-        self._count = 0
-
-    def over(self, form: Form) -> Form:
-        """The form, watched."""
-
-        @contextmanager
-        def opener() -> Iterator[OpenForm]:
-            with form.opened() as opened:
-                yield replace(opened, session=_Watched(opened, self))
-
-        return replace(form, opener=opener)
-
-    def add(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        """Keep a run, unless there are enough."""
-        if self._count < _RECORDED_IMAGES:
-            # A typed graph takes floats as float32; what it is given is what the reference was given.
-            given = {
-                name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in feeds.items()
-            }
-            self._runs.append(_prefixed("input", given) | _prefixed("output", outputs))
-            self._count += min(map(len, feeds.values()))
-
-    def save(self, path: Path, images: int) -> None:
-        """Write the first ``images``: what comes behind them may be copies that fill up a fixed batch."""
-        arrays: dict[str, Any] = {
-            name: np.concatenate([run[name] for run in self._runs])[:images] for name in self._runs[0]
-        }
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
-
-def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    return {f"{prefix}:{name}": array for name, array in arrays.items()}
-
-
-class _Watched(Session):
-    """A form's session that shows each run to a recorder; whoever opened the session closes it."""
-
-    def __init__(self, form: OpenForm, recorder: _Recorder) -> None:
-        self._form = form
-        self._recorder = recorder
-
-    @property
-    def inputs(self) -> Mapping[str, TensorInfo]:
-        return self._form.session.inputs
-
-    @property
-    def outputs(self) -> Mapping[str, TensorInfo]:
-        return self._form.session.outputs
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        outputs = self._form.session.run(feeds)
-        self._recorder.add(feeds, {name: outputs[name] for name in self._form.outputs})
-        return outputs
-
-    def close(self) -> None:
-        pass

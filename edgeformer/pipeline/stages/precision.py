@@ -62,7 +62,9 @@ def _quantize(runner: Runner, form: TypedForm, quantization: Quantization) -> Ju
         note += f", attention of {attention} blocks INT8"
     note += f", {len(result.calibration.returned)} returned to FP16 by sensitivity, rest FP16"
     details = QuantizeDetails(
-        attention="int8" if attention else "float16", layers=tuple(decision.record for decision in result.decisions)
+        attention="int8" if attention else "float16",
+        layers=tuple(decision.record for decision in result.decisions),
+        activations=result.activations,
     )
     return Judged(note=note, details=details)
 

@@ -13,13 +13,13 @@ from rich.console import Console
 
 from edgeformer.bundle import open_bundle
 from edgeformer.bundle.details import ParityDetails, QuantizeDetails
-from edgeformer.cli._common import percent
+from edgeformer.bundle.figures import percent
 from edgeformer.cli._summary import print_summary
 from edgeformer.graph.onnx_files import load_model
 from edgeformer.graph.qdq import representable_scale
 from edgeformer.ops.bi_level_routing_attention import Attributes, is_op
 from edgeformer.pipeline import BuildResult, build
-from edgeformer.pipeline.stages.parity import FLOAT_ATTENTION
+from edgeformer.records.verification import FLOAT_ATTENTION
 from tests.pipeline.conftest import (
     engine_report,
     linears_as_convolutions,

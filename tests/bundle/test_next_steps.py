@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from edgeformer.cli._next_steps import next_steps
+from edgeformer.bundle.next_steps import next_steps
 from edgeformer.cli._summary import print_next_steps
 from edgeformer.pipeline import BuildResult
 from tests.pipeline.conftest import fp16_bundle as fp16_bundle
 from tests.pipeline.conftest import nano_onnx as nano_onnx
+
+pytestmark = pytest.mark.whole
 
 
 def paste(command: str, folder: Path) -> subprocess.CompletedProcess[str]:

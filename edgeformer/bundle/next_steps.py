@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeformer.bundle import Manifest
 from edgeformer.bundle.files import ENGINE, TYPED
+from edgeformer.bundle.manifest import Manifest
 
 __all__ = ["NextStep", "next_steps"]
 
