@@ -21,8 +21,9 @@ class BlockFigures(Record):
         attention: what that node computes on; None where there is none.
         regions: regions along each side of its map.
         topk: regions that each region attends to.
-        snr_db: of what the part gives, in the typed graph against the fused one, over a few images; None where the two
-            have no tensor in common there.
+        snr_db: of what the part gives, in the typed graph against the fused one; None where the two have no tensor in
+            common there.
+        images: over how many images.
     """
 
     name: str
@@ -33,3 +34,4 @@ class BlockFigures(Record):
     regions: int | None = None
     topk: int | None = None
     snr_db: Figure | None = None
+    images: int = Field(default=0, ge=0)

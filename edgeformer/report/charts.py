@@ -110,11 +110,12 @@ def snr_chart(bars: Sequence[Bar], label: str) -> str:
         return _svg(figure, f"{label}, part by part", "snr")
 
 
-def histogram_chart(activations: Sequence[ActivationRecord]) -> str:
+def histogram_chart(activations: Sequence[ActivationRecord], prefix: str) -> str:
     """Histograms of magnitudes side by side, counts on a logarithmic scale, each with the end of its INT8 range.
 
     Args:
         activations: those with a histogram that has values.
+        prefix: of the element's ids, which a page has once.
 
     Returns:
         An ``<svg>`` element.
@@ -142,7 +143,7 @@ def histogram_chart(activations: Sequence[ActivationRecord]) -> str:
             axes.plot([left, left + 0.9], [floor, floor], color=_LINE, linewidth=0.8)
             axes.plot([end, end], [floor, floor - 0.66], color=_SECOND, linewidth=1.2)
             axes.text(left, floor - 0.72, _ascii(activation.tensor, 22), fontsize=7.5, color=_INK)
-        return _svg(figure, "histograms of the activations that INT8 layers read", "hist")
+        return _svg(figure, "histograms of the activations that INT8 layers read", prefix)
 
 
 @contextmanager
@@ -183,7 +184,8 @@ def _svg(figure: Figure, title: str, prefix: str) -> str:
     rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
     rest = re.sub(r"<style[^>]*>.*?</style>", "", rest, flags=re.DOTALL)
     rest = re.sub(r"<!--.*?-->", "", rest, flags=re.DOTALL)
-    # The page's own font, in the size that was asked for.
+    # The page's own font, in the size that was asked for; releases of matplotlib write it in two ways.
+    rest = re.sub(r"font-family: [^;\"]+;? ?", "", rest)
     rest = re.sub(r"font: (?:[a-z]+ )?([\d.]+px) [^;\"]+", r"font-size: \1", rest)
     used = set(re.findall(r'(?:url\(|href=")#([\w-]+)', rest))
     rest = re.sub(r' id="([\w.-]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", rest)

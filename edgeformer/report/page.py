@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ __all__ = ["Subject", "bundle_page", "environment"]
 
 # Histograms that are drawn; all are listed. More would make the page slow, and nobody would look at them.
 _DRAWN = 48
+# In one plot, of which a screen shows two side by side.
+_IN_A_PLOT = 12
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,10 @@ def _calibration(manifest: Manifest) -> dict[str, Any]:
     return {
         "activations": activations,
         "drawn": min(len(seen), _DRAWN),
-        "histogram_plot": histogram_chart(seen[:_DRAWN]) if seen else "",
+        "histogram_plots": [
+            histogram_chart(seen[start : min(start + _IN_A_PLOT, _DRAWN)], f"hist{start}")
+            for start in range(0, min(len(seen), _DRAWN), _IN_A_PLOT)
+        ],
     }
 
 
@@ -172,9 +178,18 @@ def environment() -> Environment:
 
 
 # A sign beside each verdict: colour alone would not tell them apart to everybody.
-_SYMBOLS = {"passed": "✓", "missed": "✗", "open": "…", "not run": "…", "not judged": "–", "reference": "–"}
+_SYMBOLS = {"passed": "✓", "missed": "✗", "open": "○", "not run": "○", "not judged": "–", "reference": "–"}
 
 
-def cells(regions: Any, side: int) -> str:
-    """The outline of regions of a square grid with sides of 1, as the data of an SVG path."""
-    return "".join(f"M{region % side} {region // side}h1v1h-1z" for region in regions)
+def cells(regions: Iterable[int], side: int, inset: float = 0.0) -> str:
+    """Regions of a grid as the data of an SVG path.
+
+    Args:
+        regions: their numbers, counted row by row.
+        side: regions in a row.
+        inset: how far the outline lies within the region, whose sides are 1.
+    """
+    size = f"{1 - 2 * inset:g}"
+    return "".join(
+        f"M{region % side + inset:g} {region // side + inset:g}h{size}v{size}h-{size}z" for region in regions
+    )

@@ -48,14 +48,18 @@ def block_figures(fused: onnx.ModelProto, typed: onnx.ModelProto, images: Array)
     layers = _layers(parts, typed)
     floats = float_precision(typed)
     return tuple(
-        _figures(part, layers.get(part.name, ()), floats, snrs.get(part.name))
+        _figures(part, layers.get(part.name, ()), floats, snrs.get(part.name), len(images))
         for part in parts
         if layers.get(part.name) or part.name in snrs
     )
 
 
 def _figures(
-    part: NetworkPart, layers: Sequence[tuple[onnx.NodeProto, bool]], floats: Precision, snr_db: float | None
+    part: NetworkPart,
+    layers: Sequence[tuple[onnx.NodeProto, bool]],
+    floats: Precision,
+    snr_db: float | None,
+    images: int,
 ) -> BlockFigures:
     op = next((node for node, _ in layers if is_op(node)), None)
     known = None if op is None else Attributes.from_node(op)
@@ -72,6 +76,7 @@ def _figures(
         regions=None if known is None else known.regions,
         topk=None if known is None else known.topk,
         snr_db=snr_db,
+        images=0 if snr_db is None else images,
     )
 
 

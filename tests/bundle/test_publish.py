@@ -60,10 +60,11 @@ def make_manifest(work: Staging, stages: list[StageRecord]) -> Manifest:
     )
 
 
-def _publish(target: Path, content: str, key: str = "k") -> None:
+def _publish(target: Path, content: str, key: str = "k", complete: Callable[[Path], None] | None = None) -> None:
     with staging(target) as work:
         (work.path / "a.txt").write_text(content)
-        work.publish(make_manifest(work, [StageRecord(name="s", key=key, seconds=1.5, files=["a.txt"])]))
+        manifest = make_manifest(work, [StageRecord(name="s", key=key, seconds=1.5, files=["a.txt"])])
+        work.publish(manifest, complete=complete)
 
 
 def test_publish_then_replace(tmp_path: Path) -> None:
@@ -82,6 +83,24 @@ def test_the_signature_goes_with_the_manifest_that_it_is_of(tmp_path: Path) -> N
     (target / "manifest.sig").write_bytes(b"of the older one")
     _publish(target, "two")
     assert not (target / "manifest.sig").exists()
+
+
+def test_the_page_on_a_manifest_goes_with_it_and_somebodys_page_stays(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+
+    def complete(folder: Path) -> None:
+        listed = json.loads((folder / "manifest.json").read_text())["files"]
+        (folder / "report.html").write_text(f'<meta name="edgeformer-manifest" content="{"0" * 64}">{[*listed]}')
+
+    for _ in range(2):
+        _publish(target, "one", complete=complete)
+        assert (target / "report.html").read_text().endswith("['a.txt']")
+    _publish(target, "two")
+    assert not (target / "report.html").exists()
+    (target / "report.html").write_text("mine")
+    with raises("EF708", target / "report.html"):
+        _publish(target, "three")
+    assert [(target / name).read_text() for name in ("a.txt", "report.html")] == ["two", "mine"]
 
 
 def test_replacing_without_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,38 +434,3 @@ def test_missing_folders_are_made_and_go_where_nothing_is_published(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
     _publish(target, "one")
     assert (target / "a.txt").read_text() == "one"
-
-
-REPORT = f'<meta name="edgeformer-manifest" content="{"0" * 64}">'
-
-
-def _publish_with_report(target: Path, content: str) -> None:
-    with staging(target) as work:
-        (work.path / "a.txt").write_text(content)
-        manifest = make_manifest(work, [StageRecord(name="s", key="k", seconds=1.5, files=["a.txt"])])
-
-        def complete(folder: Path) -> None:
-            assert json.loads((folder / "manifest.json").read_text())["files"].keys() == {"a.txt"}
-            (folder / "report.html").write_text(f"{REPORT}{content}")
-
-        work.publish(manifest, complete=complete)
-
-
-def test_what_is_made_from_the_manifest_is_published_with_it(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    for content in ("one", "two"):
-        _publish_with_report(target, content)
-        assert (target / "report.html").read_text() == REPORT + content
-    _publish(target, "three")
-    assert not (target / "report.html").exists()
-
-
-def test_somebodys_page_is_not_lost(tmp_path: Path) -> None:
-    """It is refused before anything is built."""
-    target = tmp_path / "bundle"
-    _publish(target, "one")
-    (target / "report.html").write_text("mine")
-    with raises("EF708", target / "report.html"):
-        staging(target).__enter__()
-    assert (target / "report.html").read_text() == "mine"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]

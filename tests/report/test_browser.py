@@ -70,7 +70,7 @@ def test_a_page_on_a_bundle(bundle: Path, tmp_path: Path, width: int) -> None:
     assert found["scroll"] <= width
     for figure in ("97.8 %", "Every gate here passed", "edgeformer verify b --trust-bundle", "stages.2.1", "SHA-256"):
         assert figure in found["text"]
-    assert len(found["charts"]) == 2
+    assert len(found["charts"]) == 3
     assert all(250 < size < width for size in found["charts"])
     assert found["image"].startswith('url("data:image/jpeg')
 

@@ -28,30 +28,28 @@ def activation(name: str, counts: tuple[int, ...], amax: float = 3.0) -> Activat
 
 
 def test_colours_and_fonts_are_the_pages() -> None:
-    for svg in (snr_chart([Bar("a", 40.0, True)], "dB"), histogram_chart([activation("a", (5, 3, 1))])):
-        assert not re.search(r"#[0-9a-fA-F]{6}\b|font-family|DejaVu|http|<style|<metadata| width=", svg)
+    for svg in (snr_chart([Bar("a", 40.0, True)], "dB"), histogram_chart([activation("a", (5, 3, 1))], "h")):
+        assert not re.search(r"#[0-9a-fA-F]{6}\b|font-family|DejaVu|http|<style|<metadata", svg)
+        assert " width=" not in svg[: svg.index(">")]
         assert "var(--accent)" in svg
         assert "currentColor" in svg
 
 
 def test_values_stand_in_their_order_and_proportion() -> None:
-    svg = snr_chart([Bar("first", 50.0, False), Bar("second", 25.0, True), Bar("none", None, False)], "SNR, dB")
-    assert [text for text in texts(svg) if not text.replace(".", "").isdigit()] == [
-        "SNR, dB",
-        "first",
-        "second",
-        "none",
-    ]
+    bars = [Bar("first", 50.0, False), Bar("second", 25.0, True), Bar("none", None, False), Bar("zero", 0.0, False)]
+    svg = snr_chart(bars, "SNR, dB")
+    names = [text for text in texts(svg) if not text.replace(".", "").isdigit()]
+    assert names == ["SNR, dB", "first", "second", "none", "zero"]
     dots = [
-        (float(use.get("x", "")), float(use.get("y", "")))
+        (float(use.get("x", "")), float(use.get("y", "")), "fill: var(--accent)" in use.get("style", ""))
         for use in parsed(svg).iter("use")
-        if "accent" in use.get("style", "")
+        if "stroke: var(--accent)" in use.get("style", "")
     ]
-    assert len(dots) == 2
-    assert dots[0][1] < dots[1][1]
-    starts = [float(d.split()[1]) for d in re.findall(r'd="(M [^"]*?)"', svg) if "\nL" in d]
-    origin = min(starts)
-    assert (dots[0][0] - origin) / (dots[1][0] - origin) == pytest.approx(2, abs=0.15)
+    assert len(dots) == 3
+    (first, above, _), (second, below, marked), (zero, *_) = dots
+    assert above < below
+    assert marked
+    assert (first - zero) / (second - zero) == pytest.approx(2, abs=0.01)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 0.0])
@@ -62,14 +60,14 @@ def test_any_value_can_be_drawn(value: float) -> None:
 
 def test_names_are_text() -> None:
     hostile = "<script>$\\frac{1}{0}$</script>\x1b字"
-    for svg in (snr_chart([Bar(hostile, 40.0, True)], "dB"), histogram_chart([activation(hostile, (5, 3, 1))])):
+    for svg in (snr_chart([Bar(hostile, 40.0, True)], "dB"), histogram_chart([activation(hostile, (5, 3, 1))], "h")):
         assert "<script" not in svg
         (name,) = (text for text in texts(svg) if "script" in text)
         assert name.endswith("</script>??")
 
 
 def test_a_histogram_for_each_activation() -> None:
-    svg = histogram_chart([activation(f"tensor_{number}", (9, 0, 2)) for number in range(7)])
+    svg = histogram_chart([activation(f"tensor_{number}", (9, 0, 2)) for number in range(7)], "h")
     assert texts(svg) == [f"tensor_{number}" for number in range(7)]
 
 

@@ -71,14 +71,20 @@ def test_blocks_in_words() -> None:
         stage(document, "parity")["details"]["blocks"] = [
             {"name": "stem", "int8_layers": 0, "float_layers": 2, "snr_db": None},
             {
-                "name": "stages.0.0", "int8_layers": 5, "float_layers": 1, "snr_db": 42.04,
-                "op": "bra", "attention": "fp16", "regions": 7, "topk": 4,
+                "name": "stages.0.0",
+                "int8_layers": 5,
+                "float_layers": 1,
+                "snr_db": 42.04,
+                "op": "bra",
+                "attention": "fp16",
+                "regions": 7,
+                "topk": 4,
             },
         ]
 
     stem, block = block_rows(manifest(edit))
     assert (stem.precision, stem.attention, stem.snr) == ("2 FP16", "", "")
-    assert (block.precision, block.attention, block.snr) == ("5 INT8, 1 FP16", "plugin FP16, top 4 of 7 × 7", "42.0 dB")
+    assert (block.precision, block.attention, block.snr) == ("5 INT8, 1 FP16", "plugin FP16, top 4 of 49", "42.0 dB")
 
     def without_plugin(document: Document) -> None:
         edit(document)

@@ -66,16 +66,24 @@ def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {f"{prefix}:{name}": array for name, array in arrays.items()}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Seen:
-    """The routing of a form on the first image: ``[regions, topk]`` for each of its decisions."""
+    """The routing of a form on the images that are recorded: ``[images, regions, topk]`` for each of its decisions."""
 
     decisions: tuple[RoutingOutput, ...]
     regions: list[Array] = field(default_factory=list)
 
+    def add(self, outputs: Mapping[str, Array]) -> None:
+        """Keep a run, unless there are enough."""
+        have = len(self.regions[0]) if self.regions else 0
+        if have < _RECORDED_IMAGES:
+            new = [np.array(outputs[decision.name][: _RECORDED_IMAGES - have]) for decision in self.decisions]
+            pairs = zip(self.regions, new, strict=True)
+            self.regions = [np.concatenate(pair) for pair in pairs] if self.regions else new
+
 
 class RoutingWatch:
-    """Keeps where the regions of the first image look in each form that is watched and shows its routing."""
+    """Keeps where regions look in each form that is watched and shows its routing, on the images that are recorded."""
 
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}
@@ -84,18 +92,18 @@ class RoutingWatch:
         """The form, watched."""
 
         def add(opened: OpenForm, _: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-            if opened.routing and form.name not in self._seen:
-                first = [np.array(outputs[decision.name][0]) for decision in opened.routing]
-                self._seen[form.name] = _Seen(opened.routing, first)
+            if opened.routing:
+                self._seen.setdefault(form.name, _Seen(opened.routing)).add(outputs)
 
         return _watched(form, add)
 
-    def picture(self, reference: str, typed: str) -> RoutingPicture | None:
-        """Of each stage the block whose routing differs most between two forms.
+    def picture(self, reference: str, typed: str, images: int) -> RoutingPicture | None:
+        """Of the image on which two forms differ most, and of each stage the block in which they do.
 
         Args:
             reference: name of the form to agree with.
             typed: name of the other form; both were watched.
+            images: how many of the images count: what comes behind them may be copies.
 
         Returns:
             The picture; None where no block of both routes, or each region attends to all.
@@ -103,27 +111,41 @@ class RoutingWatch:
         if not {reference, typed} <= self._seen.keys():
             return None
         first, second = self._seen[reference], self._seen[typed]
+        drawn = [
+            (decision, want[:images], have[:images])
+            for decision, want, have in zip(first.decisions, first.regions, second.regions, strict=True)
+            if _can_be_drawn(want, have)
+        ]
+        if not drawn:
+            return None
+        sample = int(np.argmax(sum(_differing(want, have).astype(bool).sum(axis=1) for _, want, have in drawn)))
         shown: dict[int | None, RoutedBlock] = {}
-        for decision, want, have in zip(first.decisions, first.regions, second.regions, strict=True):
-            block = _routed_block(decision, want, have)
-            if block is None:
-                continue
+        for decision, want, have in drawn:
+            block = _routed_block(decision, want[sample], have[sample])
             best = shown.setdefault(decision.stage, block)
             if block.changed > best.changed:
                 shown[decision.stage] = block
-        return RoutingPicture(sample=0, blocks=tuple(shown.values())) if shown else None
+        return RoutingPicture(sample=sample, blocks=tuple(shown.values()))
 
 
-def _routed_block(decision: RoutingOutput, want: Array, have: Array) -> RoutedBlock | None:
-    """Two regions of a block; None where the regions are no square, or each attends to all of them."""
-    if want.ndim != 2 or want.shape != have.shape:
-        return None
-    regions, topk = want.shape
-    side = math.isqrt(regions)
-    if side * side != regions or topk >= regions:
-        return None
+def _can_be_drawn(want: Array, have: Array) -> bool:
+    """Whether the regions are a square, and not each attends to all of them."""
+    if want.ndim != 3 or want.shape != have.shape:
+        return False
+    _, regions, topk = want.shape
+    return math.isqrt(regions) ** 2 == regions and topk < regions
+
+
+def _differing(want: Array, have: Array) -> Array:
+    """How many of the regions that each region attends to the other form does not attend to, ``[..., regions]``."""
+    return np.asarray((want[..., :, None] != have[..., None, :]).all(axis=-1).sum(axis=-1))
+
+
+def _routed_block(decision: RoutingOutput, want: Array, have: Array) -> RoutedBlock:
+    """Two regions of a block, whose routing is ``[regions, topk]``."""
+    side = math.isqrt(len(want))
     want, have = np.sort(want, axis=1), np.sort(have, axis=1)
-    differing = np.array([len(np.setdiff1d(one, other)) for one, other in zip(want, have, strict=True)])
+    differing = _differing(want, have)
     # The middle of the image, and the region that differs most; where none does, one in the upper left quarter.
     middle = side // 2 * side + side // 2
     other = int(differing.argmax()) if differing.any() else side // 4 * side + side // 4

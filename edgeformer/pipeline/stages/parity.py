@@ -113,7 +113,7 @@ def _compare(
         accepted_outputs=accepted,
         report=report,
         blocks=_blocks(runner, inputs),
-        routing=routing.picture("exported", "typed"),
+        routing=routing.picture("exported", "typed", report.samples),
     )
     gate = "; ".join(missed) or report.forms[-1].text
     verdict = "missed" if missed else verdict_of(report.forms[-1])

@@ -1,4 +1,4 @@
-"""Where regions look is kept of the first image, of the forms that were watched."""
+"""Where regions look is kept of the forms that were watched, and shown of the image on which they differ most."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Routing = npt.NDArray[np.int64]
 
 
 def form(name: str, *routing: Routing, stages: tuple[int | None, ...] = (0, 1)) -> Form:
-    """A form that routes the first image as given, and every other one to region 0."""
+    """A form that routes the first image of each batch as given, and every other one to region 0."""
 
     def run(x: np.ndarray) -> dict[str, np.ndarray]:
         given = {"logits": x}
@@ -44,7 +44,7 @@ def test_the_middle_and_the_region_that_differs_most() -> None:
     want, have = neighbours(4, 3), neighbours(4, 3)
     have[2] = (9, 10, 2)
     have[5] = (5, 6, 11)
-    picture = present(watched(form("exported", want), form("typed", have)).picture("exported", "typed"))
+    picture = present(watched(form("exported", want), form("typed", have)).picture("exported", "typed", 5))
     (block,) = picture.blocks
     assert (picture.sample, block.stage, block.block, block.side, block.changed) == (0, 0, 0, 4, 2)
     assert block.queries == (
@@ -56,7 +56,7 @@ def test_the_middle_and_the_region_that_differs_most() -> None:
 def test_the_order_of_the_regions_is_no_difference() -> None:
     want = neighbours(4, 3)
     (block,) = present(
-        watched(form("exported", want), form("typed", want[:, ::-1])).picture("exported", "typed")
+        watched(form("exported", want), form("typed", want[:, ::-1])).picture("exported", "typed", 5)
     ).blocks
     assert block.changed == 0
     assert [query.region for query in block.queries] == [10, 5]
@@ -67,12 +67,12 @@ def test_of_each_stage_the_block_that_changes_most() -> None:
     one[0], two[:4] = (7, 8), (7, 8)
     for stages, blocks in (((0, 0), [1]), ((0, 1), [0, 1]), ((None, None), [1])):
         watch = watched(form("exported", want, want, stages=stages), form("typed", one, two, stages=stages))
-        picture = present(watch.picture("exported", "typed"))
+        picture = present(watch.picture("exported", "typed", 5))
         assert [block.block for block in picture.blocks] == blocks
 
 
 def test_what_cannot_be_drawn_is_left_out() -> None:
     everywhere, no_square = neighbours(2, 4), neighbours(2, 2)[:3]
     for routing in ((everywhere,), (no_square,), ()):
-        assert watched(form("exported", *routing), form("typed", *routing)).picture("exported", "typed") is None
-    assert RoutingWatch().picture("exported", "typed") is None
+        assert watched(form("exported", *routing), form("typed", *routing)).picture("exported", "typed", 5) is None
+    assert RoutingWatch().picture("exported", "typed", 5) is None
