@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from edgeformer.bundle.details import EngineDetails, ParityDetails
 from edgeformer.bundle.files import ENGINE
 from edgeformer.bundle.manifest import Manifest, StageRecord
+from edgeformer.records.terms import Precision
 from edgeformer.records.verification import FLOAT_ATTENTION, FormReport, Score
 
 __all__ = [
@@ -58,9 +59,9 @@ def forms_of(manifest: Manifest) -> dict[str, FormReport]:
     return {} if parity is None else {form.name: form for form in parity.report.forms}
 
 
-def compared_form(manifest: Manifest, precision: str) -> FormReport | None:
+def compared_form(manifest: Manifest, precision: Precision) -> FormReport | None:
     """The form that computes in ``precision`` and was compared with FP32; None where there is none."""
-    names = {"fp16": "fp16", manifest.precision: "typed"}
+    names: dict[Precision, str] = {"fp16": "fp16", manifest.precision: "typed"}
     return forms_of(manifest).get(names.get(precision, ""))
 
 

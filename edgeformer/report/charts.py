@@ -31,15 +31,15 @@ _ON_PAGE = {
     _LINE: "var(--line)",
     _SECOND: "var(--second)",
 }
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "axes.edgecolor": _LINE,
     "axes.facecolor": "none",
     "axes.labelcolor": _MUTED,
-    "axes.labelsize": 9,
+    "axes.labelsize": 10,
     "axes.spines.left": False,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "font.size": 9,
+    "font.size": 10,
     "svg.fonttype": "none",
     "svg.hashsalt": "edgeformer",
     "text.color": _INK,
@@ -47,9 +47,9 @@ _SETTINGS: dict[str, Any] = {
     "text.parse_math": False,
     "text.usetex": False,
     "xtick.color": _MUTED,
-    "xtick.labelsize": 9,
+    "xtick.labelsize": 10,
     "ytick.color": _INK,
-    "ytick.labelsize": 9,
+    "ytick.labelsize": 10,
     "ytick.major.size": 0,
 }
 # Inches: at 72 points each about as wide as the page of a telephone.
@@ -80,7 +80,7 @@ def snr_chart(bars: Sequence[Bar], label: str) -> str:
     Raises:
         EnvironmentFault: matplotlib is not installed.
     """
-    with _drawing((_WIDTH, 0.62 + 0.24 * len(bars))) as figure:
+    with _drawing((_WIDTH, 0.65 + 0.25 * len(bars))) as figure:
         axes = figure.add_subplot()
         finite = [bar.value for bar in bars if bar.value is not None and np.isfinite(bar.value)]
         top = 1.08 * max(finite, default=1.0)
@@ -142,7 +142,7 @@ def histogram_chart(activations: Sequence[ActivationRecord], prefix: str) -> str
             end = left + 0.9 * activation.amax / span
             axes.plot([left, left + 0.9], [floor, floor], color=_LINE, linewidth=0.8)
             axes.plot([end, end], [floor, floor - 0.66], color=_SECOND, linewidth=1.2)
-            axes.text(left, floor - 0.72, _ascii(activation.tensor, 22), fontsize=7.5, color=_INK)
+            axes.text(left, floor - 0.72, _ascii(activation.tensor, 20), fontsize=8.5, color=_INK)
         return _svg(figure, "histograms of the activations that INT8 layers read", prefix)
 
 

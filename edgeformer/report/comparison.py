@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeformer.bundle.details import EngineDetails
-from edgeformer.bundle.manifest import Manifest
+from edgeformer.bundle.manifest import Manifest, TensorRecord
 from edgeformer.report import content
 from edgeformer.report.page import Subject, environment
 
@@ -105,22 +105,27 @@ def _stages(manifest: Manifest) -> dict[str, str]:
 
 
 def _identity(manifest: Manifest) -> dict[str, str]:
+    model = manifest.model
     batch = "fixed" if manifest.batch is None else " : ".join(map(str, manifest.batch))
     return {
-        "model": manifest.model.name,
-        "weights": manifest.model.checkpoint_sha256 or manifest.model.sha256 or manifest.model.weights or "",
+        "model": model.name,
+        "weights": (model.checkpoint_sha256 or model.sha256 or model.weights or "")[:16],
         "precision": manifest.precision.upper(),
         "target": manifest.target.name,
         "batch": batch,
-        **{f"input {one.name}": f"{one.dtype} {one.shape}" for one in manifest.inputs},
-        **{f"output {one.name}": f"{one.dtype} {one.shape}" for one in manifest.outputs},
+        **{f"input {one.name}": _tensor(one) for one in manifest.inputs},
+        **{f"output {one.name}": _tensor(one) for one in manifest.outputs},
     }
+
+
+def _tensor(tensor: TensorRecord) -> str:
+    return f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}]"
 
 
 def _versions(manifest: Manifest) -> dict[str, str]:
     engine = manifest.details(EngineDetails)
     built = None if engine is None else engine.report
-    tensorrt = {} if built is None else {built.flavour: built.tensorrt_version}
+    tensorrt: dict[str, str] = {} if built is None else {built.flavour: built.tensorrt_version}
     return {"edgeformer": manifest.edgeformer, "made": manifest.created, **manifest.libraries, **tensorrt}
 
 

@@ -183,7 +183,7 @@ def _block_row(manifest: Manifest, block: BlockFigures) -> BlockRow:
     floats = "FP16" if manifest.precision == "int8" else manifest.precision.upper()
     counts = [f"{count} {kind}" for count, kind in ((block.int8_layers, "INT8"), (block.float_layers, floats)) if count]
     attention = ""
-    if block.attention is not None:
+    if block.attention is not None and block.regions is not None:
         attention = f"{_runs_op(manifest)} {block.attention.upper()}, top {block.topk} of {block.regions**2}"
     snr = "" if block.snr_db is None else decibels(block.snr_db)
     return BlockRow(block.name, ", ".join(counts), attention, snr)

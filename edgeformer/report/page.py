@@ -122,7 +122,7 @@ def _calibration(manifest: Manifest) -> dict[str, Any]:
     """The activations that INT8 layers read, those that are clipped most first, and the drawn ones among them."""
     details = manifest.details(QuantizeDetails)
     activations = [] if details is None else sorted(details.activations, key=_clipped, reverse=True)
-    seen = [one for one in activations if one.histogram is not None and sum(one.histogram.counts)]
+    seen = [one for one in activations if one.histogram is not None and any(one.histogram.counts)]
     return {
         "activations": activations,
         "drawn": min(len(seen), _DRAWN),

@@ -104,7 +104,8 @@ def test_the_histogram_for_people_has_all_values() -> None:
     values = np.array([0.1, 0.2, 0.3, -0.3, 4.0, -7.9], np.float32)
     histogram = filled(values, bins=8192)
     shown = histogram.shown(amax=4.5)
-    assert (shown.bin_width, shown.largest) == (0.25, pytest.approx(7.9))
+    assert shown.bin_width == 0.25
+    assert shown.largest == pytest.approx(7.9)
     assert len(shown.counts) == 32
     assert {place: count for place, count in enumerate(shown.counts) if count} == {0: 2, 1: 2, 16: 1, 31: 1}
     assert shown.clipped == pytest.approx(1 / 6)

@@ -40,7 +40,8 @@ def make_bundle(folder: Path, edit: Edit | None = None) -> Path:
         add_file(document, folder, name, name.encode())
     ramp = np.linspace(-2, 2, 8 * 3 * SIZE * SIZE, dtype=np.float32).reshape(8, 3, SIZE, SIZE)
     with (folder / "parity.npz").open("wb") as file:
-        np.savez_compressed(file, **{"input:input": ramp, "output:logits": np.zeros((8, 10), np.float32)})
+        arrays: dict[str, Any] = {"input:input": ramp, "output:logits": np.zeros((8, 10), np.float32)}
+        np.savez_compressed(file, **arrays)
     add_file(document, folder, "parity.npz", (folder / "parity.npz").read_bytes())
     if edit is not None:
         edit(document)

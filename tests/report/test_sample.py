@@ -32,7 +32,8 @@ def halves(height: int, width: int) -> npt.NDArray[np.float64]:
 def recorded(bundle: Path, array: npt.NDArray[Any], **image: Any) -> None:
     """Put an input into a bundle, and say what was done to the image."""
     content = io.BytesIO()
-    np.savez_compressed(content, **{"input:input": array})
+    arrays: dict[str, Any] = {"input:input": array}
+    np.savez_compressed(content, **arrays)
 
     def edit(document: Document) -> None:
         add_file(document, bundle, "parity.npz", content.getvalue())

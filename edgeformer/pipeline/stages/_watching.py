@@ -133,7 +133,7 @@ def _can_be_drawn(want: Array, have: Array) -> bool:
     if want.ndim != 3 or want.shape != have.shape:
         return False
     _, regions, topk = want.shape
-    return math.isqrt(regions) ** 2 == regions and topk < regions
+    return bool(math.isqrt(regions) ** 2 == regions and topk < regions)
 
 
 def _differing(want: Array, have: Array) -> Array:
