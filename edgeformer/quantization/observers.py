@@ -111,13 +111,14 @@ class Histogram:
         """The histogram in a few bins, each the sum of as many of these.
 
         Args:
-            amax: the magnitude that becomes 127; values beyond its bin count as clipped.
+            amax: the magnitude that becomes 127; what is more than half a step beyond it counts as clipped.
         """
         counts = self.counts.reshape(_SHOWN_BINS, -1).sum(axis=1)
         used = int(np.flatnonzero(counts)[-1]) + 1 if counts.any() else 0
         total = int(counts.sum())
         bins = self.counts.size
-        first = min(int(np.ceil(amax * bins / self.limit)), bins) if self.limit else bins
+        end = amax * (_QMAX + 0.5) / _QMAX
+        first = min(int(np.ceil(end * bins / self.limit)), bins) if self.limit else bins
         return ActivationHistogram(
             bin_width=self.limit / _SHOWN_BINS,
             counts=tuple(map(int, counts[:used])),

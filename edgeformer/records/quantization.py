@@ -34,7 +34,7 @@ class ActivationHistogram(Record):
         bin_width: width of a bin, in the activation's unit; the first begins at 0.
         counts: values in each bin, up to the bin of the largest magnitude.
         largest: the largest magnitude.
-        clipped: fraction of the values that lie beyond the INT8 range.
+        clipped: fraction of the values that lie beyond the INT8 range by more than rounding, half a step.
     """
 
     bin_width: Annotated[float, Field(ge=0, allow_inf_nan=False)]

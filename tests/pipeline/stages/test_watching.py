@@ -71,6 +71,27 @@ def test_of_each_stage_the_block_that_changes_most() -> None:
         assert [block.block for block in picture.blocks] == blocks
 
 
+def test_the_image_on_which_they_differ_most() -> None:
+    """Of those that count: what comes behind them may be copies that fill up a fixed batch."""
+    want = neighbours(3, 2)
+    first, second = want.copy(), want.copy()
+    first[0], second[:3] = (7, 8), (7, 8)
+
+    def routed(name: str, batches: list[Routing]) -> Form:
+        given = iter(batches)
+        session = FunctionSession(
+            lambda x: {"logits": x, "routing": np.stack([next(given) for _ in x])}, outputs=("logits", "routing")
+        )
+        return Form.from_session(name, session, routing=(RoutingOutput("routing", 0, 0),))
+
+    watch = RoutingWatch()
+    forms = [routed("exported", [want] * 4), routed("typed", [want, first, want, second])]
+    verify_forms([watch.over(form) for form in forms], [images(2), images(2, seed=1)])
+    for count, sample, changed in ((4, 3, 3), (3, 1, 1), (1, 0, 0)):
+        picture = present(watch.picture("exported", "typed", count))
+        assert (picture.sample, picture.blocks[0].changed) == (sample, changed)
+
+
 def test_what_cannot_be_drawn_is_left_out() -> None:
     everywhere, no_square = neighbours(2, 4), neighbours(2, 2)[:3]
     for routing in ((everywhere,), (no_square,), ()):
