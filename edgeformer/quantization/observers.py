@@ -18,7 +18,6 @@ __all__ = ["ChannelObserver", "Histogram", "RangeObserver", "largest_magnitude"]
 _BINS = 8192
 # Of the histogram that people look at; half of them are in use at least.
 _SHOWN_BINS = 32
-_QMAX = 127
 # Ranges that the MSE search tries: from half the largest magnitude to all of it. The error is flat near its
 # minimum.
 _CANDIDATES = 161
@@ -117,7 +116,7 @@ class Histogram:
         used = int(np.flatnonzero(counts)[-1]) + 1 if counts.any() else 0
         total = int(counts.sum())
         bins = self.counts.size
-        end = amax * (_QMAX + 0.5) / _QMAX
+        end = amax * (QMAX + 0.5) / QMAX
         first = min(int(np.ceil(end * bins / self.limit)), bins) if self.limit else bins
         return ActivationHistogram(
             bin_width=self.limit / _SHOWN_BINS,

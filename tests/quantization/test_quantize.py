@@ -378,7 +378,7 @@ def test_progress_names_every_step(make_samples: MakeSamples) -> None:
 @pytest.mark.parametrize("attention", [False, True])
 def test_what_int8_layers_read_is_told_with_its_histogram(make_samples: MakeSamples, attention: bool) -> None:
     samples = make_samples()
-    recipe = load_recipe().model_copy(update={"quantize_attention": attention})
+    recipe = load_recipe().model_copy(update={"quantize_attention": attention, "min_snr_db": None})
     result = quantize(transformer(), samples, recipe=recipe)
     readers = [layer for activation in result.activations for layer in activation.layers]
     int8 = [decision.node for decision in result.decisions if decision.quantized]
@@ -390,7 +390,7 @@ def test_what_int8_layers_read_is_told_with_its_histogram(make_samples: MakeSamp
         assert activation.histogram is not None
         assert sum(activation.histogram.counts) % len(images(samples)) == 0
         assert 0 <= activation.histogram.clipped < 0.05
-    (stem,) = (activation for activation in result.activations if activation.layers == ("node_stem",))
+    (stem,) = (activation for activation in result.activations if "node_stem" in activation.layers)
     assert sum(present(stem.histogram).counts) == images(samples).size
 
 
