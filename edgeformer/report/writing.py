@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def write_report(bundle: Path, output: Path | None = None, *, name: str | None =
         OSError: the page cannot be written.
     """
     page = bundle / REPORT if output is None else output
-    if output is None and (page.exists() or page.is_symlink()) and not is_report(page):
+    if output is None and _is_somebodys(page):
         raise InputError(
             "EF950",
             f"{page} is no page that edgeformer made, and is not replaced: move it elsewhere, or name the new page "
@@ -51,12 +52,15 @@ def renew_report(bundle: Path, *, name: str | None = None) -> str | None:
         name: as for `write_report`.
 
     Returns:
-        None; where it cannot be made here, the reason, and an older page is removed since it shows another manifest.
+        None; where there is no such page afterwards, the reason. What is there of somebody else's stays; a page of ours
+        that cannot be made anew is removed, since it shows another manifest.
 
     Raises:
-        InputError: as `write_report`.
-        OSError: as `write_report`.
+        InputError: no bundle.
+        OSError: the page cannot be written.
     """
+    if _is_somebodys(bundle / REPORT):
+        return f"{REPORT} is left as it is: edgeformer did not make it"
     try:
         write_report(bundle, name=name)
     except EnvironmentFault as fault:
@@ -64,6 +68,10 @@ def renew_report(bundle: Path, *, name: str | None = None) -> str | None:
             (bundle / REPORT).unlink()
         return f"{REPORT} is left out: {fault}"
     return None
+
+
+def _is_somebodys(page: Path) -> bool:
+    return os.path.lexists(page) and not is_report(page)
 
 
 def compare_bundles(bundles: Sequence[Path], output: Path) -> Path:
