@@ -21,7 +21,8 @@ MOST_LINES_OF_A_FILE = 450
 MOST_LINES_OF_A_FUNCTION = 80
 # Slow to import and large to install: who imports them at its top makes everybody above wait for them.
 TORCH = ("torch", "safetensors")
-TENSORRT = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda", "polygraphy")
+TENSORRT = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda")
+POLYGRAPHY = ("polygraphy",)
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,10 @@ def test_only_models_and_the_torch_session_import_torch_at_the_top() -> None:
 def test_only_two_rooms_know_tensorrt() -> None:
     rooms = {room_of(name) for name in users_of(ROOT / PACKAGE, TENSORRT)}
     assert rooms <= {"engine", "machine"}
+
+
+def test_one_module_knows_polygraphy() -> None:
+    assert set(users_of(ROOT / PACKAGE, POLYGRAPHY)) == {"edgeformer.verify.polygraphy_results"}
 
 
 @pytest.mark.parametrize("module", ["records.verification", "records.engine", "bundle", "bundle.details"])
