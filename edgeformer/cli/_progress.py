@@ -8,7 +8,7 @@ from rich.progress import TaskID
 
 from edgeformer.bundle import StageRecord
 from edgeformer.cli._common import progress, status
-from edgeformer.pipeline import Observer
+from edgeformer.pipeline.observer import Observer
 
 __all__ = ["StageProgress"]
 

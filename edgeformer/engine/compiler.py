@@ -174,7 +174,7 @@ def _parse(trt: ModuleType, network: Any, logger: Any, job: BuildJob, messages: 
     if job.use_plugin and job.op_nodes:
         if takes_override(trt):
             parser.set_flag(trt.OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE)
-        else:
+        elif job.has_body:
             _strip_function(job.model)
     if parser.parse_from_file(str(job.model)):
         return
@@ -216,6 +216,8 @@ def _config(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if job.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
+    if job.tuning_memory_bytes is not None and hasattr(trt.MemoryPoolType, "TACTIC_DRAM"):
+        config.set_memory_pool_limit(trt.MemoryPoolType.TACTIC_DRAM, job.tuning_memory_bytes)
     if job.max_aux_streams is not None:
         config.max_aux_streams = job.max_aux_streams
     if job.cuda_graphs and job.flavour == "tensorrt_rtx":

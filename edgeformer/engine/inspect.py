@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgeformer.artifacts import sha256_of_bytes
-from edgeformer.engine.builder import SIDECAR_SUFFIX
+from edgeformer.engine.build_process import SIDECAR_SUFFIX
 from edgeformer.errors import InputError
 from edgeformer.machine.backends import Flavour
 from edgeformer.records.engine import EngineReport

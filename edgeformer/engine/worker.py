@@ -1,4 +1,4 @@
-"""The build process: ``python -m edgeformer.engine.worker FOLDER``, started by `edgeformer.engine.builder`.
+"""The build process: ``python -m edgeformer.engine.worker FOLDER``, started by `edgeformer.engine.build_process`.
 
 TensorRT runs here and not in the caller because it can end its process (an exception that leaves a native thread, a
 failed dlopen in the parser), holds the GIL while it works, and keeps the memory it took. So a crash becomes a message,
@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def _die_with_parent(folder: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _offer_to_the_kernel() -> None:
+    """Where memory runs out, let it be this process that is ended: its parent says so, or builds with less."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
 def _peak_resident_bytes() -> int:
     """The largest resident memory of this process; not ``ru_maxrss``, which a child inherits from its parent."""
     found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
@@ -66,6 +73,7 @@ def main(folder: Path) -> int:
     channel = _Channel(os.dup(1))
     os.dup2(2, 1)
     _die_with_parent(folder)
+    _offer_to_the_kernel()
     try:
         job = BuildJob.model_validate_json((folder / JOB_FILE).read_text(encoding="utf-8"))
         if job.ahead_of_time:

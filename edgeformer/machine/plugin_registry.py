@@ -8,8 +8,8 @@ from typing import Any
 
 from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.backends import Flavour
-from edgeformer.ops.bi_level_routing_attention import OP_TYPE, OP_VERSION
 from edgeformer.ops.library_files import BUILD_COMMAND, RTX_ALIAS_NAME
+from edgeformer.ops.op_name import OP_TYPE, OP_VERSION
 
 __all__ = ["load_plugin_library"]
 

@@ -40,6 +40,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgeformer.errors import InputError
+from edgeformer.ops.op_name import DOMAIN, OP_TYPE, OP_VERSION
 
 __all__ = [
     "DOMAIN",
@@ -57,9 +58,6 @@ __all__ = [
     "without_function",
 ]
 
-DOMAIN = "edgeformer"
-OP_TYPE = "BiLevelRoutingAttention"
-OP_VERSION = 1
 # The lowest opset with ReduceMean's axes as an input; the body uses nothing newer, so any later importer takes it.
 FUNCTION_OPSET = 18
 # The largest side of LePE's convolution that the kernels take; released models have 5.

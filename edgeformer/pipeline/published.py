@@ -7,13 +7,13 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import onnx
-
-from edgeformer.graph.protos import subgraphs
 from edgeformer.records.base import Record
 from edgeformer.text import printable
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["without_notes", "without_paths"]
 
@@ -70,6 +70,8 @@ def _clean_graph(graph: onnx.GraphProto) -> None:
 
 
 def _clean_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+    from edgeformer.graph.protos import subgraphs
+
     for node in nodes:
         _clean(node)
         for attribute in node.attribute:

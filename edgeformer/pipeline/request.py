@@ -263,9 +263,17 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
             "flag",
         ),
     ] = False
+    cross_compile: Annotated[
+        bool | None,
+        Option(
+            "Compile the libraries for a device that its bundle would lack.",
+            "switch",
+            default="in a source checkout with the cross compiler and the CUDA runtime for Arm",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
-        from edgeformer.engine.builder import check_limits
+        from edgeformer.engine.limits import check_limits
 
         if self.precision not in PRECISIONS:
             raise InputError("EF101", f"precision {self.precision!r}: it must be one of {', '.join(PRECISIONS)}")

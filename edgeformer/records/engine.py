@@ -16,6 +16,7 @@ __all__ = [
     "Compiled",
     "EngineFigures",
     "EngineReport",
+    "EngineSpec",
     "PluginComparison",
     "PluginEvidence",
     "ShapeRange",
@@ -57,6 +58,28 @@ class ShapeRange(Record):
         return shapes[0] if self.is_fixed else " .. ".join(shapes)
 
 
+class EngineSpec(Record):
+    """What an engine is built with besides its graph's file, its target and the plugin library.
+
+    Attributes:
+        shapes: range of every input.
+        op_nodes: op nodes in the graph.
+        use_plugin: run them with the plugin; otherwise from their ONNX body.
+        embed_plugin: put the plugin library into the engine.
+        workspace_bytes: limit of the workspace; ``None`` for none.
+        max_aux_streams: limit of auxiliary streams; ``None`` leaves it to TensorRT.
+        cuda_graphs: the engine can be captured into a CUDA graph.
+    """
+
+    shapes: dict[str, ShapeRange]
+    op_nodes: int
+    use_plugin: bool
+    embed_plugin: bool
+    workspace_bytes: int | None
+    max_aux_streams: int | None
+    cuda_graphs: bool
+
+
 class BuildJob(Record):
     """One build, as the child reads it.
 
@@ -69,10 +92,13 @@ class BuildJob(Record):
         shapes: range of every input.
         op_nodes: op nodes in the graph.
         use_plugin: run them with the plugin; otherwise from their ONNX body.
+        has_body: the file has the op's body, which a parser takes unless it is told or made not to.
         plugin_library: the library to load, if any.
         embed_plugin: put the plugin library into the engine, so that one file is enough to run it.
         cuda_graphs: the engine can be captured into a CUDA graph.
         workspace_bytes: limit of the workspace pool; ``None`` leaves TensorRT's own, all of the GPU's memory.
+        tuning_memory_bytes: limit of the memory in which kernels are tried out, on a board that of the host, too;
+            ``None`` leaves it to TensorRT.
         max_aux_streams: streams that branches may run on beside the caller's; ``None`` leaves it to TensorRT.
         timing_cache: file to start from; ``None`` without one.
         timing_cache_out: where the child puts the timing cache; ``None`` if none is wanted.
@@ -86,10 +112,12 @@ class BuildJob(Record):
     shapes: dict[str, ShapeRange]
     op_nodes: int
     use_plugin: bool
+    has_body: bool = True
     plugin_library: Path | None
     embed_plugin: bool
     cuda_graphs: bool
     workspace_bytes: int | None
+    tuning_memory_bytes: int | None = None
     max_aux_streams: int | None
     timing_cache: Path | None
     timing_cache_out: Path | None

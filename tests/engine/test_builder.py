@@ -23,6 +23,7 @@ from edgeformer.engine.builder import (
     BatchProfile,
     BuildCancelled,
     BuildFailed,
+    EngineReport,
     ShapeRange,
     build_engine,
     count_op_nodes,
@@ -282,7 +283,7 @@ def test_cancelling_does_not_wait_for_a_child_that_is_busy(
     # Busy until its parent lets go of it.
     python.write_text(f"#!/bin/sh\necho '{event}'\nread line\n: > {late}\n")
     python.chmod(0o755)
-    monkeypatch.setattr(builder.sys, "executable", str(python))  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "executable", str(python))
     with raises("EF627"):
         build_engine(linear_model(), target=rtx30, batch=ONE, progress=lambda phase, done, total: False)
     assert not late.exists()
@@ -354,7 +355,7 @@ def test_native_crash_becomes_a_message(
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
-    monkeypatch.setattr(builder.sys, "executable", str(python))  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "executable", str(python))
     with raises("EF626", "TensorRT-RTX", *values) as caught:
         build_engine(linear_model(), target=rtx30, batch=ONE)
     assert isinstance(caught.value, BuildFailed)
@@ -402,7 +403,7 @@ def test_engine_is_written_with_its_report(rtx30: Target, tmp_path: Path) -> Non
     write_engine(build, tmp_path / "model.engine")
     assert (tmp_path / "model.engine").read_bytes() == build.serialized
     text = (tmp_path / "model.engine.json").read_text()
-    assert builder.EngineReport.model_validate_json(text) == build.report
+    assert EngineReport.model_validate_json(text) == build.report
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.engine", "model.engine.json"]
 
 
@@ -412,7 +413,7 @@ def test_a_build_that_never_ends_is_stopped(
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nsleep 60\n")
     python.chmod(0o755)
-    monkeypatch.setattr(builder.sys, "executable", str(python))  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "executable", str(python))
     with raises("EF881", "TensorRT-RTX", "0.3 s", "--timeout"), time_limit(0.3):
         build_engine(linear_model(), target=rtx30, batch=ONE)
     no_leftovers()
