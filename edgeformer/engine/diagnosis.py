@@ -7,10 +7,9 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from edgeformer.engine.facts import Fact
+from edgeformer.engine.jetson import jetson_facts
 from edgeformer.errors import EnvironmentFault
 from edgeformer.machine.backends import (
     BACKEND_RANGES,
@@ -37,29 +36,11 @@ _SERVES: dict[Flavour, str] = {
 }
 
 
-class Fact(BaseModel):
-    """One thing that was looked for.
-
-    Attributes:
-        name: what it is.
-        status: whether it is there and usable.
-        detail: version and place; or why it is missing, and what needs it.
-        remedy: the command or step that provides it; empty if the status is ok.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    status: Literal["ok", "missing"]
-    detail: str
-    remedy: str = ""
-
-
 def diagnose() -> tuple[Fact, ...]:
     """Look for JetPack, both TensorRT flavours, the CUDA compiler, the driver, the GPUs and the plugin library.
 
-    JetPack is looked for on a Jetson alone. TensorRT is imported in a child process: what counts is the version that
-    Python imports. Never raises.
+    JetPack, and what people often meet on a board, are looked for on a Jetson alone. TensorRT is imported in a child
+    process: what counts is the version that Python imports. Never raises.
     """
     survey = find_gpus()
     release = find_release()
@@ -70,6 +51,7 @@ def diagnose() -> tuple[Fact, ...]:
         _driver(survey),
         _gpus(survey),
         *_plugin_library(survey),
+        *(() if release is None else jetson_facts(release, survey)),
     )
 
 

@@ -29,7 +29,7 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(diagnosis, "find_gpus", lambda: GpuSurvey((), None, None, "no NVIDIA driver"))
     monkeypatch.setattr(diagnosis, "_NVCC_FALLBACK", tmp_path / "nvcc")
     monkeypatch.setattr(diagnosis, "find_release", lambda: None)
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name, **_: None)
     return tmp_path
 
 
