@@ -27,11 +27,11 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from openssl_for_arm import TRIPLE, NotThere, cmake_options, unpacked
 
 __all__ = ["build", "main", "missing_tools", "run_on_arm"]
 
 ROOT = Path(__file__).resolve().parents[1]
-TRIPLE = "aarch64-linux-gnu"
 QEMU = "qemu-aarch64-static"
 COMPILER = f"{TRIPLE}-g++"
 TOOLS = {
@@ -54,10 +54,6 @@ CPU revision\t: 3
 """A core of /proc/cpuinfo, as Linux on Arm has it."""
 
 
-class NotRun(Exception):
-    """Something that is needed is not there."""
-
-
 def missing_tools() -> list[str]:
     """The programs that are needed and not installed, with their packages."""
     return [f"{tool} (Debian: {package})" for tool, package in TOOLS.items() if shutil.which(tool) is None]
@@ -73,24 +69,6 @@ def _run(*command: str | Path, folder: Path = ROOT, environment: Mapping[str, st
     return done.stdout
 
 
-def _openssl(folder: Path) -> Path:
-    """OpenSSL's development files for Arm, unpacked."""
-    unpacked = folder / "openssl"
-    if not (unpacked / "usr" / "lib" / TRIPLE / "libcrypto.a").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            ["apt-get", "download", "libssl-dev:arm64"], cwd=folder, capture_output=True, text=True, check=False
-        )
-        packages = sorted(folder.glob("libssl-dev_*_arm64.deb"))
-        if not packages:
-            raise NotRun(
-                f"libssl-dev for arm64 cannot be downloaded ({done.stderr.strip()}): dpkg --add-architecture arm64 && "
-                "apt-get update"
-            )
-        _run("dpkg-deb", "-x", packages[-1], unpacked)
-    return unpacked / "usr"
-
-
 def _onnx_runtime(folder: Path) -> Path:
     """ONNX Runtime's library for Arm, of the version that is installed here."""
     wheels = folder / "wheels"
@@ -101,7 +79,7 @@ def _onnx_runtime(folder: Path) -> Path:
             [*pip, "--only-binary=:all:", "--no-deps", "--dest", str(wheels)], capture_output=True, text=True
         )
         if done.returncode != 0:
-            raise NotRun(f"{wanted} for Arm cannot be downloaded: {done.stderr.strip()}")
+            raise NotThere(f"{wanted} for Arm cannot be downloaded: {done.stderr.strip()}")
     (wheel,) = wheels.glob("onnxruntime-*aarch64.whl")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if re.search(r"capi/libonnxruntime\.so\.[\d.]+$", name))
@@ -119,9 +97,9 @@ def build(folder: Path, jobs: int) -> Path:
         The installation; the examples are in ``folder / "examples"``.
 
     Raises:
-        NotRun: something that is needed is not there.
+        NotThere: something that is needed is not there.
     """
-    openssl = _openssl(folder)
+    openssl = cmake_options(unpacked(folder))
     toolchain = f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'cmake' / 'toolchains' / 'aarch64-linux.cmake'}"
     prefix = folder / "installed"
     common = [
@@ -130,13 +108,7 @@ def build(folder: Path, jobs: int) -> Path:
         "-DCMAKE_BUILD_TYPE=Release",
         f"-DCMAKE_INSTALL_PREFIX={prefix}",
     ]
-    runtime = [
-        "-DEDGEFORMER_BUILD_TESTS=OFF",
-        f"-DOPENSSL_CRYPTO_LIBRARY={openssl / 'lib' / TRIPLE / 'libcrypto.a'}",
-        f"-DOPENSSL_INCLUDE_DIR={openssl / 'include'}",
-        # Debian keeps what differs between processors in a folder of its own.
-        f"-DCMAKE_CXX_FLAGS=-isystem {openssl / 'include' / TRIPLE}",
-    ]
+    runtime = ["-DEDGEFORMER_BUILD_TESTS=OFF", *openssl]
     tree = folder / "runtime"
     _run("cmake", "-S", ROOT, "-B", tree, *common, *runtime)
     _run("cmake", "--build", tree, "--parallel", str(jobs), "--target", "edgeformer_runtime", "edgeformer_run")
@@ -231,11 +203,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = options.folder.absolute()
     try:
         if missing := missing_tools():
-            raise NotRun(f"not installed: {', '.join(missing)}")
+            raise NotThere(f"not installed: {', '.join(missing)}")
         prefix = build(folder, options.jobs)
         network = _small_network(folder / "small.onnx")
         print(run_on_arm(folder, prefix / "bin" / "edgeformer-run", network), end="")
-    except NotRun as reason:
+    except NotThere as reason:
         print(f"not run: {reason}", file=sys.stderr)
         return 4
     models = [(network, network)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -12,6 +13,8 @@ TESTS = Path(__file__).parent
 WHOLE = {"benchmarks", "cli", "engine", "examples", "export", "pipeline", "plugins"}
 
 
+# A build for a device would compile the libraries for it, for minutes.
+os.environ.setdefault("EDGEFORMER_CROSS_COMPILE", "0")
 # Whoever ran the tests with nohup or in the background had these ignored, and what is ignored stays so in programs that
 # the tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

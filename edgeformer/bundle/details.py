@@ -10,7 +10,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator
 
 from edgeformer.records.base import Figure, Record
-from edgeformer.records.engine import EngineReport, PluginComparison
+from edgeformer.records.device import DeviceRecord
+from edgeformer.records.engine import EngineReport, EngineSpec, PluginComparison
 from edgeformer.records.fusion import FusionReport
 from edgeformer.records.network import BlockFigures
 from edgeformer.records.quantization import ActivationRecord, LayerRecord
@@ -19,6 +20,7 @@ from edgeformer.records.verification import Comparison, FormReport, VerifyReport
 
 __all__ = [
     "Details",
+    "DeviceDetails",
     "EngineDetails",
     "EngineParityDetails",
     "ExportDetails",
@@ -81,12 +83,27 @@ class EngineDetails(Record):
 
     Attributes:
         report: of the build; ``None`` where only the target itself can build it.
+        spec: what it is built with, for the machine that builds it from the files of the bundle.
         left_to_do: what remains to be done on the target.
     """
 
     stage: Literal["engine"] = "engine"
     report: EngineReport | None = None
+    spec: EngineSpec | None = None
     left_to_do: tuple[str, ...] = ()
+
+
+class DeviceDetails(Record):
+    """The machine that the bundle was finished on.
+
+    Attributes:
+        machine: what was found.
+        faults: what was not as it should be, each with its remedy, in words.
+    """
+
+    stage: Literal["device"] = "device"
+    machine: DeviceRecord
+    faults: tuple[str, ...] = ()
 
 
 class EngineParityDetails(Record):
@@ -108,6 +125,7 @@ _Own = Annotated[
     | FuseDetails
     | QuantizeDetails
     | ParityDetails
+    | DeviceDetails
     | EngineDetails
     | EngineParityDetails
     | PluginComparisonDetails,

@@ -8,15 +8,20 @@ from pydantic import AfterValidator
 
 __all__ = [
     "CALIBRATION",
+    "CANDIDATE",
+    "CANDIDATE_REPORT",
+    "DEVICE_PART",
     "ENGINE",
     "ENGINE_REPORT",
     "EXPORTED",
+    "FINISH",
     "FUSED",
     "MANIFEST",
     "PARITY",
     "PLUGIN_GRAPH",
     "REPORT",
     "SIGNATURE",
+    "TIMING_CACHE",
     "TYPED",
     "FileName",
 ]
@@ -32,8 +37,15 @@ PLUGIN_GRAPH = "plugin.onnx"
 CALIBRATION = "calibration.json"
 PARITY = "parity.npz"
 ENGINE = "model.engine"
-# What `edgeformer.engine.builder.write_engine` puts beside an engine.
+# What `edgeformer.engine.build_process.write_engine` puts beside an engine.
 ENGINE_REPORT = f"{ENGINE}.json"
+# An engine that was built and not yet compared: nobody loads it.
+CANDIDATE = "candidate.engine"
+CANDIDATE_REPORT = f"{CANDIDATE}.json"
+# TensorRT's timings of kernels, for the next build on the same machine.
+TIMING_CACHE = "timing.cache"
+# The part of edgeformer that a device needs, and the script that runs it there.
+DEVICE_PART, FINISH = "device.pyz", "finish"
 
 
 def _plain(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from enum import IntEnum
 from functools import cache
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from edgeformer.errors import EnvironmentFault, InputError
-from edgeformer.ops.library_files import BUILD_COMMAND, RUNTIME, candidate_paths, searched_places
+from edgeformer.ops.library_files import BUILD_COMMAND, RUNTIME, candidate_paths, library_for, searched_places
 
 __all__ = [
     "MAX_RANK",
@@ -218,4 +219,5 @@ def default_library() -> RuntimeLibrary:
             f"{RUNTIME.name}, which runs models, is not there ({searched_places(RUNTIME)}): install edgeformer's "
             f"wheel, or build it in a source checkout: {BUILD_COMMAND}",
         )
-    return RuntimeLibrary(paths[0])
+    # One that was cross-compiled for a device may be newer than this machine's own.
+    return RuntimeLibrary(library_for(platform.machine(), RUNTIME) or paths[0])

@@ -20,7 +20,9 @@ __all__ = [
     "RUNTIME",
     "OwnLibrary",
     "candidate_paths",
+    "cpu_of",
     "development_builds",
+    "library_for",
     "metadata_of",
     "registered_by",
     "rtx_alias_of",
@@ -38,6 +40,9 @@ BUILD_COMMAND = "cmake --preset default && cmake --build --preset default"
 _PACKAGE = Path(__file__).resolve().parent.parent
 # What a bundle has and a build tree has not: one unpacked into a build tree, even without its manifest, has some of it.
 _BUNDLE_MARKS = ("manifest.json", "manifest.sig", "parity.npz", "exported.onnx", "model.engine")
+# Where an ELF file has its processor, and the two that there is TensorRT for.
+_ELF_MACHINE = slice(18, 20)
+_CPUS = {62: "x86_64", 183: "aarch64"}
 _CMAKE_CACHE = "CMakeCache.txt"
 _CMAKE_PROJECT = re.compile(r"^CMAKE_PROJECT_NAME:\w+=edgeformer$", re.MULTILINE)
 
@@ -88,6 +93,26 @@ def candidate_paths(library: OwnLibrary = PLUGINS) -> tuple[Path, ...]:
         return (Path(chosen).absolute(),)
     packaged = _packaged(library)
     return (*([packaged] if packaged.is_file() else []), *development_builds(library))
+
+
+def library_for(cpu: str, library: OwnLibrary = PLUGINS) -> Path | None:
+    """The best of `candidate_paths` for a processor, perhaps a cross-compiled one; ``None`` if there is none.
+
+    Args:
+        cpu: the processor, as ``platform.machine()`` names it.
+        library: the library.
+    """
+    return next((path for path in candidate_paths(library) if cpu_of(path) == cpu), None)
+
+
+def cpu_of(path: Path) -> str | None:
+    """The processor of a library, as ``platform.machine()`` names it; ``None`` where its header does not tell."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_ELF_MACHINE.stop)
+    except OSError:
+        return None
+    return _CPUS.get(int.from_bytes(header[_ELF_MACHINE], "little")) if header[:4] == b"\x7fELF" else None
 
 
 def development_builds(library: OwnLibrary = PLUGINS) -> tuple[Path, ...]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Elements of one tensor that TensorRT takes.
 _MOST_ELEMENTS = 2**31 - 1
+# 0 turns off what `--cross-compile` turns on by default.
+_CROSS_COMPILE = "EDGEFORMER_CROSS_COMPILE"
 
 __all__ = ["BuildPlan", "EnginePlan", "Quantization", "TypedForm", "make_plan", "source_of"]
 
@@ -66,6 +68,7 @@ class EnginePlan:
         workspace_bytes: limit of TensorRT's workspace; ``None`` for none.
         max_aux_streams: limit of auxiliary streams; ``None`` leaves it to TensorRT.
         cuda_graphs: the engine can be captured into a CUDA graph.
+        cross_compile: for a device, compile the libraries that its bundle lacks, where all that it takes is here.
     """
 
     target: Target
@@ -76,6 +79,7 @@ class EnginePlan:
     workspace_bytes: int | None
     max_aux_streams: int | None
     cuda_graphs: bool
+    cross_compile: bool = False
 
     @property
     def limits(self) -> dict[str, int | None]:
@@ -186,9 +190,15 @@ def make_plan(request: BuildRequest) -> BuildPlan:
             request.workspace_bytes,
             request.max_aux_streams,
             request.cuda_graphs,
+            _cross_compiling(request.cross_compile),
         ),
         compare_plugin=rtx if request.compare_plugin is None else request.compare_plugin,
     )
+
+
+def _cross_compiling(asked: bool | None) -> bool:
+    """Whether to; where nobody said, unless the environment says not to."""
+    return os.environ.get(_CROSS_COMPILE, "1") != "0" if asked is None else asked
 
 
 def _asked_labels(request: BuildRequest, source: Source) -> tuple[str, ...] | None:

@@ -17,7 +17,9 @@ from edgeformer.ops.library_files import (
     LIBRARY_NAME,
     RTX_ALIAS_NAME,
     candidate_paths,
+    cpu_of,
     development_builds,
+    library_for,
     metadata_of,
     registered_by,
     rtx_alias_of,
@@ -201,3 +203,23 @@ def test_cmake_builds_and_installs_under_these_names() -> None:
     assert f"set(target {prefix.removeprefix('lib')}${{name}})" in registering
     for needed in (LIBRARY_NAME, RTX_ALIAS_NAME):
         assert f"$ORIGIN/{needed}" in registering
+
+
+def elf(machine: int) -> bytes:
+    return b"\x7fELF\x02\x01\x01" + bytes(11) + machine.to_bytes(2, "little")
+
+
+def test_a_library_is_chosen_by_its_processor(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = put_build(tree / "build" / "default", 1.0)
+    there = put_build(tree / "build" / "jetson", 2.0)
+    here.write_bytes(elf(62))
+    there.write_bytes(elf(183))
+    assert candidate_paths()[0] in (here, there)
+    assert library_for("x86_64") == here
+    assert library_for("aarch64") == there
+    assert library_for("riscv64") is None
+    there.write_bytes(b"\x7fELF")
+    assert cpu_of(there) is None
+    assert cpu_of(tree / "not there") is None
+    here.write_bytes(b"MZ" + elf(62)[2:])
+    assert library_for("x86_64") is None

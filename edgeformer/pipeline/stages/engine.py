@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle.details import EngineDetails, EngineParityDetails
-from edgeformer.bundle.files import ENGINE, ENGINE_REPORT, EXPORTED, PARITY, PLUGIN_GRAPH, TYPED
+from edgeformer.bundle.files import ENGINE, ENGINE_REPORT, EXPORTED, FINISH, PARITY, PLUGIN_GRAPH, TYPED
+from edgeformer.errors import InputError
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.plan import EnginePlan
 from edgeformer.pipeline.published import without_paths
 from edgeformer.pipeline.runner import Judged, Runner
+from edgeformer.pipeline.stages._library import add_library
 from edgeformer.pipeline.stages._verdicts import verdict_of
+from edgeformer.pipeline.stages.device_files import add_device_files
 
 if TYPE_CHECKING:
     from edgeformer.engine.targets import Target
     from edgeformer.machine.plugin_library import PluginLibrary
-    from edgeformer.records.terms import Flavour
+    from edgeformer.records.engine import EngineSpec
 
 __all__ = ["run", "run_parity"]
 
@@ -40,10 +42,13 @@ def run(runner: Runner, plan: EnginePlan) -> bool:
     target = plan.target
     here = can_build(target)
     if not here:
-        library = find_device_library(target.cpu, target.sm) if plan.use_plugin else None
-        _add_library(runner, library, target.flavour)
-        graph = _graph_for_parsers(runner, plan)
-        runner.skip(_NAME, here.reason, EngineDetails(left_to_do=_left_to_do(plan, library, graph)))
+        library, missing = add_device_files(
+            runner, target, _NAME, use_plugin=plan.use_plugin, cross_compiling=plan.cross_compile
+        )
+        _graph_for_parsers(runner, plan)
+        spec, reason = _spec_for_device(runner, plan)
+        steps = (*(f"get for the bundle: {line}" for line in missing), _left_to_do(plan, library, reason))
+        runner.skip(_NAME, here.reason, EngineDetails(spec=spec, left_to_do=steps))
         return False
     library = find_plugin_library() if plan.use_plugin else None
     served = library
@@ -53,7 +58,7 @@ def run(runner: Runner, plan: EnginePlan) -> bool:
         served = find_device_library(target.cpu, target.sm)
         left_to_do.append(_library_to_have(target, served))
     if not plan.embed_plugin:
-        _add_library(runner, served, target.flavour)
+        add_library(runner, served, target.flavour)
     _graph_for_parsers(runner, plan)
     backend = find_backend(target.flavour)
     assert backend is not None  # can_build saw it
@@ -123,37 +128,27 @@ def _build(runner: Runner, plan: EnginePlan, left_to_do: tuple[str, ...]) -> Jud
     )
     report = without_paths(built.report)
     write_engine(replace(built, report=report), runner.path(ENGINE))
-    details = EngineDetails(report=report, left_to_do=left_to_do)
+    details = EngineDetails(report=report, spec=_spec(runner, plan), left_to_do=left_to_do)
     if not plan.use_plugin:
         return Judged(note="built from the op's ONNX body, without the plugin", details=details)
     gate = f"{report.plugin.in_network} plugin layers for {report.op_nodes} op nodes"
     return Judged("passed", gate, details=details)
 
 
-def _add_library(runner: Runner, library: PluginLibrary | None, flavour: Flavour) -> None:
-    """Put the plugin library that the engine needs into the bundle, with what hosts of that TensorRT open."""
-    if library is None:
-        return
-    for file in library.files(flavour):
-        shutil.copyfile(file, runner.path(file.name))
+def _graph_for_parsers(runner: Runner, plan: EnginePlan) -> None:
+    """Write what TensorRT's parser makes a network with the plugin from: the typed graph without the op's body.
 
-
-def _graph_for_parsers(runner: Runner, plan: EnginePlan) -> str:
-    """The file from which TensorRT's parser makes the network of the plan, in a program that knows nothing of the op.
-
-    With the plugin that is the typed graph without the op's body, written here: a parser takes the body where there is
-    one, although the plugin is loaded, unless it is told otherwise, and TensorRT before 10.15 cannot be told.
+    A parser takes the body where there is one, although the plugin is loaded, unless it is told otherwise, and TensorRT
+    before 10.15 cannot be told.
     """
     from edgeformer.graph.onnx_files import load_model, save_model
     from edgeformer.ops.bi_level_routing_attention import is_op, without_function
 
     if not plan.use_plugin:
-        return TYPED
+        return
     model = load_model(runner.path(TYPED))
-    if not any(map(is_op, model.graph.node)):
-        return TYPED
-    save_model(without_function(model), runner.path(PLUGIN_GRAPH))
-    return PLUGIN_GRAPH
+    if any(map(is_op, model.graph.node)):
+        save_model(without_function(model), runner.path(PLUGIN_GRAPH))
 
 
 def _library_to_have(target: Target, library: PluginLibrary | None) -> str:
@@ -166,16 +161,38 @@ def _library_to_have(target: Target, library: PluginLibrary | None) -> str:
     )
 
 
-def _left_to_do(plan: EnginePlan, library: PluginLibrary | None, graph: str) -> tuple[str, ...]:
+def _spec(runner: Runner, plan: EnginePlan) -> EngineSpec:
+    """What the engine is built with, for a machine that finishes the bundle without onnx."""
+    from edgeformer.engine.builder import engine_spec
+    from edgeformer.graph.onnx_files import load_model
+
+    return engine_spec(
+        load_model(runner.path(TYPED)),
+        plan.batch,
+        use_plugin=plan.use_plugin,
+        embed_plugin=plan.embed_plugin,
+        workspace_bytes=plan.workspace_bytes,
+        max_aux_streams=plan.max_aux_streams,
+        cuda_graphs=plan.cuda_graphs,
+    )
+
+
+def _spec_for_device(runner: Runner, plan: EnginePlan) -> tuple[EngineSpec | None, str]:
+    """As `_spec`; where the graph leaves open what shapes the engine is for, nothing, and which those are."""
+    try:
+        return _spec(runner, plan), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def _left_to_do(plan: EnginePlan, library: PluginLibrary | None, no_spec: str) -> str:
     """What a device target's own machine still has to do."""
     target = plan.target
-    plugin = [_library_to_have(target, library)] if plan.use_plugin else []
-    loaded = ", the plugin library loaded before parsing" if plan.use_plugin else ""
-    limits = "".join(f", {name}={limit}" for name, limit in plan.limits.items() if limit is not None)
+    if no_spec:
+        return f"build again so that the engine can be built: {no_spec}"
+    cuda = f", CUDA {library.metadata.cuda} for {library.path.name}" if library is not None else ""
     return (
-        *plugin,
-        f"build the engine from {graph} with TensorRT {target.tensorrt_minimum} or newer, below "
-        f"{target.tensorrt_below}: a strongly typed network{loaded}{limits}",
-        f"compare the engine's outputs with those recorded in {PARITY}",
-        "measure its latency",
+        f"on the {target.description}, run {FINISH} in the bundle: it builds the engine with the TensorRT there "
+        f"({target.tensorrt_minimum} or newer, below {target.tensorrt_below}{cuda}) and compares its outputs with "
+        f"those recorded in {PARITY}"
     )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from edgeformer.bundle.details import EngineDetails
+from edgeformer.engine.targets import Target
 from edgeformer.graph.onnx_files import load_model
 from edgeformer.machine import plugin_library
 from edgeformer.machine.devices import Gpu, GpuSurvey
@@ -21,6 +22,8 @@ from edgeformer.machine.plugin_library import find_plugin_library
 from edgeformer.ops.bi_level_routing_attention import is_op
 from edgeformer.ops.library_files import LIBRARY_NAME
 from edgeformer.pipeline import BuildResult, build
+from edgeformer.pipeline.stages import device_files
+from edgeformer.records.engine import ShapeRange
 from tests.pipeline.conftest import (
     engine_report,
     linears_as_convolutions,
@@ -95,6 +98,8 @@ def test_a_device_target_ends_after_the_typed_graph(
     nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugin_library, "candidate_paths", lambda: ())
+    monkeypatch.setattr(device_files, "library_for", lambda cpu, library: None)
+    monkeypatch.setattr(device_files, "device_packages", lambda cpu: {})
     result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", batch="1:2:4", max_aux_streams=0)
     assert not linears_as_convolutions(result)  # nobody has seen TensorRT itself gain by them
     assert set(result.manifest.files) == {
@@ -103,16 +108,25 @@ def test_a_device_target_ends_after_the_typed_graph(
         "typed.onnx",
         "plugin.onnx",
         "parity.npz",
+        "device.pyz",
+        "finish",
     }
+    assert os.access(result.path / "finish", os.X_OK)
     engine = result.manifest.stage("engine")
     assert engine is not None
     assert engine.verdict == "not run"
     assert engine.note is not None
     assert "built on the device itself (SM 87, aarch64)" in engine.note
     assert isinstance(engine.details, EngineDetails)
-    steps = engine.details.left_to_do
-    assert "build the plugin library for SM 87" in steps[0]
-    assert any("from plugin.onnx" in step and step.endswith(", max_aux_streams=0") for step in steps)
+    library, runtime, packages, finish = engine.details.left_to_do
+    assert "the plugin library for SM 87: scripts/cross_device.py --preset jetson-orin" in library
+    assert "the runtime library for aarch64: scripts/cross_device.py --preset jetson-orin" in runtime
+    assert "the Python packages for aarch64: scripts/fetch_device_packages.py --cpu aarch64" in packages
+    assert "on the Jetson AGX Orin 64GB, run finish in the bundle" in finish
+    spec = engine.details.spec
+    assert spec is not None
+    assert (spec.op_nodes, spec.use_plugin, spec.max_aux_streams) == (4, True, 0)
+    assert spec.shapes["input"] == ShapeRange(min=(1, 3, 112, 112), opt=(2, 3, 112, 112), max=(4, 3, 112, 112))
     assert result.manifest.stage("engine-parity") is None
 
 
@@ -131,9 +145,51 @@ def test_a_device_target_gets_the_library_that_was_cross_compiled_for_it(
     engine = result.manifest.stage("engine")
     assert engine is not None
     assert isinstance(engine.details, EngineDetails)
-    assert engine.details.left_to_do[0].endswith("has CUDA 12.6, for libedgeformer_plugins.so")
+    assert "CUDA 12.6 for libedgeformer_plugins.so" in engine.details.left_to_do[-1]
     without = build(nano_onnx, output=tmp_path / "without", target="jetson-agx-orin", use_plugin=False)
     assert "libedgeformer_plugins.so" not in without.manifest.files
+
+
+def test_libraries_that_a_device_lacks_are_compiled_by_the_way(
+    nano_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path / "libedgeformer.so"
+    made: list[str] = []
+
+    def compiled(target: Target) -> str:
+        made.append(target.name)
+        runtime.write_bytes(b"for another processor")
+        return ""
+
+    monkeypatch.setattr(device_files, "library_for", lambda cpu, library: runtime if made else None)
+    monkeypatch.setattr(device_files, "can_cross_compile", lambda target: True)
+    monkeypatch.setattr(device_files, "cross_compile", compiled)
+
+    def built(cross_compiling: bool) -> BuildResult:
+        return build(
+            nano_onnx,
+            output=tmp_path / "bundle",
+            target="jetson-agx-orin",
+            use_plugin=False,
+            cross_compile=cross_compiling,
+        )
+
+    without = built(False)
+    assert "libedgeformer.so" not in without.manifest.files
+    result = built(True)
+    assert made == ["jetson-agx-orin"]
+    assert (result.path / "libedgeformer.so").read_bytes() == b"for another processor"
+    built(True)
+    assert made == ["jetson-agx-orin"]
+    # What fails is told, and the rest of the bundle is there.
+    made.clear()
+    monkeypatch.setattr(device_files, "library_for", lambda cpu, library: None)
+    monkeypatch.setattr(device_files, "cross_compile", lambda target: "nvcc fatal: no")
+    failed = built(True)
+    details = failed.manifest.details(EngineDetails)
+    assert details is not None
+    assert "(it failed here: nvcc fatal: no)" in details.left_to_do[0]
+    assert "finish" in failed.manifest.files
 
 
 def test_without_the_plugin_the_engine_comes_from_the_body(nano_onnx: Path, tmp_path: Path) -> None:
