@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgeformer.models import load_checkpoint as load_checkpoint
     from edgeformer.pipeline import build as build
     from edgeformer.pipeline import export_model as export_model
+    from edgeformer.pipeline import finish_bundle as finish_bundle
     from edgeformer.pipeline import verify_bundle as verify_bundle
     from edgeformer.quantization.quantize import quantize as quantize
     from edgeformer.supervision.limits import time_limit as time_limit
@@ -51,6 +52,7 @@ _HOMES = {
     "EnvironmentFault": "edgeformer.errors",
     "export_model": "edgeformer.pipeline",
     "export_onnx": "edgeformer.export",
+    "finish_bundle": "edgeformer.pipeline",
     "from_reference": "edgeformer.models",
     "fuse": "edgeformer.graph.fuse",
     "GateMissed": "edgeformer.errors",

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeformer.bundle.files import ENGINE, TYPED
+from edgeformer.bundle.files import ENGINE, FINISH
 from edgeformer.bundle.manifest import Manifest
 
 __all__ = ["NextStep", "next_steps"]
@@ -33,7 +33,7 @@ def next_steps(bundle: Path, manifest: Manifest) -> list[NextStep]:
     return [
         NextStep(verify, "compare all forms of the model again"),
         NextStep(shlex.join(["scp", "-r", str(bundle), f"{manifest.target.name}:"]), f"copy it to the {gpu}'s machine"),
-        NextStep(_python(_build_engine(Path(bundle.name), manifest)), "there, build the engine"),
+        NextStep(_finish(Path(bundle.name), manifest), "there, build the engine and compare its outputs"),
         *_run(bundle, manifest, "ONNX Runtime runs it"),
     ]
 
@@ -57,12 +57,7 @@ def _run(bundle: Path, manifest: Manifest, by: str) -> list[NextStep]:
     ]
 
 
-def _build_engine(bundle: Path, manifest: Manifest) -> str:
-    batch = ":".join(map(str, manifest.batch or [1, 1, 1]))
-    typed, engine = str(bundle / TYPED), str(bundle / ENGINE)
-    return (
-        "import edgeformer as ef; from edgeformer.engine.builder import BatchProfile, write_engine; "
-        f"write_engine(ef.build_engine(ef.load_model({json.dumps(typed)}), "
-        f"target=ef.get_target({json.dumps(manifest.target.name)}), "
-        f"batch=BatchProfile.parse({json.dumps(batch)})), {json.dumps(engine)})"
-    )
+def _finish(bundle: Path, manifest: Manifest) -> str:
+    if FINISH in manifest.files:
+        return shlex.join([str(bundle / FINISH)])
+    return shlex.join(["edgeformer", "finish", str(bundle), "--trust-bundle"])

@@ -16,7 +16,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -96,6 +96,15 @@ class Staging:
             (self.path / file).unlink(missing_ok=True)
             _link_or_copy(self.target / file, self.path / file)
         return record.model_copy(update={"reused": True})
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Bring files of the older bundle here; whoever opened it has checked them against its manifest.
+
+        Raises:
+            OSError: one of them is not there.
+        """
+        for name in names:
+            _link_or_copy(self.target / name, self.path / name)
 
     def file_records(self) -> dict[str, FileRecord]:
         """Size and SHA-256 of every file put here so far, by name."""

@@ -20,6 +20,9 @@ __all__ = [
     "VerifyReport",
 ]
 
+FLOAT_ATTENTION = "float-attention"
+"""The form of an INT8 model that runs beside it where its attention is INT8, too: what INT8 costs without that."""
+
 FormStatus = Literal["reference", "passed", "missed", "not judged", "not run"]
 
 # The form of an INT8 model whose attention is INT8 that has its attention in float: what the rest costs.

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from benchmarks.kill_finish import without_engine
+from edgeformer.bundle import read_manifest
 from edgeformer.bundle.next_steps import next_steps
 from edgeformer.cli._summary import print_next_steps
 from edgeformer.pipeline import BuildResult
@@ -55,21 +57,24 @@ def test_what_is_no_classifier_is_loaded(fp16_bundle: BuildResult, tmp_path: Pat
     assert result.stdout.startswith("Description(name=")
 
 
-def test_a_device_bundle_is_copied_and_its_engine_built_there(fp16_bundle: BuildResult, tmp_path: Path) -> None:
+def test_a_device_bundle_is_copied_and_finished_there(fp16_bundle: BuildResult, tmp_path: Path) -> None:
     """The last command is run here for a target that this machine can build for."""
-    files = {name: record for name, record in fp16_bundle.manifest.files.items() if name != "model.engine"}
-    manifest = fp16_bundle.manifest.model_copy(update={"files": files})
     bundle = tmp_path / "a bundle"
     shutil.copytree(fp16_bundle.path, bundle)
-    (bundle / "model.engine").unlink()
-    verify, copied, built, run, program = next_steps(bundle, manifest)
+    without_engine(bundle)
+    verify, copied, finished, run, program = next_steps(bundle, read_manifest(bundle))
     assert shlex.split(verify.command) == ["edgeformer", "verify", str(bundle)]
     assert shlex.split(run.command) == ["edgeformer", "run", str(bundle), "IMAGE"]
     assert "trust_bundle" not in program.command
     assert shlex.split(copied.command) == ["scp", "-r", str(bundle), "rtx-40:"]
-    result = paste(built.command, tmp_path)
+    result = paste(finished.command, tmp_path)
     assert result.returncode == 0, result.stderr
     assert (bundle / "model.engine").stat().st_size > 1_000_000
+    # A bundle for a device has a script for it.
+    manifest = read_manifest(bundle)
+    files = {name: record for name, record in manifest.files.items() if name != "model.engine"}
+    scripted = manifest.model_copy(update={"files": {**files, "finish": manifest.files["typed.onnx"]}})
+    assert [step.command for step in next_steps(bundle, scripted)][2] == "'a bundle/finish'"
 
 
 def test_commands_are_printed_on_one_line_each(fp16_bundle: BuildResult, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from benchmarks.kill_finish import without_engine
 from edgeformer.bundle.details import EngineDetails
 from edgeformer.graph.onnx_files import load_model
 from edgeformer.pipeline import BuildResult, Observer, build, export_model
@@ -26,6 +28,15 @@ def nano_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fp16_bundle(nano_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     return build(nano_onnx, output=tmp_path_factory.mktemp("fp16") / "bundle", target="rtx-40", batch="1:2:4")
+
+
+@pytest.fixture
+def rtx_bundle(fp16_bundle: BuildResult, tmp_path: Path) -> Path:
+    """A bundle for an RTX GPU whose engine is still to be built."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(fp16_bundle.path, bundle)
+    without_engine(bundle)
+    return bundle
 
 
 def engine_report(result: BuildResult) -> EngineReport:

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Kill `edgeformer finish` at random moments: the bundle stays whole, and the next call finishes it.
+
+    benchmarks/kill_finish.py [--kills 50] [--seed 0]
+
+A bundle for an RTX GPU is built from BiFormer-nano with random weights, and its engine is taken out again, so that
+finishing it builds an engine for real, which TensorRT-RTX does without a GPU. Each time all processes of a call are
+killed (SIGKILL) at a moment drawn from the time that the whole call before took; then every file is checked against the
+manifest, and the call is made again to its end. Ends with 1 where a bundle was not whole or was not finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from edgeformer.bundle import StageRecord, open_bundle, read_manifest
+from edgeformer.bundle.details import EngineDetails
+from edgeformer.bundle.files import ENGINE, MANIFEST
+
+__all__ = ["kill_and_finish", "main", "unfinished_bundle", "without_engine"]
+
+FINISH = (sys.executable, "-m", "edgeformer", "finish", "--trust-bundle")
+
+
+def unfinished_bundle(folder: Path) -> Path:
+    """A bundle for an RTX GPU, in ``folder``, whose engine is still to be built."""
+    from edgeformer.pipeline import build, export_model
+
+    model = folder / "nano.onnx"
+    export_model("biformer_nano", output=model, random_weights=True)
+    bundle = folder / "unfinished"
+    build(model, output=bundle, target="rtx-40", compare_plugin=False)
+    without_engine(bundle)
+    return bundle
+
+
+def without_engine(bundle: Path) -> None:
+    """Make of a bundle for an RTX GPU what a machine without TensorRT-RTX would have made."""
+    manifest = read_manifest(bundle)
+    details = manifest.details(EngineDetails)
+    assert details is not None
+    record = StageRecord(name="engine", key="", seconds=0, verdict="not run", details=EngineDetails(spec=details.spec))
+    stages = [record if stage.name == "engine" else stage for stage in manifest.stages]
+    files = {name: file for name, file in manifest.files.items() if not name.startswith(ENGINE)}
+    changed = manifest.model_copy(update={"stages": stages, "files": files})
+    (bundle / MANIFEST).write_text(changed.model_dump_json(indent=2), encoding="utf-8")
+    for path in bundle.glob(f"{ENGINE}*"):
+        path.unlink()
+
+
+def kill_and_finish(unfinished: Path, folder: Path, seconds: float) -> tuple[str, float]:
+    """Copy a bundle, finish it, kill that after some seconds, check the bundle, and finish it.
+
+    Args:
+        unfinished: the bundle.
+        folder: an empty one, for the copy.
+        seconds: when to kill.
+
+    Returns:
+        How far the killed call had come (``nothing``, ``built`` or ``finished``), and the seconds that the next took.
+
+    Raises:
+        InputError: the bundle is damaged.
+        RuntimeError: it was not finished afterwards, or something was left beside it.
+    """
+    bundle = folder / "bundle"
+    shutil.copytree(unfinished, bundle)
+    process = subprocess.Popen(
+        [*FINISH, str(bundle)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    time.sleep(seconds)
+    with suppress(ProcessLookupError):  # it was done
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    found = open_bundle(bundle).files
+    state = "finished" if ENGINE in found else "built" if any("candidate" in name for name in found) else "nothing"
+    begun = time.monotonic()
+    done = subprocess.run([*FINISH, str(bundle)], capture_output=True, text=True, check=False)
+    took = time.monotonic() - begun
+    if done.returncode != 0:
+        raise RuntimeError(f"killed after {seconds:.2f} s, it ended with {done.returncode}:\n{done.stderr}")
+    if ENGINE not in open_bundle(bundle).files:
+        raise RuntimeError(f"killed after {seconds:.2f} s, the bundle has no engine in the end")
+    if beside := [path.name for path in folder.iterdir() if path != bundle]:
+        raise RuntimeError(f"killed after {seconds:.2f} s, this was left beside the bundle: {', '.join(beside)}")
+    return state, took
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Kill and finish, and say how it went."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=50, help="how often")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args(arguments)
+    moments = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as named:
+        folder = Path(named)
+        unfinished = unfinished_bundle(folder)
+        (folder / "whole").mkdir()
+        _, whole = kill_and_finish(unfinished, folder / "whole", 0.0)
+        wholes = [whole]
+        states: Counter[str] = Counter()
+        for number in range(options.kills):
+            place = folder / str(number)
+            place.mkdir()
+            try:
+                state, took = kill_and_finish(unfinished, place, moments.uniform(0.0, wholes[-1]))
+                states[state] += 1
+                if state == "nothing":  # else there was less to do
+                    wholes.append(took)
+            except Exception as error:
+                print(f"kill {number}: {error}", file=sys.stderr)
+                states["failed"] += 1
+            shutil.rmtree(place)
+    told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    calls = f"{min(wholes):.1f} to {max(wholes):.1f} s"
+    print(f"{options.kills} kills in calls of {calls}: when killed {told}; {states['failed']} failed")
+    return 1 if states["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,335 @@
+"""Bundles finished where they run: on TensorRT-RTX for real, on a Jetson's TensorRT by a double."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeformer.bundle import Manifest, StageRecord, open_bundle, read_manifest
+from edgeformer.bundle.details import DeviceDetails, EngineDetails, EngineParityDetails
+from edgeformer.engine import targets
+from edgeformer.machine import plugin_library
+from edgeformer.machine.board import Memory
+from edgeformer.machine.devices import Gpu, GpuSurvey
+from edgeformer.machine.jetpack import Release, list_jetpacks
+from edgeformer.machine.plugin_library import find_plugin_library
+from edgeformer.ops.library_files import LIBRARY_NAME
+from edgeformer.pipeline import BuildResult, build, device_plan, finish_bundle
+from edgeformer.pipeline.stages import device
+from tests.pipeline.conftest import Recorder
+from tests.raising import raises
+
+DOUBLE = Path(__file__).with_name("tensorrt_double")
+ORIN = Gpu(0, "Orin", 87, 64_000_000_000)
+
+
+@pytest.fixture(scope="session")
+def orin_bundle(nano_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bundle = tmp_path_factory.mktemp("orin") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugin_library, "candidate_paths", lambda: ())
+        build(nano_onnx, output=bundle, target="jetson-agx-orin", batch="1:2:4")
+    return bundle
+
+
+@pytest.fixture
+def jetson(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Make this machine a Jetson AGX Orin with JetPack 6.2; the file that tells its TensorRT what to do."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorrt"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(DOUBLE))
+    survey = GpuSurvey((ORIN,), "540.4", "12.6", "")
+    jetpack = next(one for one in list_jetpacks() if one.name == "6.2")
+    for module in (targets, device_plan):
+        monkeypatch.setattr(module, "find_gpus", lambda: survey)
+    monkeypatch.setattr(device_plan, "find_release", lambda: Release("36.4.3", jetpack, too_old=False))
+    monkeypatch.setattr(device_plan, "read_memory", lambda: Memory(64_000_000_000, 40_000_000_000, 32_000_000_000))
+    monkeypatch.setattr(device_plan, "power_mode", lambda: "MAXN")
+    monkeypatch.setattr(device_plan, "jetson_facts", lambda release, survey: ())
+    library = find_plugin_library()
+    assert library is not None
+    kernels = library.metadata.model_copy(update={"architectures": (87,)})
+    there = plugin_library.PluginLibrary(library.path, kernels)
+    monkeypatch.setattr(device_plan, "require_plugin_library", lambda sm: there)
+    told = tmp_path / "told.json"
+    told.write_text("{}")
+    monkeypatch.setenv("TENSORRT_DOUBLE", str(told))
+    return told
+
+
+class Answers:
+    """A model that gives what was recorded, multiplied."""
+
+    def __init__(self, archive: Path, factor: float = 1.0) -> None:
+        with np.load(archive) as recorded:
+            self._inputs = recorded["input:input"]
+            self._outputs = recorded["output:logits"] * np.float32(factor)
+        self.batches: list[int] = []
+
+    def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        self.batches.append(len(feeds["input"]))
+        rows = [int(np.argmin(np.abs(self._inputs - image).sum((1, 2, 3)))) for image in feeds["input"]]
+        return {"logits": self._outputs[rows]}
+
+
+@contextmanager
+def as_model(answers: Answers) -> Iterator[Answers]:
+    yield answers
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> None:
+    monkeypatch.setattr(device, "_loaded", lambda runner, plan: as_model(answers))
+
+
+def stage_of(manifest: Manifest, name: str) -> StageRecord:
+    found = manifest.stage(name)
+    assert found is not None
+    return found
+
+
+def test_an_engine_of_tensorrt_rtx_is_built_from_the_bundle(rtx_bundle: Path, fp16_bundle: BuildResult) -> None:
+    before = read_manifest(rtx_bundle)
+    result = finish_bundle(rtx_bundle)
+    manifest = open_bundle(rtx_bundle)
+    assert manifest == result.manifest
+    engine = stage_of(manifest, "engine")
+    assert (engine.verdict, engine.gate) == ("passed", "4 plugin layers for 4 op nodes")
+    assert engine.files == ["model.engine", "model.engine.json"]
+    # The same builder with the same graph, shapes and library.
+    assert (rtx_bundle / "model.engine").stat().st_size == fp16_bundle.manifest.files["model.engine"].size
+    assert (
+        stage_of(manifest, "engine-parity").note
+        == "engine not run: no GPU (no NVIDIA driver (libcuda.so.1 cannot be loaded))"
+    )
+    names = [stage.name for stage in manifest.stages]
+    assert names == ["import", "fuse", "types", "parity", "device", "engine", "engine-parity", "plugin-comparison"]
+    assert [stage for stage in manifest.stages if stage.name in ("import", "fuse", "types", "parity")] == before.stages[
+        :4
+    ]
+    assert set(manifest.files) == {*before.files, "model.engine", "model.engine.json"}
+    machine = manifest.details(DeviceDetails)
+    assert machine is not None
+    assert machine.machine.tensorrt.startswith("1.7")
+    assert [path.name for path in rtx_bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_finished_bundle_is_finished_again_without_building(
+    rtx_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish_bundle(rtx_bundle, trust_bundle=True)
+    built = (rtx_bundle / "model.engine").read_bytes()
+    watched = Recorder()
+    manifest = finish_bundle(rtx_bundle, trust_bundle=True, observer=watched).manifest
+    assert "engine" not in watched.ran
+    assert stage_of(manifest, "engine").reused
+    assert (rtx_bundle / "model.engine").read_bytes() == built
+    # Without trust nothing that lies there is taken for an engine that was built here.
+    watched = Recorder()
+    finish_bundle(rtx_bundle, observer=watched)
+    assert "engine" in watched.ran
+
+
+def test_what_was_built_is_not_lost_when_the_machine_stops(rtx_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "compare", stop)
+        with pytest.raises(Stopped):
+            finish_bundle(rtx_bundle, trust_bundle=True)
+    between = open_bundle(rtx_bundle)
+    # Whoever loads the bundle now finds no engine.
+    assert "model.engine" not in between.files
+    assert {"candidate.engine", "candidate.engine.json"} < set(between.files)
+    assert stage_of(between, "engine-parity").note == "not compared yet: finish the bundle"
+    built = (rtx_bundle / "candidate.engine").read_bytes()
+    watched = Recorder()
+    finish_bundle(rtx_bundle, trust_bundle=True, observer=watched)
+    assert "engine" not in watched.ran
+    assert (rtx_bundle / "model.engine").read_bytes() == built
+    assert not list(rtx_bundle.glob("candidate*"))
+    open_bundle(rtx_bundle)
+
+
+def test_another_library_in_the_bundle_is_not_opened_unasked(rtx_bundle: Path) -> None:
+    library = rtx_bundle / LIBRARY_NAME
+    content = library.read_bytes() + b"x"
+    library.unlink()
+    library.write_bytes(content)
+    text = (rtx_bundle / "manifest.json").read_text()
+    manifest = json.loads(text)
+    manifest["files"][LIBRARY_NAME] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (rtx_bundle / "manifest.json").write_text(json.dumps(manifest))
+    with raises("EF671", LIBRARY_NAME, "--trust-bundle"):
+        finish_bundle(rtx_bundle)
+    assert json.loads((rtx_bundle / "manifest.json").read_text()) == manifest
+    finish_bundle(rtx_bundle, trust_bundle=True)
+    assert (rtx_bundle / LIBRARY_NAME).read_bytes() == content
+
+
+def test_a_damaged_bundle_is_refused(rtx_bundle: Path) -> None:
+    (rtx_bundle / "plugin.onnx").unlink()
+    (rtx_bundle / "plugin.onnx").write_bytes(b"")
+    with raises("EF704", "plugin.onnx"):
+        finish_bundle(rtx_bundle)
+
+
+def test_a_bundle_of_a_version_without_a_spec_is_built_again(rtx_bundle: Path) -> None:
+    path = rtx_bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    (engine,) = (stage for stage in manifest["stages"] if stage["name"] == "engine")
+    del engine["details"]["spec"]
+    path.write_text(json.dumps(manifest))
+    with raises("EF930", "build it again"):
+        finish_bundle(rtx_bundle)
+
+
+def test_a_table_that_means_another_machine_by_the_name(rtx_bundle: Path) -> None:
+    path = rtx_bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["target"] |= {"sm": 75, "sms": [75]}
+    path.write_text(json.dumps(manifest))
+    with raises("EF931", "75", "89"):
+        finish_bundle(rtx_bundle)
+
+
+def test_a_jetsons_bundle_is_not_finished_elsewhere(orin_bundle: Path) -> None:
+    before = (orin_bundle / "manifest.json").read_bytes()
+    with raises("EF604", "jetson-agx-orin", "SM 87"):
+        finish_bundle(orin_bundle)
+    assert (orin_bundle / "manifest.json").read_bytes() == before
+
+
+def test_a_jetson_finishes_its_bundle(
+    orin_bundle: Path, jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(orin_bundle, bundle)
+    answers = Answers(bundle / "parity.npz", 1.0001)
+    answering(monkeypatch, answers)
+    manifest = finish_bundle(bundle, trust_bundle=True).manifest
+    assert open_bundle(bundle) == manifest
+    assert (bundle / "model.engine").read_text() == "engine with 4 plugins"
+    assert answers.batches == [2, 2, 2, 2]  # the batch that the engine is tuned for
+    engine = stage_of(manifest, "engine")
+    assert (engine.verdict, engine.note) == ("passed", None)
+    assert engine.files == ["model.engine", "model.engine.json", "timing.cache"]
+    parity = stage_of(manifest, "engine-parity")
+    assert parity.verdict == "passed"
+    assert isinstance(parity.details, EngineParityDetails)
+    first, second = parity.details.report.forms
+    assert (first.name, second.name, second.against) == ("recorded", "engine", "recorded")
+    assert second.first is not None
+    assert second.first["logits"].max_abs_relative == pytest.approx(1e-4, rel=0.01)
+    machine = manifest.details(DeviceDetails)
+    assert machine is not None
+    assert machine.machine.model_dump() == {
+        "gpu": "Orin",
+        "sm": 87,
+        "tensorrt": "10.3.0",
+        "cuda": "12.6",
+        "l4t": "36.4.3",
+        "jetpack": "6.2",
+        "power_mode": "MAXN",
+        "memory_bytes": 64_000_000_000,
+        "free_bytes": 40_000_000_000,
+        "swap_bytes": 32_000_000_000,
+    }
+    (given,) = builds(jetson)
+    assert given == {"TACTIC_DRAM": 30_000_000_000, "cache": ""}
+    # The library that the engine needs is there now.
+    assert LIBRARY_NAME in manifest.files
+    # The next build begins with the times of this one.
+    finish_bundle(bundle, trust_bundle=True, workspace_bytes=1 << 20)
+    assert builds(jetson)[1:] == [{"WORKSPACE": 1 << 20, "TACTIC_DRAM": 30_000_000_000, "cache": "timed;"}]
+
+
+def builds(told: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(f"{told}.builds").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("way", ["reported", "killed"])
+def test_where_memory_runs_out_less_workspace_is_tried(
+    orin_bundle: Path, jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(orin_bundle, bundle)
+    answering(monkeypatch, Answers(bundle / "parity.npz"))
+    jetson.write_text(json.dumps({"works_below": 300 << 20, "out_of_memory": way}))
+    manifest = finish_bundle(bundle, trust_bundle=True).manifest
+    assert [limits.get("WORKSPACE") for limits in builds(jetson)] == [None, 1 << 30, 1 << 28]
+    tuned = [limits["TACTIC_DRAM"] for limits in builds(jetson)]
+    assert tuned == [30_000_000_000, 15_000_000_000, 7_500_000_000]
+    assert (
+        stage_of(manifest, "engine").note
+        == "memory ran out with 1024 MiB of workspace, built with 256 MiB of workspace"
+    )
+    details = manifest.details(EngineDetails)
+    assert details is not None
+    assert details.report is not None
+    assert details.report.workspace_bytes == 1 << 28
+
+
+def test_where_memory_always_runs_out(
+    orin_bundle: Path, jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(orin_bundle, bundle)
+    before = read_manifest(bundle)
+    jetson.write_text(json.dumps({"works_below": 0, "out_of_memory": "reported"}))
+    with raises("EF932", "64 MiB", "40.0 GB were free", "swap", "OutOfMemory"):
+        finish_bundle(bundle, trust_bundle=True)
+    assert open_bundle(bundle) == before
+    # An operator that TensorRT has no kernel for is told as such.
+    jetson.write_text(json.dumps({"works_below": 0, "out_of_memory": "no kernel"}))
+    with raises("EF625", "Could not find any implementation"):
+        finish_bundle(bundle, trust_bundle=True)
+
+
+def test_an_engine_that_gives_other_outputs_is_left_out(
+    orin_bundle: Path, jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(orin_bundle, bundle)
+    answering(monkeypatch, Answers(bundle / "parity.npz", -1.0))
+    with raises("EF933", "cosine", "no engine"):
+        finish_bundle(bundle, trust_bundle=True)
+    manifest = open_bundle(bundle)
+    assert "model.engine" not in manifest.files
+    assert not list(bundle.glob("*.engine*"))
+    assert stage_of(manifest, "engine-parity").verdict == "missed"
+    assert stage_of(manifest, "engine").verdict == "not run"
+    # Nothing is wrong with the next one.
+    answering(monkeypatch, Answers(bundle / "parity.npz"))
+    assert stage_of(finish_bundle(bundle, trust_bundle=True).manifest, "engine-parity").verdict == "passed"
+
+
+def test_finishing_needs_neither_torch_nor_onnx(rtx_bundle: Path) -> None:
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'onnx', 'onnxruntime', 'onnxscript', 'onnx_graphsurgeon',\n"
+        "                                  'polygraphy', 'ml_dtypes', 'cryptography', 'scipy'):\n"
+        "            raise ImportError(f'{name} is not for devices')\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from edgeformer.cli import cli\n"
+        f"cli.main(['finish', {str(rtx_bundle)!r}, '--trust-bundle'], standalone_mode=False)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "engine      " in done.stdout
+    assert "model.engine" in open_bundle(rtx_bundle).files
