@@ -161,7 +161,7 @@ TEST_P(TensorRtExecution, OtherGpusCopyMappedMemoryToo) {
 TEST_P(TensorRtExecution, EnqueueRefusesHostMemoryAndDeviceMemoryThatIsNotAligned) {
     auto const context = bench.Load().CreateContext();
     HostTensors host(1);
-    EXPECT_FAULT(context->Enqueue(host.inputs, host.outputs, nullptr), "EF802", "image", "edgeformerRun");
+    EXPECT_FAULT(context->Enqueue(host.inputs, host.outputs, nullptr), "EF802", "image", "run it and wait");
     DeviceTensors device(1);
     device.outputs[0].data = static_cast<char*>(device.outputs[0].data) + 16;
     EXPECT_FAULT(context->Enqueue(device.inputs, device.outputs, nullptr), "EF802", "logits", "256");
