@@ -82,6 +82,8 @@ def print_blocks(report: BlocksReport) -> None:
 
 
 def _print_form(form: FormBlocks) -> None:
+    from edgeformer.bundle.figures import percent
+
     console.print(f"{form.name} against {form.against}: {form.status}")
     table = simple_table("block", "verdict", "SNR alone", "SNR so far", "routing", "worst result")
     for block in form.blocks:
@@ -90,7 +92,7 @@ def _print_form(form: FormBlocks) -> None:
             "" if form.status == "not judged" else "passed" if block.passed else "WRONG",
             _decibels(block.isolated_snr_db),
             _decibels(block.accumulated_snr_db),
-            "" if block.routing_agreement is None else f"{100 * block.routing_agreement:.4g} %",
+            "" if block.routing_agreement is None else percent(100 * block.routing_agreement),
             "" if block.verdict is None else _judged(block.verdict),
         )
     console.print(table)
@@ -113,6 +115,8 @@ def _judged(verdict: GateVerdict) -> str:
 
 
 def _decibels(value: float | None) -> str:
+    from edgeformer.bundle.figures import decibels
+
     if value is None:
         return ""
-    return "equal" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
+    return "equal" if math.isinf(value) and value > 0 else decibels(value)
