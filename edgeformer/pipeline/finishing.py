@@ -7,10 +7,12 @@ judged is ever the bundle's.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgeformer.artifacts import sha256_of_file
@@ -24,9 +26,11 @@ from edgeformer.pipeline.observer import Observer
 from edgeformer.pipeline.runner import Runner
 from edgeformer.pipeline.stages import device
 from edgeformer.pipeline.stages._library import add_library
+from edgeformer.report import renew_report
 
 __all__ = ["FinishResult", "finish_bundle"]
 
+_log = logging.getLogger(__name__)
 _FINAL_NAMES = {CANDIDATE: ENGINE, CANDIDATE_REPORT: ENGINE_REPORT}
 
 
@@ -94,7 +98,7 @@ def finish_bundle(
                 "figures",
             ) from None
         finished = _merged(manifest, runner.records, work)
-        work.publish(finished)
+        work.publish(finished, complete=partial(_report, name=plan.bundle.name))
     return FinishResult(Path(bundle), finished, time.monotonic() - begun)
 
 
@@ -109,7 +113,8 @@ def _with_engine(plan: FinishPlan, observer: Observer | None) -> tuple[StageReco
         machine, engine = runner.records
         if not engine.reused:
             runner.skip(device.ENGINE_PARITY, "not compared yet: finish the bundle")
-            work.publish(_merged(plan.manifest, runner.records, work))
+            merged = _merged(plan.manifest, runner.records, work)
+            work.publish(merged, complete=partial(_report, name=plan.bundle.name))
     return machine, engine
 
 
@@ -148,7 +153,15 @@ def _publish_without_engine(runner: Runner, plan: FinishPlan, manifest: Manifest
         note=f"built here, and left out: {missed}",
         details=details,
     )
-    runner.work.publish(_merged(manifest, [machine, without, parity], runner.work))
+    merged = _merged(manifest, [machine, without, parity], runner.work)
+    runner.work.publish(merged, complete=partial(_report, name=plan.bundle.name))
+
+
+def _report(folder: Path, name: str) -> None:
+    """Put the page on the bundle into it where the packages for that are; a device has them not."""
+    left_out = renew_report(folder, name=name)
+    if left_out is not None:
+        _log.info(left_out)
 
 
 def _merged(manifest: Manifest, made: Sequence[StageRecord], work: Staging) -> Manifest:
