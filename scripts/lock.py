@@ -73,7 +73,7 @@ def wanted() -> dict[str, str]:
     """What each of GROUPS has to hold, as requirements."""
     build = "\n".join([*pyproject()["build-system"]["requires"], *SOURCE_BUILDS])
     core = "\n".join([".", *SMOKE_TESTS])
-    return {"build": build, "core": core, "setup": ".[test,rtx,video]", "device": ".[tensorrt,gpu]"}
+    return {"build": build, "core": core, "setup": ".[test,rtx,video,loadgen]", "device": ".[tensorrt,gpu,bench]"}
 
 
 def compiled(requirements: str, pinned: str, options: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from edgeformer.records.base import Figure, Record
 from edgeformer.records.device import DeviceRecord
 from edgeformer.records.engine import EngineReport, EngineSpec, PluginComparison
 from edgeformer.records.fusion import FusionReport
+from edgeformer.records.latency import LatencyReport
 from edgeformer.records.network import BlockFigures
 from edgeformer.records.quantization import ActivationRecord, LayerRecord
 from edgeformer.records.routing import RoutingPicture
@@ -26,6 +27,7 @@ __all__ = [
     "ExportDetails",
     "FiguresDetails",
     "FuseDetails",
+    "LatencyDetails",
     "ParityDetails",
     "PluginComparisonDetails",
     "QuantizeDetails",
@@ -120,6 +122,19 @@ class PluginComparisonDetails(Record):
     comparison: PluginComparison
 
 
+class LatencyDetails(Record):
+    """How long the model takes, as `edgeformer bench` measured it after the build.
+
+    Attributes:
+        name: the bundle's in the report, which holds those that it was compared with, too.
+        report: what was found.
+    """
+
+    stage: Literal["latency"] = "latency"
+    name: str
+    report: LatencyReport
+
+
 _Own = Annotated[
     ExportDetails
     | FuseDetails
@@ -128,7 +143,8 @@ _Own = Annotated[
     | DeviceDetails
     | EngineDetails
     | EngineParityDetails
-    | PluginComparisonDetails,
+    | PluginComparisonDetails
+    | LatencyDetails,
     Field(discriminator="stage"),
 ]
 _OWN_STAGES = frozenset(kind.model_fields["stage"].default for kind in get_args(get_args(_Own)[0]))

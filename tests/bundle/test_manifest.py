@@ -72,15 +72,15 @@ def test_details_are_told_apart_by_their_stage() -> None:
     assert figures is FiguresDetails
     with pytest.raises(ValidationError, match="stage 'fuse' has the details of stage 'engine'"):
         StageRecord(name="fuse", key="", seconds=0, details=EngineDetails())
-    with pytest.raises(ValidationError, match="Input tag 'latency' found using 'stage' does not match"):
-        StageRecord.model_validate({"name": "latency", "key": "", "seconds": 0, "details": {"stage": "latency"}})
+    with pytest.raises(ValidationError, match="Input tag 'energy' found using 'stage' does not match"):
+        StageRecord.model_validate({"name": "energy", "key": "", "seconds": 0, "details": {"stage": "energy"}})
 
 
 def test_a_new_stage_has_figures_without_a_record_of_its_own() -> None:
     figures = {"latency_p99_ms": 1.25, "slowest_ms": float("inf")}
-    record = StageRecord(name="latency", key="", seconds=0, details=FiguresDetails(stage="latency", figures=figures))
+    record = StageRecord(name="energy", key="", seconds=0, details=FiguresDetails(stage="energy", figures=figures))
     assert StageRecord.model_validate_json(record.model_dump_json()) == record
-    faults = [("latency", {"p99_ms": "fast"}, "valid number"), ("latency", None, "valid dictionary")]
+    faults = [("energy", {"p99_ms": "fast"}, "valid number"), ("energy", None, "valid dictionary")]
     for stage, found, fault in (*faults, ("fuse", figures, "'fuse' has details of another form")):
         details = {"stage": stage, "figures": found}
         with pytest.raises(ValidationError, match=fault):
