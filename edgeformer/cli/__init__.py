@@ -26,7 +26,7 @@ __all__ = ["cli", "main"]
 
 # Name of the command and of the module that holds it; the module is imported when the command is asked for.
 COMMANDS = (
-    *("build", "doctor", "export", "finish", "fuse", "inspect", "models", "quantize", "report", "run", "sign"),
+    *("bench", "build", "doctor", "export", "finish", "fuse", "inspect", "models", "quantize", "report", "run", "sign"),
     *("targets", "verify"),
 )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -14,7 +15,7 @@ from edgeformer.runtime.session import Array, Session, TensorInfo, check_feeds, 
 from edgeformer.runtime.wide_quantization import cuts_off
 from edgeformer.supervision.limits import limited
 
-__all__ = ["OnnxSession", "Optimization"]
+__all__ = ["OnnxSession", "Optimization", "PlainSession"]
 
 Optimization = Literal["none", "basic", "extended", "all"]
 
@@ -43,6 +44,44 @@ def _info(argument: Any) -> TensorInfo:
         )
     shape = tuple(size if isinstance(size, (int, str)) else "?" for size in argument.shape)
     return TensorInfo(np.dtype(_TYPES[argument.type]), shape)
+
+
+class PlainSession(NamedTuple):
+    """ONNX Runtime as people use it, to be timed beside: its own session with its defaults.
+
+    Attributes:
+        session: runs it.
+        inputs: by name, in the model's order.
+        provider: that it runs on: CUDA's where the installed package has it, else the CPU's.
+        version: of ONNX Runtime.
+    """
+
+    session: onnxruntime.InferenceSession
+    inputs: Mapping[str, TensorInfo]
+    provider: str
+    version: str
+
+    @classmethod
+    def load(cls, path: Path, threads: int | None = None) -> PlainSession:
+        """Load an ONNX file.
+
+        Args:
+            path: the file.
+            threads: threads within an operator; None leaves it to ONNX Runtime.
+
+        Raises:
+            InputError: ONNX Runtime cannot load it.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        usual = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        providers = [name for name in usual if name in onnxruntime.get_available_providers()]
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
+            raise InputError("EF804", f"ONNX Runtime cannot load {path}: {error}") from error
+        inputs = {argument.name: _info(argument) for argument in session.get_inputs()}
+        return cls(session, inputs, session.get_providers()[0], onnxruntime.__version__)
 
 
 class OnnxSession(Session):

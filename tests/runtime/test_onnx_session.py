@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from edgeformer.ops.bi_level_routing_attention import Attributes, reference, with_function
 from edgeformer.runtime import OnnxSession, Session
+from edgeformer.runtime.onnx_session import PlainSession
 from edgeformer.supervision.limits import time_limit
 from tests.endless import endless_loop
 from tests.raising import raises
@@ -332,3 +334,22 @@ def test_loading_that_takes_long_is_stopped() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     with raises("EF881", "loading", "'folded'", "0.2 s"), time_limit(0.2):
         OnnxSession(model)
+
+
+def test_a_plain_session_is_onnx_runtimes_own(tmp_path: Path) -> None:
+    path = tmp_path / "add.onnx"
+    model = make_model(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        [("x", TensorProto.FLOAT16, ["batch", 2])],
+        [("y", TensorProto.FLOAT16, ["batch", 2])],
+    )
+    path.write_bytes(model.SerializeToString())
+    plain = PlainSession.load(path, threads=1)
+    assert plain.inputs["x"].dtype == np.float16
+    assert list(plain.inputs["x"].shape) == ["batch", 2]
+    assert (plain.provider, plain.version) == ("CPUExecutionProvider", onnxruntime.__version__)
+    (found,) = plain.session.run(None, {"x": np.ones((3, 2), np.float16)})
+    assert found.tolist() == [[2, 2]] * 3
+    path.write_bytes(b"no model")
+    with raises("EF804", path):
+        PlainSession.load(path)
