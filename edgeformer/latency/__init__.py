@@ -1,7 +1,7 @@
 """How long models take, in turns and with a verdict: `measure`, `compare`, and `edgeformer.latency.bench`.
 
-NumPy, pydantic and the runtime library are all that is needed, so that a device can measure what it runs. What is loaded
-beside (NVML, LoadGen) is optional.
+NumPy, pydantic and the runtime library are all that is needed, so that a device can measure what it runs. What is
+loaded beside (NVML, LoadGen) is optional.
 """
 
 from __future__ import annotations

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 from edgeformer.errors import InputError
 from edgeformer.inference import Context, Description, Model, TensorDescription
 from edgeformer.latency.cuda import Cuda
+from edgeformer.latency.kernel_files import text_of
 from edgeformer.ops.memory import Buffer, bfloat16
 
 __all__ = ["CallRunner", "DeviceRunner", "GpuTimes", "HostRunner", "Runner", "Times", "arrays_for", "default_batch"]
@@ -186,10 +190,10 @@ def arrays_for(description: Description, batch: int) -> dict[str, NDArray[Any]]:
         batch: size of the first axis where it is free; other free sizes are those that the engine is fastest for.
 
     Raises:
-        InputError: the model's first input fixes another batch.
+        InputError: the model's first input fixes another batch, or the machine's memory does not hold the inputs.
     """
     generator = np.random.default_rng(0)
-    arrays = {}
+    shapes = {}
     for index, info in enumerate(description.inputs):
         fixed = info.shape[0] if info.shape else None
         if not index and fixed not in (None, batch):
@@ -201,8 +205,22 @@ def arrays_for(description: Description, batch: int) -> dict[str, NDArray[Any]]:
         free = [size or info.optimum[axis] for axis, size in enumerate(info.shape)]
         if info.shape and info.shape[0] is None:
             free[0] = batch
-        arrays[info.name] = _random(generator, tuple(free), info.dtype)
-    return arrays
+        shapes[info.name] = tuple(free)
+    size = sum(math.prod(shapes[info.name]) * info.dtype.itemsize for info in description.inputs)
+    available = _available_bytes()
+    if available is not None and size > available:
+        raise InputError(
+            "EF920",
+            f"the inputs of a batch of {batch} take {size / 1e9:.1f} GB, and {available / 1e9:.1f} GB of memory are "
+            "free: give a smaller --batch",
+        )
+    return {info.name: _random(generator, shapes[info.name], info.dtype) for info in description.inputs}
+
+
+def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Memory that can be had without swapping; None where the kernel does not tell."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", text_of(meminfo), re.MULTILINE)
+    return None if found is None else 1024 * int(found[1])
 
 
 def _random(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ import pytest
 from edgeformer.inference import load
 from edgeformer.latency import CallRunner, DeviceRunner, HostRunner
 from edgeformer.latency.cuda import Cuda
-from edgeformer.latency.runners import arrays_for, default_batch
+from edgeformer.latency.runners import _available_bytes, arrays_for, default_batch
 from tests.inference.conftest import _runtime_library as _runtime_library
 from tests.inference.conftest import classifier, saved
 from tests.latency.doubles import CudaDouble, ModelDouble, tensor
@@ -95,3 +95,14 @@ def test_a_fixed_batch() -> None:
     assert [array.shape for array in arrays_for(fixed, 3).values()] == [(3, 2), (9,)]
     with raises("EF915", "model.engine", "batch of 3", "4 is asked"):
         arrays_for(fixed, 4)
+
+
+def test_a_batch_that_memory_does_not_hold() -> None:
+    with raises("EF920", "batch of 1000000000000", "12000.0 GB", "--batch"):
+        arrays_for(description(), 10**12)
+
+
+def test_where_the_kernel_does_not_tell_what_is_free(tmp_path: Path) -> None:
+    assert _available_bytes(tmp_path / "no") is None
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:      2 kB\n")
+    assert _available_bytes(tmp_path / "meminfo") == 2048
