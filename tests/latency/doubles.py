@@ -243,6 +243,7 @@ class ModelDouble:
             device=0,
             contexts=1,
             takes_images=False,
+            image_input=None,
             inputs=(tensor("x", (None, 3)),),
             outputs=self._outputs,
         )
