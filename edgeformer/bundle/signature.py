@@ -19,7 +19,7 @@ from edgeformer.outputs import check_not_an_input
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-__all__ = ["check_signature", "is_trusted", "sign_bundle"]
+__all__ = ["check_signature", "is_trusted", "sign_bundle", "signer"]
 
 _LARGEST_KEY = 1 << 16
 _MAKE_KEY = "openssl genpkey -algorithm ed25519 -out signing.pem"
@@ -44,10 +44,24 @@ def sign_bundle(bundle: Path, key: Path, *, passphrase: Callable[[], str] | None
     """
     target = bundle / SIGNATURE
     check_not_an_input(target, [("key", key)])
-    private = _private_key(key, passphrase)
+    sign = signer(key, passphrase)
     open_bundle(bundle)
-    write_bytes(target, private.sign((bundle / MANIFEST).read_bytes()))
+    write_bytes(target, sign((bundle / MANIFEST).read_bytes()))
     return target
+
+
+def signer(key: Path, passphrase: Callable[[], str] | None = None) -> Callable[[bytes], bytes]:
+    """What makes the signature of a manifest from its bytes.
+
+    Args:
+        key: PEM file of an Ed25519 private key.
+        passphrase: asked where the key is encrypted; None refuses such a key.
+
+    Raises:
+        InputError: the file is no such key.
+        EnvironmentFault: the package cryptography is not installed.
+    """
+    return _private_key(key, passphrase).sign
 
 
 def check_signature(bundle: Path, key: Path) -> None:
