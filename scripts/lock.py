@@ -28,8 +28,8 @@ FILES = ("build", "core", "setup", "torch", "cuda", "device")
 SOURCE_BUILDS = ("setuptools", "wheel")
 # What the tests need that scripts/try_pythons runs.
 SMOKE_TESTS = ("psutil", "pytest")
-# The CUDA tools that pyproject.toml names are no part of torch.
-OWN_TOOLS = ("nvidia-cuda-cuobjdump", "nvidia-cuda-nvdisasm")
+# NVIDIA's tools that pyproject.toml names are no part of torch.
+OWN_TOOLS = ("nvidia-cuda-cuobjdump", "nvidia-cuda-nvdisasm", "nvidia-ml-py")
 CUDA_LIBRARY = re.compile(r"nvidia-|cuda-|triton==")
 # PyTorch's CPU builds. PyPI has none: pip finds one where its configuration names a place that has it. They have a file
 # of their own, since pip prefers files whose hashes an index tells it beforehand.
