@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import platform
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +21,12 @@ from edgeformer.pipeline.model_source import outer_preprocessing
 from edgeformer.pipeline.options import takes
 from edgeformer.pipeline.plan import BuildPlan, make_plan
 from edgeformer.pipeline.published import without_paths
+from edgeformer.pipeline.publishing import publish
 from edgeformer.pipeline.request import BuildRequest
 from edgeformer.pipeline.runner import Runner, libraries
 from edgeformer.pipeline.stages import engine, export, fuse, parity, plugin_comparison, precision
 from edgeformer.records.terms import Precision
 from edgeformer.records.verification import Score
-from edgeformer.report import renew_report
 from edgeformer.runtime.session import TensorInfo
 from edgeformer.version import __version__
 
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
     import onnx
 
 __all__ = ["BuildResult", "build"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,15 +71,8 @@ def build(request: BuildRequest) -> BuildResult:
         runner = Runner(work, request.observer)
         _run_stages(runner, plan)
         manifest = _manifest(runner, plan, request)
-        work.publish(manifest, complete=partial(_report, name=output.resolve().name))
+        publish(work, manifest)
     return BuildResult(output, manifest, time.monotonic() - begun)
-
-
-def _report(folder: Path, name: str) -> None:
-    """Put the page on the bundle into it, or say why there is none: a build does not fail for that."""
-    left_out = renew_report(folder, name=name)
-    if left_out is not None:
-        _log.warning(left_out)
 
 
 def _run_stages(runner: Runner, plan: BuildPlan) -> None:

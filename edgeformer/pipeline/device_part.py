@@ -24,7 +24,7 @@ exec "${PYTHON:-python3}" "$here/device.pyz" finish "$here" --trust-bundle "$@"
 """
 _PACKAGE = Path(__file__).resolve().parents[1]
 _WHEELS = _PACKAGE.parent / "third_party" / "device"
-_SOURCES = (".py", ".json")
+_SOURCES = (".css", ".html", ".json", ".py")
 # The same bytes for the same content, whenever they are written.
 _DATE = (1980, 1, 1, 0, 0, 0)
 

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from edgeformer.artifacts import sha256_of_file
@@ -23,10 +22,10 @@ from edgeformer.errors import GateMissed, InputError
 from edgeformer.ops.library_files import LIBRARY_NAME
 from edgeformer.pipeline.device_plan import FinishPlan, make_finish_plan
 from edgeformer.pipeline.observer import Observer
+from edgeformer.pipeline.publishing import publish
 from edgeformer.pipeline.runner import Runner
 from edgeformer.pipeline.stages import device
 from edgeformer.pipeline.stages._library import add_library
-from edgeformer.report import renew_report
 
 __all__ = ["FinishResult", "finish_bundle"]
 
@@ -98,7 +97,7 @@ def finish_bundle(
                 "figures",
             ) from None
         finished = _merged(manifest, runner.records, work)
-        work.publish(finished, complete=partial(_report, name=plan.bundle.name))
+        publish(work, finished)
     return FinishResult(Path(bundle), finished, time.monotonic() - begun)
 
 
@@ -113,8 +112,7 @@ def _with_engine(plan: FinishPlan, observer: Observer | None) -> tuple[StageReco
         machine, engine = runner.records
         if not engine.reused:
             runner.skip(device.ENGINE_PARITY, "not compared yet: finish the bundle")
-            merged = _merged(plan.manifest, runner.records, work)
-            work.publish(merged, complete=partial(_report, name=plan.bundle.name))
+            publish(work, _merged(plan.manifest, runner.records, work))
     return machine, engine
 
 
@@ -153,15 +151,7 @@ def _publish_without_engine(runner: Runner, plan: FinishPlan, manifest: Manifest
         note=f"built here, and left out: {missed}",
         details=details,
     )
-    merged = _merged(manifest, [machine, without, parity], runner.work)
-    runner.work.publish(merged, complete=partial(_report, name=plan.bundle.name))
-
-
-def _report(folder: Path, name: str) -> None:
-    """Put the page on the bundle into it where the packages for that are; a device has them not."""
-    left_out = renew_report(folder, name=name)
-    if left_out is not None:
-        _log.info(left_out)
+    publish(runner.work, _merged(manifest, [machine, without, parity], runner.work))
 
 
 def _merged(manifest: Manifest, made: Sequence[StageRecord], work: Staging) -> Manifest:

@@ -7,13 +7,13 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle.application import ImageRecord, NormalizedImage
 from edgeformer.bundle.files import PARITY
 from edgeformer.bundle.manifest import Manifest
 from edgeformer.data.array_files import read_array
+from edgeformer.errors import EnvironmentFault
 
 __all__ = ["sample_picture"]
 
@@ -35,6 +35,7 @@ def sample_picture(bundle: Path, manifest: Manifest, sample: int) -> str | None:
 
     Raises:
         InputError: the manifest lists a file that holds no such input.
+        EnvironmentFault: Pillow is not installed.
     """
     image, path = manifest.application.image, bundle / PARITY
     record = manifest.files.get(PARITY)
@@ -43,6 +44,10 @@ def sample_picture(bundle: Path, manifest: Manifest, sample: int) -> str | None:
     inputs = read_array(path, f"input:{image.input}")
     if sample >= len(inputs) or inputs.ndim != 4:
         return None
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise EnvironmentFault("EF601", f"the report needs Pillow ({error}): pip install pillow") from error
     picture = Image.fromarray(_pixels(inputs[sample], image))
     picture.thumbnail((_LARGEST, _LARGEST))
     content = io.BytesIO()

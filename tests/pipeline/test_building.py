@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from edgeformer.bundle.report_file import report_state
 from edgeformer.errors import GateMissed
 from edgeformer.graph.onnx_files import load_model
 from edgeformer.pipeline import BuildResult, build, runner
-from edgeformer.report.page import environment
 from edgeformer.runtime import OnnxSession
 from tests.pipeline.conftest import (
     CHECKPOINT,
@@ -70,25 +68,6 @@ def test_the_page_on_it_shows_the_manifest_and_the_folders_name(fp16_bundle: Bui
     assert all(block.snr_db is not None and 40 < block.snr_db < 90 for block in parity.blocks)
     assert {block.int8_layers for block in parity.blocks} == {0}
     assert [block.stage for block in present(parity.routing).blocks] == [0, 1, 2]
-
-
-@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
-def test_without_its_packages_the_page_is_left_out(
-    fp16_bundle: BuildResult,
-    nano_onnx: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    package: str,
-) -> None:
-    shutil.copytree(fp16_bundle.path, tmp_path / "bundle")
-    environment.cache_clear()
-    monkeypatch.setitem(sys.modules, package, None)
-    result = build(nano_onnx, output=tmp_path / "bundle", target="rtx-40", batch="1:2:4")
-    assert not (result.path / "report.html").exists()
-    (message,) = (record.getMessage() for record in caplog.records if "report.html" in record.getMessage())
-    assert message.startswith(f"report.html is left out: the report needs {package}")
-    assert message.endswith("pip install 'edgeformer[report]'")
 
 
 def test_recorded_outputs_are_the_exported_models(fp16_bundle: BuildResult) -> None:

