@@ -6,7 +6,18 @@ import math
 import pytest
 
 from edgeformer.records.terms import Precision
-from edgeformer.verify.gates import GATES, Gate, check, check_accepted, fuse_stage, gates_of, judge, judged_against
+from edgeformer.verify.gates import (
+    GATES,
+    Gate,
+    block_stage,
+    check,
+    check_accepted,
+    fuse_stage,
+    gates_of,
+    judge,
+    judged_against,
+    largest_tie,
+)
 from tests.raising import raises
 
 
@@ -113,7 +124,7 @@ def test_what_the_figures_compare_with(stage: str, against: str) -> None:
 
 
 def test_an_unknown_stage() -> None:
-    with pytest.raises(ValueError, match="no gate is named 'fp8'; there are bf16, export"):
+    with pytest.raises(ValueError, match="no gate is named 'fp8'; there are bf16, block, block-fp32, export"):
         check("fp8", {"cosine": 1.0})
 
 
@@ -122,7 +133,8 @@ def test_figures_that_no_condition_judges() -> None:
         check("fuse", {"cosine": 1.0})
 
 
-@pytest.mark.parametrize("stage", sorted({gate.stage for gate in GATES}))
+# Results within a block are compared where they are floats; its integers are routing, which is judged by itself.
+@pytest.mark.parametrize("stage", sorted({gate.stage for gate in GATES} - {"block", "block-fp32"}))
 def test_an_integer_is_judged_as_a_top1_class_is(stage: str) -> None:
     """Whatever a stage or a precision may change of the classes, it may change of outputs that are classes."""
     # A fused graph in 16 bits is judged as its precision is.
@@ -225,3 +237,18 @@ def test_accepted_outputs_have_to_be_there() -> None:
     check_accepted(["a"], ["a", "b"])
     with raises("EF347", "'c'", "'a', 'b'"):
         check_accepted(["a", "c"], ["a", "b"])
+
+
+def test_a_block_in_fp32_is_judged_by_its_largest_difference_and_others_by_what_is_expected() -> None:
+    precisions: list[Precision] = ["fp32", "fp16", "bf16", "int8"]
+    assert [block_stage(precision) for precision in precisions] == ["block-fp32", "block", "block", "block"]
+    assert check(block_stage("fp32"), {"max_abs_relative": 1e-5}).passed
+    assert not check(block_stage("fp32"), {"max_abs_relative": 1.1e-5}).passed
+    assert check(block_stage("int8"), {"noise_ratio": 4.0}).passed
+    assert not check(block_stage("int8"), {"noise_ratio": 4.1}).passed
+
+
+def test_two_logits_may_move_towards_each_other() -> None:
+    # In FP32 by what any result may differ; else by twice what rounding moves them, each of the two.
+    assert largest_tie("fp32", 7.0, largest=100.0) == pytest.approx(2 * 1e-5 * 100.0)
+    assert largest_tie("fp16", 0.01, largest=100.0) == pytest.approx(2 * 2 * 0.01)
