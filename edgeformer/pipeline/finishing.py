@@ -7,7 +7,6 @@ judged is ever the bundle's.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -29,7 +28,6 @@ from edgeformer.pipeline.stages._library import add_library
 
 __all__ = ["FinishResult", "finish_bundle"]
 
-_log = logging.getLogger(__name__)
 _FINAL_NAMES = {CANDIDATE: ENGINE, CANDIDATE_REPORT: ENGINE_REPORT}
 
 
