@@ -54,7 +54,7 @@ def test_what_is_no_classifier_is_loaded(fp16_bundle: BuildResult, tmp_path: Pat
     assert "trust_bundle=True" in program.command
     result = paste(program.command, tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("Description(name=")
+    assert result.stdout.startswith("nano: classification, fp16\n")
 
 
 def test_a_device_bundle_is_copied_and_finished_there(fp16_bundle: BuildResult, tmp_path: Path) -> None:
