@@ -55,13 +55,13 @@ def test_a_stage_runs_once_for_the_same_inputs(tmp_path: Path) -> None:
 
 
 def test_a_new_stage_with_figures_needs_nothing_else(tmp_path: Path) -> None:
-    details = FiguresDetails(stage="latency", figures={"latency_p99_ms": 1.25})
+    details = FiguresDetails(stage="timing", figures={"latency_p99_ms": 1.25})
     for reused in (False, True):
         with staging(tmp_path / "bundle") as work:
             runner = Runner(work)
-            runner.run("latency", [], lambda: Judged("passed", "1.25 <= 2", details=details), {"runs": 100})
+            runner.run("timing", [], lambda: Judged("passed", "1.25 <= 2", details=details), {"runs": 100})
             work.publish(make_manifest(work, runner.records))
-        stage = read_manifest(tmp_path / "bundle").stage("latency")
+        stage = read_manifest(tmp_path / "bundle").stage("timing")
         assert stage is not None
         assert stage.details == details
         assert stage.reused == reused
