@@ -102,6 +102,7 @@ class Tensor(Structure):
         ("shape", _Shape),
         ("data", c_void_p),
         ("bytes", c_uint64),
+        ("result", c_void_p),
     )
 
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "edgeformer/edgeformer.h"
+#include "preprocessing/preprocessing.h"
 
 namespace edgeformer {
 
@@ -25,12 +26,21 @@ struct TensorSpec {
     Shape maximum;
 };
 
+// What a run gave an output.
+struct Outcome {
+    bool is_known = false;  // false: the run did not come so far
+    Shape shape;
+    void* data = nullptr;  // null: it found no room
+    uint64_t bytes = 0;    // of the shape
+};
+
 // A tensor of the caller's that has been checked against its specification: type, rank, profile and bytes fit.
 struct TensorView {
-    Shape shape;
-    void* data;  // null: an output that nobody wants
+    Shape shape;  // of an output, -1 where only the run can tell
+    void* data;   // null: an output that nobody wants; with an outcome, one that the context shall keep
     uint64_t bytes;
     EdgeformerMemory memory;
+    Outcome* outcome = nullptr;  // of an output; null: nobody asks
 };
 
 // One execution at a time. Not for several threads at once.
@@ -52,6 +62,17 @@ public:
     virtual std::string GraphState() const = 0;
 };
 
+// Makes a model's input of pictures in device memory, all of one size and kind. Threads may use one.
+class DevicePreparation {
+public:
+    virtual ~DevicePreparation() = default;
+
+    // Enqueues one launch for each picture; nothing is allocated, copied or waited for. `input` has room for them all,
+    // one behind the other.
+    // Throws Fault EF777: the GPU does not reach one of them.
+    virtual void Enqueue(std::vector<preprocessing::Pixels> const& pictures, TensorView const& input, void* stream) = 0;
+};
+
 // A loaded model. Shared by threads; contexts keep what they need of it alive.
 class BackendModel {
 public:
@@ -61,6 +82,10 @@ public:
     virtual std::string library() const = 0;                     // path of the backend's library
     virtual std::string version() const = 0;                     // of the backend's library
     virtual std::unique_ptr<BackendContext> CreateContext() = 0;
+
+    // What prepares pictures of this plan on the device. Null where the backend has no device.
+    // Throws Fault EF776: the GPU has no kernel for it.
+    virtual std::unique_ptr<DevicePreparation> PrepareOnDevice(std::shared_ptr<preprocessing::Plan const> plan) = 0;
 
     // Host memory that the GPU reaches (edgeformerAllocate).
     virtual void* Allocate(uint64_t bytes) = 0;

@@ -1,39 +1,25 @@
-// The C interface (edgeformer/edgeformer.h): the wall that no exception passes.
+// The C interface (edgeformer/edgeformer.h): models, contexts and runs.
 #include <algorithm>
-#include <cstddef>
-#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "classification.h"
-#include "common/c_structs.h"
-#include "edgeformer/edgeformer.h"
+#include "c_interface.h"
 #include "element_types.h"
-#include "fault.h"
-#include "model.h"
 
-namespace edgeformer {
-
-template <>
-inline constexpr size_t kFirstSize<EdgeformerLoadOptions> = offsetof(EdgeformerLoadOptions, content);
-
-template <>
-inline constexpr size_t kFirstSize<EdgeformerModelInfo> = offsetof(EdgeformerModelInfo, image_input);
-
-}  // namespace edgeformer
-
+using edgeformer::At;
 using edgeformer::BackendContext;
+using edgeformer::CopyShape;
 using edgeformer::Fault;
-using edgeformer::Rejected;
+using edgeformer::Given;
+using edgeformer::Guard;
+using edgeformer::InRange;
+using edgeformer::Outcome;
+using edgeformer::ReadArray;
 using edgeformer::Shape;
 using edgeformer::TensorSpec;
 using edgeformer::TensorView;
 using edgeformer::Text;
-
-struct EdgeformerModel {
-    std::unique_ptr<edgeformer::LoadedModel> model;
-};
 
 struct EdgeformerContext {
     edgeformer::LoadedModel* model;
@@ -49,59 +35,6 @@ constexpr int kMostGraphs = 1024;
 constexpr int kMostTensors = 4096;
 
 thread_local std::string last_error;
-
-int32_t Failed(int32_t status, char const* message) noexcept {
-    try {
-        last_error = message;
-    } catch (...) {
-        last_error.clear();  // Out of memory: the status has to do.
-    }
-    return status;
-}
-
-// Runs body(); nothing that it throws reaches the caller, which may be C.
-template <class Body>
-int32_t Guard(Body&& body) noexcept {
-    try {
-        body();
-        return EDGEFORMER_SUCCESS;
-    } catch (Fault const& fault) {
-        return Failed(fault.status(), fault.what());
-    } catch (Rejected const& rejected) {
-        try {
-            return Failed(EDGEFORMER_INVALID_ARGUMENT, Text("EF101: ", rejected.what()).c_str());
-        } catch (...) {
-            return Failed(EDGEFORMER_INVALID_ARGUMENT, "EF101: an argument is not taken");
-        }
-    } catch (std::bad_alloc const&) {
-        return Failed(EDGEFORMER_INTERNAL_ERROR, "EF763: the host's memory has run out");
-    } catch (std::exception const& error) {
-        try {
-            return Failed(EDGEFORMER_INTERNAL_ERROR, Text("EF763: internal error: ", error.what()).c_str());
-        } catch (...) {
-            return Failed(EDGEFORMER_INTERNAL_ERROR, "EF763: internal error");
-        }
-    } catch (...) {
-        return Failed(EDGEFORMER_INTERNAL_ERROR, "EF763: internal error of an unknown kind");
-    }
-}
-
-template <class Pointer>
-Pointer& Given(Pointer* pointer, char const* name) {
-    if (pointer == nullptr) {
-        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101", Text("got a null pointer for `", name, "`"));
-    }
-    return *pointer;
-}
-
-template <class Integer>
-int InRange(Integer value, int least, int most, char const* name) {
-    if (value < least || value > most) {
-        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101",
-                    Text("got ", name, "=", value, "; it must be ", least, " to ", most));
-    }
-    return static_cast<int>(value);
-}
 
 edgeformer::LoadSettings ReadOptions(EdgeformerLoadOptions const* given) {
     edgeformer::LoadSettings options;
@@ -129,58 +62,102 @@ edgeformer::LoadSettings ReadOptions(EdgeformerLoadOptions const* given) {
     return options;
 }
 
-// A caller's structs as this version has them. They lie at the distance that the first one's size says.
-template <class Struct>
-std::vector<Struct> ReadArray(Struct const* given, int32_t count, char const* name) {
-    std::vector<Struct> read;
-    if (count == 0) {
-        return read;
-    }
-    uint32_t const size = Given(given, name).struct_size;
-    auto const* bytes = reinterpret_cast<unsigned char const*>(given);
-    for (int32_t index = 0; index < count; ++index) {
-        auto const* one = reinterpret_cast<Struct const*>(bytes + size_t{size} * static_cast<size_t>(index));
-        read.push_back(edgeformer::Read(one, name));
-        if (read.back().struct_size != size) {
-            throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF101", Text("the `", name, "` differ in struct_size"));
-        }
-    }
-    return read;
-}
-
 std::vector<EdgeformerTensor> ReadTensors(EdgeformerTensor const* tensors, int32_t count, char const* name) {
     InRange(count, 0, kMostTensors, "a count of tensors");
     return ReadArray(tensors, count, name);
 }
 
-struct Views {
-    std::vector<TensorView> inputs;
-    std::vector<TensorView> outputs;
-};
-
-Views Check(edgeformer::LoadedModel const& model, BackendContext& context, EdgeformerTensor const* inputs,
-            int32_t input_count, EdgeformerTensor const* outputs, int32_t output_count) {
-    bool const device = model.kind() == EDGEFORMER_TENSORRT;
-    std::vector<EdgeformerTensor> const given_inputs = ReadTensors(inputs, input_count, "inputs");
-    std::vector<EdgeformerTensor> const given_outputs = ReadTensors(outputs, output_count, "outputs");
-    Views views;
-    views.inputs = model.CheckInputs(given_inputs.data(), input_count, device);
-    std::vector<Shape> shapes;
-    for (TensorView const& view : views.inputs) {
-        shapes.push_back(view.shape);
+// A run of a model on a context: the caller's tensors, checked, and what is to be told of the outputs.
+class Call {
+public:
+    // `keeps`: outputs without data that are asked for stay in the context.
+    Call(edgeformer::LoadedModel const& model, BackendContext& context, EdgeformerTensor const* inputs,
+         int32_t input_count, EdgeformerTensor const* outputs, int32_t output_count, bool keeps)
+        : model_(model), context_(context) {
+        bool const device = model.kind() == EDGEFORMER_TENSORRT;
+        std::vector<EdgeformerTensor> const fed = ReadTensors(inputs, input_count, "inputs");
+        std::vector<EdgeformerTensor> const wanted = ReadTensors(outputs, output_count, "outputs");
+        inputs_ = model.CheckInputs(fed.data(), input_count, device);
+        std::vector<Shape> shapes;
+        for (TensorView const& view : inputs_) {
+            shapes.push_back(view.shape);
+        }
+        outputs_ = model.CheckOutputs(wanted.data(), output_count, context.OutputShapes(shapes), device);
+        if (std::any_of(wanted.begin(), wanted.end(),
+                        [](EdgeformerTensor const& one) { return one.result != nullptr; })) {
+            Connect(wanted, keeps);
+        }
     }
-    views.outputs = model.CheckOutputs(given_outputs.data(), output_count, context.OutputShapes(shapes), device);
-    return views;
-}
 
-constexpr int kMostImages = 1 << 20;
+    void Run() {
+        Perform([this] { context_.Run(inputs_, outputs_); });
+    }
+    void Enqueue(void* stream) {
+        Perform([this, stream] { context_.Enqueue(inputs_, outputs_, stream); });
+    }
 
-std::vector<EdgeformerImage> ReadImages(EdgeformerImage const* images, int32_t count) {
-    InRange(count, 0, kMostImages, "count");
-    return ReadArray(images, count, "images");
-}
+private:
+    std::string const& NameOf(size_t output) const {
+        return model_.tensor(model_.inputs() + static_cast<int>(output)).name;
+    }
 
-void CopyShape(Shape const& from, int64_t (&to)[EDGEFORMER_MAX_RANK]) { std::copy(from.begin(), from.end(), to); }
+    void Connect(std::vector<EdgeformerTensor> const& wanted, bool keeps) {
+        outcomes_.resize(wanted.size());
+        for (size_t index = 0; index < wanted.size(); ++index) {
+            EdgeformerTensor* const result = wanted[index].result;
+            results_.push_back(result);
+            if (result == nullptr) {
+                continue;
+            }
+            edgeformer::CheckedSize(result, "result");
+            if (wanted[index].data == nullptr && !keeps) {
+                throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF778",
+                            Text("output `", NameOf(index),
+                                 "` has no data, and the context that would keep it goes "
+                                 "back to the pool: give it memory, or run it on a context of your own "
+                                 "(edgeformerAcquireContext, edgeformerRunContext)"));
+            }
+            outputs_[index].outcome = &outcomes_[index];
+        }
+    }
+
+    // Tells what came out also where it did not fit.
+    template <class Body>
+    void Perform(Body&& body) {
+        try {
+            body();
+        } catch (...) {
+            Tell();
+            throw;
+        }
+        Tell();
+    }
+
+    void Tell() const {
+        for (size_t index = 0; index < outcomes_.size(); ++index) {
+            Outcome const& outcome = outcomes_[index];
+            if (results_[index] == nullptr || !outcome.is_known) {
+                continue;
+            }
+            EdgeformerTensor told{};
+            told.type = model_.tensor(model_.inputs() + static_cast<int>(index)).type;
+            told.memory = outputs_[index].memory;
+            told.rank = static_cast<int32_t>(outcome.shape.size());
+            CopyShape(outcome.shape, told.shape);
+            told.data = outcome.data;
+            told.bytes = outcome.bytes;
+            edgeformer::Write(told, results_[index], "result");
+        }
+    }
+
+    edgeformer::LoadedModel const& model_;
+    BackendContext& context_;
+    std::vector<TensorView> inputs_;
+    std::vector<TensorView> outputs_;
+    // Of the outputs, where any is asked for.
+    std::vector<Outcome> outcomes_;
+    std::vector<EdgeformerTensor*> results_;
+};
 
 // find(shapes) gives the outputs' shapes for inputs of these shapes.
 template <class Find>
@@ -191,24 +168,30 @@ void WriteOutputShapes(edgeformer::LoadedModel& model, EdgeformerTensor const* i
     std::vector<EdgeformerTensor> results = ReadTensors(outputs, output_count, "outputs");
     InRange(output_count, model.outputs(), model.outputs(), "output_count");
     std::vector<Shape> const found = find(shapes);
-    auto* bytes = reinterpret_cast<unsigned char*>(outputs);
     for (int32_t index = 0; index < output_count; ++index) {
         EdgeformerTensor& result = results[static_cast<size_t>(index)];
         Shape const& shape = found[static_cast<size_t>(index)];
         TensorSpec const& spec = model.tensor(model.inputs() + index);
         bool const is_known = std::all_of(shape.begin(), shape.end(), [](int64_t size) { return size >= 0; });
-        uint32_t const size = result.struct_size;
         result.type = spec.type;
         result.rank = static_cast<int32_t>(shape.size());
         std::fill(std::begin(result.shape), std::end(result.shape), 0);
         CopyShape(shape, result.shape);
         result.bytes = is_known ? edgeformer::BytesOf(shape, spec.type) : 0;
-        edgeformer::Write(
-            result, reinterpret_cast<EdgeformerTensor*>(bytes + size_t{size} * static_cast<size_t>(index)), "outputs");
+        edgeformer::Write(result, At(outputs, result.struct_size, index), "outputs");
     }
 }
 
 }  // namespace
+
+int32_t edgeformer::Failed(int32_t status, char const* message) noexcept {
+    try {
+        last_error = message;
+    } catch (...) {
+        last_error.clear();  // Out of memory: the status has to do.
+    }
+    return status;
+}
 
 extern "C" {
 
@@ -298,8 +281,7 @@ int32_t edgeformerRun(EdgeformerModel* model, EdgeformerTensor const* inputs, in
     return Guard([&] {
         edgeformer::LoadedModel& loaded = *Given(model, "model").model;
         edgeformer::Lease lease(loaded.pool());
-        Views const views = Check(loaded, lease.context(), inputs, input_count, outputs, output_count);
-        lease.context().Run(views.inputs, views.outputs);
+        Call(loaded, lease.context(), inputs, input_count, outputs, output_count, false).Run();
     });
 }
 
@@ -330,8 +312,8 @@ int32_t edgeformerRunContext(EdgeformerContext* context, EdgeformerTensor const*
                              EdgeformerTensor const* outputs, int32_t output_count) {
     return Guard([&] {
         EdgeformerContext& acquired = Given(context, "context");
-        Views const views = Check(*acquired.model, *acquired.context, inputs, input_count, outputs, output_count);
-        acquired.context->Run(views.inputs, views.outputs);
+        Call call(*acquired.model, *acquired.context, inputs, input_count, outputs, output_count, true);
+        call.Run();
     });
 }
 
@@ -339,8 +321,8 @@ int32_t edgeformerEnqueue(EdgeformerContext* context, EdgeformerTensor const* in
                           EdgeformerTensor const* outputs, int32_t output_count, void* stream) {
     return Guard([&] {
         EdgeformerContext& acquired = Given(context, "context");
-        Views const views = Check(*acquired.model, *acquired.context, inputs, input_count, outputs, output_count);
-        acquired.context->Enqueue(views.inputs, views.outputs, stream);
+        Call call(*acquired.model, *acquired.context, inputs, input_count, outputs, output_count, true);
+        call.Enqueue(stream);
     });
 }
 
@@ -369,42 +351,6 @@ void edgeformerFree(EdgeformerModel* model, void* memory) {
     if (model != nullptr) {
         model->model->backend().Free(memory);
     }
-}
-
-int32_t edgeformerPreprocess(EdgeformerModel* model, EdgeformerImage const* images, int32_t count,
-                             EdgeformerTensor const* input) {
-    return Guard([&] {
-        edgeformer::LoadedModel& loaded = *Given(model, "model").model;
-        edgeformer::ImagePreparation& preparation = loaded.images();
-        std::vector<EdgeformerImage> const pictures = ReadImages(images, count);
-        EdgeformerTensor tensor = edgeformer::Read(input, "input");
-        if (tensor.rank == 0) {
-            CopyShape(preparation.ShapeFor(count), tensor.shape);
-            tensor.rank = static_cast<int32_t>(preparation.ShapeFor(count).size());
-        }
-        TensorView const view = loaded.CheckImageInput(tensor, preparation.ShapeFor(count));
-        auto* bytes = static_cast<unsigned char*>(view.data);
-        for (EdgeformerImage const& picture : pictures) {
-            preparation.Prepare(picture, bytes);
-            bytes += preparation.bytes();
-        }
-    });
-}
-
-int32_t edgeformerTopClasses(float const* logits, int64_t classes, int32_t top, EdgeformerClass* results) {
-    return Guard([&] { edgeformer::TopClasses(&Given(logits, "logits"), classes, top, &Given(results, "results")); });
-}
-
-int32_t edgeformerClassify(EdgeformerModel* model, EdgeformerImage const* images, int32_t count, int32_t top,
-                           EdgeformerClass* results) {
-    return Guard([&] {
-        edgeformer::LoadedModel& loaded = *Given(model, "model").model;
-        std::vector<EdgeformerImage> const pictures = ReadImages(images, count);
-        if (count > 0) {
-            Given(results, "results");
-        }
-        edgeformer::Classify(loaded, pictures, top, results);
-    });
 }
 
 char const* edgeformerLastError(void) { return last_error.c_str(); }

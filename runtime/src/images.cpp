@@ -74,6 +74,16 @@ Source SourceOf(EdgeformerImage const& image) {
     return source;
 }
 
+std::string KindText(Source const& source) {
+    static constexpr char const* kFormats[] = {"RGB", "BGR", "RGBA", "BGRA", "NV12"};
+    std::string text = Text(source.width, "x", source.height, " ", kFormats[static_cast<size_t>(source.format)],
+                            " of orientation ", source.orientation, ", stride ", source.stride);
+    return source.format != preprocessing::PixelFormat::kNv12
+               ? text
+               : Text(text, ", chroma stride ", source.chroma_stride, ", YUV matrix ",
+                      static_cast<int32_t>(source.yuv_matrix));
+}
+
 static_assert(static_cast<int32_t>(preprocessing::PixelFormat::kNv12) == EDGEFORMER_NV12 &&
               static_cast<int32_t>(preprocessing::PixelFormat::kBgra) == EDGEFORMER_BGRA &&
               static_cast<int32_t>(preprocessing::YuvMatrix::kBt709Full) == EDGEFORMER_BT709_FULL);
@@ -123,18 +133,12 @@ Shape ImagePreparation::ShapeFor(int64_t count) const {
 
 void ImagePreparation::Prepare(EdgeformerImage const& image, void* input) {
     thread_local Workspace workspace;
-    if (image.data == nullptr) {
-        Refuse("a picture has no data");
-    }
-    std::shared_ptr<Plan const> const plan = PlanFor(SourceOf(image));
-    preprocessing::Pixels pixels;
-    // Only read; the type serves the kernel as well.
-    pixels.data = const_cast<void*>(image.data);
-    pixels.chroma = image.chroma;
-    plan->RunOnHost(pixels, input, workspace.Of(plan->WorkspaceBytes()));
+    std::shared_ptr<Plan const> const plan = PlanFor(image);
+    plan->RunOnHost(PixelsOf(image, *plan), input, workspace.Of(plan->WorkspaceBytes()));
 }
 
-std::shared_ptr<Plan const> ImagePreparation::PlanFor(Source const& source) {
+std::shared_ptr<Plan const> ImagePreparation::PlanFor(EdgeformerImage const& image) {
+    Source const source = SourceOf(image);
     {
         std::lock_guard<std::mutex> const lock(mutex_);
         for (auto const& plan : plans_) {
@@ -155,6 +159,23 @@ std::shared_ptr<Plan const> ImagePreparation::PlanFor(Source const& source) {
     }
     plans_.push_back(plan);
     return plan;
+}
+
+preprocessing::Pixels PixelsOf(EdgeformerImage const& image, Plan const& plan) {
+    if (image.data == nullptr) {
+        Refuse("a picture has no data");
+    }
+    Source const source = SourceOf(image);
+    if (!IsEqual(source, plan.source())) {
+        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF777",
+                    Text("a picture is ", KindText(source), ", and this is prepared for ", KindText(plan.source()),
+                         ": create a preprocessor for each kind of picture"));
+    }
+    preprocessing::Pixels pixels;
+    // Only read; the type serves the kernel as well.
+    pixels.data = const_cast<void*>(image.data);
+    pixels.chroma = image.chroma;
+    return pixels;
 }
 
 }  // namespace edgeformer

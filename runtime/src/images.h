@@ -29,9 +29,11 @@ public:
     // Throws Fault EF802: the picture cannot be taken.
     void Prepare(EdgeformerImage const& image, void* input);
 
-private:
-    std::shared_ptr<preprocessing::Plan const> PlanFor(preprocessing::Source const& source);
+    // What prepares pictures of this size and kind; the picture's data is not looked at.
+    // Throws Fault EF802: there can be no such picture.
+    std::shared_ptr<preprocessing::Plan const> PlanFor(EdgeformerImage const& image);
 
+private:
     preprocessing::Settings settings_;
     Shape shape_;  // of one picture
     size_t bytes_ = 0;
@@ -39,5 +41,9 @@ private:
     // The sizes of pictures that came last; a camera has one.
     std::vector<std::shared_ptr<preprocessing::Plan const>> plans_;
 };
+
+// Where a picture has its pixels.
+// Throws Fault EF802 (it has none), EF777 (it is of another size or kind than the plan is for).
+preprocessing::Pixels PixelsOf(EdgeformerImage const& image, preprocessing::Plan const& plan);
 
 }  // namespace edgeformer

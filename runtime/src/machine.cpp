@@ -18,15 +18,6 @@ constexpr size_t kLargestMetadata = size_t{1} << 20;
 std::string Dotted(int sm) { return Text(sm / 10, ".", sm % 10); }
 std::string CudaText(int cuda) { return Text(cuda / 1000, ".", cuda % 1000 / 10); }
 
-// "1.7.1" of "1.7.1.116": the build number behind it does not matter.
-std::string Release(std::string const& version) {
-    size_t dot = 0;
-    for (int part = 0; part < 3 && dot != std::string::npos; ++part) {
-        dot = version.find('.', dot == 0 ? 0 : dot + 1);
-    }
-    return version.substr(0, dot);
-}
-
 char const* ProductOf(std::string const& flavour) { return flavour == "tensorrt_rtx" ? "TensorRT-RTX" : "TensorRT"; }
 
 std::string Again(Bundle const& bundle, std::string const& target) {
@@ -34,6 +25,14 @@ std::string Again(Bundle const& bundle, std::string const& target) {
 }
 
 }  // namespace
+
+std::string ReleaseOf(std::string const& version) {
+    size_t dot = 0;
+    for (int part = 0; part < 3 && dot != std::string::npos; ++part) {
+        dot = version.find('.', dot == 0 ? 0 : dot + 1);
+    }
+    return version.substr(0, dot);
+}
 
 void CheckGpu(Machine const& machine) {
     if (!machine.gpu_problem.empty()) {
@@ -129,9 +128,9 @@ void CheckMachine(Bundle const& bundle, PluginFile const& plugin, Machine const&
                          ": build it for this GPU: ", Again(bundle, "local"), "; `edgeformer targets` lists them all"));
     }
     if (!machine.library_problem.empty()) {
-        throw Fault(
-            EDGEFORMER_UNAVAILABLE, "EF605",
-            Text("the engine needs ", product, " ", Release(engine.tensorrt_version), ": ", machine.library_problem));
+        throw Fault(EDGEFORMER_UNAVAILABLE, "EF605",
+                    Text("the engine needs ", product, " ", ReleaseOf(engine.tensorrt_version), ": ",
+                         machine.library_problem, machine.others));
     }
     if (engine.flavour != machine.flavour) {
         throw Fault(EDGEFORMER_UNAVAILABLE, "EF757",
@@ -139,13 +138,13 @@ void CheckMachine(Bundle const& bundle, PluginFile const& plugin, Machine const&
                          ProductOf(machine.flavour), ": name a library of ", product, ", or build the bundle for ",
                          ProductOf(machine.flavour)));
     }
-    if (Release(engine.tensorrt_version) != Release(machine.tensorrt_version)) {
+    if (ReleaseOf(engine.tensorrt_version) != ReleaseOf(machine.tensorrt_version)) {
         bool const rtx = engine.flavour == "tensorrt_rtx";
         throw Fault(EDGEFORMER_UNAVAILABLE, rtx ? "EF753" : "EF752",
                     Text(bundle.folder, ": the engine was built with ", product, " ", engine.tensorrt_version, ", and ",
-                         machine.library, " is ", machine.tensorrt_version, ": engines run on the ",
+                         machine.library, " is ", machine.tensorrt_version, machine.others, ": engines run on the ",
                          rtx ? "release" : "version", " that built them. ",
-                         rtx ? Text("`pip install tensorrt-rtx==", Release(engine.tensorrt_version), "`, or ")
+                         rtx ? Text("`pip install tensorrt-rtx==", ReleaseOf(engine.tensorrt_version), "`, or ")
                              : Text("Build it on this machine: "),
                          Again(bundle, bundle.target)));
     }

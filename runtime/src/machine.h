@@ -8,6 +8,13 @@
 
 namespace edgeformer {
 
+// The TensorRT that an engine needs.
+struct TensorRtRequest {
+    std::string flavour;  // "tensorrt", "tensorrt_rtx"; empty: whichever `library` is
+    std::string version;  // that built the engine, "10.3.0.26"; empty: nobody knows
+    std::string library;  // path that the caller named; empty: it is looked for (edgeformer.h)
+};
+
 // The GPU, the driver and the TensorRT library that would run an engine.
 struct Machine {
     std::string gpu_problem;       // why there is no GPU to use; empty: there is one
@@ -17,7 +24,11 @@ struct Machine {
     std::string library;           // its path
     std::string flavour;           // "tensorrt", "tensorrt_rtx"
     std::string tensorrt_version;  // "10.3.0"
+    std::string others;            // " (also found: ...)" where this is not the version that was asked for; or empty
 };
+
+// "1.7.1" of "1.7.1.116": the build number behind it does not matter.
+std::string ReleaseOf(std::string const& version);
 
 // The plugin library that an engine needs: the file and what its metadata says.
 struct PluginFile {

@@ -72,9 +72,8 @@ void CheckInputShape(Shape const& shape, TensorSpec const& spec) {
     }
 }
 
-TensorView ViewOf(EdgeformerTensor const& tensor, TensorSpec const& spec, Shape shape, bool device) {
-    bool const is_known = std::all_of(shape.begin(), shape.end(), [](int64_t size) { return size >= 0; });
-    uint64_t const needed = is_known ? BytesOf(shape, spec.type) : 0;
+// `device`: memory of the GPU is taken.
+EdgeformerMemory MemoryOf(EdgeformerTensor const& tensor, TensorSpec const& spec, bool device) {
     if (tensor.memory != EDGEFORMER_HOST && tensor.memory != EDGEFORMER_DEVICE) {
         Misfit(Text("`", spec.name, "` is in memory ", tensor.memory, "; it is an EdgeformerMemory"));
     }
@@ -83,12 +82,19 @@ TensorView ViewOf(EdgeformerTensor const& tensor, TensorSpec const& spec, Shape 
                     "` is in CUDA memory, and ONNX Runtime runs the model on the CPU: copy it to the "
                     "host first"));
     }
+    return static_cast<EdgeformerMemory>(tensor.memory);
+}
+
+TensorView ViewOf(EdgeformerTensor const& tensor, TensorSpec const& spec, Shape shape, bool device) {
+    bool const is_known = std::all_of(shape.begin(), shape.end(), [](int64_t size) { return size >= 0; });
+    uint64_t const needed = is_known ? BytesOf(shape, spec.type) : 0;
+    EdgeformerMemory const memory = MemoryOf(tensor, spec, device);
     if (tensor.bytes < needed) {
         throw Fault(EDGEFORMER_INVALID_BUFFER, "EF802",
                     Text("`", spec.name, "` is ", ShapeText(shape), " of ", NameOf(spec.type), ", which takes ", needed,
                          " bytes, and its buffer has ", tensor.bytes));
     }
-    return {std::move(shape), tensor.data, tensor.bytes, static_cast<EdgeformerMemory>(tensor.memory)};
+    return {std::move(shape), tensor.data, tensor.bytes, memory};
 }
 
 void CheckCount(int given, int taken, char const* what) {
@@ -140,10 +146,10 @@ bool LoadedModel::TakeEngine() {
     }
     try {
         // What costs least first: hashes last.
-        Machine const machine = FindMachine(
-            bundle_.engine->flavour,
-            bundle_.engine->flavour == "tensorrt_rtx" ? options_.tensorrt_rtx_library : options_.tensorrt_library,
-            options_.device);
+        bool const is_rtx = bundle_.engine->flavour == "tensorrt_rtx";
+        Machine const machine = FindMachine({bundle_.engine->flavour, bundle_.engine->tensorrt_version,
+                                             is_rtx ? options_.tensorrt_rtx_library : options_.tensorrt_library},
+                                            options_.device);
         CheckGpu(machine);
         PluginFile const plugin = ReadPlugin(bundle_);
         CheckMachine(bundle_, plugin, machine);
@@ -212,12 +218,13 @@ void LoadedModel::LoadFile(std::string const& path) {
     request.device = options_.device;
     request.cuda_graphs = options_.cuda_graphs;
     bool const is_rtx = tensorrt::BeginsAsRtxEngine(request.engine.data(), request.engine.size());
-    Machine machine = FindMachine(is_rtx ? "tensorrt_rtx" : "",
-                                  is_rtx ? options_.tensorrt_rtx_library : options_.tensorrt_library, options_.device);
+    Machine machine =
+        FindMachine({is_rtx ? "tensorrt_rtx" : "", "", is_rtx ? options_.tensorrt_rtx_library : options_.tensorrt_library},
+                    options_.device);
     if (!is_rtx && !machine.library_problem.empty() && options_.tensorrt_library.empty() &&
         !options_.tensorrt_rtx_library.empty()) {
         // The only library there is: it says that this is no engine of its.
-        machine = FindMachine("tensorrt_rtx", options_.tensorrt_rtx_library, options_.device);
+        machine = FindMachine({"tensorrt_rtx", "", options_.tensorrt_rtx_library}, options_.device);
     }
     CheckMachine(machine);
     Start(LoadEngine(std::move(request), machine), EDGEFORMER_TENSORRT, path);
@@ -274,14 +281,20 @@ std::vector<Shape> LoadedModel::CheckShapes(EdgeformerTensor const* tensors, int
     return shapes;
 }
 
-TensorView LoadedModel::CheckImageInput(EdgeformerTensor const& given, Shape const& shape) const {
+TensorView LoadedModel::CheckImageInput(EdgeformerTensor const& given, Shape const& shape, bool device) const {
     TensorSpec const& spec = tensor(image_input_);
     CheckType(given, spec);
+    if (given.memory == EDGEFORMER_DEVICE && !device) {
+        Misfit(
+            Text("`", spec.name,
+                 "` is in CUDA memory, and pictures are prepared in host memory: edgeformerEnqueuePreprocess prepares "
+                 "them on the GPU"));
+    }
     if (ShapeOf(given, spec) != shape) {
         Misfit(
             Text("`", spec.name, "` is ", ShapeText(ShapeOf(given, spec)), "; the pictures become ", ShapeText(shape)));
     }
-    TensorView view = ViewOf(given, spec, shape, false);
+    TensorView view = ViewOf(given, spec, shape, device);
     if (view.data == nullptr) {
         throw Fault(EDGEFORMER_INVALID_BUFFER, "EF802", Text("`", spec.name, "` has no data"));
     }
@@ -308,7 +321,8 @@ std::vector<TensorView> LoadedModel::CheckOutputs(EdgeformerTensor const* tensor
         TensorSpec const& spec = tensor(inputs() + index);
         Shape const& shape = shapes[static_cast<size_t>(index)];
         if (tensors[index].data == nullptr) {
-            views.push_back({shape, nullptr, 0, EDGEFORMER_HOST});
+            bool const is_kept = tensors[index].result != nullptr;
+            views.push_back({shape, nullptr, 0, is_kept ? MemoryOf(tensors[index], spec, device) : EDGEFORMER_HOST});
             continue;
         }
         CheckType(tensors[index], spec);

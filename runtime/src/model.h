@@ -40,8 +40,9 @@ public:
     std::vector<TensorView> CheckInputs(EdgeformerTensor const* tensors, int count, bool device) const;
     std::vector<TensorView> CheckOutputs(EdgeformerTensor const* tensors, int count, std::vector<Shape> const& shapes,
                                          bool device) const;
-    // The tensor that pictures are prepared into: `shape` of the model's input, in host memory.
-    TensorView CheckImageInput(EdgeformerTensor const& tensor, Shape const& shape) const;
+    // The tensor that pictures are prepared into: `shape` of the model's input, in host memory, or with `device` in
+    // any.
+    TensorView CheckImageInput(EdgeformerTensor const& tensor, Shape const& shape, bool device) const;
     std::vector<Shape> CheckShapes(EdgeformerTensor const* tensors, int count) const;
 
     // What makes the model's input of pictures. Throws Fault EF765: the model does not take pictures.

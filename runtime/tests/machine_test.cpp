@@ -87,6 +87,8 @@ TEST(CheckMachine, RefusesAMachineWithoutTensorRt) {
     Machine machine = Fitting();
     machine.library_problem = "no library was found";
     EXPECT_CONTAINS(FaultWith(machine), "EF605: the engine needs TensorRT-RTX 1.7.1: no library was found");
+    machine.others = " (also found: TensorRT 10.3.0, /opt/libnvinfer.so.10)";
+    EXPECT_CONTAINS(FaultWith(machine), "no library was found (also found: TensorRT 10.3.0, ");
     EXPECT_CONTAINS(FaultOf([&] { CheckMachine(machine); }), "EF605: running an engine needs TensorRT");
 }
 
@@ -111,7 +113,10 @@ TEST(CheckMachine, RefusesAnotherRelease) {
     Bundle const bundle = ReadBundle(made.folder());
     machine.flavour = "tensorrt";
     machine.tensorrt_version = "10.16.1";
-    EXPECT_CONTAINS(FaultOf([&] { CheckMachine(bundle, {}, machine); }), "EF752: ");
+    machine.others = " (also found: TensorRT 11.4.0, /opt/libnvinfer.so.11)";
+    std::string const fault = FaultOf([&] { CheckMachine(bundle, {}, machine); });
+    EXPECT_CONTAINS(fault, "EF752: ");
+    EXPECT_CONTAINS(fault, "is 10.16.1 (also found: TensorRT 11.4.0, /opt/libnvinfer.so.11): engines run on");
 }
 
 TEST(ReadPlugin, IsNotNeededWhereItIsEmbeddedOrThereIsNone) {

@@ -91,6 +91,24 @@ TEST(Model, GivesAnEmptyBatch) {
     EXPECT_EQ((*arrays)[0].shape, (edgeformer::Shape{0, 4}));
 }
 
+TEST(Model, GivesAnOutputWhoseSizeOnlyTheRunTells) {
+    TemporaryBundle bundle;
+    bundle.Put("typed.onnx", "unknown");
+    bundle.WriteManifest();
+    auto model = edgeformer::Model::Load(bundle.folder(), Options());
+    ASSERT_TRUE(model) << model.error();
+    std::vector<float> const input{1, 2, 3, 4, 5, 6, 7, 8};
+    for (int64_t const batch : {2, 1, 0}) {
+        auto const arrays = model->Run({edgeformer::TensorOf(input, {batch, 4})});
+        ASSERT_TRUE(arrays) << arrays.error();
+        EXPECT_EQ((*arrays)[0].shape, (edgeformer::Shape{batch, 4}));
+        for (int64_t index = 0; index < 4 * batch; ++index) {
+            EXPECT_EQ((*arrays)[0].data<float>()[index], 2 * input[static_cast<size_t>(index)]);
+        }
+    }
+    EXPECT_TRUE(model->Acquire(0));
+}
+
 TEST(Model, ClassifiesPictures) {
     TemporaryBundle bundle;
     bundle.Put("typed.onnx", "classifier");

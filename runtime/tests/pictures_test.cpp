@@ -135,3 +135,15 @@ TEST_F(Pictures, NeedABundleThatTakesThemAndIsAClassifier) {
     bundle_.WriteManifest();
     ExpectRefused(edgeformerLoad(bundle_.folder().c_str(), &options, &model_), EDGEFORMER_INVALID_BUNDLE, "EF759: ");
 }
+
+TEST_F(Pictures, AreNotPreparedOnTheGpuWhereTheCpuRunsTheModel) {
+    Load();
+    EdgeformerImage image{};
+    image.struct_size = sizeof(image);
+    image.width = image.height = 4;
+    EdgeformerPreprocessor* preprocessor = nullptr;
+    ExpectRefused(edgeformerCreatePreprocessor(model_, &image, &preprocessor), EDGEFORMER_INVALID_ARGUMENT,
+                  "EF775: ONNX Runtime runs ");
+    EXPECT_CONTAINS(std::string(edgeformerLastError()), "use edgeformerPreprocess");
+    EXPECT_EQ(preprocessor, nullptr);
+}

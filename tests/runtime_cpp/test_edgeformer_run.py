@@ -65,6 +65,36 @@ def test_a_bundle_is_described(program: Path, bundle: BuildResult) -> None:
     assert lines[6].startswith(f"output    {bundle.manifest.outputs[0].name}, float32 [?, {len(LABELS)}]")
 
 
+def test_outputs_whose_size_only_a_run_tells_come_out(program: Path, tmp_path: Path) -> None:
+    """Of a size, and even of a number of axes, that the data decides on."""
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"]),
+        helper.make_tensor_value_info("shape", TensorProto.INT64, ["axes"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("where", TensorProto.INT64, [1, None]),
+        helper.make_tensor_value_info("twice", TensorProto.FLOAT, ["n"]),
+        helper.make_tensor_value_info("shaped", TensorProto.FLOAT, None),
+    ]
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["where"]),
+        helper.make_node("Add", ["x", "x"], ["twice"]),
+        helper.make_node("Reshape", ["x", "shape"], ["shaped"]),
+    ]
+    graph = helper.make_graph(nodes, "found", inputs, outputs)
+    model = tmp_path / "found.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
+    for values, shape in (([0, 3, 0, 4], [2, 1, 2]), ([0, 0], [2]), ([5], [])):
+        array = np.array(values, np.float32)
+        files = [save(tmp_path / "x.npy", array), save(tmp_path / "shape.npy", np.array(shape, np.int64))]
+        run(program, model, *files, "--output", tmp_path / "out")
+        results = {name: np.load(tmp_path / "out" / f"{name}.npy") for name in ("where", "twice", "shaped")}
+        assert np.array_equal(results["where"], np.array(np.nonzero(array), np.int64))
+        assert results["where"].shape == (1, np.count_nonzero(array))
+        assert np.array_equal(results["twice"], 2 * array)
+        assert np.array_equal(results["shaped"], array.reshape(shape))
+
+
 def test_pictures_are_classified_as_python_does(program: Path, bundle: BuildResult, tmp_path: Path) -> None:
     paths = [picture(tmp_path, f"{index}.ppm", (40, 60 + index), index) for index in range(2)]
     blocks = re.findall(r"^(.+):\n((?:  .+\n)+)", run(program, bundle.path, "--top", "3", *paths), re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -132,3 +133,16 @@ def test_the_library_needs_and_exports_only_what_is_its(prefix: Path) -> None:
     exported = set(re.findall(r" T (\w+)", run("nm", "--dynamic", "--defined-only", library)))
     header = (ROOT / "runtime" / "include" / "edgeformer" / "edgeformer.h").read_text()
     assert exported == set(re.findall(r"^EDGEFORMER_API [^(;]*?(\w+)\(", header, re.MULTILINE))
+
+
+def test_the_library_has_the_kernel_for_every_gpu(runtime_library: Path, prefix: Path) -> None:
+    metadata = runtime_library.with_name("libedgeformer_plugins.json")
+    if not metadata.exists():
+        pytest.skip("it was configured without nvcc")
+    content = (prefix / "lib" / RUNTIME.name).read_bytes()
+    architectures = json.loads(metadata.read_text())["architectures"]
+    assert architectures
+    # nvcc stores one ELF image per architecture, with its name in it, where cuobjdump looks.
+    for architecture in architectures:
+        assert f"sm_{architecture}".encode() in content
+    assert ".nv_fatbin" in run("readelf", "--sections", "--wide", prefix / "lib" / RUNTIME.name)

@@ -47,9 +47,18 @@ def table(flavour: str) -> dict[str, int]:
         for field, place in zip(fields, group, strict=True)
         if place != "kAbsent"
     }
-    versioned = re.search(r"\b(true|false)\b", entry[1])
-    assert versioned is not None
-    return places | {"log": 4 if versioned[1] == "true" else 0}
+    versioned, plain = (word == "true" for word in re.findall(r"\b(?:true|false)\b", entry[1]))
+    return places | allocator_places(plain) | {"log": 4 if versioned else 0}
+
+
+def allocator_places(plain: bool) -> dict[str, int]:
+    """Where the runtime's own IOutputAllocator has its methods: behind four places that describe and destroy it."""
+    source = (SOURCES / "output_allocator.cpp").read_text(encoding="utf-8")
+    name = "PlainInterface" if plain else "AsyncInterface"
+    (body,) = re.findall(rf"^class OutputAllocator::{name} final .*?^}};", source, re.MULTILINE | re.DOTALL)
+    theirs = {"Reallocate": "reallocate_output", "ReallocateAsync": "reallocate_output_async", "NotifyShape": "notify_shape"}
+    methods = re.findall(r"^    virtual .*?(\w+)\(", body, re.MULTILINE)
+    return {f"OutputAllocator.{theirs[method]}": place for place, method in enumerate(methods, 4)}
 
 
 def probe(module: str, folder: Path) -> tuple[str, dict[str, int]]:
@@ -97,7 +106,9 @@ def test_the_table_is_read_as_it_is_written() -> None:
     ten, eleven, rtx = table("TensorRt10"), table("TensorRt11"), table("TensorRtRtx")
     assert ten["Runtime.deserialize_engine"] == 3
     assert ten["log"] == 0
+    assert (ten["OutputAllocator.notify_shape"], rtx["OutputAllocator.notify_shape"]) == (6, 5)
     assert "Context.is_stream_capturable" not in ten | eleven
     # TensorRT-RTX has what TensorRT 11 has, in the same places, and more.
-    assert eleven.items() <= rtx.items()
-    assert len(rtx) == sum(map(len, slot_names().values())) + 1
+    methods = {name: place for name, place in eleven.items() if not name.startswith("OutputAllocator.")}
+    assert methods.items() <= rtx.items()
+    assert len(rtx) == sum(map(len, slot_names().values())) + 2 + 1

@@ -22,9 +22,10 @@ RUNTIME, ENGINE, CONTEXT, CONFIG, REGISTRY = range(5)
 def main(folder: str, module: str, soname: str) -> None:
     sys.path.insert(0, folder)
     recorder = ctypes.CDLL(soname)
-    for function in (recorder.recorderInterface, recorder.recorderText):
+    for function in (recorder.recorderInterface, recorder.recorderText, recorder.recorderThird):
         function.restype = ctypes.c_void_p
     recorder.recorderAnswer.argtypes = [ctypes.c_void_p]
+    recorder.recorderAllocate.argtypes = [ctypes.c_void_p, ctypes.c_int32]
     trt: Any = importlib.import_module(module)
     logged: list[str] = []
 
@@ -82,12 +83,22 @@ def main(folder: str, module: str, soname: str) -> None:
     note("Engine.get_tensor_name", lambda: engine.get_tensor_name(0))
     note("Engine.get_device_memory", lambda: engine.device_memory_size_v2)
 
+    note("Context.set_profile", lambda: context.set_optimization_profile_async(0, 0))
     note("Context.set_input_shape", lambda: context.set_input_shape("x", (1,)))
     note("Context.get_tensor_shape", lambda: context.get_tensor_shape("x"))
     note("Context.set_tensor_address", lambda: context.set_tensor_address("x", 256))
+    allocator = _Allocator(trt)
+    note("Context.set_output_allocator", lambda: context.set_output_allocator("x", allocator.object))
+    given = recorder.recorderThird()
     note("Context.enqueue", lambda: context.execute_async_v3(0))
     note("Context.set_device_memory", lambda: context.set_device_memory(256, 1))
     note("Context.is_stream_capturable", lambda: context.is_stream_capturable(0))
+
+    # The first four describe an allocator and destroy it; the last of the others is told the shape.
+    for place in range(4, 8):
+        if "notify_shape" not in allocator.called:
+            recorder.recorderAllocate(given, place)
+            places[f"OutputAllocator.{allocator.called[-1]}"] = place
 
     # A logger of TensorRT 10 logs in the first place, one of the others behind three that describe it.
     for place in (0, 4):
@@ -98,6 +109,30 @@ def main(folder: str, module: str, soname: str) -> None:
     print(json.dumps(places))
     sys.stdout.flush()
     os._exit(0)  # nothing of this is to be destroyed
+
+
+class _Allocator:
+    """An output allocator, and which of its methods were called."""
+
+    def __init__(self, trt: Any) -> None:
+        self.called = called = ["nothing"]
+
+        class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.IOutputAllocator.__init__(self)
+
+            def reallocate_output(self, *arguments: Any) -> int:
+                called.append("reallocate_output")
+                return 0
+
+            def reallocate_output_async(self, *arguments: Any) -> int:
+                called.append("reallocate_output_async")
+                return 0
+
+            def notify_shape(self, *arguments: Any) -> None:
+                called.append("notify_shape")
+
+        self.object = Allocator()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ Object implementations[kKinds];
 int32_t place = -1;            // of the last method that was called
 int32_t behind_interface = 0;  // 1: it was the implementation's, 0: the interface's own
 long answer = 0;
+long third = 0;  // what the method was called with
 char text[4096] = "text";
 
 bool IsOne(long address, Object const* objects) {
@@ -29,9 +30,10 @@ bool IsOne(long address, Object const* objects) {
 
 // Takes what a method takes. One that returns a large struct gets the address of that first, and the object second.
 template <int Place>
-long Method(long first, long second, long, long, long, long) {
+long Method(long first, long second, long argument, long, long, long) {
     bool const returns_struct = !IsOne(first, interfaces) && !IsOne(first, implementations);
     place = Place;
+    third = argument;
     behind_interface = IsOne(returns_struct ? second : first, implementations) ? 1 : 0;
     if (!returns_struct) {
         return answer;
@@ -75,6 +77,13 @@ void* recorderText() { return text; }
 void recorderAnswer(void* value) { answer = reinterpret_cast<long>(value), place = -1; }
 int32_t recorderPlace() { return place; }
 int32_t recorderBehindInterface() { return behind_interface; }
+void* recorderThird() { return reinterpret_cast<void*>(third); }
+// Calls a method of an IOutputAllocator: whichever of its three stands there, this is what it takes.
+void recorderAllocate(void* allocator, int32_t at) {
+    static long shape[9] = {1, 3};
+    using Allocate = void* (*)(void*, char const*, void*, uint64_t, uint64_t, void*);
+    (*static_cast<Allocate**>(allocator))[at](allocator, "x", shape, 16, 256, nullptr);
+}
 void recorderLog(int32_t at, int32_t severity, char const* message) {
     using Log = void (*)(void*, int32_t, char const*);
     (*static_cast<Log**>(logger))[at](logger, severity, message);

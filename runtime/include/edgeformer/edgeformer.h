@@ -116,7 +116,8 @@ struct EdgeformerModelInfo {
 EDGEFORMER_API int32_t edgeformerDescribe(struct EdgeformerModel const* model, struct EdgeformerModelInfo* info);
 
 /* An input or output. Where a model's batch or another size is free, `minimum`, `optimum` and `maximum` are its range;
- * ONNX files set none: their maximum is -1 there. */
+ * ONNX files set none: their maximum is -1 there. An engine with several optimization profiles has the range of all of
+ * them; a shape in between may fit none, and is refused then. */
 struct EdgeformerTensorInfo {
     uint32_t struct_size;
     int32_t type; /* enum EdgeformerType */
@@ -143,8 +144,9 @@ struct EdgeformerTensor {
     int32_t memory; /* enum EdgeformerMemory */
     int32_t rank;
     int64_t shape[EDGEFORMER_MAX_RANK];
-    void* data;     /* inputs are only read */
-    uint64_t bytes; /* that `data` has; at least what the shape takes */
+    void* data;                      /* inputs are only read */
+    uint64_t bytes;                  /* that `data` has; at least what the shape takes */
+    struct EdgeformerTensor* result; /* of an output: where a run tells what came out; null: nowhere */
 };
 
 /* The shapes that outputs have for these inputs: fills type, rank, shape and bytes of `outputs`, and leaves data and
@@ -163,8 +165,12 @@ EDGEFORMER_API int32_t edgeformerContextOutputShapes(struct EdgeformerContext* c
 /* Runs the model once and waits for it: takes a context of the pool, and waits for one where all are busy.
  *
  *   inputs   one for each of the model's inputs, in its order
- *   outputs  one for each of the model's outputs, in its order: memory that the results are written to; a null `data`
- *            leaves an output out. The shapes are checked where they are given (rank above 0) */
+ *   outputs  one for each of the model's outputs, in its order: memory that the results are written to. The shapes are
+ *            checked where they are given (rank above 0). A null `data` leaves an output out
+ *
+ * An output's `result` is set to what came out: its type, real shape, data and bytes. It tells the size of an output
+ * whose size only a run can tell, for which `bytes` is what `data` has room for; where that is too little, the call
+ * fails and `result` has the shape and bytes that are needed, with null data. */
 EDGEFORMER_API int32_t edgeformerRun(struct EdgeformerModel* model, struct EdgeformerTensor const* inputs,
                                      int32_t input_count, struct EdgeformerTensor const* outputs, int32_t output_count);
 
@@ -177,14 +183,18 @@ EDGEFORMER_API int32_t edgeformerAcquireContext(struct EdgeformerModel* model, i
 /* Gives a context back; null is fine. What it enqueued has been passed by its stream before. */
 EDGEFORMER_API void edgeformerReleaseContext(struct EdgeformerContext* context);
 
-/* As edgeformerRun, on this context. */
+/* As edgeformerRun, on this context. An output with a `result` and null `data` stays in the context: `result` has its
+ * data, in memory of the kind that the output's `memory` says, until the context runs again or is released. So outputs
+ * of any size are had in one run. */
 EDGEFORMER_API int32_t edgeformerRunContext(struct EdgeformerContext* context, struct EdgeformerTensor const* inputs,
                                             int32_t input_count, struct EdgeformerTensor const* outputs,
                                             int32_t output_count);
 
 /* Enqueues one run on `stream`, a cudaStream_t of the model's device, and returns at once: nothing is allocated and
  * nothing synchronized once a shape has been seen. All tensors are in device memory and stay as they are until the
- * stream has passed the call. One context is enqueued on one stream at a time. The TensorRT backend alone. */
+ * stream has passed the call. One context is enqueued on one stream at a time. Of an output whose size only a run can
+ * tell, `result` is known when the call returns; TensorRT waits for it, and the context may allocate. The TensorRT
+ * backend alone. */
 EDGEFORMER_API int32_t edgeformerEnqueue(struct EdgeformerContext* context, struct EdgeformerTensor const* inputs,
                                          int32_t input_count, struct EdgeformerTensor const* outputs,
                                          int32_t output_count, void* stream);
@@ -214,7 +224,7 @@ enum EdgeformerYuvMatrix {
     EDGEFORMER_BT709_FULL = 3
 };
 
-/* A decoded picture in host memory. */
+/* A decoded picture: in host memory, or for edgeformerEnqueuePreprocess where the GPU reaches it. */
 struct EdgeformerImage {
     uint32_t struct_size;
     int32_t pixels; /* enum EdgeformerPixels */
@@ -236,6 +246,34 @@ struct EdgeformerImage {
  *           checked */
 EDGEFORMER_API int32_t edgeformerPreprocess(struct EdgeformerModel* model, struct EdgeformerImage const* images,
                                             int32_t count, struct EdgeformerTensor const* input);
+
+/* Makes a model's input of pictures that lie in device memory, such as those of a hardware decoder, on the GPU: for
+ * pictures of one size, format, orientation, stride and YUV matrix. */
+struct EdgeformerPreprocessor;
+
+/* Makes ready for pictures of one kind: computes the filters and brings them to the device, so that nothing of it is
+ * left to edgeformerEnqueuePreprocess. The TensorRT backend alone.
+ *
+ *   image         the kind of picture; its data and chroma are not looked at
+ *   preprocessor  not null; set to the preprocessor, or to null where this fails. To be given to
+ *                 edgeformerReleasePreprocessor */
+EDGEFORMER_API int32_t edgeformerCreatePreprocessor(struct EdgeformerModel* model, struct EdgeformerImage const* image,
+                                                    struct EdgeformerPreprocessor** preprocessor);
+
+/* Frees a preprocessor; null is fine. What it enqueued has been passed by its streams before, and its model has not
+ * been released. */
+EDGEFORMER_API void edgeformerReleasePreprocessor(struct EdgeformerPreprocessor* preprocessor);
+
+/* As edgeformerPreprocess, on the GPU: enqueues one launch for each picture on `stream`, a cudaStream_t of the model's
+ * device, and returns at once. Nothing is allocated, copied or synchronized, and a stream that is being captured is
+ * fine. The result is equal to edgeformerPreprocess's to the bit. Threads may share a preprocessor.
+ *
+ *   images  `count` pictures of the preprocessor's kind, in device memory or in memory of edgeformerAllocate. They stay
+ * as they are until the stream has passed the call input   memory of the same kinds, of the input's type with the shape
+ * [count, ...] of the model's input; rank 0: its shape is not checked */
+EDGEFORMER_API int32_t edgeformerEnqueuePreprocess(struct EdgeformerPreprocessor* preprocessor,
+                                                   struct EdgeformerImage const* images, int32_t count,
+                                                   struct EdgeformerTensor const* input, void* stream);
 
 #define EDGEFORMER_MAX_TOP 1000
 

@@ -11,6 +11,7 @@
 // What each call does, who owns what and which threads may call it stands in edgeformer.h.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -176,6 +177,27 @@ private:
     EdgeformerContext* context_;
 };
 
+// Makes a model's input of pictures of one kind that lie in device memory, on a CUDA stream. The model outlives it.
+class Preprocessor {
+public:
+    Preprocessor(Preprocessor&& other) noexcept : preprocessor_(std::exchange(other.preprocessor_, nullptr)) {}
+    Preprocessor& operator=(Preprocessor&& other) noexcept {
+        std::swap(preprocessor_, other.preprocessor_);
+        return *this;
+    }
+    ~Preprocessor() { edgeformerReleasePreprocessor(preprocessor_); }
+
+    Status Enqueue(std::vector<EdgeformerImage> const& images, EdgeformerTensor const& input, void* stream) {
+        return Status::Of(edgeformerEnqueuePreprocess(preprocessor_, images.data(), static_cast<int32_t>(images.size()),
+                                                      &input, stream));
+    }
+
+private:
+    friend class Model;
+    explicit Preprocessor(EdgeformerPreprocessor* preprocessor) : preprocessor_(preprocessor) {}
+    EdgeformerPreprocessor* preprocessor_;
+};
+
 // A loaded model. Several threads may use one.
 class Model {
 public:
@@ -220,29 +242,49 @@ public:
                                         static_cast<int32_t>(outputs.size())));
     }
 
-    // Runs once and gives every output; not for models with outputs whose size only a run tells.
+    // Runs once and gives every output.
     Result<std::vector<Array>> Run(std::vector<EdgeformerTensor> const& inputs) {
-        std::vector<EdgeformerTensor> results(static_cast<size_t>(Describe().outputs));
-        for (EdgeformerTensor& result : results) {
-            result = TensorAt(nullptr, 0, EDGEFORMER_FLOAT32, {});
-        }
+        std::vector<EdgeformerTensor> results(static_cast<size_t>(Describe().outputs),
+                                              TensorAt(nullptr, 0, EDGEFORMER_FLOAT32, {}));
+        std::vector<EdgeformerTensor> outcomes = results;
         Status status = Status::Of(edgeformerOutputShapes(model_, inputs.data(), static_cast<int32_t>(inputs.size()),
                                                           results.data(), static_cast<int32_t>(results.size())));
         if (!status) {
             return status;
         }
         std::vector<Array> arrays(results.size());
+        bool is_known = true;
         for (size_t index = 0; index < results.size(); ++index) {
             EdgeformerTensor& result = results[index];
-            arrays[index].type = static_cast<EdgeformerType>(result.type);
-            arrays[index].shape.assign(result.shape, result.shape + result.rank);
-            // One byte at least: a null pointer would leave an empty output out.
-            arrays[index].bytes.resize(result.bytes == 0 ? 1 : result.bytes);
+            if (std::any_of(result.shape, result.shape + result.rank, [](int64_t size) { return size < 0; })) {
+                // It stays in the context until it is copied from there.
+                result.result = &outcomes[index];
+                is_known = false;
+                continue;
+            }
+            arrays[index] = ArrayOf(result);
             result.data = arrays[index].bytes.data();
         }
-        status = Run(inputs, results);
+        if (is_known) {
+            status = Run(inputs, results);
+            return status ? Result<std::vector<Array>>(std::move(arrays)) : status;
+        }
+        Result<Context> context = Acquire();
+        if (!context) {
+            return context.status();
+        }
+        status = context->Run(inputs, results);
         if (!status) {
             return status;
+        }
+        for (size_t index = 0; index < results.size(); ++index) {
+            if (results[index].result == nullptr) {
+                continue;
+            }
+            arrays[index] = ArrayOf(outcomes[index]);
+            if (outcomes[index].bytes > 0) {
+                std::memcpy(arrays[index].bytes.data(), outcomes[index].data, outcomes[index].bytes);
+            }
         }
         return arrays;
     }
@@ -270,6 +312,16 @@ public:
         return Status::Of(edgeformerPreprocess(model_, images.data(), static_cast<int32_t>(images.size()), &input));
     }
 
+    // What prepares pictures such as `image` on the GPU; its data is not looked at.
+    Result<Preprocessor> CreatePreprocessor(EdgeformerImage const& image) {
+        EdgeformerPreprocessor* preprocessor = nullptr;
+        Status status = Status::Of(edgeformerCreatePreprocessor(model_, &image, &preprocessor));
+        if (!status) {
+            return status;
+        }
+        return Preprocessor(preprocessor);
+    }
+
     // A context of the pool; waits for one, for ever with -1.
     Result<Context> Acquire(int32_t wait_milliseconds = -1) {
         EdgeformerContext* context = nullptr;
@@ -285,6 +337,16 @@ public:
 
 private:
     explicit Model(EdgeformerModel* model) : model_(model) {}
+
+    // Room for a tensor of this type and shape.
+    static Array ArrayOf(EdgeformerTensor const& tensor) {
+        Array array;
+        array.type = static_cast<EdgeformerType>(tensor.type);
+        array.shape.assign(tensor.shape, tensor.shape + tensor.rank);
+        // One byte at least: a null pointer would leave an empty output out.
+        array.bytes.resize(tensor.bytes == 0 ? 1 : tensor.bytes);
+        return array;
+    }
 
     std::vector<TensorInfo> Tensors(int32_t first, int32_t count) const {
         std::vector<TensorInfo> tensors;

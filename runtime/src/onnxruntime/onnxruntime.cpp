@@ -69,6 +69,9 @@ public:
     std::string library() const override { return runtime_.path; }
     std::string version() const override { return runtime_.version; }
     std::unique_ptr<BackendContext> CreateContext() override;
+    std::unique_ptr<DevicePreparation> PrepareOnDevice(std::shared_ptr<preprocessing::Plan const>) override {
+        return nullptr;
+    }
     void* Allocate(uint64_t bytes) override {
         constexpr size_t kAlignment = 64;
         return std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
@@ -192,6 +195,7 @@ public:
 
     void Run(std::vector<TensorView> const& inputs, std::vector<TensorView> const& outputs) override {
         OrtApi const& api = *graph_->runtime().api;
+        kept_.clear();
         std::vector<OrtHandle<OrtValue>> owned;
         owned.reserve(inputs.size() + outputs.size());
         std::vector<OrtValue const*> feeds;
@@ -203,13 +207,14 @@ public:
         std::vector<OrtValue*> results;
         std::vector<size_t> wanted;
         for (size_t index = 0; index < outputs.size(); ++index) {
-            if (outputs[index].data == nullptr) {
+            TensorView const& output = outputs[index];
+            if (output.data == nullptr && output.outcome == nullptr) {
                 continue;
             }
             names.push_back(output_names_[index]);
             wanted.push_back(index);
-            if (IsKnown(outputs[index].shape)) {
-                owned.push_back(Wrap(outputs[index], SpecOf(inputs.size() + index)));
+            if (output.data != nullptr && IsKnown(output.shape)) {
+                owned.push_back(Wrap(output, SpecOf(inputs.size() + index)));
                 results.push_back(owned.back().get());
             } else {
                 results.push_back(nullptr);
@@ -218,13 +223,14 @@ public:
         if (names.empty()) {
             return;
         }
+        std::vector<OrtHandle<OrtValue>> copied;
         std::vector<OrtValue*> const given = results;
         OrtStatus* const status = api.Run(graph_->session(), options_->get(), input_names_.data(), feeds.data(),
                                           feeds.size(), names.data(), names.size(), results.data());
-        std::vector<OrtHandle<OrtValue>> made;
         for (size_t index = 0; index < results.size(); ++index) {
             if (given[index] == nullptr && results[index] != nullptr) {
-                made.emplace_back(results[index], api.ReleaseValue);
+                (outputs[wanted[index]].data == nullptr ? kept_ : copied)
+                    .emplace_back(results[index], api.ReleaseValue);
             }
         }
         try {
@@ -233,9 +239,17 @@ public:
             throw Fault(EDGEFORMER_BACKEND_ERROR, "EF805",
                         Text(graph_->path(), " failed in ONNX Runtime: ", error.what()));
         }
+        // All of them before any that does not fit.
         for (size_t index = 0; index < results.size(); ++index) {
-            if (given[index] == nullptr) {
-                Copy(*results[index], outputs[wanted[index]], SpecOf(inputs.size() + wanted[index]));
+            TensorView const& output = outputs[wanted[index]];
+            if (output.outcome != nullptr) {
+                *output.outcome = OutcomeOf(*results[index], SpecOf(inputs.size() + wanted[index]), output);
+            }
+        }
+        for (size_t index = 0; index < results.size(); ++index) {
+            TensorView const& output = outputs[wanted[index]];
+            if (given[index] == nullptr && output.data != nullptr) {
+                Copy(*results[index], output, SpecOf(inputs.size() + wanted[index]));
             }
         }
     }
@@ -272,8 +286,9 @@ public:
 private:
     TensorSpec const& SpecOf(size_t index) const { return graph_->named()[index].spec; }
 
+    // Without any axis it may be a scalar, or of a rank that only the run tells: ONNX Runtime says the same of both.
     static bool IsKnown(Shape const& shape) {
-        return std::all_of(shape.begin(), shape.end(), [](int64_t size) { return size >= 0; });
+        return !shape.empty() && std::all_of(shape.begin(), shape.end(), [](int64_t size) { return size >= 0; });
     }
 
     OrtHandle<OrtValue> Wrap(TensorView const& view, TensorSpec const& spec) const {
@@ -285,16 +300,38 @@ private:
         return {value, api.ReleaseValue};
     }
 
-    // The result of an output whose shape only the run could tell.
-    void Copy(OrtValue& result, TensorView const& output, TensorSpec const& spec) const {
+    Shape ShapeOf(OrtValue const& result, TensorSpec const& spec) const {
         OrtApi const& api = *graph_->runtime().api;
         OrtTensorTypeAndShapeInfo* made = nullptr;
         graph_->runtime().Check(api.GetTensorTypeAndShape(&result, &made));
         OrtHandle<OrtTensorTypeAndShapeInfo> const info(made, api.ReleaseTensorTypeAndShapeInfo);
         size_t rank = 0;
         graph_->runtime().Check(api.GetDimensionsCount(made, &rank));
+        if (rank > EDGEFORMER_MAX_RANK) {
+            throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF807",
+                        Text("output `", spec.name, "` came out with ", rank, " axes, and at most ",
+                             EDGEFORMER_MAX_RANK, " can be run"));
+        }
         Shape shape(rank);
         graph_->runtime().Check(api.GetDimensions(made, shape.data(), rank));
+        return shape;
+    }
+
+    // What is told of a result: with null data where the caller's memory does not hold it.
+    Outcome OutcomeOf(OrtValue& result, TensorSpec const& spec, TensorView const& output) const {
+        Outcome outcome{true, ShapeOf(result, spec), output.data, 0};
+        outcome.bytes = BytesOf(outcome.shape, spec.type);
+        if (output.data == nullptr) {
+            graph_->runtime().Check(graph_->runtime().api->GetTensorMutableData(&result, &outcome.data));
+        } else if (outcome.bytes > output.bytes) {
+            outcome.data = nullptr;
+        }
+        return outcome;
+    }
+
+    // The result of an output whose shape only the run could tell.
+    void Copy(OrtValue& result, TensorView const& output, TensorSpec const& spec) const {
+        Shape const shape = ShapeOf(result, spec);
         uint64_t const bytes = BytesOf(shape, spec.type);
         if (bytes > output.bytes) {
             throw Fault(EDGEFORMER_INVALID_BUFFER, "EF802",
@@ -302,14 +339,17 @@ private:
                              " bytes, and its buffer has ", output.bytes));
         }
         void* data = nullptr;
-        graph_->runtime().Check(api.GetTensorMutableData(&result, &data));
-        std::memcpy(output.data, data, bytes);
+        graph_->runtime().Check(graph_->runtime().api->GetTensorMutableData(&result, &data));
+        if (bytes > 0) {
+            std::memcpy(output.data, data, bytes);
+        }
     }
 
     std::shared_ptr<Graph> graph_;
     std::vector<char const*> input_names_;
     std::vector<char const*> output_names_;
     std::unique_ptr<OrtHandle<OrtRunOptions>> options_;
+    std::vector<OrtHandle<OrtValue>> kept_;  // results in ONNX Runtime's memory, until the next run
 };
 
 std::unique_ptr<BackendContext> Graph::CreateContext() { return std::make_unique<GraphContext>(shared_from_this()); }

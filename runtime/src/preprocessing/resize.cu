@@ -12,16 +12,6 @@
 namespace edgeformer::preprocessing {
 namespace {
 
-constexpr int32_t kTileWidth = 32;
-constexpr int32_t kTileHeight = 8;
-constexpr int32_t kThreads = kTileWidth * kTileHeight;
-constexpr int32_t kLines = 64;  // of a chunk
-// Of a line in shared memory: odd, so that threads that go down a column use all banks.
-constexpr int32_t kLineElements = kTileWidth + 1;
-
-// One element for a pixel: bytes side by side would be written by parts.
-constexpr size_t kSharedBytes = sizeof(uint32_t) * kLines * kLineElements;
-
 struct Sums {
     int32_t red = kFilterHalf;
     int32_t green = kFilterHalf;
@@ -63,7 +53,7 @@ __device__ inline void Store(Arguments const& a, int32_t first, int32_t second, 
 }
 
 template <class Element>
-__global__ void __launch_bounds__(kThreads) PreprocessKernel(Arguments a) {
+__device__ inline void Preprocess(Arguments const& a) {
     auto* const lines = reinterpret_cast<uint32_t*>(SharedMemory());
     auto const thread = static_cast<int32_t>(threadIdx.x);
     int32_t const tiles_across = (a.first.outputs + kTileWidth - 1) / kTileWidth;
@@ -121,28 +111,25 @@ __global__ void __launch_bounds__(kThreads) PreprocessKernel(Arguments a) {
     }
 }
 
-template <class Element>
-cudaError_t LaunchFor(Arguments const& arguments, int64_t blocks, cudaStream_t stream) {
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<uint32_t>(blocks));
-    config.blockDim = dim3(kThreads);
-    config.dynamicSmemBytes = kSharedBytes;
-    config.stream = stream;
-    return cudaLaunchKernelEx(&config, PreprocessKernel<Element>, arguments);
-}
-
 }  // namespace
+}  // namespace edgeformer::preprocessing
 
-cudaError_t Launch(Plan const& plan, Pixels const& pixels, void const* tables, void* output, cudaStream_t stream) {
-    Arguments const a = plan.ArgumentsFor(pixels, tables, output);
-    // At most 2^27, of results of one row or column.
-    int64_t const across = (static_cast<int64_t>(a.first.outputs) + kTileWidth - 1) / kTileWidth;
-    int64_t const down = (static_cast<int64_t>(a.second.outputs) + kTileHeight - 1) / kTileHeight;
-    switch (a.element_bytes) {
-        case 4: return LaunchFor<uint32_t>(a, across * down, stream);
-        case 2: return LaunchFor<uint16_t>(a, across * down, stream);
-        default: return LaunchFor<uint8_t>(a, across * down, stream);
-    }
+// By names that the driver finds. Pixels, tables (a copy of Plan::Tables) and output are addresses that the device can
+// use, tables and output aligned to their elements. The result is that of RunOnHost, bit for bit.
+extern "C" {
+
+__global__ void __launch_bounds__(edgeformer::preprocessing::kThreads)
+    edgeformerPreprocess32(edgeformer::preprocessing::Arguments a) {
+    edgeformer::preprocessing::Preprocess<uint32_t>(a);
 }
 
-}  // namespace edgeformer::preprocessing
+__global__ void __launch_bounds__(edgeformer::preprocessing::kThreads)
+    edgeformerPreprocess16(edgeformer::preprocessing::Arguments a) {
+    edgeformer::preprocessing::Preprocess<uint16_t>(a);
+}
+
+__global__ void __launch_bounds__(edgeformer::preprocessing::kThreads)
+    edgeformerPreprocess8(edgeformer::preprocessing::Arguments a) {
+    edgeformer::preprocessing::Preprocess<uint8_t>(a);
+}
+}

@@ -22,10 +22,11 @@ constexpr Abi kTensorRt10 = {
     100300,
     110000,
     false,
+    true,
     {3, 18, 21, kAbsent, kAbsent},
     // The two of IRuntimeConfig came with 10.11; nothing asks a TensorRT 10 or 11 for one.
     {5, kAbsent, kAbsent, 10, 19, 20, 21, 22, 23, 26, 29, 30, 31, 52},
-    {21, 22, 24, 37, 49, kAbsent},
+    {17, 21, 22, 24, 32, 37, 49, kAbsent},
     {kAbsent, kAbsent},
     {10},
 };
@@ -38,9 +39,10 @@ constexpr Abi kTensorRt11 = {
     110000,
     120000,
     true,
+    true,
     {3, 17, 20, kAbsent, kAbsent},
     {5, kAbsent, kAbsent, 8, 15, 16, 17, 18, 19, 22, 25, 26, 27, 44},
-    {20, 21, 23, 36, 48, kAbsent},
+    {16, 20, 21, 23, 31, 36, 48, kAbsent},
     {kAbsent, kAbsent},
     {6},
 };
@@ -53,9 +55,10 @@ constexpr Abi kTensorRtRtx = {
     10700,
     20000,
     true,
+    false,
     {3, 17, 20, 23, 24},
     {5, 47, 48, 8, 15, 16, 17, 18, 19, 22, 25, 26, 27, 44},
-    {20, 21, 23, 36, 48, 52},
+    {16, 20, 21, 23, 31, 36, 48, 52},
     {3, 8},
     {6},
 };

@@ -44,9 +44,11 @@ struct Abi {
         Slot get_device_memory;           // () -> int64_t, the most over all profiles
     };
     struct Context {
+        Slot set_profile;           // (int32_t profile, cudaStream_t) -> bool
         Slot set_input_shape;       // (char const* name, Dims const&) -> bool
         Slot get_tensor_shape;      // (char const* name) -> Dims
         Slot set_tensor_address;    // (char const* name, void*) -> bool
+        Slot set_output_allocator;  // (char const* name, IOutputAllocator*) -> bool
         Slot enqueue;               // (cudaStream_t) -> bool
         Slot set_device_memory;     // (void*, int64_t bytes) -> void
         Slot is_stream_capturable;  // (cudaStream_t) -> bool
@@ -60,12 +62,13 @@ struct Abi {
     };
 
     Flavour flavour;
-    char const* name;       // "TensorRT 10"
-    char const* soname;     // the library's name for dlopen
-    char const* variable;   // the environment variable that names another file
-    int32_t oldest;         // getInferLibVersion: 10000 * major + 100 * minor + patch
-    int32_t newest;         // the first that is not taken
-    bool versioned_logger;  // ILogger is an IVersionedInterface: its language and version come before log
+    char const* name;         // "TensorRT 10"
+    char const* soname;       // the library's name for dlopen
+    char const* variable;     // the environment variable that names another file
+    int32_t oldest;           // getInferLibVersion: 10000 * major + 100 * minor + patch
+    int32_t newest;           // the first that is not taken
+    bool versioned_logger;    // ILogger is an IVersionedInterface: its language and version come before log
+    bool plain_reallocation;  // IOutputAllocator has reallocateOutput before reallocateOutputAsync
     Runtime runtime;
     Engine engine;
     Context context;

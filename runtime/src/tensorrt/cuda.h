@@ -62,10 +62,20 @@ public:
 
     virtual void CopyToDevice(void* device, void const* host, size_t bytes, void* stream) = 0;
     virtual void CopyToHost(void* host, void const* device, size_t bytes, void* stream) = 0;
+    virtual void CopyOnDevice(void* to, void const* from, size_t bytes, void* stream) = 0;
 
     virtual void* CreateStream() = 0;
     virtual void DestroyStream(void* stream) noexcept = 0;
     virtual void Synchronize(void* stream) = 0;
+
+    // Compiled kernels (a fat binary), loaded into the current context. Throws where none of them is for its device.
+    virtual void* LoadModule(void const* image) = 0;
+    virtual void UnloadModule(void* module) noexcept = 0;
+    // A kernel by its name, ready to be launched.
+    virtual void* KernelOf(void* module, char const* name) = 0;
+    // Enqueues a launch of one-dimensional blocks; `parameter` is the kernel's only one, and copied.
+    virtual void LaunchKernel(void* kernel, uint32_t blocks, uint32_t threads, uint32_t shared_bytes, void* stream,
+                              void const* parameter) = 0;
 
     // Whether somebody is capturing this stream at the moment.
     virtual bool IsCapturing(void* stream) = 0;

@@ -11,7 +11,7 @@ namespace {
 
 using Result = int32_t;              // CUresult
 using Address = unsigned long long;  // CUdeviceptr
-using Handle = void*;                // CUcontext, CUstream, CUgraph, CUgraphExec
+using Handle = void*;                // CUcontext, CUstream, CUgraph, CUgraphExec, CUmodule, CUfunction
 
 // Values of cuda.h; runtime/tests/tensorrt/cuda_values_test.cpp holds them to it where a toolkit is installed.
 constexpr char kLibrary[] = "libcuda.so.1";
@@ -52,6 +52,12 @@ struct Functions {
     Result (*PointerGetAttribute)(void*, int32_t, Address);
     Result (*MemcpyHtoDAsync)(Address, void const*, size_t, Handle);
     Result (*MemcpyDtoHAsync)(void*, Address, size_t, Handle);
+    Result (*MemcpyDtoDAsync)(Address, Address, size_t, Handle);
+    Result (*ModuleLoadData)(Handle*, void const*);
+    Result (*ModuleUnload)(Handle);
+    Result (*ModuleGetFunction)(Handle*, Handle, char const*);
+    Result (*LaunchKernel)(Handle, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, Handle, void**,
+                           void**);
     Result (*StreamCreate)(Handle*, uint32_t);
     Result (*StreamDestroy)(Handle);
     Result (*StreamSynchronize)(Handle);
@@ -170,6 +176,10 @@ public:
         Check(f_.MemcpyDtoHAsync(host, AddressOf(device), bytes, stream), "cuMemcpyDtoHAsync");
     }
 
+    void CopyOnDevice(void* to, void const* from, size_t bytes, void* stream) override {
+        Check(f_.MemcpyDtoDAsync(AddressOf(to), AddressOf(from), bytes, stream), "cuMemcpyDtoDAsync");
+    }
+
     void* CreateStream() override {
         Handle stream = nullptr;
         Check(f_.StreamCreate(&stream, kNonBlocking), "cuStreamCreate");
@@ -179,6 +189,28 @@ public:
     void DestroyStream(void* stream) noexcept override { f_.StreamDestroy(stream); }
 
     void Synchronize(void* stream) override { Check(f_.StreamSynchronize(stream), "cuStreamSynchronize"); }
+
+    void* LoadModule(void const* image) override {
+        Handle module = nullptr;
+        Check(f_.ModuleLoadData(&module, image), "cuModuleLoadData");
+        return module;
+    }
+
+    void UnloadModule(void* module) noexcept override { f_.ModuleUnload(module); }
+
+    void* KernelOf(void* module, char const* name) override {
+        Handle kernel = nullptr;
+        Check(f_.ModuleGetFunction(&kernel, module, name), "cuModuleGetFunction");
+        return kernel;
+    }
+
+    void LaunchKernel(void* kernel, uint32_t blocks, uint32_t threads, uint32_t shared_bytes, void* stream,
+                      void const* parameter) override {
+        // Only read.
+        void* parameters[] = {const_cast<void*>(parameter)};
+        Check(f_.LaunchKernel(kernel, blocks, 1, 1, threads, 1, 1, shared_bytes, stream, parameters, nullptr),
+              "cuLaunchKernel");
+    }
 
     bool IsCapturing(void* stream) override {
         int32_t status = 0;
@@ -287,6 +319,11 @@ Functions FunctionsOf(DynamicLibrary const& library, std::string* missing) {
     find(f.PointerGetAttribute, "cuPointerGetAttribute");
     find(f.MemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2");
     find(f.MemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2");
+    find(f.MemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2");
+    find(f.ModuleLoadData, "cuModuleLoadData");
+    find(f.ModuleUnload, "cuModuleUnload");
+    find(f.ModuleGetFunction, "cuModuleGetFunction");
+    find(f.LaunchKernel, "cuLaunchKernel");
     find(f.StreamCreate, "cuStreamCreate");
     find(f.StreamDestroy, "cuStreamDestroy_v2");
     find(f.StreamSynchronize, "cuStreamSynchronize");

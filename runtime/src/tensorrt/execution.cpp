@@ -1,5 +1,6 @@
 #include "tensorrt/execution.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -14,19 +15,34 @@ constexpr uintptr_t kAlignment = 256;  // TensorRT's, of every tensor
 
 bool IsAligned(void const* address) noexcept { return reinterpret_cast<uintptr_t>(address) % kAlignment == 0; }
 
+[[noreturn]] void RefuseHostMemory(std::string const& tensor) {
+    throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF802",
+                Text("the memory of ", tensor,
+                     " is the host's, and an enqueued run copies nothing: give device memory, or run it and wait"));
+}
+
 }  // namespace
 
 Execution::Execution(std::shared_ptr<LoadedEngine> engine) : engine_(std::move(engine)) {
     ContextScope const scope(cuda(), engine_->cuda_context());
+    size_t const tensors = engine_->tensors().size();
     Resources made;  // of which nothing stays, and while the CUDA context is current, if one of them fails
     made.stream = Stream(cuda(), cuda().CreateStream());
     if (auto const bytes = static_cast<size_t>(engine_->activation_bytes()); bytes > 0) {
         made.activations = DeviceMemory(cuda(), cuda().AllocateDevice(bytes));
     }
-    made.enqueuer = std::make_unique<Enqueuer>(*engine_, made.activations.get());
-    made.buffers.resize(engine_->tensors().size());
+    LaneParts parts{*engine_, made.activations.get(), made.stream.get(), {}};
+    for (size_t tensor = 0; tensor < tensors; ++tensor) {
+        made.allocators.push_back(engine_->is_dynamic(tensor)
+                                      ? std::make_unique<OutputAllocator>(engine_->platform().library->abi(), cuda())
+                                      : nullptr);
+        parts.allocators.push_back(made.allocators.back().get());
+    }
+    made.enqueuer = std::make_unique<Enqueuer>(std::move(parts));
+    made.buffers.resize(tensors);
     shapes_.resize(engine_->input_count());
-    addresses_.resize(engine_->tensors().size());
+    addresses_.resize(tensors);
+    kept_.resize(tensors);
     resources_ = std::move(made);
 }
 
@@ -68,6 +84,9 @@ void* Execution::ReachedByDevice(TensorView const& view) const noexcept {
 void* Execution::DeviceAddressOf(size_t tensor, TensorView const& view, void* stream, bool may_copy) {
     TensorSpec const& spec = engine_->tensors()[tensor];
     if (view.data == nullptr) {
+        if (view.outcome != nullptr && view.memory == EDGEFORMER_HOST && !may_copy) {
+            RefuseHostMemory(spec.name);
+        }
         return BufferOf(tensor).device;
     }
     if (void* const address = ReachedByDevice(view); address != nullptr) {
@@ -79,10 +98,7 @@ void* Execution::DeviceAddressOf(size_t tensor, TensorView const& view, void* st
         return address;
     }
     if (!may_copy) {
-        throw Fault(EDGEFORMER_INVALID_ARGUMENT, "EF802",
-                    Text("the memory of ", spec.name,
-                         " is the host's, and an enqueued run copies nothing: give "
-                         "device memory, or run it and wait"));
+        RefuseHostMemory(spec.name);
     }
     Buffer& buffer = BufferOf(tensor);
     if (spec.is_input) {
@@ -96,6 +112,17 @@ void* Execution::DeviceAddressOf(size_t tensor, TensorView const& view, void* st
     return buffer.device;
 }
 
+// Where TensorRT shall put an output whose size it learns while it runs: in the caller's memory, if it reaches it.
+void Execution::Place(size_t tensor, TensorView const& view, bool may_copy) {
+    void* const address = view.data != nullptr ? ReachedByDevice(view) : nullptr;
+    bool const is_copied = view.memory == EDGEFORMER_HOST && address == nullptr;
+    if (is_copied && !may_copy && (view.data != nullptr || view.outcome != nullptr)) {
+        RefuseHostMemory(engine_->tensors()[tensor].name);
+    }
+    resources_.allocators[tensor]->Begin(address, view.bytes);
+    addresses_[tensor] = nullptr;
+}
+
 void Execution::Prepare(std::vector<TensorView> const& inputs, std::vector<TensorView> const& outputs, void* stream,
                         bool may_copy) {
     for (size_t i = 0; i < inputs.size(); ++i) {
@@ -104,17 +131,91 @@ void Execution::Prepare(std::vector<TensorView> const& inputs, std::vector<Tenso
     }
     for (size_t i = 0; i < outputs.size(); ++i) {
         size_t const tensor = inputs.size() + i;
-        addresses_[tensor] = DeviceAddressOf(tensor, outputs[i], stream, may_copy);
+        if (engine_->is_dynamic(tensor)) {
+            Place(tensor, outputs[i], may_copy);
+        } else {
+            addresses_[tensor] = DeviceAddressOf(tensor, outputs[i], stream, may_copy);
+        }
     }
 }
 
-void Execution::CopyOutputs(std::vector<TensorView> const& outputs) {
+void Execution::EnqueueRun(void* stream) {
+    try {
+        resources_.enqueuer->Enqueue(shapes_, addresses_, stream);
+    } catch (Fault const&) {
+        for (auto const& allocator : resources_.allocators) {
+            if (allocator != nullptr && !allocator->problem().empty()) {
+                throw Fault(EDGEFORMER_CUDA_ERROR, "EF767",
+                            Text(engine_->request().name, ": an output found no memory: ", allocator->problem()));
+            }
+        }
+        throw;
+    }
+}
+
+// The host's memory that a result is copied to: the caller's, or what is kept for one who asked; null: there is none.
+void* Execution::HostMemoryOf(size_t tensor, TensorView const& view, uint64_t bytes) {
+    if (view.data != nullptr || view.outcome == nullptr || view.memory == EDGEFORMER_DEVICE) {
+        return view.data;
+    }
+    // One byte at least, so that an empty result has an address, too.
+    kept_[tensor].resize(std::max<uint64_t>(bytes, 1));
+    return kept_[tensor].data();
+}
+
+void Execution::CopyDynamic(size_t tensor, TensorView const& view, void* stream) {
+    OutputAllocator const& allocator = *resources_.allocators[tensor];
+    TensorSpec const& spec = engine_->tensors()[tensor];
+    if (allocator.shape() == nullptr) {
+        throw Fault(EDGEFORMER_BACKEND_ERROR, "EF805",
+                    engine_->WithReason(Text("TensorRT told no shape of the output ", spec.name)));
+    }
+    uint64_t const bytes = BytesOf(*allocator.shape(), spec.type);
+    if (view.data != nullptr && bytes > view.bytes) {
+        throw Fault(EDGEFORMER_INVALID_BUFFER, "EF802",
+                    Text("output `", spec.name, "` came out as ", ShapeText(*allocator.shape()), ", which takes ",
+                         bytes, " bytes, and its buffer has ", view.bytes));
+    }
+    void* data = allocator.memory();
+    if (view.memory == EDGEFORMER_HOST) {
+        data = HostMemoryOf(tensor, view, bytes);
+        if (data != nullptr && allocator.memory() != ReachedByDevice(view)) {
+            cuda().CopyToHost(data, allocator.memory(), bytes, stream);
+        }
+    } else if (view.data != nullptr && data != view.data) {
+        cuda().CopyOnDevice(view.data, data, bytes, stream);
+        data = view.data;
+    }
+    if (view.outcome != nullptr) {
+        view.outcome->data = data;
+    }
+}
+
+void Execution::CopyOutputs(std::vector<TensorView> const& outputs, void* stream) {
+    // All of them before any that does not fit.
     for (size_t i = 0; i < outputs.size(); ++i) {
         size_t const tensor = engine_->input_count() + i;
+        Shape const* const shape =
+            engine_->is_dynamic(tensor) ? resources_.allocators[tensor]->shape() : &outputs[i].shape;
+        if (outputs[i].outcome != nullptr && shape != nullptr) {
+            *outputs[i].outcome = {true, *shape, nullptr, BytesOf(*shape, engine_->tensors()[tensor].type)};
+        }
+    }
+    for (size_t i = 0; i < outputs.size(); ++i) {
+        size_t const tensor = engine_->input_count() + i;
+        TensorView const& view = outputs[i];
+        if (engine_->is_dynamic(tensor)) {
+            CopyDynamic(tensor, view, stream);
+            continue;
+        }
         Buffer const& buffer = resources_.buffers[tensor];
-        if (outputs[i].data != nullptr && addresses_[tensor] == buffer.device && !buffer.host) {
-            cuda().CopyToHost(outputs[i].data, buffer.device,
-                              BytesOf(outputs[i].shape, engine_->tensors()[tensor].type), resources_.stream.get());
+        uint64_t const bytes = BytesOf(view.shape, engine_->tensors()[tensor].type);
+        void* const host = view.memory == EDGEFORMER_HOST ? HostMemoryOf(tensor, view, bytes) : nullptr;
+        if (host != nullptr && addresses_[tensor] == buffer.device && !buffer.host) {
+            cuda().CopyToHost(host, buffer.device, bytes, stream);
+        }
+        if (view.outcome != nullptr) {
+            view.outcome->data = host != nullptr ? host : addresses_[tensor];
         }
     }
 }
@@ -124,8 +225,11 @@ void Execution::FinishOutputs(std::vector<TensorView> const& outputs) {
     for (size_t i = 0; i < outputs.size(); ++i) {
         size_t const tensor = engine_->input_count() + i;
         Buffer const& buffer = resources_.buffers[tensor];
-        if (outputs[i].data != nullptr && addresses_[tensor] == buffer.device && buffer.host) {
-            std::memcpy(outputs[i].data, buffer.host.get(), BytesOf(outputs[i].shape, engine_->tensors()[tensor].type));
+        uint64_t const bytes = BytesOf(outputs[i].shape, engine_->tensors()[tensor].type);
+        if (buffer.host && addresses_[tensor] == buffer.device && outputs[i].memory == EDGEFORMER_HOST) {
+            if (void* const host = HostMemoryOf(tensor, outputs[i], bytes); host != nullptr) {
+                std::memcpy(host, buffer.host.get(), bytes);
+            }
         }
     }
 }
@@ -135,8 +239,8 @@ void Execution::Run(std::vector<TensorView> const& inputs, std::vector<TensorVie
     void* const stream = resources_.stream.get();
     try {
         Prepare(inputs, outputs, stream, true);
-        resources_.enqueuer->Enqueue(shapes_, addresses_, stream);
-        CopyOutputs(outputs);
+        EnqueueRun(stream);
+        CopyOutputs(outputs, stream);
     } catch (...) {
         // Copies may be under way, and the caller's memory is the caller's again after this.
         try {
@@ -153,7 +257,8 @@ void Execution::Run(std::vector<TensorView> const& inputs, std::vector<TensorVie
 void Execution::Enqueue(std::vector<TensorView> const& inputs, std::vector<TensorView> const& outputs, void* stream) {
     ContextScope const scope(cuda(), engine_->cuda_context());
     Prepare(inputs, outputs, stream, false);
-    resources_.enqueuer->Enqueue(shapes_, addresses_, stream);
+    EnqueueRun(stream);
+    CopyOutputs(outputs, stream);
 }
 
 std::vector<Shape> Execution::OutputShapes(std::vector<Shape> const& inputs) {
@@ -161,7 +266,7 @@ std::vector<Shape> Execution::OutputShapes(std::vector<Shape> const& inputs) {
     for (size_t i = 0; i < inputs.size(); ++i) {
         shapes_[i] = &inputs[i];
     }
-    Lane& lane = resources_.enqueuer->plain();
+    Lane& lane = resources_.enqueuer->PlainFor(shapes_);
     lane.SetShapes(shapes_);
     std::vector<Shape> shapes;
     for (size_t i = 0; i < engine_->tensors().size() - inputs.size(); ++i) {

@@ -10,6 +10,7 @@
 #include "tensorrt/graphs.h"
 #include "tensorrt/loaded_engine.h"
 #include "tensorrt/memory.h"
+#include "tensorrt/output_allocator.h"
 
 namespace edgeformer::tensorrt {
 
@@ -37,6 +38,7 @@ private:
     struct Resources {
         Stream stream;
         DeviceMemory activations;
+        std::vector<std::unique_ptr<OutputAllocator>> allocators;  // as LoadedEngine::tensors; null: of no use
         std::unique_ptr<Enqueuer> enqueuer;
         std::vector<Buffer> buffers;  // as LoadedEngine::tensors
     };
@@ -47,7 +49,11 @@ private:
     void* DeviceAddressOf(size_t tensor, TensorView const& view, void* stream, bool may_copy);
     void Prepare(std::vector<TensorView> const& inputs, std::vector<TensorView> const& outputs, void* stream,
                  bool may_copy);
-    void CopyOutputs(std::vector<TensorView> const& outputs);
+    void Place(size_t tensor, TensorView const& view, bool may_copy);
+    void* HostMemoryOf(size_t tensor, TensorView const& view, uint64_t bytes);
+    void EnqueueRun(void* stream);
+    void CopyOutputs(std::vector<TensorView> const& outputs, void* stream);
+    void CopyDynamic(size_t tensor, TensorView const& view, void* stream);
     void FinishOutputs(std::vector<TensorView> const& outputs);
 
     std::shared_ptr<LoadedEngine> const engine_;
@@ -55,6 +61,8 @@ private:
     // Of the run at hand, here so that a run allocates nothing.
     std::vector<Shape const*> shapes_;
     std::vector<void*> addresses_;
+    std::vector<std::vector<unsigned char>>
+        kept_;  // results in host memory, until the next run; as LoadedEngine::tensors
 };
 
 }  // namespace edgeformer::tensorrt

@@ -14,13 +14,21 @@ bool IsDefaultStream(void* stream) noexcept { return stream == nullptr || reinte
 
 }  // namespace
 
-Lane::Lane(LoadedEngine& engine, void* activations)
-    : engine_(engine),
-      context_(engine.CreateContext()),
-      shapes_(engine.input_count()),
-      addresses_(engine.tensors().size()) {
-    if (engine.activation_bytes() > 0) {
-        context_.SetDeviceMemory(activations, engine.activation_bytes());
+Lane::Lane(LaneParts const& parts, int32_t profile)
+    : engine_(parts.engine),
+      context_(parts.engine.CreateContext(profile, parts.stream)),
+      shapes_(parts.engine.input_count()),
+      addresses_(parts.engine.tensors().size()) {
+    if (engine_.activation_bytes() > 0) {
+        context_.SetDeviceMemory(parts.activations, engine_.activation_bytes());
+    }
+    for (size_t i = 0; i < parts.allocators.size(); ++i) {
+        std::string const& name = engine_.tensors()[i].name;
+        if (parts.allocators[i] != nullptr &&
+            !context_.SetOutputAllocator(name.c_str(), parts.allocators[i]->interface())) {
+            throw Fault(EDGEFORMER_BACKEND_ERROR, "EF651",
+                        engine_.WithReason(Text("TensorRT takes no allocator for the output ", name)));
+        }
     }
 }
 
@@ -70,9 +78,20 @@ bool Lane::HasShapes(std::vector<Shape const*> const& shapes) const noexcept {
                       [](Shape const* a, Shape const& b) { return *a == b; });
 }
 
-Enqueuer::Enqueuer(LoadedEngine& engine, void* activations)
-    : engine_(engine), activations_(activations), plain_(engine, activations) {
-    captured_.reserve(static_cast<size_t>(engine.request().cuda_graphs));
+Enqueuer::Enqueuer(LaneParts parts) : parts_(std::move(parts)), engine_(parts_.engine) {
+    for (int32_t profile = 0; profile < engine_.profile_count(); ++profile) {
+        plain_.emplace_back(parts_, profile);
+    }
+    captured_.reserve(bound());
+}
+
+// TensorRT waits for the size of an output that the data decides on, which cannot be captured.
+size_t Enqueuer::bound() const noexcept {
+    return engine_.has_dynamic_outputs() ? 0 : static_cast<size_t>(engine_.request().cuda_graphs);
+}
+
+Lane& Enqueuer::PlainFor(std::vector<Shape const*> const& shapes) {
+    return plain_[static_cast<size_t>(engine_.ProfileFor(shapes))];
 }
 
 Enqueuer::Captured* Enqueuer::Find(std::vector<Shape const*> const& shapes) noexcept {
@@ -82,19 +101,19 @@ Enqueuer::Captured* Enqueuer::Find(std::vector<Shape const*> const& shapes) noex
 }
 
 void Enqueuer::Enqueue(std::vector<Shape const*> const& shapes, std::vector<void*> const& addresses, void* stream) {
-    size_t const bound = static_cast<size_t>(engine_.request().cuda_graphs);
     Captured* captured = Find(shapes);
-    if (captured == nullptr && captured_.size() < bound) {
-        Lane lane(engine_, activations_);
+    if (captured == nullptr && captured_.size() < bound()) {
+        Lane lane(parts_, engine_.ProfileFor(shapes));
         lane.SetShapes(shapes);
         captured_.push_back({std::move(lane), {}, {}, {}});
         captured = &captured_.back();
     }
     if (captured == nullptr) {
-        plain_.SetShapes(shapes);
-        plain_.SetAddresses(addresses);
-        plain_.Enqueue(stream);
-        plain_runs_[kBound] += bound > 0 ? 1 : 0;
+        Lane& plain = PlainFor(shapes);
+        plain.SetShapes(shapes);
+        plain.SetAddresses(addresses);
+        plain.Enqueue(stream);
+        plain_runs_[kBound] += bound() > 0 ? 1 : 0;
         return;
     }
     bool const capturing = engine_.cuda().IsCapturing(stream);
@@ -146,13 +165,15 @@ void Enqueuer::Capture(Captured& captured, void* stream) {
 }
 
 std::string Enqueuer::State() const {
-    int32_t const bound = engine_.request().cuda_graphs;
-    if (bound == 0) {
+    if (engine_.request().cuda_graphs > 0 && bound() == 0) {
+        return "CUDA graphs are off: the data decides on the size of an output, which TensorRT waits for";
+    }
+    if (bound() == 0) {
         return "CUDA graphs are off";
     }
     auto const count = std::count_if(captured_.begin(), captured_.end(),
                                      [](Captured const& captured) { return static_cast<bool>(captured.graph); });
-    std::string text = Text(count, " of ", bound, bound == 1 ? " shape captured" : " shapes captured");
+    std::string text = Text(count, " of ", bound(), bound() == 1 ? " shape captured" : " shapes captured");
     for (Captured const& captured : captured_) {
         if (!captured.reason.empty()) {
             std::string shapes;

@@ -7,18 +7,26 @@
 #include <vector>
 
 #include "tensorrt/loaded_engine.h"
+#include "tensorrt/output_allocator.h"
 
 namespace edgeformer::tensorrt {
+
+// What the lanes of an execution have in common; they never run at once.
+struct LaneParts {
+    LoadedEngine& engine;
+    void* activations;                         // device memory for LoadedEngine::activation_bytes
+    void* stream;                              // of the execution's own: what it takes to set a lane up is done on it
+    std::vector<OutputAllocator*> allocators;  // by tensor; null where TensorRT knows the size before
+};
 
 // One of TensorRT's execution contexts with what it was last given, so that only changes are passed on.
 class Lane {
 public:
-    // `activations`: device memory for LoadedEngine::activation_bytes; lanes that never run at once share it.
-    Lane(LoadedEngine& engine, void* activations);
+    Lane(LaneParts const& parts, int32_t profile);
 
     // Inputs in the model's order.
     void SetShapes(std::vector<Shape const*> const& shapes);
-    // Inputs, then outputs.
+    // Inputs, then outputs; null where an allocator has it.
     void SetAddresses(std::vector<void*> const& addresses);
     void Enqueue(void* stream);
 
@@ -43,12 +51,12 @@ private:
 // tensors that have moved are enqueued plainly, not captured again.
 class Enqueuer {
 public:
-    Enqueuer(LoadedEngine& engine, void* activations);
+    explicit Enqueuer(LaneParts parts);
 
     void Enqueue(std::vector<Shape const*> const& shapes, std::vector<void*> const& addresses, void* stream);
 
     // For shape inference; what it is set to is of no consequence.
-    Lane& plain() noexcept { return plain_; }
+    Lane& PlainFor(std::vector<Shape const*> const& shapes);
 
     // "1 of 4 shapes captured", and why runs were enqueued plainly.
     std::string State() const;
@@ -65,10 +73,11 @@ private:
 
     Captured* Find(std::vector<Shape const*> const& shapes) noexcept;
     void Capture(Captured& captured, void* stream);
+    size_t bound() const noexcept;
 
+    LaneParts const parts_;
     LoadedEngine& engine_;
-    void* activations_;
-    Lane plain_;
+    std::vector<Lane> plain_;         // by optimization profile
     std::vector<Captured> captured_;  // never more than the bound, which is reserved
     std::array<uint64_t, kPlainReasons> plain_runs_{};
 };

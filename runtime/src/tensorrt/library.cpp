@@ -25,24 +25,46 @@ Abi const* AbiOfVersion(int32_t version) noexcept {
     return nullptr;
 }
 
-DynamicLibrary Find(std::string const& flavour, std::string const& named, std::string* problem) {
+// The libraries of TensorRT in the order that they are looked for: that of the version first, if it is known.
+std::vector<Abi const*> TensorRts(std::string const& version) {
+    std::vector<Abi const*> order = {&AbiOf(Flavour::kTensorRt11), &AbiOf(Flavour::kTensorRt10)};
+    if (version.substr(0, version.find('.')) == "10") {
+        std::swap(order[0], order[1]);
+    }
+    return order;
+}
+
+DynamicLibrary Find(TensorRtRequest const& request, std::string* problem) {
     Abi const& rtx = AbiOf(Flavour::kTensorRtRtx);
-    Abi const& newer = AbiOf(Flavour::kTensorRt11);
-    if (flavour == "tensorrt_rtx") {
-        DynamicLibrary library = FindLibrary(named, rtx.variable, {rtx.soname}, problem);
+    if (request.flavour == "tensorrt_rtx") {
+        DynamicLibrary library = FindLibrary(request.library, rtx.variable, {rtx.soname}, problem);
         if (!library) {
             *problem += " (`pip install tensorrt-rtx` has it, in tensorrt_rtx_libs/)";
         }
         return library;
     }
+    std::vector<Abi const*> const order = TensorRts(request.version);
+    if (!request.version.empty()) {
+        // One that would fit goes before another that the process has loaded already.
+        DynamicLibrary library = FindLibrary(request.library, order[0]->variable, {order[0]->soname}, problem);
+        if (library) {
+            return library;
+        }
+    }
     DynamicLibrary library =
-        FindLibrary(named, newer.variable, {newer.soname, AbiOf(Flavour::kTensorRt10).soname}, problem);
-    if (!library && flavour.empty() && named.empty()) {
+        FindLibrary(request.library, order[0]->variable, {order[0]->soname, order[1]->soname}, problem);
+    if (!library && request.flavour.empty() && request.library.empty()) {
         std::string also;
-        library = FindLibrary(named, rtx.variable, {rtx.soname}, &also);
+        library = FindLibrary(request.library, rtx.variable, {rtx.soname}, &also);
         *problem += Text("; nor is there TensorRT-RTX: ", also);
     }
     return library;
+}
+
+// A TensorRT's version, or 0 where the library is something else.
+int32_t VersionOf(DynamicLibrary const& library) {
+    auto const get_version = reinterpret_cast<int32_t (*)()>(library.Symbol("getInferLibVersion"));
+    return get_version != nullptr ? get_version() : 0;
 }
 
 }  // namespace
@@ -54,23 +76,23 @@ std::string VersionText(int32_t version) {
 
 std::string Library::VersionText() const { return tensorrt::VersionText(version_); }
 
-std::shared_ptr<Library const> Library::Open(std::string const& flavour, std::string const& named,
-                                             std::string* problem) {
-    DynamicLibrary found = Find(flavour, named, problem);
+std::shared_ptr<Library const> Library::Open(TensorRtRequest const& request, std::string* problem) {
+    DynamicLibrary found = Find(request, problem);
     if (!found) {
         return nullptr;
     }
     problem->clear();
-    auto const get_version = reinterpret_cast<int32_t (*)()>(found.Symbol("getInferLibVersion"));
+    int32_t const version = VersionOf(found);
     std::shared_ptr<Library> library(new Library);
     void* const create = found.Symbol("createInferRuntime_INTERNAL");
-    if (get_version == nullptr || create == nullptr) {
-        *problem = Text(named.empty() ? "the library that was found" : named, " is not TensorRT's: it has no ",
-                        get_version == nullptr ? "getInferLibVersion" : "createInferRuntime_INTERNAL");
+    if (version == 0 || create == nullptr) {
+        *problem =
+            Text(request.library.empty() ? "the library that was found" : request.library,
+                 " is not TensorRT's: it has no ", version == 0 ? "getInferLibVersion" : "createInferRuntime_INTERNAL");
         return nullptr;
     }
     library->create_runtime_ = reinterpret_cast<void* (*)(void*, int32_t)>(create);
-    library->version_ = get_version();
+    library->version_ = version;
     library->path_ = DynamicLibrary::PathOf(create);
     library->abi_ = AbiOfVersion(library->version_);
     if (library->abi_ == nullptr) {
@@ -88,6 +110,27 @@ std::shared_ptr<Library const> Library::Open(std::string const& flavour, std::st
     }
     found.Keep();
     return library;
+}
+
+std::string Library::Others(std::string const& opened) {
+    std::string text;
+    for (Flavour const flavour : kFlavours) {
+        Abi const& abi = AbiOf(flavour);
+        std::string problem;
+        DynamicLibrary library = DynamicLibrary::OpenLoaded(abi.soname);
+        if (!library) {
+            library = DynamicLibrary::Open(abi.soname, &problem);
+        }
+        void* const create = library ? library.Symbol("createInferRuntime_INTERNAL") : nullptr;
+        std::string const path = create != nullptr ? DynamicLibrary::PathOf(create) : opened;
+        if (path != opened && text.find(path) == std::string::npos) {
+            char const* const name = flavour == Flavour::kTensorRtRtx ? "TensorRT-RTX " : "TensorRT ";
+            text += Text(text.empty() ? " (also found: " : ", ", name, tensorrt::VersionText(VersionOf(library)), ", ",
+                         path);
+        }
+        library.Keep();
+    }
+    return text.empty() ? text : text + ")";
 }
 
 void* Library::CreateRuntime(void* logger) const noexcept { return create_runtime_(logger, version_); }

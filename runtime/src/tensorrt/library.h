@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "machine.h"
 #include "tensorrt/abi.h"
 
 namespace edgeformer::tensorrt {
@@ -12,13 +13,15 @@ namespace edgeformer::tensorrt {
 class Library {
 public:
     // Opens the file that was named, or looks for one as edgeformer.h says. It stays open until the process ends:
-    // TensorRT has threads and static objects of its own.
+    // TensorRT has threads and static objects of its own. A file that was named may turn out to be of another flavour
+    // or version than was asked for.
     //
-    //   flavour  "tensorrt" (10 or 11), "tensorrt_rtx", or empty: either. A file that was named may turn out to be of
-    //            the other one
     // Null where there is none, or one whose interfaces are not known: `problem` says why, and what to do.
-    static std::shared_ptr<Library const> Open(std::string const& flavour, std::string const& named,
-                                               std::string* problem);
+    static std::shared_ptr<Library const> Open(TensorRtRequest const& request, std::string* problem);
+
+    // What else there is than the library that was opened, for messages: " (also found: TensorRT 11.4.0, /...)", or
+    // empty. All of it stays open.
+    static std::string Others(std::string const& opened);
 
     Abi const& abi() const noexcept { return *abi_; }
     std::string const& path() const noexcept { return path_; }  // of the file that was opened

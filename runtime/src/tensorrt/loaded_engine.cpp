@@ -13,8 +13,6 @@
 namespace edgeformer::tensorrt {
 namespace {
 
-constexpr int32_t kProfile = 0;  // the one that a new context has
-
 EdgeformerType TypeOf(DataType type, std::string const& tensor, std::string const& engine) {
     switch (type) {
         case DataType::kFloat: return EDGEFORMER_FLOAT32;
@@ -121,6 +119,7 @@ LoadedEngine::LoadedEngine(Platform platform, EngineRequest request)
     JudgeHeader();
     Deserialize();
     ReadTensors();
+    ReadProfiles();
     InferOutputs();
     activation_bytes_ = std::max<int64_t>(objects_.engine.DeviceMemory(), 0);
 }
@@ -208,49 +207,85 @@ void LoadedEngine::ReadTensors() {
         spec.type = TypeOf(engine.Type(name), name, request_.name);
         spec.is_input = engine.Mode(name) == TensorMode::kInput;
         spec.shape = ShapeOf(engine.TensorShape(name));
-        if (!spec.is_input) {
-            outputs.push_back(std::move(spec));
-            continue;
-        }
-        spec.minimum = ShapeOf(engine.ProfileShapeOf(name, kProfile, ProfileShape::kMinimum));
-        spec.optimum = ShapeOf(engine.ProfileShapeOf(name, kProfile, ProfileShape::kOptimum));
-        spec.maximum = ShapeOf(engine.ProfileShapeOf(name, kProfile, ProfileShape::kMaximum));
-        tensors_.push_back(std::move(spec));
+        (spec.is_input ? tensors_ : outputs).push_back(std::move(spec));
     }
     input_count_ = tensors_.size();
     std::move(outputs.begin(), outputs.end(), std::back_inserter(tensors_));
 }
 
-// The outputs' ranges: their shapes at the inputs' smallest, usual and largest shapes.
-void LoadedEngine::InferOutputs() {
-    ExecutionContext context = CreateContext();
-    for (auto const range : {&TensorSpec::minimum, &TensorSpec::optimum, &TensorSpec::maximum}) {
-        for (size_t i = 0; i < tensors_.size(); ++i) {
-            TensorSpec& spec = tensors_[i];
-            if (i >= input_count_) {
-                spec.*range = ShapeOf(context.TensorShape(spec.name.c_str()));
-            } else if (!context.SetInputShape(spec.name.c_str(), DimsOf(spec.*range))) {
-                throw Fault(EDGEFORMER_BACKEND_ERROR, "EF651",
-                            WithReason(Text("TensorRT refuses its own range of the input ", spec.name)));
-            }
+void LoadedEngine::ReadProfiles() {
+    Engine& engine = objects_.engine;
+    for (int32_t profile = 0; profile < std::max(engine.ProfileCount(), 1); ++profile) {
+        std::vector<Range> inputs;
+        for (size_t i = 0; i < input_count_; ++i) {
+            char const* const name = tensors_[i].name.c_str();
+            inputs.push_back({ShapeOf(engine.ProfileShapeOf(name, profile, ProfileShape::kMinimum)),
+                              ShapeOf(engine.ProfileShapeOf(name, profile, ProfileShape::kOptimum)),
+                              ShapeOf(engine.ProfileShapeOf(name, profile, ProfileShape::kMaximum))});
+            Widen(tensors_[i], inputs[i]);
         }
-    }
-    for (TensorSpec const& spec : tensors_) {
-        if (std::any_of(spec.maximum.begin(), spec.maximum.end(), [](int64_t size) { return size < 0; })) {
-            throw Fault(EDGEFORMER_INVALID_BUNDLE, "EF807",
-                        Text(request_.name, ": the size of the output ", spec.name, ", ", ShapeText(spec.maximum),
-                             ", depends on the data, which this runtime does not take on the TensorRT backend"));
-        }
-        largest_.push_back(BytesOf(spec.maximum, spec.type));
+        profiles_.Add(std::move(inputs));
     }
 }
 
-ExecutionContext LoadedEngine::CreateContext() {
+// The outputs' ranges: their shapes at the inputs' smallest, usual and largest shapes.
+void LoadedEngine::InferOutputs() {
+    Stream const stream(cuda(), cuda().CreateStream());
+    largest_.assign(tensors_.size(), 0);
+    dynamic_.assign(tensors_.size(), false);
+    for (int32_t profile = 0; profile < profiles_.count(); ++profile) {
+        InferOutputs(profile, stream.get());
+    }
+    for (size_t i = 0; i < input_count_; ++i) {
+        largest_[i] = BytesOf(tensors_[i].maximum, tensors_[i].type);
+    }
+}
+
+void LoadedEngine::InferOutputs(int32_t profile, void* stream) {
+    ExecutionContext context = CreateContext(profile, stream);
+    std::vector<Range> outputs(tensors_.size());
+    for (std::vector<int64_t> Range::* const range : {&Range::minimum, &Range::optimum, &Range::maximum}) {
+        for (size_t i = 0; i < tensors_.size(); ++i) {
+            char const* const name = tensors_[i].name.c_str();
+            if (i >= input_count_) {
+                outputs[i].*range = ShapeOf(context.TensorShape(name));
+            } else if (!context.SetInputShape(name, DimsOf(profiles_.of(profile, i).*range))) {
+                throw Fault(EDGEFORMER_BACKEND_ERROR, "EF651",
+                            WithReason(Text("TensorRT refuses its own range of the input ", name)));
+            }
+        }
+    }
+    for (size_t i = input_count_; i < tensors_.size(); ++i) {
+        Range const& output = outputs[i];
+        Widen(tensors_[i], output);
+        if (std::any_of(output.maximum.begin(), output.maximum.end(), [](int64_t size) { return size < 0; })) {
+            dynamic_[i] = true;
+        } else {
+            largest_[i] = std::max(largest_[i], BytesOf(output.maximum, tensors_[i].type));
+        }
+    }
+}
+
+bool LoadedEngine::has_dynamic_outputs() const noexcept {
+    return std::find(dynamic_.begin(), dynamic_.end(), true) != dynamic_.end();
+}
+
+ExecutionContext LoadedEngine::CreateContext(int32_t profile, void* stream) {
     std::lock_guard const lock(creating_);
-    ExecutionContext context = objects_.engine.CreateContext(request_.cuda_graphs > 0);
+    // Graphs cannot hold what TensorRT has to wait for.
+    bool const for_capture = request_.cuda_graphs > 0 && !has_dynamic_outputs();
+    ExecutionContext context = objects_.engine.CreateContext(for_capture);
     if (!context) {
         throw Fault(EDGEFORMER_BACKEND_ERROR, "EF651",
                     WithReason(Text("TensorRT cannot make an execution context on ", platform_.DeviceText())));
+    }
+    // Contexts begin with the first one.
+    if (profile != 0) {
+        if (!context.SetProfile(profile, stream)) {
+            throw Fault(EDGEFORMER_BACKEND_ERROR, "EF651",
+                        WithReason(Text("TensorRT refuses its own optimization profile ", profile)));
+        }
+        cuda().Synchronize(stream);
     }
     return context;
 }

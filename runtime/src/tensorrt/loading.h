@@ -11,8 +11,7 @@ namespace edgeformer::tensorrt {
 
 // Fills in what is there. Does not throw for what is missing. The library and the CUDA that were opened go to
 // `platform`, where it is not null.
-Machine FindMachine(std::string const& flavour, std::string const& library, std::shared_ptr<Cuda> cuda, int device,
-                    Platform* platform);
+Machine FindMachine(TensorRtRequest const& request, std::shared_ptr<Cuda> cuda, int device, Platform* platform);
 
 std::shared_ptr<BackendModel> LoadEngine(EngineRequest request, Platform platform);
 

@@ -54,6 +54,7 @@ private:
 
 using DeviceMemory = CudaOwned<&Cuda::FreeDevice>;
 using HostMemory = CudaOwned<&Cuda::FreeHost>;
+using Module = CudaOwned<&Cuda::UnloadModule>;
 using Stream = CudaOwned<&Cuda::DestroyStream>;
 using Graph = CudaOwned<&Cuda::DestroyGraph>;
 

@@ -6,6 +6,10 @@ namespace edgeformer::tensorrt {
 
 void ObjectDeleter::operator()(void* object) const noexcept { Invoke<void>(object, kDeletingDestructor); }
 
+bool ExecutionContext::SetProfile(int32_t profile, void* stream) noexcept {
+    return Invoke<bool>(ImplementationOf(object_.get()), abi_->set_profile, profile, stream);
+}
+
 bool ExecutionContext::SetInputShape(char const* name, Dims const& shape) noexcept {
     return Invoke<bool>(ImplementationOf(object_.get()), abi_->set_input_shape, name, &shape);
 }
@@ -16,6 +20,10 @@ Dims ExecutionContext::TensorShape(char const* name) noexcept {
 
 bool ExecutionContext::SetTensorAddress(char const* name, void* address) noexcept {
     return Invoke<bool>(ImplementationOf(object_.get()), abi_->set_tensor_address, name, address);
+}
+
+bool ExecutionContext::SetOutputAllocator(char const* name, void* allocator) noexcept {
+    return Invoke<bool>(ImplementationOf(object_.get()), abi_->set_output_allocator, name, allocator);
 }
 
 void ExecutionContext::SetDeviceMemory(void* memory, int64_t bytes) noexcept {

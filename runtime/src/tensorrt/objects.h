@@ -26,9 +26,13 @@ public:
         : abi_(&abi.context), config_(std::move(config)), object_(object) {}
     explicit operator bool() const noexcept { return object_ != nullptr; }
 
+    // Chooses an optimization profile; what it takes for that is enqueued on the stream. Shapes are set after this.
+    bool SetProfile(int32_t profile, void* stream) noexcept;
     bool SetInputShape(char const* name, Dims const& shape) noexcept;
     Dims TensorShape(char const* name) noexcept;
     bool SetTensorAddress(char const* name, void* address) noexcept;
+    // IOutputAllocator*, which outlives the context.
+    bool SetOutputAllocator(char const* name, void* allocator) noexcept;
     // Memory for activations, aligned to 256 bytes, of at least Engine::DeviceMemory bytes.
     void SetDeviceMemory(void* memory, int64_t bytes) noexcept;
     bool Enqueue(void* stream) noexcept;

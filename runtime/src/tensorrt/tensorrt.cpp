@@ -1,10 +1,12 @@
 #include "tensorrt/tensorrt.h"
 
+#include <mutex>
 #include <utility>
 
 #include "fault.h"
 #include "tensorrt/execution.h"
 #include "tensorrt/loading.h"
+#include "tensorrt/picture_kernel.h"
 
 namespace edgeformer {
 namespace tensorrt {
@@ -19,6 +21,16 @@ public:
     std::string version() const override { return engine_->platform().library->VersionText(); }
 
     std::unique_ptr<BackendContext> CreateContext() override { return std::make_unique<Execution>(engine_); }
+
+    std::unique_ptr<DevicePreparation> PrepareOnDevice(std::shared_ptr<preprocessing::Plan const> plan) override {
+        {
+            std::lock_guard const lock(loading_);
+            if (kernel_ == nullptr) {
+                kernel_ = std::make_shared<PictureKernel const>(engine_);
+            }
+        }
+        return std::make_unique<PicturePreparation>(kernel_, std::move(plan));
+    }
 
     void* Allocate(uint64_t bytes) override {
         ContextScope const scope(engine_->cuda(), engine_->cuda_context());
@@ -36,10 +48,11 @@ public:
 
 private:
     std::shared_ptr<LoadedEngine> const engine_;
+    std::mutex loading_;
+    std::shared_ptr<PictureKernel const> kernel_;  // once it was asked for; stays
 };
 
-Platform OpenPlatform(std::string const& flavour, std::string const& library, std::shared_ptr<Cuda> cuda, int device,
-                      Machine* machine) {
+Platform OpenPlatform(TensorRtRequest const& request, std::shared_ptr<Cuda> cuda, int device, Machine* machine) {
     Platform platform;
     platform.cuda = std::move(cuda);
     platform.device_index = device;
@@ -51,7 +64,7 @@ Platform OpenPlatform(std::string const& flavour, std::string const& library, st
             machine->gpu_problem = fault.reason();
         }
     }
-    platform.library = Library::Open(flavour, library, &machine->library_problem);
+    platform.library = Library::Open(request, &machine->library_problem);
     machine->driver_cuda = platform.driver_version;
     machine->sm = platform.device.sm;
     if (platform.library != nullptr) {
@@ -60,15 +73,17 @@ Platform OpenPlatform(std::string const& flavour, std::string const& library, st
         machine->flavour = rtx ? "tensorrt_rtx" : "tensorrt";
         machine->tensorrt_version = platform.library->VersionText();
     }
+    if (!request.version.empty() && ReleaseOf(request.version) != ReleaseOf(machine->tensorrt_version)) {
+        machine->others = Library::Others(machine->library);
+    }
     return platform;
 }
 
 }  // namespace
 
-Machine FindMachine(std::string const& flavour, std::string const& library, std::shared_ptr<Cuda> cuda, int device,
-                    Platform* platform) {
+Machine FindMachine(TensorRtRequest const& request, std::shared_ptr<Cuda> cuda, int device, Platform* platform) {
     Machine machine;
-    *platform = OpenPlatform(flavour, library, std::move(cuda), device, &machine);
+    *platform = OpenPlatform(request, std::move(cuda), device, &machine);
     return machine;
 }
 
@@ -78,11 +93,11 @@ std::shared_ptr<BackendModel> LoadEngine(EngineRequest request, Platform platfor
 
 }  // namespace tensorrt
 
-Machine FindMachine(std::string const& flavour, std::string const& library, int device) {
+Machine FindMachine(TensorRtRequest const& request, int device) {
     std::string problem;
     std::shared_ptr<tensorrt::Cuda> const cuda = tensorrt::OpenCuda(&problem);
     tensorrt::Platform platform;
-    Machine machine = tensorrt::FindMachine(flavour, library, cuda, device, &platform);
+    Machine machine = tensorrt::FindMachine(request, cuda, device, &platform);
     if (cuda == nullptr) {
         machine.gpu_problem = problem;
     }
@@ -95,7 +110,7 @@ std::shared_ptr<BackendModel> LoadEngine(EngineRequest request, Machine const& m
     tensorrt::Platform platform;
     int const device = request.device;
     CheckMachine(
-        tensorrt::FindMachine(machine.flavour, machine.library, tensorrt::OpenCuda(&problem), device, &platform));
+        tensorrt::FindMachine({machine.flavour, "", machine.library}, tensorrt::OpenCuda(&problem), device, &platform));
     return tensorrt::LoadEngine(std::move(request), std::move(platform));
 }
 

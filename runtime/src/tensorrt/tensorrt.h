@@ -20,11 +20,9 @@ struct EngineRequest {
     int cuda_graphs = 0;  // shapes of a context that are captured, at most
 };
 
-// Opens the driver and the TensorRT library, and says what is there. Does not throw for what is missing.
-//
-// flavour  "tensorrt", "tensorrt_rtx", or empty: whichever `library` is
-// library  path that the caller named; empty: looked for (edgeformer.h)
-Machine FindMachine(std::string const& flavour, std::string const& library, int device);
+// Opens the driver and the TensorRT library: of several that are installed the one that the engine was built with. Says
+// what is there, and does not throw for what is missing.
+Machine FindMachine(TensorRtRequest const& request, int device);
 
 // Deserializes an engine that was checked (machine.h) with the library that FindMachine found.
 std::shared_ptr<BackendModel> LoadEngine(EngineRequest request, Machine const& machine);

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "preprocessing/launch.h"
+#include "emulated_launch.h"
 
 namespace {
 

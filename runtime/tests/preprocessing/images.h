@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "preprocessing/launch.h"
+#include "emulated_launch.h"
 
 namespace edgeformer::preprocessing {
 

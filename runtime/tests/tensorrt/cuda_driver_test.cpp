@@ -68,15 +68,15 @@ TEST_F(CudaDriver, ADeviceThatIsNotThereIsNamed) {
 }
 
 TEST_F(CudaDriver, WhatTheMachineHasIsReportedWithoutThrowing) {
-    Machine machine = edgeformer::FindMachine("tensorrt", "/nowhere/libnvinfer.so.10", 0);
+    Machine machine = edgeformer::FindMachine({"tensorrt", "", "/nowhere/libnvinfer.so.10"}, 0);
     EXPECT_EQ(machine.gpu_problem, "");
     EXPECT_EQ(machine.driver_cuda, 12040);
     EXPECT_EQ(machine.sm, 87);
     ExpectParts(machine.library_problem, {"/nowhere/libnvinfer.so.10"});
-    machine = edgeformer::FindMachine("tensorrt_rtx", "", 3);
+    machine = edgeformer::FindMachine({"tensorrt_rtx", "", ""}, 3);
     ExpectParts(machine.gpu_problem, {"no CUDA device 3"});
     driver->init_result = 100;
-    ExpectParts(edgeformer::FindMachine("", "", 0).gpu_problem, {"finds none"});
+    ExpectParts(edgeformer::FindMachine({}, 0).gpu_problem, {"finds none"});
 }
 
 TEST_F(CudaDriver, ACallThatFailsIsNamedWithCudasWords) {
@@ -123,7 +123,10 @@ TEST_F(CudaDriver, MemoryIsCopiedAndHostMemoryIsMapped) {
     char back[sizeof(text)] = {};
     void* const device = cuda->AllocateDevice(sizeof(text));
     cuda->CopyToDevice(device, text, sizeof(text), nullptr);
-    cuda->CopyToHost(back, device, sizeof(text), nullptr);
+    void* const other = cuda->AllocateDevice(sizeof(text));
+    cuda->CopyOnDevice(other, device, sizeof(text), nullptr);
+    cuda->CopyToHost(back, other, sizeof(text), nullptr);
+    cuda->FreeDevice(other);
     EXPECT_STREQ(back, text);
     cuda->FreeDevice(device);
     void* const host = cuda->AllocateHost(100);
@@ -131,6 +134,24 @@ TEST_F(CudaDriver, MemoryIsCopiedAndHostMemoryIsMapped) {
     EXPECT_EQ(cuda->DeviceAddress(host), host);
     EXPECT_EQ(cuda->DeviceAddress(text), nullptr);
     cuda->FreeHost(host);
+}
+
+TEST_F(CudaDriver, AKernelIsLaunchedWithItsParameter) {
+    auto const cuda = Open();
+    static std::string launched;
+    driver->launch = [](char const* kernel, uint32_t blocks, uint32_t threads, uint32_t shared_bytes,
+                        void const* parameter) {
+        launched = Text(kernel, " ", blocks, " ", threads, " ", shared_bytes, " ", *static_cast<int const*>(parameter));
+    };
+    void* const module = cuda->LoadModule("a fat binary");
+    void* const kernel = cuda->KernelOf(module, "f");
+    int const parameter = 7;
+    cuda->LaunchKernel(kernel, 3, 128, 1000, &driver->stream, &parameter);
+    EXPECT_EQ(launched, "f 3 128 1000 7");
+    cuda->UnloadModule(module);
+    EXPECT_EQ(driver->modules, 0);
+    driver->module_result = 209;
+    EXPECT_FAULT(cuda->LoadModule("a fat binary"), "EF768", "cuModuleLoadData");
 }
 
 TEST_F(CudaDriver, StreamsDoNotWaitForTheDefaultStream) {

@@ -31,8 +31,9 @@ protected:
         return path = LibraryPath(flavour);
     }
 
-    std::shared_ptr<Library const> Open(std::string const& flavour, std::string const& named = {}) {
-        auto library = Library::Open(flavour, named, &problem);
+    std::shared_ptr<Library const> Open(std::string const& flavour, std::string const& named = {},
+                                        std::string const& version = {}) {
+        auto library = Library::Open({flavour, version, named}, &problem);
         EXPECT_EQ(library == nullptr, !problem.empty()) << problem;
         return library;
     }
@@ -64,6 +65,36 @@ TEST_F(TensorRtLibrary, WhatTheProcessHasLoadedIsFound) {
     // ResetWorld has opened all three, so that the linker knows their SONAMEs.
     EXPECT_EQ(Open("tensorrt")->path(), LibraryPath(Flavour::kTensorRt11));
     EXPECT_EQ(Open("tensorrt_rtx")->path(), LibraryPath(Flavour::kTensorRtRtx));
+}
+
+TEST_F(TensorRtLibrary, OfSeveralTheOneThatBuiltTheEngineIsTaken) {
+    EXPECT_EQ(Open("tensorrt", "", "11.4.0")->path(), LibraryPath(Flavour::kTensorRt11));
+    EXPECT_EQ(Open("tensorrt", "", "12.0.0")->path(), LibraryPath(Flavour::kTensorRt11));
+#if FAKE_HAS_TENSORRT_10
+    EXPECT_EQ(Open("tensorrt", "", "10.3.0.26")->path(), LibraryPath(Flavour::kTensorRt10));
+    // But not against what somebody named.
+    EXPECT_EQ(Open("tensorrt", LibraryPath(Flavour::kTensorRt11), "10.3.0")->path(), LibraryPath(Flavour::kTensorRt11));
+    setenv(kVariable, LibraryPath(Flavour::kTensorRt11).c_str(), 1);
+    EXPECT_EQ(Open("tensorrt", "", "10.3.0")->path(), LibraryPath(Flavour::kTensorRt11));
+#endif
+}
+
+TEST_F(TensorRtLibrary, WhatElseIsThereIsToldWhereTheVersionIsAnother) {
+    Platform platform;
+    auto const others = [&](TensorRtRequest const& request) {
+        return FindMachine(request, nullptr, 0, &platform).others;
+    };
+    EXPECT_EQ(others({"tensorrt", "11.4.0.30", ""}), "");
+    EXPECT_EQ(others({"tensorrt", "", ""}), "");
+    std::string const rtx = "TensorRT-RTX 1.7.1, " + LibraryPath(Flavour::kTensorRtRtx) + ")";
+    ExpectParts(others({"tensorrt", "11.5.0", ""}), {" (also found: ", rtx});
+    ExpectParts(others({"tensorrt_rtx", "1.8.0", ""}),
+                {" (also found: TensorRT 11.4.0, " + LibraryPath(Flavour::kTensorRt11)});
+#if FAKE_HAS_TENSORRT_10
+    ExpectParts(others({"tensorrt", "11.5.0", ""}), {"TensorRT 10.14.1, " + LibraryPath(Flavour::kTensorRt10)});
+    ExpectParts(others({"tensorrt", "10.3.0", "/nowhere/libnvinfer.so.10"}),
+                {"TensorRT 11.4.0, ", "TensorRT 10.14.1, ", rtx});
+#endif
 }
 
 TEST_F(TensorRtLibrary, AFileThatIsNotThereIsNamed) {

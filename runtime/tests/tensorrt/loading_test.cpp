@@ -80,11 +80,6 @@ TEST_P(TensorRtLoading, TensorsThatAreNotPlainAreRefused) {
     EXPECT_FAULT(bench.Load(), "EF807", "image", "shape tensor");
 }
 
-TEST_P(TensorRtLoading, OutputsWhoseSizeDependsOnTheDataAreRefused) {
-    bench.world.outputs = -1;
-    EXPECT_FAULT(bench.Load(), "EF807", "logits", "[8, ?]");
-}
-
 TEST_P(TensorRtLoading, WhatTensorRtSaysOfAnEngineIsPassedOn) {
     bench.world.engine_fails = "Version tag does not match";
     EXPECT_FAULT(bench.Load(), "EF651", "model.engine", "Fake GPU", "8.7", "Version tag does not match",

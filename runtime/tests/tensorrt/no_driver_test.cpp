@@ -15,7 +15,7 @@ TEST(NoDriver, IsAProblemOfTheGpuAndSaysWhatToDo) {
     if (HasDriver()) {
         GTEST_SKIP() << "this machine has a driver";
     }
-    Machine const machine = FindMachine("tensorrt", "", 0);
+    Machine const machine = FindMachine({"tensorrt", "", ""}, 0);
     ExpectParts(machine.gpu_problem, {"driver is not installed", "libcuda.so.1", "nvidia-smi"});
     EXPECT_EQ(machine.driver_cuda, 0);
     EXPECT_EQ(machine.sm, 0);
@@ -26,7 +26,7 @@ TEST(OldDriver, IsAProblemOfTheGpuAndNamesWhatItLacks) {
         GTEST_SKIP() << "this process has another driver";
     }
     ASSERT_NE(dlopen(FAKE_LIBRARIES "/old/libcuda.so.1", RTLD_NOW | RTLD_LOCAL), nullptr) << dlerror();
-    ExpectParts(FindMachine("tensorrt", "", 0).gpu_problem, {"too old", "cuGraphInstantiateWithFlags", "newer"});
+    ExpectParts(FindMachine({"tensorrt", "", ""}, 0).gpu_problem, {"too old", "cuGraphInstantiateWithFlags", "newer"});
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
 // TensorRT-RTX itself, as far as it goes without a driver: its runtime, its logger, what it thinks of engines. Runs
-// where EDGEFORMER_TENSORRT_RTX_LIBRARY names its library, or .venv had it when this was configured.
+// where EDGEFORMER_TENSORRT_RTX_LIBRARY names its library, or the repository's .venv has it.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 
 #include "tensorrt/doubles/bench.h"
 #include "tensorrt/library.h"
@@ -12,16 +13,29 @@
 namespace edgeformer::tensorrt {
 namespace {
 
+// The library of TensorRT-RTX in a virtual environment; empty: it has none.
+std::string LibraryIn(std::filesystem::path const& environment) {
+    std::error_code none;
+    for (auto const& entry : std::filesystem::directory_iterator(environment / "lib", none)) {
+        auto const library = entry.path() / "site-packages" / "tensorrt_rtx_libs" / "libtensorrt_rtx.so.1";
+        if (std::filesystem::exists(library, none)) {
+            return library;
+        }
+    }
+    return "";
+}
+
 class RtxLive : public testing::Test {
 protected:
     void SetUp() override {
         char const* const variable = std::getenv("EDGEFORMER_TENSORRT_RTX_LIBRARY");
-        std::string const path = variable != nullptr ? variable : EDGEFORMER_TEST_TENSORRT_RTX;
+        std::string const path = variable != nullptr ? variable : LibraryIn(EDGEFORMER_TEST_VENV);
         if (path.empty()) {
-            GTEST_SKIP() << "EDGEFORMER_TENSORRT_RTX_LIBRARY is not set, and .venv has no TensorRT-RTX";
+            GTEST_SKIP() << "EDGEFORMER_TENSORRT_RTX_LIBRARY is not set, and " << EDGEFORMER_TEST_VENV
+                         << " has no TensorRT-RTX";
         }
         std::string problem;
-        library = Library::Open("tensorrt_rtx", path, &problem);
+        library = Library::Open({"tensorrt_rtx", "", path}, &problem);
         ASSERT_NE(library, nullptr) << problem;
         logger = MakeLogger(library->abi(), messages);
         runtime = std::make_unique<Runtime>(library->abi(), library->CreateRuntime(logger->interface()));

@@ -4,6 +4,8 @@
 set(tensorrt_tests
     tensorrt/cuda_driver_test.cpp
     tensorrt/doubles/counting_cuda.cpp
+    tensorrt/doubles/kernel_image.cpp
+    tensorrt/dynamic_outputs_test.cpp
     tensorrt/engine_header_test.cpp
     tensorrt/execution_test.cpp
     tensorrt/graphs_test.cpp
@@ -11,6 +13,8 @@ set(tensorrt_tests
     tensorrt/loading_test.cpp
     tensorrt/messages_test.cpp
     tensorrt/no_driver_test.cpp
+    tensorrt/pictures_test.cpp
+    tensorrt/profiles_test.cpp
     tensorrt/rtx_live_test.cpp
     tensorrt/threads_test.cpp)
 if(EDGEFORMER_HAS_CUDA)
@@ -60,7 +64,7 @@ endfunction()
 # edgeformer_add_tensorrt_tests(<variant> <options>...): the program, around runtime_objects<variant>.
 function(edgeformer_add_tensorrt_tests variant)
   set(program tensorrt_test${variant})
-  add_executable(${program} $<TARGET_OBJECTS:runtime_objects${variant}> ${tensorrt_tests})
+  add_executable(${program} $<TARGET_OBJECTS:runtime_objects${variant}> ${tensorrt_tests} temporary_bundle.cpp)
   edgeformer_configure_runtime(${program})
   target_include_directories(${program} PRIVATE . ${PROJECT_SOURCE_DIR}/plugins/tests)
   if(EDGEFORMER_HAS_CUDA)
@@ -68,9 +72,10 @@ function(edgeformer_add_tensorrt_tests variant)
   endif()
   target_compile_options(${program} PRIVATE ${ARGN})
   target_link_options(${program} PRIVATE ${ARGN})
-  target_link_libraries(${program} PRIVATE GTest::gtest_main Threads::Threads)
-  file(GLOB rtx_library "${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/tensorrt_rtx_libs/libtensorrt_rtx.so.1")
-  target_compile_definitions(${program} PRIVATE EDGEFORMER_TEST_TENSORRT_RTX="${rtx_library}")
+  # The kernel that prepares pictures, on the emulation.
+  target_link_libraries(${program} PRIVATE emulated_preprocessing${variant} GTest::gtest_main Threads::Threads)
+  # Where scripts/setup puts TensorRT-RTX, perhaps after this was configured.
+  target_compile_definitions(${program} PRIVATE EDGEFORMER_TEST_VENV="${PROJECT_SOURCE_DIR}/.venv")
   edgeformer_add_tensorrt_doubles(${program} "${variant}" ${ARGN})
   target_compile_definitions(${program} PRIVATE ${doubles_definitions})
   gtest_discover_tests(${program} TEST_PREFIX "runtime." TEST_SUFFIX "${variant}" DISCOVERY_MODE PRE_TEST

@@ -83,7 +83,7 @@ public:
 
     BackendModel& Load() {
         Platform platform;
-        FindMachine(flavour == Flavour::kTensorRtRtx ? "tensorrt_rtx" : "tensorrt", LibraryPath(flavour), cuda, 0,
+        FindMachine({flavour == Flavour::kTensorRtRtx ? "tensorrt_rtx" : "tensorrt", "", LibraryPath(flavour)}, cuda, 0,
                     &platform);
         model = LoadEngine(request, platform);
         return *model;

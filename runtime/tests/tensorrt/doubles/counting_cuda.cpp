@@ -4,6 +4,8 @@
 #include <cstring>
 #include <memory>
 
+#include "preprocessing/arguments.h"
+
 namespace fake {
 namespace {
 
@@ -30,17 +32,20 @@ void CountingCuda::Expect(bool holds, char const* what) {
     }
 }
 
-void CountingCuda::Enqueue(void* stream, Run const& run) {
+void CountingCuda::Enqueue(void* stream, Run const& run) { Do(stream, "engine", run); }
+
+void CountingCuda::Do(void* stream, std::string const& what, Work const& work) {
     {
         Guard const guard(mutex_);
         Expect(pushed > 0 || has_own_context, "enqueued with no context current");
         auto const capturing = capturing_.find(stream);
         if (capturing != capturing_.end()) {
-            capturing->second.push_back(run);
+            capturing->second.push_back(work);
             return;
         }
+        log.emplace_back(stream, what);
     }
-    run();
+    work();
 }
 
 edgeformer::tensorrt::Device CountingCuda::DeviceAt(int32_t index) {
@@ -118,13 +123,18 @@ void CountingCuda::FreeHost(void* memory) noexcept {
 
 void* CountingCuda::DeviceAddress(void const* host) noexcept {
     Guard const guard(mutex_);
-    auto after = mapped_.upper_bound(const_cast<void*>(host));
-    if (after == mapped_.begin()) {
-        return nullptr;
+    for (auto const* memories : {&device_, &mapped_}) {
+        auto after = memories->upper_bound(const_cast<void*>(host));
+        if (after == memories->begin()) {
+            continue;
+        }
+        auto const [memory, bytes] = *--after;
+        uintptr_t const offset = reinterpret_cast<uintptr_t>(host) - reinterpret_cast<uintptr_t>(memory);
+        if (offset < bytes) {
+            return static_cast<char*>(memory) + offset;
+        }
     }
-    auto const [memory, bytes] = *--after;
-    uintptr_t const offset = reinterpret_cast<uintptr_t>(host) - reinterpret_cast<uintptr_t>(memory);
-    return offset < bytes ? reinterpret_cast<char*>(memory) + offset : nullptr;
+    return nullptr;
 }
 
 void CountingCuda::CopyToDevice(void* device, void const* host, size_t bytes, void* stream) {
@@ -139,6 +149,52 @@ void CountingCuda::CopyToHost(void* host, void const* device, size_t bytes, void
     Expect(streams_.count(stream) == 1, "copied on an unknown stream");
     ++counts.copies_to_host;
     std::memcpy(host, device, bytes);
+}
+
+void CountingCuda::CopyOnDevice(void* to, void const* from, size_t bytes, void*) {
+    Guard const guard(mutex_);
+    ++counts.copies_on_device;
+    std::memcpy(to, from, bytes);
+}
+
+void* CountingCuda::LoadModule(void const* image) {
+    Guard const guard(mutex_);
+    Expect(image != nullptr, "loaded a module of nothing");
+    if (module_fails) {
+        throw CudaFault("EF768", "cuModuleLoadData failed: CUDA_ERROR_NO_BINARY_FOR_GPU");
+    }
+    ++living;
+    return *modules_.insert(new char).first;
+}
+
+void CountingCuda::UnloadModule(void* module) noexcept {
+    Guard const guard(mutex_);
+    Expect(modules_.erase(module) == 1, "unloaded an unknown module");
+    --living;
+    delete static_cast<char*>(module);
+}
+
+void* CountingCuda::KernelOf(void* module, char const* name) {
+    Guard const guard(mutex_);
+    Expect(modules_.count(module) == 1, "asked an unknown module for a kernel");
+    return const_cast<std::string*>(&*kernels_.insert(name).first);
+}
+
+void CountingCuda::LaunchKernel(void* function, uint32_t blocks, uint32_t threads, uint32_t shared_bytes, void* stream,
+                                void const* parameter) {
+    std::string const name = *static_cast<std::string*>(function);
+    {
+        Guard const guard(mutex_);
+        ++counts.kernels;
+    }
+    // The driver copies the parameter at once; here it has to be the kernel's own.
+    auto const copy = std::make_shared<edgeformer::preprocessing::Arguments>(
+        *static_cast<edgeformer::preprocessing::Arguments const*>(parameter));
+    Do(stream, name, [=] {
+        if (kernel) {
+            kernel(name, blocks, threads, shared_bytes, copy.get());
+        }
+    });
 }
 
 void* CountingCuda::CreateStream() {
@@ -203,7 +259,7 @@ void CountingCuda::Launch(void* graph, void*) {
         ++counts.launches;
         runs = *static_cast<Graph*>(graph);
     }
-    for (Run const& run : runs) {
+    for (Work const& run : runs) {
         run();
     }
 }

@@ -19,10 +19,12 @@ struct Counts {
     int host_allocations = 0;
     int copies_to_device = 0;
     int copies_to_host = 0;
+    int copies_on_device = 0;
     int synchronizations = 0;
     int captures = 0;
-    int graphs = 0;  // instantiated
-    int launches = 0;
+    int graphs = 0;    // instantiated
+    int launches = 0;  // of graphs
+    int kernels = 0;   // launched by the runtime itself
     int pushes = 0;
 };
 
@@ -34,10 +36,16 @@ public:
     bool capture_fails = false;          // EndCapture refuses what was captured
     bool has_own_context = false;        // the calling thread has a context of the application's
     void* captured_by_caller = nullptr;  // a stream
+    bool module_fails = false;           // no kernel is for this GPU
+    // What becomes of a kernel's launch; the default is nothing.
+    std::function<void(std::string const& kernel, uint32_t blocks, uint32_t threads, uint32_t shared_bytes,
+                       void const* parameter)>
+        kernel;
 
     Counts counts;
     int living = 0;  // allocations, streams, graphs and retained contexts
     std::vector<std::string> faults;
+    std::vector<std::pair<void*, std::string>> log;  // of streams, and what they did: "engine", or a kernel's name
 
     ~CountingCuda() override;
 
@@ -58,9 +66,15 @@ public:
     void* DeviceAddress(void const* host) noexcept override;
     void CopyToDevice(void* device, void const* host, size_t bytes, void* stream) override;
     void CopyToHost(void* host, void const* device, size_t bytes, void* stream) override;
+    void CopyOnDevice(void* to, void const* from, size_t bytes, void* stream) override;
     void* CreateStream() override;
     void DestroyStream(void* stream) noexcept override;
     void Synchronize(void* stream) override;
+    void* LoadModule(void const* image) override;
+    void UnloadModule(void* module) noexcept override;
+    void* KernelOf(void* module, char const* name) override;
+    void LaunchKernel(void* kernel, uint32_t blocks, uint32_t threads, uint32_t shared_bytes, void* stream,
+                      void const* parameter) override;
     bool IsCapturing(void* stream) override;
     void BeginCapture(void* stream) override;
     void* EndCapture(void* stream) override;
@@ -68,9 +82,11 @@ public:
     void Launch(void* graph, void* stream) override;
 
 private:
-    using Graph = std::vector<Run>;
+    using Work = std::function<void()>;
+    using Graph = std::vector<Work>;
 
     void Expect(bool holds, char const* what);
+    void Do(void* stream, std::string const& what, Work const& work);
     void* Allocate(size_t bytes, std::map<void*, size_t>& memories);
 
     std::mutex mutex_;
@@ -79,6 +95,8 @@ private:
     std::set<void*> streams_;
     std::set<Graph*> graphs_;
     std::map<void*, Graph> capturing_;
+    std::set<void*> modules_;
+    std::set<std::string> kernels_;  // that were asked for
 };
 
 }  // namespace fake

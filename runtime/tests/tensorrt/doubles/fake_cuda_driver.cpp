@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <set>
+#include <string>
 
 #include "tensorrt/doubles/fake_cuda_driver.h"
 
@@ -24,6 +27,25 @@ fake::Driver Configured() {
 fake::Driver driver = Configured();
 thread_local void* current = nullptr;
 thread_local void* beneath = nullptr;
+
+// What was allocated, by address; leaked, so that it outlives all.
+std::map<unsigned long long, size_t>& Memories() {
+    static auto& memories = *new std::map<unsigned long long, size_t>;
+    return memories;
+}
+
+void* Allocated(size_t bytes) {
+    void* const memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+    Memories()[reinterpret_cast<unsigned long long>(memory)] = bytes;
+    ++driver.allocations;
+    return memory;
+}
+
+void Freed(void* memory) {
+    Memories().erase(reinterpret_cast<unsigned long long>(memory));
+    --driver.allocations;
+    std::free(memory);
+}
 
 int32_t Done(int32_t result = 0) {
     ++driver.calls;
@@ -67,29 +89,22 @@ int32_t cuMemAlloc_v2(unsigned long long* memory, size_t bytes) {
     if (driver.alloc_result != 0) {
         return driver.alloc_result;
     }
-    ++driver.allocations;
-    *memory = reinterpret_cast<unsigned long long>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+    *memory = reinterpret_cast<unsigned long long>(Allocated(bytes));
     return Done();
 }
-int32_t cuMemFree_v2(unsigned long long memory) {
-    --driver.allocations;
-    return std::free(reinterpret_cast<void*>(memory)), Done();
-}
+int32_t cuMemFree_v2(unsigned long long memory) { return Freed(reinterpret_cast<void*>(memory)), Done(); }
 int32_t cuMemGetInfo_v2(size_t* free, size_t* total) { return *free = 100, *total = 1000, Done(); }
 int32_t cuMemHostAlloc(void** memory, size_t bytes, uint32_t flags) {
     if (driver.result != 0) {
         return driver.result;
     }
-    ++driver.allocations;
     driver.host_flags = flags;
-    return *memory = driver.mapped = std::aligned_alloc(256, (bytes + 255) / 256 * 256), Done();
+    return *memory = Allocated(bytes), Done();
 }
-int32_t cuMemFreeHost(void* memory) {
-    --driver.allocations;
-    return std::free(memory), Done();
-}
+int32_t cuMemFreeHost(void* memory) { return Freed(memory), Done(); }
 int32_t cuPointerGetAttribute(void* data, int32_t attribute, unsigned long long memory) {
-    if (attribute != 3 || reinterpret_cast<void*>(memory) != driver.mapped) {
+    auto after = Memories().upper_bound(memory);
+    if (attribute != 3 || after == Memories().begin() || memory - (--after)->first >= after->second) {
         return 1;
     }
     *static_cast<unsigned long long*>(data) = memory;
@@ -100,6 +115,33 @@ int32_t cuMemcpyHtoDAsync_v2(unsigned long long to, void const* from, size_t byt
 }
 int32_t cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t bytes, void*) {
     return std::memcpy(to, reinterpret_cast<void*>(from), bytes), Done();
+}
+int32_t cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, size_t bytes, void*) {
+    return std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes), Done();
+}
+int32_t cuModuleLoadData(void** module, void const* image) {
+    if (driver.module_result != 0 || image == nullptr) {
+        return driver.module_result != 0 ? driver.module_result : 1;
+    }
+    ++driver.modules;
+    return *module = &driver.module, Done();
+}
+int32_t cuModuleUnload(void* module) { return --driver.modules, Done(module == &driver.module ? 0 : 1); }
+int32_t cuModuleGetFunction(void** function, void* module, char const* name) {
+    static auto& names = *new std::set<std::string>;
+    *function = const_cast<std::string*>(&*names.insert(name).first);
+    return Done(module == &driver.module ? 0 : 1);
+}
+int32_t cuLaunchKernel(void* function, uint32_t blocks, uint32_t y, uint32_t z, uint32_t threads, uint32_t, uint32_t,
+                       uint32_t shared_bytes, void*, void** parameters, void** extra) {
+    if (y != 1 || z != 1 || extra != nullptr) {
+        return 1;
+    }
+    ++driver.kernels;
+    if (driver.launch != nullptr) {
+        driver.launch(static_cast<std::string*>(function)->c_str(), blocks, threads, shared_bytes, parameters[0]);
+    }
+    return Done();
 }
 int32_t cuStreamCreate(void** stream, uint32_t flags) {
     driver.stream_flags = flags;

@@ -15,6 +15,7 @@ struct Driver {
     int32_t result = 0;  // of every call but the ones with a result of their own
     int32_t alloc_result = 0;
     int32_t instantiate_result = 0;
+    int32_t module_result = 0;
 
     // What was done with it.
     int32_t calls = 0;
@@ -27,10 +28,15 @@ struct Driver {
     int32_t graphs_destroyed = 0;
     int32_t executables_destroyed = 0;
     int32_t launches = 0;
-    void* mapped = nullptr;
+    int32_t modules = 0;  // that live
+    int32_t kernels = 0;  // launched
+
+    // What becomes of a kernel's launch; null: nothing.
+    void (*launch)(char const* kernel, uint32_t blocks, uint32_t threads, uint32_t shared_bytes,
+                   void const* parameter) = nullptr;
 
     // Addresses to give out.
-    char primary = 0, stream = 0, graph = 0, executable = 0;
+    char primary = 0, stream = 0, graph = 0, executable = 0, module = 0;
 };
 
 extern "C" Driver* fakeCudaDriver();

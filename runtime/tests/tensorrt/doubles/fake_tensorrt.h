@@ -8,6 +8,7 @@
 // [-1, 5]. The GPU's work is handed to `run`, so that a test's CUDA can do it, or note it in a graph.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include <fstream>
 #include <mutex>
 #include <string>
+#include <vector>
 
 namespace fake {
 
@@ -28,12 +30,14 @@ constexpr uintptr_t kAlignment = 256;
 // What an execution context holds. Like TensorRT's, it keeps what it derives from the shapes, here the shapes
 // themselves, for the GPU to read when it comes to run.
 struct Context {
+    int32_t profile = 0;
     int64_t images = 0;  // 0: not set
     float const* image = nullptr;
     float* logits = nullptr;
     char* activations = nullptr;
     int64_t activation_bytes = 0;
     int32_t strategy = 0;         // that it was made with
+    void* allocator = nullptr;    // of `logits`
     int32_t specialization = -1;  // of the runtime configuration that it was made with; -1: without one
 };
 
@@ -42,6 +46,7 @@ struct Run {
     Context const* context;
     float const* image;
     float* logits;
+    int64_t classes;
 
     void operator()() const {
         context->activations[0] = 1;
@@ -51,8 +56,8 @@ struct Run {
             for (int64_t i = 0; i < kPixels; ++i) {
                 sum += image[n * kPixels + i];
             }
-            for (int64_t k = 0; k < kClasses; ++k) {
-                logits[n * kClasses + k] = static_cast<float>(k + 1) * sum;
+            for (int64_t k = 0; k < classes; ++k) {
+                logits[n * classes + k] = static_cast<float>(k + 1) * sum;
             }
         }
     }
@@ -70,8 +75,12 @@ struct World {
     int32_t location = 0;                 // of `image`
     bool shape_tensor = false;            // `image` is one
     int32_t format = 0;                   // of `image`
-    int64_t outputs = kClasses;           // second size of `logits`
-    int32_t validity = 0;                 // TensorRT-RTX: of any engine
+    int64_t outputs = kClasses;           // second size of `logits`; -1: the data decides, and it is `found`
+    int64_t found = 3;
+    uint64_t asked_beyond = 0;  // bytes that the allocator of `logits` is asked for beyond what they take
+    bool tells_shape = true;    // it is told the shape of `logits`
+    std::vector<std::array<int64_t, 3>> profiles = {{{1, 4, kMostImages}}};  // smallest, usual and largest batch
+    int32_t validity = 0;                                                    // TensorRT-RTX: of any engine
     uint64_t diagnostics = 0;
     char const* judging_says = nullptr;  // what it logs meanwhile
     bool capturable = true;
@@ -86,6 +95,7 @@ struct World {
     std::atomic<int32_t> judged{0};
     std::atomic<int32_t> deserialized{0};
     std::atomic<int32_t> enqueued{0};
+    std::atomic<int32_t> profiles_set{0};
     std::atomic<int32_t> shapes_set{0};
     std::atomic<int32_t> addresses_set{0};
     std::atomic<int32_t> unexpected{0};  // methods that the runtime has no business with
@@ -128,15 +138,22 @@ inline void AllowHostCode(bool allowed) noexcept {
     }
 }
 
-// The parts of enqueue and the setters that all have in common. `log` is told what is wrong.
-template <class Log>
-bool Enqueue(Context& context, void* stream, Log const& log) noexcept {
+// The parts of enqueue and the setters that all have in common. `log` is told what is wrong; `allocate` gives memory
+// for logits of so many bytes, and is told their sizes.
+template <class Log, class Allocate>
+bool Enqueue(Context& context, void* stream, Log const& log, Allocate const& allocate) noexcept {
     World& world = *fakeTensorRtWorld();
     if (world.enqueue_fails != nullptr && world.enqueues_until_failure-- <= 0) {
         log(world.enqueue_fails);
         return false;
     }
-    if (context.images == 0 || context.image == nullptr || context.logits == nullptr) {
+    bool const is_dynamic = world.outputs < 0;
+    float* logits = context.logits;
+    if (is_dynamic && context.allocator != nullptr && context.images > 0) {
+        uint64_t const bytes = sizeof(float) * static_cast<uint64_t>(context.images * world.found) + world.asked_beyond;
+        logits = static_cast<float*>(allocate(std::max<uint64_t>(bytes, 1)));
+    }
+    if (context.images == 0 || context.image == nullptr || logits == nullptr) {
         log("a shape or an address is not set");
         return false;
     }
@@ -146,13 +163,26 @@ bool Enqueue(Context& context, void* stream, Log const& log) noexcept {
     }
     ++world.enqueued;
     Note("enqueued");
-    world.run(stream, {&context, context.image, context.logits});
+    world.run(stream, {&context, context.image, logits, is_dynamic ? world.found : kClasses});
     return true;
+}
+
+inline bool IsProfile(int32_t profile) noexcept {
+    return profile >= 0 && static_cast<size_t>(profile) < fakeTensorRtWorld()->profiles.size();
+}
+
+inline bool SetProfile(Context& context, int32_t profile) noexcept {
+    ++fakeTensorRtWorld()->profiles_set;
+    bool const is_one = IsProfile(profile);
+    context.profile = is_one ? profile : context.profile;
+    context.images = 0;  // shapes are of a profile
+    return is_one;
 }
 
 inline bool SetShape(Context& context, std::string const& name, int32_t rank, int64_t const* sizes) noexcept {
     ++fakeTensorRtWorld()->shapes_set;
-    bool const fits = name == "image" && rank == 4 && sizes[0] >= 1 && sizes[0] <= kMostImages && sizes[1] == 3 &&
+    std::array<int64_t, 3> const& range = fakeTensorRtWorld()->profiles[static_cast<size_t>(context.profile)];
+    bool const fits = name == "image" && rank == 4 && sizes[0] >= range[0] && sizes[0] <= range[2] && sizes[1] == 3 &&
                       sizes[2] == 2 && sizes[3] == 2;
     context.images = fits ? sizes[0] : context.images;
     return fits;
@@ -181,9 +211,8 @@ inline int32_t Sizes(std::string const& name, int64_t images, int64_t* sizes) no
     return name == "logits" ? 2 : -1;
 }
 
-inline int64_t ProfileImages(int32_t which) noexcept {
-    constexpr std::array<int64_t, 3> kImages = {1, 4, kMostImages};
-    return kImages[static_cast<size_t>(which)];
+inline int64_t ProfileImages(int32_t profile, int32_t which) noexcept {
+    return fakeTensorRtWorld()->profiles[static_cast<size_t>(profile)][static_cast<size_t>(which)];
 }
 
 }  // namespace fake

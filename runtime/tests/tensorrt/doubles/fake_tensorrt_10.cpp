@@ -32,11 +32,28 @@ public:
     Dims getTensorShape(char const* name) const noexcept override {
         return DimsOf(name, state_.images == 0 ? -1 : state_.images);
     }
+    bool setOptimizationProfileAsync(int32_t profile, cudaStream_t) noexcept override {
+        return fake::SetProfile(state_, profile);
+    }
+    bool setOutputAllocator(char const* name, IOutputAllocator* allocator) noexcept override {
+        state_.allocator = allocator;
+        return std::string(name) == "logits";
+    }
     bool setTensorAddress(char const* name, void* data) noexcept override {
         return fake::SetAddress(state_, name, data);
     }
     bool enqueueV3(cudaStream_t stream) noexcept override {
-        return fake::Enqueue(state_, stream, [&](char const* text) { Log(logger_, text); });
+        auto* const allocator = static_cast<IOutputAllocator*>(state_.allocator);
+        return fake::Enqueue(
+            state_, stream, [&](char const* text) { Log(logger_, text); },
+            [&](uint64_t bytes) {
+                void* const memory =
+                    allocator->reallocateOutputAsync("logits", nullptr, bytes, fake::kAlignment, stream);
+                if (world().tells_shape) {
+                    allocator->notifyShape("logits", Dims{2, {state_.images, world().found}});
+                }
+                return memory;
+            });
     }
     void setDeviceMemoryV2(void* memory, int64_t size) noexcept override {
         state_.activations = static_cast<char*>(memory);
@@ -58,7 +75,6 @@ public:
     void setErrorRecorder(IErrorRecorder*) noexcept override { Unexpected(); }
     IErrorRecorder* getErrorRecorder() const noexcept override { return Unexpected(), nullptr; }
     bool executeV2(void* const*) noexcept override { return Unexpected() != 0; }
-    bool setOptimizationProfileAsync(int32_t, cudaStream_t) noexcept override { return Unexpected() != 0; }
     void setEnqueueEmitsProfile(bool) noexcept override { Unexpected(); }
     bool getEnqueueEmitsProfile() const noexcept override { return Unexpected() != 0; }
     bool reportToProfiler() const noexcept override { return Unexpected() != 0; }
@@ -70,7 +86,6 @@ public:
     bool setInputConsumedEvent(cudaEvent_t) noexcept override { return Unexpected() != 0; }
     cudaEvent_t getInputConsumedEvent() const noexcept override { return Unexpected(), nullptr; }
     void* getOutputTensorAddress(char const*) const noexcept override { return Unexpected(), nullptr; }
-    bool setOutputAllocator(char const*, IOutputAllocator*) noexcept override { return Unexpected() != 0; }
     IOutputAllocator* getOutputAllocator(char const*) noexcept override { return Unexpected(), nullptr; }
     int64_t getMaxOutputSize(char const*) const noexcept override { return Unexpected(); }
     bool setTemporaryStorageAllocator(IGpuAllocator*) noexcept override { return Unexpected() != 0; }
@@ -115,7 +130,9 @@ public:
     IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {
         return new ContextObject(logger_, static_cast<int32_t>(strategy));
     }
-    int32_t getNbOptimizationProfiles() const noexcept override { return 1; }
+    int32_t getNbOptimizationProfiles() const noexcept override {
+        return static_cast<int32_t>(world().profiles.size());
+    }
     Dims getTensorShape(char const* name) const noexcept override { return DimsOf(name, -1); }
     DataType getTensorDataType(char const* name) const noexcept override {
         return std::string(name) == "image" ? static_cast<DataType>(world().type) : DataType::kFLOAT;
@@ -133,7 +150,8 @@ public:
         return std::string(name) == "image" ? static_cast<TensorFormat>(world().format) : TensorFormat::kLINEAR;
     }
     Dims getProfileShape(char const* name, int32_t profile, OptProfileSelector select) const noexcept override {
-        return profile == 0 ? DimsOf(name, fake::ProfileImages(static_cast<int32_t>(select))) : Dims{-1, {}};
+        return fake::IsProfile(profile) ? DimsOf(name, fake::ProfileImages(profile, static_cast<int32_t>(select)))
+                                        : Dims{-1, {}};
     }
     int32_t getNbIOTensors() const noexcept override { return 2; }
     // The output comes first: the runtime puts inputs first.

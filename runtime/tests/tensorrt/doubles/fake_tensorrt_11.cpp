@@ -29,20 +29,34 @@ public:
     virtual void log(int32_t severity, char const* text) noexcept = 0;
 };
 
+struct Dims {
+    int32_t count;
+    int64_t sizes[8];
+};
+
+class IOutputAllocator {
+public:
+    virtual int32_t getAPILanguage() const noexcept = 0;
+    virtual InterfaceInfo getInterfaceInfo() const noexcept = 0;
+    virtual ~IOutputAllocator() = default;
+#ifndef FAKE_RTX
+    virtual void* reallocateOutput(char const* name, void* memory, uint64_t bytes, uint64_t alignment) noexcept = 0;
+#endif
+    virtual void* reallocateOutputAsync(char const* name, void* memory, uint64_t bytes, uint64_t alignment,
+                                        void* stream) = 0;
+    virtual void notifyShape(char const* name, Dims const& dims) noexcept = 0;
+};
+
 }  // namespace fake
 
 namespace {
 
+using fake::Dims;
 using fake::ILogger;
 using fake::InterfaceInfo;
 using fake::World;
 
 World& world() { return *fake::fakeTensorRtWorld(); }
-
-struct Dims {
-    int32_t count;
-    int64_t sizes[8];
-};
 
 Dims DimsOf(char const* name, int64_t images) {
     Dims dims{};
@@ -113,7 +127,9 @@ public:
     OTHER(setErrorRecorder)
     OTHER(getErrorRecorder)
     OTHER(executeV2)
-    OTHER(setOptimizationProfileAsync)
+    virtual bool setOptimizationProfileAsync(int32_t profile, void*) noexcept {
+        return fake::SetProfile(state, profile);
+    }
     OTHER(setEnqueueEmitsProfile)
     OTHER(getEnqueueEmitsProfile)
     OTHER(reportToProfiler)
@@ -132,13 +148,26 @@ public:
     OTHER(setInputConsumedEvent)
     OTHER(getInputConsumedEvent)
     OTHER(getOutputTensorAddress)
-    OTHER(setOutputAllocator)
+    virtual bool setOutputAllocator(char const* name, fake::IOutputAllocator* allocator) noexcept {
+        state.allocator = allocator;
+        return std::string(name) == "logits";
+    }
     OTHER(getOutputAllocator)
     OTHER(getMaxOutputSize)
     OTHER(setTemporaryStorageAllocator)
     OTHER(getTemporaryStorageAllocator)
     virtual bool enqueueV3(void* stream) noexcept {
-        return fake::Enqueue(state, stream, [&](char const* text) { Log(logger_, text); });
+        auto* const allocator = static_cast<fake::IOutputAllocator*>(state.allocator);
+        return fake::Enqueue(
+            state, stream, [&](char const* text) { Log(logger_, text); },
+            [&](uint64_t bytes) {
+                void* const memory =
+                    allocator->reallocateOutputAsync("logits", nullptr, bytes, fake::kAlignment, stream);
+                if (world().tells_shape) {
+                    allocator->notifyShape("logits", fake::Dims{2, {state.images, world().found}});
+                }
+                return memory;
+            });
     }
     OTHER(setPersistentCacheLimit)
     OTHER(getPersistentCacheLimit)
@@ -189,7 +218,7 @@ public:
     virtual void* createExecutionContext(int32_t strategy) noexcept { return new ContextObject(logger_, strategy, -1); }
     OTHER(isRefittable)
     OTHER(getName)
-    virtual int32_t getNbOptimizationProfiles() const noexcept { return 1; }
+    virtual int32_t getNbOptimizationProfiles() const noexcept { return static_cast<int32_t>(world().profiles.size()); }
     OTHER(getEngineCapability)
     OTHER(setErrorRecorder)
     OTHER(getErrorRecorder)
@@ -207,7 +236,7 @@ public:
     OTHER(getTensorFormatDesc)
     OTHER(getTensorVectorizedDim)
     virtual Dims getProfileShape(char const* name, int32_t profile, int32_t which) const noexcept {
-        return profile == 0 ? DimsOf(name, fake::ProfileImages(which)) : Dims{-1, {}};
+        return fake::IsProfile(profile) ? DimsOf(name, fake::ProfileImages(profile, which)) : Dims{-1, {}};
     }
     virtual int32_t getNbIOTensors() const noexcept { return 2; }
     virtual char const* getIOTensorName(int32_t index) const noexcept { return index == 0 ? "logits" : "image"; }
