@@ -151,7 +151,7 @@ struct EdgeformerTensor {
 
 /* The shapes that outputs have for these inputs: fills type, rank, shape and bytes of `outputs`, and leaves data and
  * memory as they are. Nothing is run, and the inputs' data is not looked at. Sizes that only a run can tell are -1, and
- * bytes 0 then. */
+ * bytes 0 then; where an ONNX file tells no number of axes, the rank is 0, as of a scalar. */
 EDGEFORMER_API int32_t edgeformerOutputShapes(struct EdgeformerModel* model, struct EdgeformerTensor const* inputs,
                                               int32_t input_count, struct EdgeformerTensor* outputs,
                                               int32_t output_count);

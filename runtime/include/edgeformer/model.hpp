@@ -256,7 +256,9 @@ public:
         bool is_known = true;
         for (size_t index = 0; index < results.size(); ++index) {
             EdgeformerTensor& result = results[index];
-            if (std::any_of(result.shape, result.shape + result.rank, [](int64_t size) { return size < 0; })) {
+            // Without axes it may be a scalar, or of a number of axes that only the run tells.
+            if (result.rank == 0 ||
+                std::any_of(result.shape, result.shape + result.rank, [](int64_t size) { return size < 0; })) {
                 // It stays in the context until it is copied from there.
                 result.result = &outcomes[index];
                 is_known = false;
