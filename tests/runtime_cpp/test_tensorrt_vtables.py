@@ -56,7 +56,11 @@ def allocator_places(plain: bool) -> dict[str, int]:
     source = (SOURCES / "output_allocator.cpp").read_text(encoding="utf-8")
     name = "PlainInterface" if plain else "AsyncInterface"
     (body,) = re.findall(rf"^class OutputAllocator::{name} final .*?^}};", source, re.MULTILINE | re.DOTALL)
-    theirs = {"Reallocate": "reallocate_output", "ReallocateAsync": "reallocate_output_async", "NotifyShape": "notify_shape"}
+    theirs = {
+        "Reallocate": "reallocate_output",
+        "ReallocateAsync": "reallocate_output_async",
+        "NotifyShape": "notify_shape",
+    }
     methods = re.findall(r"^    virtual .*?(\w+)\(", body, re.MULTILINE)
     return {f"OutputAllocator.{theirs[method]}": place for place, method in enumerate(methods, 4)}
 

@@ -11,7 +11,7 @@ namespace {
 //   out). 10.0 lacks get_device_memory and set_device_memory (10.1), so 10.3, JetPack 6's, is the oldest taken.
 // - TensorRT 11: bindings 11.0.0 and 11.4.0 agree in every place. What 10 had deprecated is gone, so all of it moved.
 // - TensorRT-RTX: bindings 1.7.1. 1.6.1 agrees in every place; 1.4.0 has TensorRT 10's places instead and is too old to
-//   run plugins anyway.
+//   run plugins anyway. It alone has an IOutputAllocator without reallocateOutput.
 // A later minor version that moved one would show in that check, which runs wherever tensorrt_rtx is installed.
 
 constexpr Abi kTensorRt10 = {
