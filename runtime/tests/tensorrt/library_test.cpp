@@ -6,6 +6,8 @@
 
 #include <cstdlib>
 
+#include "edgeformer/model.hpp"
+#include "temporary_bundle.h"
 #include "tensorrt/doubles/bench.h"
 #include "tensorrt/expect_fault.h"
 
@@ -78,6 +80,32 @@ TEST_F(TensorRtLibrary, OfSeveralTheOneThatBuiltTheEngineIsTaken) {
     EXPECT_EQ(Open("tensorrt", "", "10.3.0")->path(), LibraryPath(Flavour::kTensorRt11));
 #endif
 }
+
+#if FAKE_HAS_TENSORRT_10
+TEST_F(TensorRtLibrary, ABundlesEngineRunsOnTheOneThatItsManifestNames) {
+    ASSERT_NE(dlopen(FAKE_LIBRARIES "/libcuda.so.1", RTLD_NOW | RTLD_LOCAL), nullptr) << dlerror();
+    TemporaryBundle bundle;
+    bundle.engine()["flavour"] = "tensorrt";
+    bundle.engine()["plugin_version"] = nullptr;
+    bundle.engine()["sm"] = 87;
+    bundle.manifest["application"]["image"]["input"] = "image";
+    LoadOptions options;
+    options.backend = EDGEFORMER_TENSORRT;
+    options.trust_bundle = 1;
+    for (std::string const version : {"10.14.1", "11.4.0"}) {
+        bundle.engine()["tensorrt_version"] = version + ".48";
+        bundle.WriteManifest();
+        auto const model = Model::Load(bundle.folder(), options);
+        ASSERT_TRUE(model) << model.error();
+        EXPECT_EQ(model->Describe().backend_version, version);
+    }
+    bundle.engine()["tensorrt_version"] = "10.3.0";
+    bundle.WriteManifest();
+    ExpectParts(Model::Load(bundle.folder(), options).error(),
+                {"EF752: ", "built with TensorRT 10.3.0, and " + LibraryPath(Flavour::kTensorRt10) + " is 10.14.1",
+                 "(also found: TensorRT 11.4.0, " + LibraryPath(Flavour::kTensorRt11)});
+}
+#endif
 
 TEST_F(TensorRtLibrary, WhatElseIsThereIsToldWhereTheVersionIsAnother) {
     Platform platform;
