@@ -12,7 +12,6 @@ from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle.application import ImageRecord, NormalizedImage
 from edgeformer.bundle.files import PARITY
 from edgeformer.bundle.manifest import Manifest
-from edgeformer.data.array_files import read_array
 from edgeformer.errors import EnvironmentFault
 
 __all__ = ["sample_picture"]
@@ -41,13 +40,15 @@ def sample_picture(bundle: Path, manifest: Manifest, sample: int) -> str | None:
     record = manifest.files.get(PARITY)
     if image is None or record is None or not path.is_file() or sha256_of_file(path) != record.sha256:
         return None
+    try:
+        from PIL import Image
+
+        from edgeformer.data.array_files import read_array
+    except ImportError as error:  # a device may have no Pillow, which the room of data needs, too
+        raise EnvironmentFault("EF601", f"the report needs Pillow ({error}): pip install pillow") from error
     inputs = read_array(path, f"input:{image.input}")
     if sample >= len(inputs) or inputs.ndim != 4:
         return None
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise EnvironmentFault("EF601", f"the report needs Pillow ({error}): pip install pillow") from error
     picture = Image.fromarray(_pixels(inputs[sample], image))
     picture.thumbnail((_LARGEST, _LARGEST))
     content = io.BytesIO()
