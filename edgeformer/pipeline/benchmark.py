@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +23,11 @@ from edgeformer.outputs import check_not_an_input
 from edgeformer.pipeline.baselines import BaselineName, baseline_of
 from edgeformer.progress import Progress
 from edgeformer.records.latency import LatencyReport, LoadgenResult
+from edgeformer.report import renew_report
 
 __all__ = ["BenchRequest", "BenchResult", "bench_models"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,9 @@ def _record(
             not_recorded[path] = f"{path / MANIFEST} cannot be written: {error.strerror or error}"
             continue
         recorded.append(path)
+        left_out = renew_report(path)
+        if left_out is not None:
+            _log.warning(left_out)
     return tuple(recorded), not_recorded
 
 

@@ -6,6 +6,7 @@ matplotlib draws with placeholders for colours, which become those of the page; 
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from edgeformer.records.quantization import ActivationRecord
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Bar", "histogram_chart", "snr_chart"]
+__all__ = ["Bar", "Line", "histogram_chart", "snr_chart", "times_chart"]
 
 # Colours that matplotlib draws with, and what they are on the page.
 _INK, _MUTED, _ACCENT, _LINE, _SECOND = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"
@@ -64,6 +65,14 @@ class Bar(NamedTuple):
 
     name: str
     value: float | None
+    marked: bool
+
+
+class Line(NamedTuple):
+    """A line of `times_chart`: a name, quantiles at even steps, and whether it stands out."""
+
+    name: str
+    values: Sequence[float]
     marked: bool
 
 
@@ -144,6 +153,45 @@ def histogram_chart(activations: Sequence[ActivationRecord], prefix: str) -> str
             axes.plot([end, end], [floor, floor - 0.66], color=_SECOND, linewidth=1.2)
             axes.text(left, floor - 0.72, _ascii(activation.tensor, 20), fontsize=8.5, color=_INK)
         return _svg(figure, "histograms of the activations that INT8 layers read", prefix)
+
+
+def times_chart(lines: Sequence[Line], label: str, prefix: str) -> str:
+    """How much of the runs was done by when: for each model its quantiles as a rising line.
+
+    Args:
+        lines: the models, each with its quantiles at even steps from the shortest time to the longest.
+        label: of the axis of times.
+        prefix: of the element's ids, of which a page has each once.
+
+    Returns:
+        An ``<svg>`` element.
+
+    Raises:
+        EnvironmentFault: matplotlib is not installed.
+    """
+    with _drawing((_WIDTH, 2.3 + 0.18 * len(lines))) as figure:
+        axes = figure.add_subplot()
+        styles = itertools.cycle(("--", "-.", ":"))
+        for line in sorted(lines, key=lambda one: one.marked):
+            colour = _ACCENT if line.marked else _MUTED
+            style = "-" if line.marked else next(styles)
+            shares = np.linspace(0, 100, len(line.values))
+            axes.plot(line.values, shares, color=colour, linestyle=style, linewidth=1.6, label=_ascii(line.name, 40))
+        axes.set_ylim(0, 100)
+        axes.set_yticks([0, 50, 90], ["0 %", "50 %", "90 %"])
+        # A few slow runs would press all others into one corner.
+        axes.set_xlim(0.97 * min(line.values[0] for line in lines), max(_shown_end(line.values) for line in lines))
+        axes.grid(axis="y", color=_LINE, linewidth=0.6)
+        axes.set_xlabel(label)
+        legend = figure.legend(loc="outside upper left", frameon=False, fontsize=9)
+        for text in legend.get_texts():
+            text.set_color(_INK)
+        return _svg(figure, label, prefix)
+
+
+def _shown_end(values: Sequence[float]) -> float:
+    """The end of the axis: the 99th percentile and a little more."""
+    return 1.03 * float(np.quantile(np.asarray(values), 0.99))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from edgeformer.bundle.files import ENGINE
 from edgeformer.bundle.manifest import Manifest
 from edgeformer.records.network import BlockFigures
 from edgeformer.records.verification import FormReport
+from edgeformer.report.latency import milliseconds, timed
 
 __all__ = [
     "AccuracyRow",
@@ -121,7 +122,7 @@ def verdict_of(manifest: Manifest) -> Verdict:
 
 def key_figures(manifest: Manifest) -> list[KeyFigure]:
     """The figures that matter most, of those that the manifest has."""
-    return [*_accuracies(manifest), *_distances(manifest), *_engine(manifest)]
+    return [*_accuracies(manifest), *_distances(manifest), *_latency(manifest), *_engine(manifest)]
 
 
 def _accuracies(manifest: Manifest) -> Iterator[KeyFigure]:
@@ -143,6 +144,12 @@ def _distances(manifest: Manifest) -> Iterator[KeyFigure]:
         agreement = typed.routing_first.agreement
         text = percent(100 * agreement)
         yield KeyFigure("routing agreement", text, "region sets as in FP32", agreement, "higher")
+
+
+def _latency(manifest: Manifest) -> Iterator[KeyFigure]:
+    for one, times in timed(manifest):
+        text, note = milliseconds(times.p50, times.samples), f"median on {one.device}"
+        yield KeyFigure(f"end to end at batch {one.batch}", text, note, times.p50.ms, "lower")
 
 
 def _engine(manifest: Manifest) -> Iterator[KeyFigure]:

@@ -17,6 +17,7 @@ from edgeformer.errors import EnvironmentFault
 from edgeformer.records.quantization import ActivationRecord
 from edgeformer.report import content
 from edgeformer.report.charts import Bar, histogram_chart, snr_chart
+from edgeformer.report.latency import latency_content
 from edgeformer.report.sample import sample_picture
 from edgeformer.text import printable
 
@@ -77,6 +78,7 @@ def bundle_page(subject: Subject) -> str:
             accuracy=content.accuracy_rows(manifest),
             attention=attention_line(manifest),
             forms=[form for form in forms.values() if form.status != "reference"],
+            latency=latency_content(manifest),
             routing=content.routing_rows(forms.get("typed")),
             agreement=forms["typed"].routing_first if "typed" in forms else None,
             looks=_looks(subject),
