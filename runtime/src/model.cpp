@@ -218,9 +218,9 @@ void LoadedModel::LoadFile(std::string const& path) {
     request.device = options_.device;
     request.cuda_graphs = options_.cuda_graphs;
     bool const is_rtx = tensorrt::BeginsAsRtxEngine(request.engine.data(), request.engine.size());
-    Machine machine =
-        FindMachine({is_rtx ? "tensorrt_rtx" : "", "", is_rtx ? options_.tensorrt_rtx_library : options_.tensorrt_library},
-                    options_.device);
+    Machine machine = FindMachine(
+        {is_rtx ? "tensorrt_rtx" : "", "", is_rtx ? options_.tensorrt_rtx_library : options_.tensorrt_library},
+        options_.device);
     if (!is_rtx && !machine.library_problem.empty() && options_.tensorrt_library.empty() &&
         !options_.tensorrt_rtx_library.empty()) {
         // The only library there is: it says that this is no engine of its.
