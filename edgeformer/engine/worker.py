@@ -19,7 +19,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from edgeformer.engine.compiler import compile_engine
 from edgeformer.errors import EdgeformerError
@@ -35,22 +35,31 @@ JOB_FILE = "job.json"
 class _Channel:
     """One JSON object a line, whole lines only, from whichever thread TensorRT calls us on."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, folder: Path) -> None:
         self._file = os.fdopen(descriptor, "w", encoding="utf-8")
         self._lock = threading.Lock()
+        self._folder = folder
 
     def send(self, event: str, **fields: Any) -> None:
         with self._lock:
-            self._file.write(json.dumps({"event": event, **fields}) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps({"event": event, **fields}) + "\n")
+                self._file.flush()
+            except BrokenPipeError:  # the parent is gone, and `_die_with_parent` may not have seen it yet
+                _abandon(self._folder)
+
+
+def _abandon(folder: Path) -> NoReturn:
+    """End at once and leave nothing behind; whichever thread sees first that nobody waits for the engine any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def _die_with_parent(folder: Path) -> None:
     def watch() -> None:
         while os.read(0, 1):
             pass
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
+        _abandon(folder)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -70,7 +79,7 @@ def _peak_resident_bytes() -> int:
 def main(folder: Path) -> int:
     """Run the job in ``folder``; 0 when it is done or has failed with a message."""
     # Native code prints to standard output as it likes; the channel keeps it to itself.
-    channel = _Channel(os.dup(1))
+    channel = _Channel(os.dup(1), folder)
     os.dup2(2, 1)
     _die_with_parent(folder)
     _offer_to_the_kernel()

@@ -16,7 +16,7 @@ ORIN, THOR, A100 = (get_target(name) for name in ("jetson-agx-orin", "jetson-tho
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A source checkout in which all is there for JetPack 6, and a script that says what it was asked for."""
     (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "cross_device.py").write_text("import sys\nprint('asked for', *sys.argv[1:])\n")
+    (tmp_path / "scripts" / "cross_device.py").write_text("import sys\nprint('asked for', *sys.argv[1:], flush=True)\n")
     nvcc = tmp_path / "third_party" / "cuda" / "12.6" / "bin" / "nvcc"
     nvcc.parent.mkdir(parents=True)
     nvcc.touch()

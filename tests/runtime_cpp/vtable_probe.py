@@ -71,17 +71,7 @@ def main(folder: str, module: str, soname: str) -> None:
         eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         setter = "dynamic_shapes_kernel_specialization_strategy"
         note("Config.set_kernel_specialization", lambda: setattr(config, setter, eager))
-    note("Engine.get_profile_count", lambda: engine.num_optimization_profiles)
-    note("Engine.get_tensor_shape", lambda: engine.get_tensor_shape("x"))
-    note("Engine.get_tensor_type", lambda: engine.get_tensor_dtype("x"), 0)
-    note("Engine.get_tensor_location", lambda: engine.get_tensor_location("x"), 0)
-    note("Engine.is_shape_tensor", lambda: engine.is_shape_inference_io("x"))
-    note("Engine.get_tensor_mode", lambda: engine.get_tensor_mode("x"), 0)
-    note("Engine.get_tensor_format", lambda: engine.get_tensor_format("x"), 0)
-    note("Engine.get_profile_shape", lambda: engine.get_tensor_profile_shape("x", 0))
-    note("Engine.get_tensor_count", lambda: engine.num_io_tensors)
-    note("Engine.get_tensor_name", lambda: engine.get_tensor_name(0))
-    note("Engine.get_device_memory", lambda: engine.device_memory_size_v2)
+    _note_engine(note, engine)
 
     note("Context.set_profile", lambda: context.set_optimization_profile_async(0, 0))
     note("Context.set_input_shape", lambda: context.set_input_shape("x", (1,)))
@@ -94,11 +84,7 @@ def main(folder: str, module: str, soname: str) -> None:
     note("Context.set_device_memory", lambda: context.set_device_memory(256, 1))
     note("Context.is_stream_capturable", lambda: context.is_stream_capturable(0))
 
-    # The first four describe an allocator and destroy it; the last of the others is told the shape.
-    for place in range(4, 8):
-        if "notify_shape" not in allocator.called:
-            recorder.recorderAllocate(given, place)
-            places[f"OutputAllocator.{allocator.called[-1]}"] = place
+    allocator.probe(recorder, given, places)
 
     # A logger of TensorRT 10 logs in the first place, one of the others behind three that describe it.
     for place in (0, 4):
@@ -109,6 +95,20 @@ def main(folder: str, module: str, soname: str) -> None:
     print(json.dumps(places))
     sys.stdout.flush()
     os._exit(0)  # nothing of this is to be destroyed
+
+
+def _note_engine(note: Callable[..., Any], engine: Any) -> None:
+    note("Engine.get_profile_count", lambda: engine.num_optimization_profiles)
+    note("Engine.get_tensor_shape", lambda: engine.get_tensor_shape("x"))
+    note("Engine.get_tensor_type", lambda: engine.get_tensor_dtype("x"), 0)
+    note("Engine.get_tensor_location", lambda: engine.get_tensor_location("x"), 0)
+    note("Engine.is_shape_tensor", lambda: engine.is_shape_inference_io("x"))
+    note("Engine.get_tensor_mode", lambda: engine.get_tensor_mode("x"), 0)
+    note("Engine.get_tensor_format", lambda: engine.get_tensor_format("x"), 0)
+    note("Engine.get_profile_shape", lambda: engine.get_tensor_profile_shape("x", 0))
+    note("Engine.get_tensor_count", lambda: engine.num_io_tensors)
+    note("Engine.get_tensor_name", lambda: engine.get_tensor_name(0))
+    note("Engine.get_device_memory", lambda: engine.device_memory_size_v2)
 
 
 class _Allocator:
@@ -133,6 +133,13 @@ class _Allocator:
                 called.append("notify_shape")
 
         self.object = Allocator()
+
+    def probe(self, recorder: Any, given: Any, places: dict[str, int]) -> None:
+        """Call what was handed over; the first four places describe an allocator and destroy it."""
+        for place in range(4, 8):
+            if "notify_shape" not in self.called:  # the last one, which is told the shape
+                recorder.recorderAllocate(given, place)
+                places[f"OutputAllocator.{self.called[-1]}"] = place
 
 
 if __name__ == "__main__":
