@@ -124,6 +124,7 @@ class OnnxFile:
         preprocessing: how its images are prepared; the shape of its arrays where it takes no images.
         pixels: whether it takes whole pixel values, 0 to 255.
         pixels_in_graph: what is done to the images' pixels goes into the graph, which takes bytes.
+        sha256: hash of the model as it was loaded; stages change it in place.
     """
 
     path: Path
@@ -132,6 +133,12 @@ class OnnxFile:
     preprocessing: Preparation
     pixels: bool = False
     pixels_in_graph: bool = False
+    sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Of the loaded model, so that weights in files beside it count.
+        digest = sha256_of_bytes(self.model.SerializeToString(deterministic=True))
+        object.__setattr__(self, "sha256", digest)
 
     @property
     def class_count(self) -> int | None:
@@ -146,8 +153,7 @@ class OnnxFile:
             "source": "onnx",
             "name": printable(self.path.stem),
             "path": _place(self.path),
-            # Of the loaded model, so that weights in files beside it count.
-            "sha256": sha256_of_bytes(self.model.SerializeToString(deterministic=True)),
+            "sha256": self.sha256,
             "normalized_in_graph": _in_graph(self),
         }
 
