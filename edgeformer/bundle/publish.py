@@ -114,6 +114,11 @@ class Staging:
             if file.name not in (MANIFEST, MARKER)
         }
 
+    def unchanged(self, manifest: Manifest) -> bool:
+        """Whether the bundle that is there is the one that would be published, but for the time of the build."""
+        older = self._older.manifest if self._older else None
+        return older is not None and _timeless(older) == _timeless(manifest)
+
     def publish(self, manifest: Manifest, *, complete: Callable[[Path], None] | None = None) -> None:
         """Write the manifest, make all files durable, and put the folder at its final place in one rename.
 
@@ -254,6 +259,12 @@ def _older(given: Path, target: Path) -> _Older | None:
                     "new one: move it elsewhere",
                 )
     return older
+
+
+def _timeless(manifest: Manifest) -> Manifest:
+    """A manifest without the time of the build, and as if it had made every file itself."""
+    stages = [stage.model_copy(update={"reused": False}) for stage in manifest.stages]
+    return manifest.model_copy(update={"created": "", "stages": stages})
 
 
 def _unchanged_of_older_version(target: Path) -> set[str] | None:

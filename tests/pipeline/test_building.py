@@ -86,6 +86,12 @@ def test_unchanged_stages_are_reused(fp16_bundle: BuildResult, nano_onnx: Path, 
     assert same.ran == []
     assert all(stage.reused for stage in result.manifest.stages if stage.verdict != "not run")
     assert result.manifest.files == fp16_bundle.manifest.files
+    # Nothing would change: the bundle is the one that was there.
+    for name in ("manifest.json", "report.html"):
+        assert (output / name).read_bytes() == (fp16_bundle.path / name).read_bytes()
+    (output / "report.html").unlink()
+    build(nano_onnx, output=output, target="rtx-40", batch="1:2:4")
+    assert report_state(output) == "current"
 
     other_batch = Recorder()
     build(nano_onnx, output=output, target="rtx-40", batch="1:2:8", observer=other_batch)
