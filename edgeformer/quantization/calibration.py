@@ -14,7 +14,7 @@ from edgeformer.artifacts import sha256_of_bytes, write_text
 from edgeformer.errors import InputError
 from edgeformer.quantization.recipe import ObserverSettings, Recipe
 from edgeformer.quantization.streaming import SamplesLike
-from edgeformer.records.quantization import ActivationHistogram
+from edgeformer.records.quantization import ActivationHistogram, FrontPoint
 from edgeformer.text import read_json
 from edgeformer.version import __version__
 
@@ -22,7 +22,10 @@ __all__ = [
     "Calibration",
     "CalibrationKey",
     "ChannelRange",
+    "ChannelTransform",
     "ReturnedLayer",
+    "RoundedWeight",
+    "Snr",
     "calibration_key",
     "load_calibration",
 ]
@@ -62,15 +65,60 @@ class ChannelRange(_Strict):
 
 
 class ReturnedLayer(_Strict):
-    """A layer that the policy quantizes and that measured sensitivity returned to float.
+    """A layer that the policy quantizes and that the search returned to float.
 
     Attributes:
         output: its output tensor.
-        snr_alone_db: SNR of the network's outputs with this layer alone in INT8.
+        snr_alone_db: SNR of the network's outputs with this layer alone in INT8, and what shares its activation.
+        share: of the network's multiply-adds.
+        gain_db: what its return bought, in the worse SNR of clean and degraded images.
     """
 
     output: str
     snr_alone_db: _Finite
+    share: _Finite
+    gain_db: _Finite
+
+
+class ChannelTransform(_Strict):
+    """What an activation goes through in front of its Q/DQ pair: ``x * scale + offset``, undone in its readers.
+
+    Attributes:
+        scale: one for each channel, or one.
+        offset: the same.
+    """
+
+    scale: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    offset: tuple[_Finite, ...]
+
+
+class RoundedWeight(_Strict):
+    """An INT8 weight that is not the nearest one.
+
+    Attributes:
+        scales: one for each output channel.
+        changes: its values less those of rounding to the nearest with these scales, int8, zlib, base64.
+    """
+
+    scales: tuple[_Finite, ...]
+    changes: str
+
+
+class Snr(_Strict):
+    """SNR of the outputs in dB on calibration images that nothing was fitted to, the worst output counting.
+
+    Attributes:
+        clean: on the images as they are.
+        degraded: on degraded versions of them; None where the recipe asks for none.
+    """
+
+    clean: _Finite
+    degraded: _Finite | None = None
+
+    @property
+    def worse(self) -> float:
+        """The smaller of the two."""
+        return self.clean if self.degraded is None else min(self.clean, self.degraded)
 
 
 class Calibration(_Strict):
@@ -82,30 +130,38 @@ class Calibration(_Strict):
         recipe: the recipe's name.
         observer: the observer's settings.
         images: number of images seen.
-        ranges: activation -> amax, the magnitude that becomes 127. After SmoothQuant, so some tensors are only there.
+        ranges: activation -> amax, the magnitude that becomes 127, behind its transform: some tensors are only there.
             INT8 attention has a range each for queries, keys and values: ``qkv[..., 0:64]`` are channels of a tensor.
-        histograms: keys of ``ranges`` -> the values seen, for people; files of older versions have none.
-        channels: activation, before SmoothQuant -> the ranges of its channels; what SmoothQuant needs.
-        bias_errors: layer output -> mean error of each channel that INT8 makes there; its bias is corrected by it.
-        snr_db: SNR of the outputs on calibration images, layers returned; None where the recipe asks for no SNR.
-        snr_all_int8_db: the same with no layer returned.
-        snr_float_attention_db: like ``snr_db`` with the attention in float; None where it is.
-        returned: layers that went back to float, in the order of the harm they do.
+        histograms: keys of ``ranges`` -> the values seen, for people.
+        transforms: activation -> what it goes through (SmoothQuant).
+        weights: layer output -> its INT8 weight, where it is not the nearest one (GPTQ).
+        biases: layer output -> what is added to each channel of its bias.
+        snr: as quantized; None where the recipe searches for nothing.
+        plain_snr: with the same layers in INT8, rounded to the nearest by the observer's ranges, and nothing else.
+        attention_snr: like ``snr`` with the attention in INT8 as well; None where it is not.
+        int8_share: share of the network's multiply-adds that is INT8; None where shapes do not tell.
+        met: whether the recipe's target was met; None where it has none.
+        returned: layers that went back to float, in that order.
+        front: what was tried on the way.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     key: CalibrationKey
     recipe: str
     observer: ObserverSettings
     images: Annotated[int, Field(ge=1)]
     ranges: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     histograms: dict[str, ActivationHistogram] = {}
-    channels: dict[str, ChannelRange] = {}
-    bias_errors: dict[str, tuple[_Finite, ...]] = {}
-    snr_db: _Finite | None = None
-    snr_all_int8_db: _Finite | None = None
-    snr_float_attention_db: _Finite | None = None
+    transforms: dict[str, ChannelTransform] = {}
+    weights: dict[str, RoundedWeight] = {}
+    biases: dict[str, tuple[_Finite, ...]] = {}
+    snr: Snr | None = None
+    plain_snr: Snr | None = None
+    attention_snr: Snr | None = None
+    int8_share: _Finite | None = None
+    met: bool | None = None
     returned: tuple[ReturnedLayer, ...] = ()
+    front: tuple[FrontPoint, ...] = ()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all."""

@@ -19,9 +19,9 @@ __all__ = ["degraded"]
 
 _Images = npt.NDArray[np.float32]
 # Contrast is scaled by a factor between these, about the image's mean.
-_CONTRAST = (0.6, 1.0)
+_CONTRAST = (0.5, 1.0)
 # Standard deviation of Gaussian noise, as a share of the image's range.
-_NOISE = (0.02, 0.12)
+_NOISE = (0.02, 0.16)
 # Share of the images that are blurred (binomial, 3 x 3), and of those that go through JPEG at a quality between these.
 _BLURRED = 0.5
 _COMPRESSED = 0.5
@@ -75,7 +75,7 @@ def _blurred(image: _Images) -> _Images:
     for axis in (1, 2):
         padded = np.pad(image, [(1, 1) if other == axis else (0, 0) for other in range(3)], mode="edge")
         before, after = (np.take(padded, range(start, start + image.shape[axis]), axis=axis) for start in (0, 2))
-        image = (before + 2 * image + after) / 4
+        image = np.asarray((before + 2 * image + after) / 4, dtype=np.float32)
     return image
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,7 @@ def observe(
     batch_size: int,
     progress: Progress | None = None,
     index: GraphIndex | None = None,
+    amax: Mapping[str, float] | None = None,
 ) -> Observation:
     """Ranges of the activations at ``sites``, and of ``slices`` of tensors, over all samples, in FP32.
 
@@ -66,6 +67,7 @@ def observe(
         batch_size: images a run at most; fewer where the activations are large.
         progress: told how many images are done.
         index: of ``model``, where there is one.
+        amax: the ranges, where they are settled: what is clipped is told by them.
 
     Raises:
         InputError: no samples; they do not fit the model; a tensor takes a value that is not finite (it is named).
@@ -86,7 +88,7 @@ def observe(
             ranges[name].update(values[name], largest[name])
         for name, part in parts.items():
             ranges[name].update(part.of(values[part.tensor]))
-    amax = {name: seen.amax() for name, seen in ranges.items()}
+    amax = {name: seen.amax() for name, seen in ranges.items()} if amax is None else dict(amax)
     shown = {name: seen.shown(amax[name]) for name, seen in ranges.items()}
     return Observation(
         images,

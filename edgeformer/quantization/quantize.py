@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -17,22 +16,18 @@ from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.opset import raise_opset
 from edgeformer.graph.prepare import prepared
 from edgeformer.graph.protos import float_precision
-from edgeformer.graph.qdq import AttentionSite, LayerSite, attention_site, insert_qdq, layer_site
+from edgeformer.graph.qdq import SCALE_BITS, AttentionSite, LayerSite, attention_site, insert_qdq, layer_site
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.progress import Progress
-from edgeformer.quantization.bias_correction import correct_biases, mean_errors
-from edgeformer.quantization.calibration import (
-    Calibration,
-    CalibrationKey,
-    ChannelRange,
-    calibration_key,
-    load_calibration,
-)
-from edgeformer.quantization.observation import observe, observe_channels
+from edgeformer.quantization.bias_correction import add_to_biases
+from edgeformer.quantization.calibration import Calibration, CalibrationKey, calibration_key, load_calibration
+from edgeformer.quantization.choice import choose
+from edgeformer.quantization.observation import observe
 from edgeformer.quantization.policy import Decision, decide
-from edgeformer.quantization.recipe import Recipe, load_recipe
-from edgeformer.quantization.sensitivity import SwitchedModel, measure, snr_db, spread_batches
-from edgeformer.quantization.smoothquant import apply_smoothquant
+from edgeformer.quantization.recipe import ObserverSettings, Recipe, load_recipe
+from edgeformer.quantization.settings import Settings, Sites
+from edgeformer.quantization.smoothquant import apply_transforms
+from edgeformer.quantization.stored import settings_of, stored_settings
 from edgeformer.quantization.streaming import SamplesLike, SpreadSamples
 from edgeformer.records.quantization import ActivationRecord
 
@@ -41,9 +36,8 @@ __all__ = ["QuantizeResult", "calibrate", "quantize"]
 _log = logging.getLogger(__name__)
 
 _BATCH_SIZE = 8
-# Images that SmoothQuant and bias correction look at. They take ends and means of channels, which hundreds of tokens of
-# each image give; only the ranges, which a single image can stretch, need all images.
-_CHANNEL_IMAGES = 64
+# Images that the histograms for people are of.
+_SHOWN_IMAGES = 64
 # What the passes need: ReduceMean with its axes as an input (18), Q/DQ with 16-bit scales (19), as the exporter writes.
 _OPSET = 20
 
@@ -74,6 +68,7 @@ def quantize(
     recipe: Recipe | None = None,
     calibration_cache: str | os.PathLike[str] | None = None,
     batch_size: int = _BATCH_SIZE,
+    scale_bits: int = SCALE_BITS,
     progress: Progress | None = None,
 ) -> QuantizeResult:
     """Quantize ``model`` to INT8 as ``recipe`` says.
@@ -84,6 +79,7 @@ def quantize(
         recipe: None is the default one.
         calibration_cache: a ``calibration.json``: read and used where it exists, written where it does not.
         batch_size: images a run in calibration, where the model leaves it open.
+        scale_bits: significant bits of scales: 11, which FP16 holds, or 8 for a model that becomes BF16.
         progress: told what is going on.
 
     Raises:
@@ -94,18 +90,15 @@ def quantize(
         raise InputError(
             "EF103", "INT8 needs calibration data: give a folder of images, an .npy or .npz file, or an iterator"
         )
-    plan = _plan(model, samples, recipe or load_recipe())
+    plan = _plan(model, samples, recipe or load_recipe(), scale_bits)
     # The plan has a copy. A caller that does not keep the model needs no memory for it from here on.
     del model
     cache = None if calibration_cache is None else Path(calibration_cache)
     if cache is not None and cache.exists():
         calibration = load_calibration(cache)
         calibration.check_key(plan.key, cache)
-        return _apply(plan.smoothed(calibration.channels), calibration, reused=True)
-    channels = _channels(plan, samples, batch_size, progress)
-    # In place of the first plan: its model goes.
-    plan = plan.smoothed(channels)
-    calibration = _calibrate(plan, channels, samples, batch_size, progress)
+        return _apply(plan, calibration, reused=True)
+    calibration = _calibrate(plan, samples, batch_size, progress)
     if cache is not None:
         calibration.save(cache)
     return _apply(plan, calibration, reused=False)
@@ -133,27 +126,7 @@ def calibrate(
     Raises:
         InputError: as `quantize`.
     """
-    plan = _plan(model, samples, recipe or load_recipe())
-    channels = _channels(plan, samples, batch_size, progress)
-    return _calibrate(plan.smoothed(channels), channels, samples, batch_size, progress)
-
-
-@dataclass(frozen=True)
-class _Layers:
-    """A float graph, its index, and where the layers chosen stand in it."""
-
-    index: GraphIndex
-    sites: list[LayerSite]
-    attention: list[AttentionSite]
-
-    @classmethod
-    def of(cls, model: onnx.ModelProto, decisions: Sequence[Decision], index: GraphIndex | None = None) -> _Layers:
-        index = index or GraphIndex(model)
-        return cls(index, _sites(index, decisions), _attention(index, decisions))
-
-    @property
-    def model(self) -> onnx.ModelProto:
-        return self.index.model
+    return _calibrate(_plan(model, samples, recipe or load_recipe(), SCALE_BITS), samples, batch_size, progress)
 
 
 @dataclass(frozen=True)
@@ -162,121 +135,20 @@ class _Plan:
 
     Attributes:
         recipe: how.
-        layers: of the model, prepared or smoothed.
-        decisions: what becomes of its layers.
+        sites: the layers that the policy takes, in the model as it was prepared.
+        attention: the op nodes that it takes.
+        decisions: what becomes of each layer.
         key: of their calibration.
     """
 
     recipe: Recipe
-    layers: _Layers
+    sites: Sites
+    attention: tuple[AttentionSite, ...]
     decisions: tuple[Decision, ...]
     key: CalibrationKey
 
-    def smoothed(self, channels: Mapping[str, ChannelRange]) -> _Plan:
-        """The plan for the model after SmoothQuant, which changes the layers' inputs and not their outputs."""
-        if not channels:
-            return self
-        before = self.layers
-        model = apply_smoothquant(before.model, before.sites, channels, index=before.index)
-        return replace(self, layers=_Layers.of(model, self.decisions))
 
-
-def _channels(plan: _Plan, samples: SamplesLike, batch_size: int, progress: Progress | None) -> dict[str, ChannelRange]:
-    """What SmoothQuant goes by; nothing where the recipe leaves it out."""
-    if not plan.recipe.balance:
-        return {}
-    layers, some = plan.layers, SpreadSamples(samples, _CHANNEL_IMAGES)
-    return observe_channels(
-        layers.model, some, layers.sites, batch_size=batch_size, progress=progress, index=layers.index
-    )
-
-
-def _calibrate(
-    plan: _Plan,
-    channels: dict[str, ChannelRange],
-    samples: SamplesLike,
-    batch_size: int,
-    progress: Progress | None,
-) -> Calibration:
-    """What calibration finds out about the model of a plan that is smoothed by ``channels``."""
-    recipe, layers = plan.recipe, plan.layers
-    seen = observe(
-        layers.model,
-        samples,
-        layers.sites,
-        slices=[part for place in layers.attention for part in place.parts],
-        observer=recipe.observer,
-        batch_size=batch_size,
-        progress=progress,
-        index=layers.index,
-    )
-    if min(seen.images, getattr(samples, "distinct", seen.images)) == 1:
-        _log.warning(
-            "the ranges come from %s: other images will leave them; calibrate on a few hundred that differ",
-            "one image" if seen.images == 1 else f"{seen.images} images that are all alike",
-        )
-    errors = {}
-    if recipe.correct_bias:
-        errors = mean_errors(
-            layers.model,
-            SpreadSamples(samples, _CHANNEL_IMAGES),
-            layers.sites,
-            seen.ranges,
-            batch_size=batch_size,
-            progress=progress,
-            index=layers.index,
-        )
-    calibration = Calibration(
-        key=plan.key,
-        recipe=recipe.name,
-        observer=recipe.observer,
-        images=seen.images,
-        ranges=seen.ranges,
-        histograms=seen.histograms,
-        channels=channels,
-        bias_errors=errors,
-    )
-    if recipe.min_snr_db is None:
-        return calibration
-    images = spread_batches(samples, batch_size, max(len(layers.sites), 1))
-    switched = SwitchedModel(
-        layers.model, layers.sites, seen.ranges, errors, images, layers.attention, index=layers.index
-    )
-    found = _sensitivity(switched, layers.sites, layers.attention, recipe, progress)
-    return calibration.model_copy(update=found)
-
-
-def _sensitivity(
-    switched: SwitchedModel,
-    sites: Sequence[LayerSite],
-    attention: Sequence[AttentionSite],
-    recipe: Recipe,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """The layers that return to float and the SNRs, as fields of a `Calibration`; attention does not return."""
-    assert recipe.min_snr_db is not None
-    layers = [site.output for site in sites]
-    found = measure(
-        switched,
-        layers,
-        min_snr_db=recipe.min_snr_db,
-        max_float_share=recipe.max_float_share,
-        progress=progress,
-    )
-    if not attention:
-        return {"snr_db": found.snr_db, "snr_all_int8_db": found.snr_all_int8_db, "returned": found.returned}
-    attended = [place.output for place in attention]
-    returned = {layer.output for layer in found.returned}
-    kept = [layer for layer in layers if layer not in returned]
-    return {
-        "snr_db": snr_db(switched.noise([*kept, *attended])),
-        "snr_all_int8_db": snr_db(switched.noise([*layers, *attended])),
-        "snr_float_attention_db": found.snr_db,
-        "returned": found.returned,
-    }
-
-
-def _plan(model: onnx.ModelProto, samples: SamplesLike, recipe: Recipe) -> _Plan:
+def _plan(model: onnx.ModelProto, samples: SamplesLike, recipe: Recipe, scale_bits: int) -> _Plan:
     prepared = _prepare(model)
     index = GraphIndex(prepared)
     decisions = decide(prepared, recipe.overrides, quantize_attention=recipe.quantize_attention, index=index)
@@ -287,8 +159,67 @@ def _plan(model: onnx.ModelProto, samples: SamplesLike, recipe: Recipe) -> _Plan
             "nothing in this model is to be quantized: it has no Linear and no dense convolution besides its "
             "classifier, or the recipe leaves all of them out",
         )
-    key = calibration_key(model, samples, recipe, chosen)
-    return _Plan(recipe, _Layers.of(prepared, decisions, index), decisions, key)
+    key = calibration_key(model, samples, recipe, [*chosen, f"scales of {scale_bits} bits"])
+    sites = Sites(index, _sites(index, decisions), scale_bits)
+    return _Plan(recipe, sites, tuple(_attention(index, decisions)), decisions, key)
+
+
+def _calibrate(plan: _Plan, samples: SamplesLike, batch_size: int, progress: Progress | None) -> Calibration:
+    """What calibration finds out about the model of a plan."""
+    choice = choose(plan.sites, plan.attention, samples, plan.recipe, batch_size=batch_size, progress=progress)
+    if min(choice.images, getattr(samples, "distinct", choice.images)) == 1:
+        _log.warning(
+            "the ranges come from %s: other images will leave them; calibrate on a few hundred that differ",
+            "one image" if choice.images == 1 else f"{choice.images} images that are all alike",
+        )
+    moved = _Moved.of(plan, choice.settings)
+    histograms = observe(
+        moved.index.model,
+        SpreadSamples(samples, _SHOWN_IMAGES),
+        moved.sites,
+        slices=[part for place in plan.attention for part in place.parts],
+        observer=ObserverSettings(kind="mse"),
+        batch_size=batch_size,
+        progress=progress,
+        index=moved.index,
+        amax=moved.ranges,
+    ).histograms
+    return Calibration(
+        key=plan.key,
+        recipe=plan.recipe.name,
+        observer=plan.recipe.observer,
+        images=choice.images,
+        ranges=moved.ranges,
+        histograms=histograms,
+        snr=choice.snr,
+        plain_snr=choice.plain_snr,
+        attention_snr=choice.attention_snr,
+        int8_share=choice.int8_share,
+        met=choice.met,
+        returned=choice.returned,
+        front=choice.front,
+        **stored_settings(plan.sites, choice.settings),
+    )
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """The model with its activations transformed: its INT8 layers, and ranges by the names that they have there."""
+
+    index: GraphIndex
+    sites: list[LayerSite]
+    ranges: dict[str, float]
+
+    @classmethod
+    def of(cls, plan: _Plan, settings: Settings) -> _Moved:
+        model, renamed = apply_transforms(plan.sites, settings.transforms, settings.layers)
+        index = GraphIndex(model)
+        found = [layer_site(index, index.producer[name]) for name in plan.sites.of_output if name in settings.layers]
+        sites = [site for site in found if isinstance(site, LayerSite)]
+        parts = {part.name for place in plan.attention for part in place.parts}
+        read = {site.activation for site in sites} | parts
+        ranges = {renamed.get(name, name): amax for name, amax in settings.ranges.items()}
+        return cls(index, sites, {name: amax for name, amax in ranges.items() if name in read})
 
 
 def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -321,22 +252,31 @@ def _attention(index: GraphIndex, decisions: Sequence[Decision]) -> list[Attenti
 
 
 def _apply(plan: _Plan, calibration: Calibration, *, reused: bool) -> QuantizeResult:
-    layers = plan.layers
+    settings = settings_of(plan.sites, calibration)
+    moved = _Moved.of(plan, settings)
+    quantized = insert_qdq(
+        moved.index.model,
+        moved.sites,
+        calibration.ranges,
+        weights={name: plan.sites.quantized(plan.sites.of_output[name], settings) for name in settings.layers},
+        attention=plan.attention,
+        scale_bits=plan.sites.scale_bits,
+        index=moved.index,
+    )
+    result = add_to_biases(quantized, moved.sites, settings.biases)
     returned = {layer.output: layer for layer in calibration.returned}
-    sites = [site for site in layers.sites if site.output not in returned]
-    quantized = insert_qdq(layers.model, sites, calibration.ranges, attention=layers.attention, index=layers.index)
-    result = correct_biases(quantized, sites, calibration.bias_errors)
     final = []
     for decision in plan.decisions:
         layer = returned.get(decision.output)
         if layer is not None:
-            because = f"returned to float: alone in INT8 it leaves the outputs {layer.snr_alone_db:.1f} dB"
+            because = f"returned to float: {100 * layer.share:.1f} % of the multiply-adds for {layer.gain_db:+.1f} dB"
             decision = replace(decision, quantized=False, because=because)
-        elif decision.op_type == bra.OP_TYPE and calibration.snr_float_attention_db is not None:
-            because = f"{decision.because}; the outputs keep {calibration.snr_db:.1f} dB, with float attention "
-            decision = replace(decision, because=f"{because}{calibration.snr_float_attention_db:.1f} dB")
+        elif decision.op_type == bra.OP_TYPE and decision.quantized and calibration.attention_snr and calibration.snr:
+            with_it, without = calibration.attention_snr.worse, calibration.snr.worse
+            because = f"{decision.because}; the outputs keep {with_it:.1f} dB, with float attention {without:.1f} dB"
+            decision = replace(decision, because=because)
         final.append(decision)
-    activations = _activations(sites, layers.attention, plan.decisions, calibration)
+    activations = _activations(moved.sites, plan.attention, plan.decisions, calibration)
     return QuantizeResult(result, calibration, tuple(final), activations, reused)
 
 

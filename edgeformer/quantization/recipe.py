@@ -30,7 +30,7 @@ class ObserverSettings(_Strict):
         percentile: for ``percentile``: the share of magnitudes inside the range, in percent.
     """
 
-    kind: Literal["min_max", "percentile", "mse"] = "mse"
+    kind: Literal["min_max", "percentile", "mse"] = "min_max"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.999
 
 
@@ -57,16 +57,20 @@ class Recipe(_Strict):
         schema_version: of this format.
         name: for reports.
         observer: how activation ranges are taken.
-        balance: apply SmoothQuant: even out activations before the Linears that a LayerNormalization feeds, by moving
-            scale and offset of each channel between the norm and the weights; and centre one-sided activations (after
-            GELU). Exact in float.
-        correct_bias: subtract the mean error of the INT8 weights from each layer's bias.
-        min_snr_db: SNR of the outputs, in dB, that the INT8 model should keep on the calibration images; the most
-            harmful layers return to float until it does. None: no layer returns.
-        max_float_share: at most this share of the layers returns; the rest stays INT8 even below ``min_snr_db``.
+        balance: try SmoothQuant: even out and centre the channels of activations, exactly in float.
+        choose_ranges: try other ranges than the observer's.
+        round_weights: try GPTQ.
+        correct_bias: try to take each layer's mean error back in its bias.
+        degrade: judge all that on degraded versions of the calibration images as well.
+        min_int8_share: share of the network's multiply-adds that stays INT8 at least, as far as layers can be INT8;
+            down to it, layers return to float where that is worth it. 1: no layer returns.
+        target_snr_db: no more layers return than it takes for this SNR of the outputs, in dB, the worse of clean and
+            degraded. None: the best trade.
+        max_drop: no more layers return than it takes to lose at most so many points of top-1 accuracy on the
+            calibration images, with a margin for how few they are. Needs labels.
+        search_runs: runs of the network on one image that all of this may take; None goes by the network's size.
         quantize_attention: give the attention op INT8 queries, keys and values, in all blocks. They change which
-            regions are picked, so its error is measured apart: it does not count for ``min_snr_db``, and attention
-            never returns to float.
+            regions are picked, so its error is measured apart, and attention never returns to float.
         overrides: exceptions from the default policy.
     """
 
@@ -74,11 +78,29 @@ class Recipe(_Strict):
     name: Annotated[str, Field(min_length=1)]
     observer: ObserverSettings = ObserverSettings()
     balance: bool = True
+    choose_ranges: bool = True
+    round_weights: bool = True
     correct_bias: bool = True
-    min_snr_db: Annotated[float, Field(gt=0, lt=120)] | None = None
-    max_float_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    degrade: bool = True
+    min_int8_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    target_snr_db: Annotated[float, Field(gt=0, lt=120)] | None = None
+    max_drop: Annotated[float, Field(ge=0, le=100)] | None = None
+    search_runs: Annotated[int, Field(ge=1)] | None = None
     quantize_attention: bool = False
     overrides: tuple[Override, ...] = ()
+
+    @property
+    def searches(self) -> bool:
+        """Whether anything is chosen by the network's outputs."""
+        steps = self.balance or self.choose_ranges or self.round_weights or self.correct_bias
+        return steps or self.min_int8_share < 1
+
+
+# Fields of earlier versions, and what takes their place.
+_RENAMED = {
+    "min_snr_db": "it is target_snr_db now, and judged on degraded images as well",
+    "max_float_share": "it is min_int8_share now, a share of multiply-adds and not of layers",
+}
 
 
 def _folder() -> Any:
@@ -113,7 +135,8 @@ def load_recipe(source: str | os.PathLike[str] = "default", *, quantize_attentio
         ) from error
     except ValidationError as error:
         listed = [
-            f"{shortened('.'.join(map(str, fault['loc']))) or 'recipe'}: {shortened(fault['msg'], 200)}"
+            f"{shortened('.'.join(map(str, fault['loc']))) or 'recipe'}: "
+            + _RENAMED.get(str(fault["loc"][0]) if fault["loc"] else "", shortened(fault["msg"], 200))
             for fault in error.errors()
         ]
         more = f"; and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""

@@ -1,23 +1,18 @@
 """SmoothQuant: making activations easier to quantize without changing what the network computes.
 
-Between a LayerNormalization (scale gamma, offset beta a channel) and the Linears (weight W, bias b) that read it,
-scale and offset of every channel can be moved freely: with a factor d and an offset c a channel,
+A layer that reads ``x * scale + offset``, channel by channel, with its weights divided by ``scale`` and the offset
+taken back in its bias, gives the same result in exact arithmetic. One INT8 scale serves all channels of an activation,
+so the offset centres each channel's range, and the scale evens out the ranges as far as the weights can bear it: with
+``r`` the half range of a channel and ``w`` the largest weight that it meets, ``scale = w^(1 - alpha) / r^alpha``
+(SmoothQuant, arXiv 2211.10438; the offset as in Outlier Suppression+, arXiv 2304.09145).
 
-    gamma' = gamma / d,  beta' = (beta - c) / d,  W' = d * W (row by row),  b' = b + c @ W
-
-gives the same result in exact arithmetic. One INT8 scale serves all channels of the activation, so c centres each
-channel's range, and d evens out the ranges, as far as the weights can bear it: d = sqrt(r / w) with r the channel's
-half range and w the largest weight of its row (SmoothQuant, arXiv 2211.10438, with alpha 0.5; the offset as in
-Outlier Suppression+, arXiv 2304.09145).
-
-Behind a GELU the activation is one-sided, and a symmetric scale would leave half of its steps unused. There a scalar
-offset in front of the Q/DQ pair centres it, undone in the bias of the layer: ``(x - c) @ W + (b + c @ W)``.
+Where a LayerNormalization makes the activation and Linears alone read it, both move into the norm, for nothing.
+Elsewhere they are a multiply and an add in front of the Q/DQ pair. Convolutions, which pad with zeros, take no offset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -26,128 +21,162 @@ from onnx import helper, numpy_helper
 
 from edgeformer.graph.bias import add_to_bias, bias_of, replace_constant
 from edgeformer.graph.editing import UniqueNames, complete, draft, unique_names
-from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.protos import attribute
-from edgeformer.graph.qdq import LayerSite
 from edgeformer.quantization.calibration import ChannelRange
+from edgeformer.quantization.settings import Sites, Transform
 
-__all__ = ["apply_smoothquant"]
+__all__ = ["amax_behind", "apply_transforms", "candidates", "is_free"]
 
-_Array = npt.NDArray[Any]
-# Centring halves the range of a purely one-sided activation. It costs an add, so a small gain is left alone.
+_Float64 = npt.NDArray[np.float64]
+_ALPHAS = (0.5, 0.75, 1.0)
+# A scalar offset halves the range of a purely one-sided activation. Where it gains less, it is not tried.
 _WORTHWHILE = 0.75
+_DIGITS = 7
 
 
-def apply_smoothquant(
-    model: onnx.ModelProto,
-    sites: Sequence[LayerSite],
-    channels: Mapping[str, ChannelRange],
-    *,
-    index: GraphIndex | None = None,
-) -> onnx.ModelProto:
-    """A copy of ``model`` that computes the same, with activations at ``sites`` that lose less in INT8.
+def is_free(sites: Sites, tensor: str) -> bool:
+    """Whether a LayerNormalization makes the tensor, and Linears alone read it: a transform of it costs nothing."""
+    norm = sites.index.producer.get(tensor)
+    if norm is None or norm.op_type != "LayerNormalization" or tensor in sites.index.outputs:
+        return False
+    affine = [sites.index.array(name) if name else None for name in [*norm.input[1:3], ""][:2]]
+    if any(array is None or array.ndim != 1 for array in affine):
+        return False
+    readers = {site.output for site in sites.readers[tensor]}
+    nodes = sites.index.consumers.get(tensor, [])
+    return all(node.output[0] in readers and node.op_type in ("MatMul", "Gemm") for node in nodes)
 
-    Tensor and node names stay; a centred activation is a new tensor, and the layer reads that.
+
+def candidates(sites: Sites, tensor: str, seen: ChannelRange) -> Iterator[Transform]:
+    """Transforms to be tried, the ones that cost least at run time first; without the one that changes nothing.
 
     Args:
-        model: an FP32 graph without Q/DQ.
-        sites: the layers to be quantized.
-        channels: ranges of the channels of every site's activation.
-        index: of ``model``, where there is one.
+        sites: the layers.
+        tensor: an activation of theirs.
+        seen: the ends of its channels.
     """
+    readers = sites.readers[tensor]
+    groups = [attribute(sites.index.producer[site.output], "group", 1) for site in readers]
+    if set(groups) != {1} or any(sites.alpha(site) != 1.0 for site in readers):
+        return
+    low, high = np.asarray(seen.minimum, dtype=np.float64), np.asarray(seen.maximum, dtype=np.float64)
+    convolution = any(sites.convolution(site) for site in readers)
+    # A bias that would have to be made costs an add of its own.
+    offsets = not convolution and all(_has_bias(sites, site.output) for site in readers)
+    whole = (float(low.min()) + float(high.max())) / 2
+    one_sided = float(high.max() - low.min()) / 2 <= _WORTHWHILE * max(abs(float(low.min())), abs(float(high.max())))
+    if offsets and one_sided and not is_free(sites, tensor):
+        yield Transform(offset=(_short(-whole),))
+    weights = np.max([_largest_weights(sites, site.output, len(low)) for site in readers], axis=0)
+    centre = (low + high) / 2 if offsets else np.zeros_like(low)
+    reach = np.maximum(high - centre, centre - low)
+    usable = (reach > 0) & (weights > 0)
+    if not usable.any():
+        return
+    for alpha in _ALPHAS:
+        scale = np.ones_like(reach)
+        scale[usable] = weights[usable] ** (1 - alpha) / reach[usable] ** alpha
+        scale[usable] /= np.exp(np.log(scale[usable]).mean())
+        yield Transform(tuple(map(_short, scale)), tuple(map(_short, -centre * scale)) if offsets else (0.0,))
+
+
+def amax_behind(transform: Transform, seen: ChannelRange) -> float:
+    """The largest magnitude behind a transform, by the ends of the channels in front of it."""
+    low, high = np.asarray(seen.minimum, dtype=np.float64), np.asarray(seen.maximum, dtype=np.float64)
+    ends = np.stack([low, high]) * transform.scales + transform.offsets
+    return float(np.abs(ends).max(initial=0.0))
+
+
+def _has_bias(sites: Sites, output: str) -> bool:
+    site = sites.of_output[output]
+    channels = (sites.index.shape(site.weight) or ())[site.axis] or 0
+    return bias_of(sites.index, sites.index.producer[output], channels) is not None
+
+
+def _largest_weights(sites: Sites, output: str, channels: int) -> _Float64:
+    """For each input channel of a layer the largest weight that it meets."""
+    largest = np.abs(sites.rows(sites.of_output[output])).max(axis=1)
+    return np.asarray(largest.reshape(channels, -1).max(axis=1))
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def apply_transforms(
+    sites: Sites, transforms: Mapping[str, Transform], layers: frozenset[str]
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """A copy of the model that computes the same, with transformed activations in front of the layers that are INT8.
+
+    Args:
+        sites: the model's layers.
+        transforms: activation -> its transform.
+        layers: outputs of the layers that are INT8. Others go on reading what they read, unless a norm makes it.
+
+    Returns:
+        The model, and activation -> the tensor that the INT8 layers read in its place, where that is another one.
+    """
+    model = sites.index.model
     result = draft(model)
-    index = (index or GraphIndex(model)).of_draft(result)
-    name = unique_names(model)
-    readers: dict[str, list[LayerSite]] = {}
-    for site in sites:
-        readers.setdefault(site.activation, []).append(site)
-    for tensor, layers in readers.items():
-        norm = index.producer.get(tensor)
-        # One axis holds the channels in a norm's output and in what a Linear reads: the last.
-        if norm is not None and norm.op_type == "LayerNormalization" and _only_linears_read(index, tensor, layers):
-            _move(result, index, norm, layers, channels[tensor], name)
+    writer = _Writer(sites, result, unique_names(model))
+    for tensor, transform in transforms.items():
+        readers = [site for site in sites.readers[tensor] if site.output in layers]
+        if not transform.moves or not readers:
+            continue
+        if is_free(sites, tensor):
+            writer.fold(tensor, transform)
         else:
-            _centre(result, index, tensor, layers, channels[tensor], name)
+            writer.insert(tensor, transform, {site.output for site in readers})
     complete(result, model)
-    return result
+    return result, writer.moved
 
 
-def _only_linears_read(index: GraphIndex, tensor: str, layers: Sequence[LayerSite]) -> bool:
-    outputs = {site.output for site in layers}
-    nodes = index.consumers.get(tensor, [])
-    return tensor not in index.outputs and all(
-        node.output[0] in outputs and node.op_type in ("MatMul", "Gemm") and attribute(node, "alpha", 1.0) == 1.0
-        for node in nodes
-    )
+class _Writer:
+    def __init__(self, sites: Sites, model: onnx.ModelProto, name: UniqueNames) -> None:
+        self._sites = sites
+        self._model = model
+        self._index = sites.index.of_draft(model)
+        self._name = name
+        self.moved: dict[str, str] = {}
 
+    def fold(self, tensor: str, transform: Transform) -> None:
+        """Move the transform into the norm that makes the tensor."""
+        norm = self._index.producer[tensor]
+        gamma, beta = self._index.array(norm.input[1]), self._index.array(norm.input[2])
+        assert gamma is not None
+        assert beta is not None
+        replace_constant(self._model, norm, 1, gamma * transform.scales, self._name)
+        replace_constant(self._model, norm, 2, beta * transform.scales + transform.offsets, self._name)
+        for site in self._sites.readers[tensor]:
+            self._undo(site.output, transform)
 
-def _move(
-    model: onnx.ModelProto,
-    index: GraphIndex,
-    norm: onnx.NodeProto,
-    layers: Sequence[LayerSite],
-    seen: ChannelRange,
-    name: UniqueNames,
-) -> None:
-    gamma = index.array(norm.input[1])
-    beta = index.array(norm.input[2]) if len(norm.input) > 2 and norm.input[2] else None
-    weights = [_rows(index, site) for site in layers]
-    if gamma is None or beta is None or gamma.ndim != 1 or any(len(rows) != gamma.size for rows in weights):
-        return
-    low, high = np.asarray(seen.minimum), np.asarray(seen.maximum)
-    has_bias = all(_has_bias(index, site) for site in layers)
-    offset = (low + high) / 2 if has_bias else np.zeros_like(low)
-    reach = np.maximum(high - offset, offset - low)
-    strongest = np.max([np.abs(rows).max(axis=1) for rows in weights], axis=0)
-    factor = np.ones_like(reach)
-    usable = (reach > 0) & (strongest > 0)
-    factor[usable] = np.sqrt(reach[usable] / strongest[usable])
-    factor[usable] /= np.exp(np.log(factor[usable]).mean())
-    replace_constant(model, norm, 1, gamma / factor, name)
-    replace_constant(model, norm, 2, (beta - offset) / factor, name)
-    for site, rows in zip(layers, weights, strict=True):
-        node = index.producer[site.output]
-        if has_bias:
-            add_to_bias(model, index, node, offset @ rows, name)
-        scaled = rows * factor[:, None]
-        replace_constant(model, node, site.weight_input, scaled if site.axis == 1 else scaled.T, name)
+    def insert(self, tensor: str, transform: Transform, readers: set[str]) -> None:
+        """Write the transform as nodes in front of the layers."""
+        convolution = any(self._sites.convolution(self._sites.of_output[output]) for output in readers)
+        shape = (-1, 1, 1) if convolution else (-1,)
+        source, nodes = tensor, []
+        for op_type, values, neutral in (("Mul", transform.scales, 1.0), ("Add", transform.offsets, 0.0)):
+            if (values == neutral).all():
+                continue
+            made, constant = self._name(f"{tensor}_balanced"), self._name(f"{tensor}_{op_type.lower()}")
+            array = np.asarray(values, dtype=np.float32)
+            array = array.reshape(()) if array.size == 1 else array.reshape(shape)
+            self._model.graph.initializer.append(numpy_helper.from_array(array, constant))
+            nodes.append(helper.make_node(op_type, [source, constant], [made], name=self._name(f"{made}_{op_type}")))
+            source = made
+        graph = self._model.graph
+        position = next(place for place, node in enumerate(graph.node) if node.output and node.output[0] in readers)
+        for node in reversed(nodes):
+            graph.node.insert(position, node)
+        self.moved[tensor] = source
+        for output in readers:
+            self._index.producer[output].input[0] = source
+            self._undo(output, transform)
 
-
-def _centre(
-    model: onnx.ModelProto,
-    index: GraphIndex,
-    tensor: str,
-    layers: Sequence[LayerSite],
-    seen: ChannelRange,
-    name: UniqueNames,
-) -> None:
-    low, high = min(seen.minimum), max(seen.maximum)
-    nodes = [index.producer[site.output] for site in layers]
-    if (high - low) / 2 > _WORTHWHILE * max(abs(low), abs(high)):
-        return
-    # A convolution pads with zeros, which would have to be padded with -c: only Linears are centred.
-    if any(node.op_type == "Conv" for node in nodes) or not all(_has_bias(index, site) for site in layers):
-        return
-    offset = (low + high) / 2
-    centred = name(f"{tensor}_centred")
-    constant = name(f"{tensor}_offset")
-    model.graph.initializer.append(numpy_helper.from_array(np.asarray(-offset, dtype=np.float32), constant))
-    add = helper.make_node("Add", [tensor, constant], [centred], name=name(f"{centred}_Add"))
-    outputs = {site.output for site in layers}
-    position = next(i for i, node in enumerate(model.graph.node) if node.output[0] in outputs)
-    model.graph.node.insert(position, add)
-    for node, site in zip(nodes, layers, strict=True):
-        node.input[0] = centred
-        add_to_bias(model, index, node, offset * _rows(index, site).sum(axis=0), name)
-
-
-def _has_bias(index: GraphIndex, site: LayerSite) -> bool:
-    shape = index.shape(site.weight) or ()
-    return bias_of(index, index.producer[site.output], shape[site.axis] or 0) is not None
-
-
-def _rows(index: GraphIndex, site: LayerSite) -> _Array:
-    """A Linear's weight as ``[in, out]``, float64."""
-    weight = index.array(site.weight)
-    assert weight is not None
-    return (weight if site.axis == 1 else weight.T).astype(np.float64)
+    def _undo(self, output: str, transform: Transform) -> None:
+        site = self._sites.of_output[output]
+        node = self._index.producer[output]
+        weight, bias = self._sites.transformed(site, transform)
+        replace_constant(self._model, node, site.weight_input, weight, self._name)
+        if bias.any():
+            add_to_bias(self._model, self._index, node, bias, self._name)

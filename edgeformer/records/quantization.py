@@ -8,7 +8,7 @@ from pydantic import Field
 
 from edgeformer.records.base import Record
 
-__all__ = ["ActivationHistogram", "ActivationRecord", "LayerRecord"]
+__all__ = ["ActivationHistogram", "ActivationRecord", "FrontPoint", "LayerRecord"]
 
 
 class LayerRecord(Record):
@@ -28,7 +28,7 @@ class LayerRecord(Record):
 
 
 class ActivationHistogram(Record):
-    """Magnitudes of an activation over all calibration images.
+    """Magnitudes of an activation over calibration images.
 
     Attributes:
         bin_width: width of a bin, in the activation's unit; the first begins at 0.
@@ -57,3 +57,21 @@ class ActivationRecord(Record):
     layers: tuple[str, ...]
     amax: float
     histogram: ActivationHistogram | None = None
+
+
+class FrontPoint(Record):
+    """A point of the trade between error and INT8 share, on calibration images that nothing was fitted to.
+
+    Attributes:
+        returned: the layer's output tensor that went back to float last; None where every layer is INT8.
+        int8_share: share of the network's multiply-adds that is INT8.
+        clean_db: SNR of the outputs on images as they are, the worst output counting.
+        degraded_db: the same on degraded versions of them.
+        finished: with weights rounded and biases corrected.
+    """
+
+    returned: str | None = None
+    int8_share: Annotated[float, Field(ge=0, le=1)]
+    clean_db: Annotated[float, Field(allow_inf_nan=False)]
+    degraded_db: Annotated[float, Field(allow_inf_nan=False)]
+    finished: bool = False

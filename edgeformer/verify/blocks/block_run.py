@@ -198,8 +198,12 @@ class BlockRun:
                 for quantizer in self._pair.steps.among(self._cells.get(one.name, ())):
                     tensor = quantizer.source(known)
                     if tensor is not None:
-                        shift = quantizer.shifts[tensor]
-                        read = Read(quantizer.recorded, shift if shift.any() else None)
+                        offset, factor = quantizer.moves[tensor]
+                        read = Read(
+                            quantizer.recorded,
+                            offset if offset.any() else None,
+                            factor if (factor != 1).any() else None,
+                        )
                         found.setdefault(name, {})[tensor] = self._evened(tensor, read) if tensor in moved else read
         return found
 

@@ -26,14 +26,14 @@ class Quantizer:
 
     Attributes:
         output: what it makes.
-        shifts: what it reads, and what that is a cast of or a constant away from, the nearest first; with that
-            constant, float32, 0 where there is none.
+        moves: what it reads, and what that is a cast of or a constant away from, the nearest first; with ``offset`` and
+            ``factor``, float32: it reads ``(tensor + offset) / factor``.
         scale: float32, its steps: one, or one for each channel.
         recorded: float32, the steps that follow from calibration; None where that does not know the tensor.
     """
 
     output: str
-    shifts: dict[str, npt.NDArray[np.float32]]
+    moves: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
     scale: npt.NDArray[np.float32]
     recorded: npt.NDArray[np.float32] | None
 
@@ -44,7 +44,7 @@ class Quantizer:
 
     def source(self, tensors: Collection[str]) -> str | None:
         """The nearest of some tensors that it reads; None where it reads none of them."""
-        return next((one for one in self.shifts if one in tensors), None)
+        return next((one for one in self.moves if one in tensors), None)
 
 
 class Steps:
@@ -75,27 +75,33 @@ class Steps:
         stored = self._graph.constant(node.input[1])
         assert stored is not None  # _positions saw it
         scale = numpy_helper.to_array(stored).astype(np.float32)
-        shifts = self._chain(node.input[0])
-        recorded = next((found for name in shifts if (found := self._recorded(name, scale)) is not None), None)
-        return Quantizer(node.output[0], shifts, scale, recorded)
+        moves = self._chain(node.input[0])
+        recorded = next((found for name in moves if (found := self._recorded(name, scale)) is not None), None)
+        return Quantizer(node.output[0], moves, scale, recorded)
 
-    def _chain(self, name: str) -> dict[str, npt.NDArray[np.float32]]:
+    def _chain(self, name: str) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         flow = self._graph.flow
-        shift = np.zeros((), np.float32)
-        shifts = {name: shift}
+        offset, factor = np.zeros((), np.float32), np.ones((), np.float32)
+        moves = {name: (offset, factor)}
         while name in flow.producer:
             node = flow.nodes[flow.producer[name]]
             data = flow.data_inputs(flow.producer[name])
-            if is_standard(node, "Add") and len(data) == 1:
+            if is_standard(node, "Add", "Mul") and len(data) == 1:
                 stored = self._graph.constant(next(one for one in node.input if one != data[0]))
                 if stored is None:
                     break
-                shift = shift + numpy_helper.to_array(stored).astype(np.float32)
+                constant = numpy_helper.to_array(stored).astype(np.float32)
+                if node.op_type == "Add":
+                    offset = offset + constant
+                elif constant.all():
+                    offset, factor = offset / constant, factor / constant
+                else:
+                    break
             elif not is_standard(node, "Cast"):
                 break
             name = data[0]
-            shifts[name] = shift
-        return shifts
+            moves[name] = (offset, factor)
+        return moves
 
     def _recorded(self, name: str, scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         if name in self._ranges:
