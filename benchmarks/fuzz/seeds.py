@@ -84,6 +84,6 @@ def _make(seeds: Seeds, folder: Path) -> None:
     seeds.images.mkdir(exist_ok=True)
     for image, suffix in zip(images, ("png", "jpg", "bmp"), strict=True):
         Image.fromarray(image).save(seeds.images / f"image.{suffix}")
-    recipe = {"schema_version": 1, "name": "fuzz", "observer": {"kind": "mse"}, "balance": True, "min_snr_db": 30}
+    recipe = {"schema_version": 1, "name": "fuzz", "observer": {"kind": "mse"}, "balance": True, "target_snr_db": 30}
     seeds.recipe.write_text(json.dumps(recipe))
     seeds.preprocessing.write_text(json.dumps(Preprocessing(*size).to_dict()))

@@ -80,14 +80,12 @@ def command(
     with final_step():
         save_model(typed, output)
     if as_json:
-        snr = {
-            name: getattr(result.calibration, name) for name in ("snr_db", "snr_all_int8_db", "snr_float_attention_db")
-        }
+        told = {"int8_share", "snr", "plain_snr", "attention_snr", "met", "returned", "front"}
         print_json(
             {
                 "output": str(output),
                 "calibration_reused": result.reused,
-                **snr,
+                **result.calibration.model_dump(mode="json", include=told),
                 "layers": [layer.record.model_dump() for layer in result.decisions],
             }
         )

@@ -32,6 +32,8 @@ _Images = npt.NDArray[np.float32]
 # Multiply-adds that a search takes, and the runs on one image that this makes at least and at most.
 _MULTIPLY_ADDS = 0.3e12
 _RUNS = (160, 12000)
+# Runs for each image that there is: a longer search would fit them.
+_RUNS_FOR_EACH = 40
 # Runs that an image which settings are judged by is worth; and how many images there are at least and at most.
 _RUNS_PER_IMAGE = 250
 _JUDGED = (4, 32)
@@ -105,16 +107,21 @@ def choose(
     layers = frozenset(sites.of_output)
     macs, total = _macs(sites)
     start = Settings(layers, seen.ranges, attention=bool(attention))
-    share = sum(macs[name] for name in layers) / total
+    share = sum(macs[name] for name in layers) / total if total else None
     if not recipe.searches:
         return Choice(start, seen.images, int8_share=share)
-    runs = _clipped(_MULTIPLY_ADDS / total, _RUNS) if recipe.search_runs is None else recipe.search_runs
+    runs = recipe.search_runs
+    if runs is None:
+        runs = min(_clipped(_MULTIPLY_ADDS / total, _RUNS), _RUNS_FOR_EACH * seen.images)
     judged, fitted = _split(samples, runs)
     versions = [degraded(batch, _SEEDS[1] + 16 * place) for place, batch in enumerate(judged)]
     trial = Trial(sites, attention, judged, versions if recipe.degrade else ())
     fits = [*fitted]
     if recipe.degrade:
         fits += [degraded(batch, _SEEDS[2] + 16 * place) for place, batch in enumerate(fitted)]
+    if not layers:
+        alone, both = trial.noise(replace(start, attention=False)), trial.noise(start)
+        return Choice(start, seen.images, _snr(alone, recipe), _snr(alone, recipe), _snr(both, recipe), share)
     search = Search(
         sites,
         trial,

@@ -23,7 +23,7 @@ from edgeformer.graph.bias import add_to_bias, bias_of, replace_constant
 from edgeformer.graph.editing import UniqueNames, complete, draft, unique_names
 from edgeformer.graph.protos import attribute
 from edgeformer.quantization.calibration import ChannelRange
-from edgeformer.quantization.settings import Sites, Transform
+from edgeformer.quantization.settings import IDENTITY, Sites, Transform
 
 __all__ = ["amax_behind", "apply_transforms", "candidates", "is_free"]
 
@@ -119,8 +119,9 @@ def apply_transforms(
     model = sites.index.model
     result = draft(model)
     writer = _Writer(sites, result, unique_names(model))
-    for tensor, transform in transforms.items():
-        readers = [site for site in sites.readers[tensor] if site.output in layers]
+    for tensor, sites_there in sites.readers.items():
+        transform = transforms.get(tensor, IDENTITY)
+        readers = [site for site in sites_there if site.output in layers]
         if not transform.moves or not readers:
             continue
         if is_free(sites, tensor):

@@ -35,9 +35,7 @@ def stored_settings(sites: Sites, settings: Settings) -> dict[str, Any]:
             if output in settings.layers
         },
         "biases": {
-            output: tuple(float(f"{value:.7g}") for value in bias)
-            for output, bias in settings.biases.items()
-            if output in settings.layers
+            output: tuple(map(float, bias)) for output, bias in settings.biases.items() if output in settings.layers
         },
     }
 

@@ -37,7 +37,7 @@ def test_attention_becomes_int8_where_it_is_asked_for(files: Path, more: list[st
     printed = json.loads(result.stdout)
     (layer,) = (layer for layer in printed["layers"] if layer["op"] == "BiLevelRoutingAttention")
     assert layer["int8"] == quantized
-    assert (printed["snr_float_attention_db"] is not None) == quantized
+    assert (printed["attention_snr"] is not None) == quantized
     (node,) = (node for node in load_model(files / "int8.onnx").graph.node if is_op(node))
     assert Attributes.from_node(node).quantized == quantized
 

@@ -108,7 +108,7 @@ def test_a_recipe_of_ones_own_decides(foreign_build: tuple[Path, str]) -> None:
     images = open_samples(DIGITS / "calibrate", model_info("biformer_nano").preprocessing, limit=8)
     by_default, own = (
         {layer.node: layer.quantized for layer in quantize(fused, images, recipe=recipe).decisions}
-        for recipe in (load_recipe().model_copy(update={"min_snr_db": None}), load_recipe(RECIPE))
+        for recipe in (load_recipe().model_copy(update={"min_int8_share": 1.0}), load_recipe(RECIPE))
     )
     assert {node for node in own if own[node] != by_default[node]} == {
         node.name for node in fused.graph.node if node.op_type == "Conv" and "downsample_layers.0." in node.input[1]

@@ -14,17 +14,18 @@ from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import representable_scale, with_float_attention
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.quantization import ObserverSettings, Override, Recipe, load_recipe, quantize
-from edgeformer.quantization.observation import observe
+from edgeformer.quantization.choice import _split
 from edgeformer.quantization.policy import decide
 from edgeformer.quantization.quantize import _attention, _prepare, _sites
-from edgeformer.quantization.sensitivity import SwitchedModel
+from edgeformer.quantization.settings import Settings, Sites
+from edgeformer.quantization.trial import Trial
 from tests.graph.precision_graphs import Builder, check, maker, run, snr_db, transformer
+from tests.present import present
 from tests.quantization.conftest import ArraySamples
-from tests.quantization.test_quantize import images, quantizers
+from tests.quantization.test_quantize import PLAIN, images, quantizers
 from tests.raising import raises
 
 MakeSamples = Callable[..., ArraySamples]
-PLAIN = Recipe(name="plain", observer=ObserverSettings(kind="min_max"), balance=False, correct_bias=False)
 LAYERS = ("stem", "qkv_matmul", "wo_matmul", "fc1_matmul", "fc2_matmul", "downsample")
 
 
@@ -37,10 +38,10 @@ class TestAttention:
         found: onnx.NodeProto = node
         return found
 
-    @pytest.mark.parametrize("recipe", [PLAIN, load_recipe()])
+    @pytest.mark.parametrize("recipe", [PLAIN, load_recipe()], ids=["plain", "default"])
     def test_scales_are_the_ranges_of_queries_keys_and_values(self, make_samples: MakeSamples, recipe: Recipe) -> None:
         observer = ObserverSettings(kind="min_max")
-        recipe = recipe.model_copy(update={"quantize_attention": True, "observer": observer, "min_snr_db": None})
+        recipe = recipe.model_copy(update={"quantize_attention": True, "observer": observer})
         model, samples = transformer(), make_samples()
         result = quantize(model, samples, recipe=recipe)
         check(result.model)
@@ -59,33 +60,39 @@ class TestAttention:
         assert list(with_float_attention(with_it.model).graph.node) == list(without.model.graph.node)
         assert len(quantizers(with_it.model)) == len(quantizers(without.model)) + 1
         assert with_it.calibration.returned == without.calibration.returned
-        assert with_it.calibration.snr_float_attention_db == without.calibration.snr_db
-        assert without.calibration.snr_float_attention_db is None
+        assert with_it.calibration.snr == without.calibration.snr
+        assert with_it.calibration.attention_snr is not None
+        assert without.calibration.attention_snr is None
 
     def test_figures_are_those_of_the_model_and_told(self, make_samples: MakeSamples) -> None:
         samples = make_samples(64)
-        result = quantize(transformer(), samples, recipe=self.recipe(min_snr_db=20.0))
+        recipe = self.recipe(round_weights=True, degrade=False, search_runs=10_000)
+        result = quantize(transformer(), samples, recipe=recipe)
         found = result.calibration
-        x = images(samples)
+        # Those that the figures are of: of every third of the images taken one.
+        judged, _ = _split(samples, 10_000)
+        x = np.concatenate(judged)
         reference = run(transformer(), x)[0]
-        assert found.snr_db == found.snr_all_int8_db
-        assert found.snr_db == pytest.approx(snr_db(reference, run(result.model, x)[0]), abs=0.1)
+        with_it, without = present(found.attention_snr), present(found.snr)
+        assert with_it.degraded is None
+        assert with_it.clean == pytest.approx(snr_db(reference, run(result.model, x)[0]), abs=0.02)
         float_attention = snr_db(reference, run(with_float_attention(result.model), x)[0])
-        assert found.snr_float_attention_db == pytest.approx(float_attention, abs=0.1)
+        assert without.clean == pytest.approx(float_attention, abs=0.02)
+        assert with_it.clean < without.clean
         (decision,) = (item for item in result.decisions if item.op_type == bra.OP_TYPE)
         assert decision.record.model_dump() == {
             "node": "bra_7",
             "op": "BiLevelRoutingAttention",
             "int8": True,
             "because": "recipe: attention takes INT8 queries, keys and values; the outputs keep "
-            f"{found.snr_db:.1f} dB, with float attention {found.snr_float_attention_db:.1f} dB",
+            f"{with_it.clean:.1f} dB, with float attention {without.clean:.1f} dB",
         }
 
     def test_output_is_the_references(self, make_samples: MakeSamples) -> None:
         """Odd sizes, and as many queries' channels as values' have not."""
         b = Builder(("batch", 3, 15, 9))
         x = b.op("Transpose", b.conv("input", 3, 8, 1, "stem"), perm=[0, 2, 3, 1])
-        # No bias: correcting it puts a new tensor between the Linear and the op.
+        # No bias: correcting it, where that helps, puts a new tensor between the Linear and the op.
         qkv = b.op("MatMul", x, b.normal(8, 2 * 6 + 10, name="qkv.weight"), output="qkv")
         b.linear(b.attention_op(qkv, regions=3, topk=4, qk_dim=6), 10, 8, "wo")
         b.op("Relu", "wo", output="y")
@@ -95,7 +102,7 @@ class TestAttention:
         model = quantize(b.model("y"), samples, recipe=recipe).model
         node = self.op(model)
         source = maker(model, node.input[0]).input[0]
-        assert source == "qkv_biased"
+        assert source in ("qkv", "qkv_biased")
         floats, qkv8, output = run(model, images(samples), source, node.input[0], node.output[0])
         attributes = bra.Attributes.from_node(node)
         steps = np.repeat([attributes.q_scale, attributes.k_scale, attributes.v_scale], [6, 6, 10])
@@ -105,28 +112,25 @@ class TestAttention:
 
     def test_alone(self, make_samples: MakeSamples) -> None:
         leave = Override(quantize=False, because="attention only")
-        result = quantize(transformer(), make_samples(), recipe=self.recipe(overrides=(leave,), min_snr_db=30.0))
+        result = quantize(transformer(), make_samples(), recipe=self.recipe(overrides=(leave,), round_weights=True))
         assert [item.op_type for item in result.decisions if item.quantized] == [bra.OP_TYPE]
         assert len(quantizers(result.model)) == 1
-        assert result.calibration.snr_float_attention_db == 200.0
-        assert result.calibration.snr_db is not None
-        assert 30 < result.calibration.snr_db < 100
+        assert present(result.calibration.snr).worse == 200.0
+        assert 20 < present(result.calibration.attention_snr).worse < 100
+        assert result.calibration.int8_share == 0
 
     def test_switch_is_exactly_the_attention(self, make_samples: MakeSamples) -> None:
         samples = make_samples(12)
         leave = Override(quantize=False, because="attention only")
         expected = quantize(transformer(), samples, recipe=self.recipe(overrides=(leave,)))
-        model = _prepare(transformer())
-        decisions = decide(model, quantize_attention=True)
-        attention = _attention(GraphIndex(model), decisions)
+        index = GraphIndex(_prepare(transformer()))
+        decisions = decide(index.model, quantize_attention=True)
+        trial = Trial(Sites(index, _sites(index, decisions), 11), _attention(index, decisions))
         x = images(samples)
-        settings = PLAIN.observer
-        slices = [part for place in attention for part in place.parts]
-        sites = _sites(GraphIndex(model), decisions)
-        ranges = observe(model, samples, sites, slices=slices, observer=settings, batch_size=4).ranges
-        switched = SwitchedModel(model, sites, ranges, {}, [x], attention)
-        np.testing.assert_allclose(switched.run(x, ["bra_7"])["logits"], run(expected.model, x)[0], atol=1e-5)
-        np.testing.assert_allclose(switched.run(x, [])["logits"], run(transformer(), x)[0], atol=1e-5)
+        on = Settings(frozenset(), expected.calibration.ranges, attention=True)
+        off = Settings(frozenset(), expected.calibration.ranges)
+        np.testing.assert_allclose(trial.outputs(on, x)["logits"], run(expected.model, x)[0], atol=1e-5)
+        np.testing.assert_allclose(trial.outputs(off, x)["logits"], run(transformer(), x)[0], atol=1e-5)
 
     def test_calibration_without_it_is_refused(self, make_samples: MakeSamples, tmp_path: Path) -> None:
         cache = tmp_path / "calibration.json"

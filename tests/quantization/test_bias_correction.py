@@ -1,4 +1,4 @@
-"""Measuring and correcting the mean errors of INT8."""
+"""Biases that take INT8's mean errors back."""
 
 from __future__ import annotations
 
@@ -9,60 +9,45 @@ import pytest
 
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import LayerSite, insert_qdq, layer_site
-from edgeformer.quantization import Recipe, quantize
-from edgeformer.quantization.bias_correction import mean_errors
+from edgeformer.quantization.bias_correction import add_to_biases
 from edgeformer.quantization.observation import observe
 from edgeformer.quantization.policy import decide
 from edgeformer.quantization.quantize import _prepare, _sites
-from tests.graph.precision_graphs import Builder, run, transformer
+from edgeformer.quantization.settings import Settings, Sites
+from edgeformer.quantization.trial import Trial
+from tests.graph.precision_graphs import Builder, run
 from tests.quantization.conftest import ArraySamples
-from tests.quantization.test_quantize import LAYERS, PLAIN, images
+from tests.quantization.test_quantize import PLAIN, images
 
 MakeSamples = Callable[..., ArraySamples]
 
 
-def test_bias_correction_takes_the_mean_error_away(make_samples: MakeSamples) -> None:
+def test_biases_take_the_mean_error_away(make_samples: MakeSamples) -> None:
     b = Builder(("batch", 3, 12, 12))
     x = b.op("Relu", b.op("Add", "input", b.const(np.float32(3.0))), output="x")
     x = b.conv(x, 3, 8, 1, "conv")
     x = b.op("MatMul", b.op("Transpose", x, perm=[0, 2, 3, 1]), b.normal(8, 8), output="no_bias")
     b.op("Relu", x, output="y")
-    model = b.model("y")
+    index = GraphIndex(_prepare(b.model("y")))
+    sites = Sites(index, _sites(index, decide(index.model)), 11)
     samples = make_samples(32, 12)
-
-    def mean_error(recipe: Recipe, tensor: str) -> float:
-        result = quantize(model, samples, recipe=recipe).model
-        if tensor == "no_bias" and recipe.correct_bias:
-            tensor = "no_bias_biased"
-        axes = (0, 2, 3) if tensor == "conv" else (0, 1, 2)
-        original = "no_bias" if tensor.startswith("no_bias") else tensor
-        difference = run(result, images(samples), tensor)[0] - run(model, images(samples), original)[0]
-        return float(np.abs(difference.mean(axis=axes)).max())
-
-    corrected = PLAIN.model_copy(update={"correct_bias": True})
-    assert mean_error(corrected, "conv") < 0.05 * mean_error(PLAIN, "conv")
-    # What is left behind the second layer is what the first one's noise, seen through rounding, adds.
-    assert mean_error(corrected, "no_bias") < 0.3 * mean_error(PLAIN, "no_bias")
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_bias_errors_are_those_of_the_layer(make_samples: MakeSamples, layer: str) -> None:
-    model = _prepare(transformer())
-    samples = make_samples(10)
-    sites = _sites(GraphIndex(model), decide(model))
-    ranges = observe(model, samples, sites, observer=PLAIN.observer, batch_size=4).ranges
-    errors = mean_errors(model, samples, sites, ranges, batch_size=4)
-    assert set(errors) == set(LAYERS)
-    (site,) = (site for site in sites if site.output == layer)
-    alone = insert_qdq(model, [site], ranges)
-    x = images(samples)
-    axes = (0, 2, 3) if layer in ("stem", "downsample") else (0, 1, 2)
-    difference = run(alone, x, layer)[0].astype(np.float64) - run(model, x, layer)[0]
-    np.testing.assert_allclose(errors[layer], difference.mean(axis=axes), atol=2e-7)
+    ranges = observe(index.model, samples, sites.sites, observer=PLAIN.observer, batch_size=8).ranges
+    plain = Settings(frozenset(sites.of_output), ranges)
+    batches = [batch.images for batch in samples.batches(8)]
+    corrected = Trial(sites).corrected(plain, batches)
+    assert set(corrected.biases) == {"conv", "no_bias"}
+    quantized = insert_qdq(index.model, sites.sites, ranges)
+    model = add_to_biases(insert_qdq(index.model, sites.sites, ranges), sites.sites, corrected.biases)
+    for tensor, name, axes in (("conv", "conv", (0, 2, 3)), ("no_bias", "no_bias_biased", (0, 1, 2))):
+        exact = run(index.model, images(samples), tensor)[0]
+        before = np.abs((run(quantized, images(samples), tensor)[0] - exact).mean(axis=axes)).max()
+        after = np.abs((run(model, images(samples), name)[0] - exact).mean(axis=axes)).max()
+        # One after the other, so that nothing is left behind the second one either.
+        assert after < 1e-3 * before
 
 
 @pytest.mark.parametrize(("transposed", "alpha"), [(0, 1.0), (1, 1.0), (1, 0.5)])
-def test_bias_errors_of_a_gemm(make_samples: MakeSamples, transposed: int, alpha: float) -> None:
+def test_the_bias_of_a_gemm(make_samples: MakeSamples, transposed: int, alpha: float) -> None:
     b = Builder(("batch", 3, 4, 4))
     x = b.op("Flatten", b.op("Relu", "input"), output="flat")
     weight = b.normal(*((6, 48) if transposed else (48, 6)))
@@ -74,8 +59,9 @@ def test_bias_errors_of_a_gemm(make_samples: MakeSamples, transposed: int, alpha
     assert isinstance(site, LayerSite)
     samples = make_samples(10, 4)
     ranges = observe(model, samples, [site], observer=PLAIN.observer, batch_size=4).ranges
-    errors = mean_errors(model, samples, [site], ranges, batch_size=4)
+    settings = Settings(frozenset({"gemm"}), ranges)
+    found = Trial(Sites(index, [site], 11)).corrected(settings, [images(samples)])
     batch = images(samples)
     difference = run(insert_qdq(model, [site], ranges), batch, "gemm")[0] - run(model, batch, "gemm")[0]
-    np.testing.assert_allclose(errors["gemm"], difference.mean(axis=0), atol=1e-6)
-    assert np.abs(errors["gemm"]).max() > 1e-4
+    np.testing.assert_allclose(found.biases["gemm"], -difference.mean(axis=0), atol=1e-6)
+    assert np.abs(found.biases["gemm"]).max() > 1e-5

@@ -26,7 +26,7 @@ def test_round_trip_is_exact(calibration: Calibration, tmp_path: Path) -> None:
     calibration.save(path)
     assert load_calibration(path) == calibration
     written = json.loads(path.read_text())
-    assert written["schema_version"] == 1
+    assert written["schema_version"] == 2
     assert written["images"] == 24
     assert set(written["key"]) == {"model", "data", "settings", "tool"}
 
@@ -79,7 +79,7 @@ def test_name_of_the_recipe_is_no_part_of_the_key(make_samples: Callable[..., Ar
     [
         (lambda text: text[: len(text) // 2], "line "),
         (lambda text: "", "line 1"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 7'), "schema_version"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 7'), "schema_version"),
         (lambda text: text.replace('"images"', '"pictures"'), "images"),
         (lambda text: text.replace('"images": 24', '"images": 0'), "images"),
         (lambda text: '{"ranges": {"x": -1}}', "key"),

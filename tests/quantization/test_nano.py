@@ -58,14 +58,15 @@ def test_int8_keeps_the_trained_model_accurate(fused: onnx.ModelProto) -> None:
     result = quantize(fused, samples("calibrate"))
     typed = to_float_type(result.model, "float16")
     int8, int8_top1 = logits(typed, evaluation)
-    # What the shipped model has to keep: 40 dB and all but half a point of top-1.
-    assert snr_db(reference, int8) >= 40
+    # What the shipped model has to keep: 44 dB and all but half a point of top-1.
+    assert snr_db(reference, int8) >= 44
     assert top1 - int8_top1 <= 0.5
     # ONNX Runtime's optimizer changes nothing that matters: the figure does not hang on how the graph is run.
     optimized, _ = logits(typed, evaluation, optimize=True)
     assert snr_db(reference, optimized) == pytest.approx(snr_db(reference, int8), abs=0.5)
-    # Most of the network is INT8: 25 layers are eligible, and at most a quarter may return.
-    assert sum(item.quantized for item in result.decisions) >= 19
+    # Most of the network is INT8.
+    assert result.calibration.int8_share is not None
+    assert result.calibration.int8_share >= 0.8
 
 
 @pytest.mark.slow
@@ -73,7 +74,6 @@ def test_int8_attention_costs_the_trained_model_little(fused: onnx.ModelProto) -
     recipe = load_recipe().model_copy(
         update={
             "quantize_attention": True,
-            "min_snr_db": None,
             "overrides": (Override(quantize=False, because="attention alone"),),
         }
     )

@@ -13,8 +13,11 @@ from tests.raising import raises
 def test_default_recipe_comes_with_the_package() -> None:
     recipe = load_recipe()
     assert recipe.name == "default"
-    assert recipe.observer == ObserverSettings(kind="mse")
-    assert recipe.min_snr_db == 42.0
+    assert recipe.observer == ObserverSettings(kind="min_max")
+    assert recipe.min_int8_share == 0.8
+    assert recipe.choose_ranges
+    assert recipe.round_weights
+    assert recipe.degrade
     assert recipe.balance
     assert recipe.correct_bias
     assert not recipe.quantize_attention
@@ -38,8 +41,8 @@ def write(path: Path, **changes: Any) -> Path:
 
 def test_file_is_read(tmp_path: Path) -> None:
     override: dict[str, Any] = {"name": "*fc2*", "op_type": "MatMul", "quantize": False, "because": "it clips"}
-    recipe = load_recipe(write(tmp_path / "r.json", overrides=[override], min_snr_db=None))
-    assert recipe == Recipe(name="mine", overrides=(Override(**override),), min_snr_db=None)
+    recipe = load_recipe(write(tmp_path / "r.json", overrides=[override], target_snr_db=None))
+    assert recipe == Recipe(name="mine", overrides=(Override(**override),), target_snr_db=None)
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -51,8 +54,8 @@ def test_quantize_attention_is_the_recipes_own_unless_it_is_given(tmp_path: Path
 
 
 def test_all_faults_are_listed(tmp_path: Path) -> None:
-    path = write(tmp_path / "r.json", observer={"kind": "entropy"}, max_float_share=2, colour="red")
-    with raises("EF503", path, "observer.kind", "max_float_share", "colour"):
+    path = write(tmp_path / "r.json", observer={"kind": "entropy"}, min_int8_share=2, colour="red")
+    with raises("EF503", path, "observer.kind", "min_int8_share", "colour"):
         load_recipe(path)
 
 
@@ -83,8 +86,8 @@ def test_percentile_has_bounds(tmp_path: Path, percentile: float) -> None:
     [
         ("[" * 100_000, "100000 levels"),
         ("9" * 5000, "5000 digits"),
-        ('{"name": "x", "min_snr_db": NaN}', "NaN"),
-        ('{"name": "x", "min_snr_db": 1e999}', "1e999"),
+        ('{"name": "x", "target_snr_db": NaN}', "NaN"),
+        ('{"name": "x", "target_snr_db": 1e999}', "1e999"),
         ('{"name": "x", "name": "y"}', "'name'"),
         ("\ufeff{}", "byte order mark"),
         ('{"name": "' + "n" * 10_000 + '", "schema_version": 9}', "schema_version"),

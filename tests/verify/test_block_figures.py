@@ -74,7 +74,7 @@ def test_the_part_that_is_wrong_is_the_first_whose_figure_falls() -> None:
 
 def test_int8_layers_are_counted_in_their_part() -> None:
     fused = noted_transformer()
-    recipe = load_recipe().model_copy(update={"min_snr_db": None})
+    recipe = load_recipe().model_copy(update={"min_int8_share": 1.0})
     result = quantize(fused, ArraySamples(IMAGES), recipe=recipe)
     decided = {decision.node: decision.quantized for decision in result.decisions}
     for model in (result.model, linears_as_convolutions(to_float_type(result.model, "float16"))[0]):

@@ -12,6 +12,8 @@ from edgeformer.pipeline.runner import Judged, Runner
 if TYPE_CHECKING:
     import onnx
 
+    from edgeformer.quantization import Calibration
+
 __all__ = ["run"]
 
 
@@ -60,13 +62,23 @@ def _quantize(runner: Runner, form: TypedForm, quantization: Quantization) -> Ju
     note += f"{layers} layers INT8"
     if attention:
         note += f", attention of {attention} blocks INT8"
-    note += f", {len(result.calibration.returned)} returned to FP16 by sensitivity, rest FP16"
+    note += f", {len(result.calibration.returned)} returned to FP16, rest FP16"
+    note += _figures(result.calibration)
     details = QuantizeDetails(
         attention="int8" if attention else "float16",
         layers=tuple(decision.record for decision in result.decisions),
         activations=result.activations,
     )
     return Judged(note=note, details=details)
+
+
+def _figures(calibration: Calibration) -> str:
+    """What the search reached, in words."""
+    if calibration.snr is None or calibration.int8_share is None:
+        return ""
+    degraded = "" if calibration.snr.degraded is None else f", {calibration.snr.degraded:.1f} dB degraded"
+    share = f"{100 * calibration.int8_share:.0f} % of the multiply-adds INT8"
+    return f"; {share}, outputs keep {calibration.snr.clean:.1f} dB{degraded}"
 
 
 def _formed(model: onnx.ModelProto, form: TypedForm) -> tuple[onnx.ModelProto, str]:

@@ -51,7 +51,8 @@ def test_linears_become_convolutions_at_free_batch_sizes(
 
 def test_tensorrt_keeps_a_weight_scale_for_each_channel(nano_onnx: Path, tmp_path: Path) -> None:
     images = np.random.default_rng(0).normal(size=(4, 3, 112, 112)).astype(np.float32)
-    fast = {"observer": {"kind": "min_max"}, "balance": False, "correct_bias": False, "min_snr_db": None}
+    steps = ("balance", "choose_ranges", "round_weights", "correct_bias")
+    fast = {"observer": {"kind": "min_max"}, **dict.fromkeys(steps, False)}
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"schema_version": 1, "name": "fast", **fast, "overrides": []}))
     result = build(

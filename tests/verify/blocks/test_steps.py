@@ -10,19 +10,19 @@ from edgeformer.verify.blocks.steps import Quantizer, Steps
 from tests.runtime.conftest import make_model
 
 
-def quantized(scale: np.ndarray) -> ModelProto:
-    """Relu, a constant that is added, a cast to FP16, and a Q/DQ pair."""
+def quantized(scale: np.ndarray, op_type: str = "Add", constant: float = -0.25) -> ModelProto:
+    """Relu, a constant that is added or multiplied with, a cast to FP16, and a Q/DQ pair."""
     half = TensorProto.FLOAT16
     pair = ["scale", "zero"]
     nodes = [
         helper.make_node("Relu", ["x"], ["act"]),
-        helper.make_node("Add", ["act", "offset"], ["act_centred"]),
+        helper.make_node(op_type, ["act", "offset"], ["act_centred"]),
         helper.make_node("Cast", ["act_centred"], ["act_centred_float16"], to=half),
         helper.make_node("QuantizeLinear", ["act_centred_float16", *pair], ["q"], axis=1),
         helper.make_node("DequantizeLinear", ["q", *pair], ["y"], axis=1),
     ]
     weights = {
-        "offset": np.float32(-0.25),
+        "offset": np.float32(constant),
         "scale": scale.astype(np.float16),
         "zero": np.zeros(scale.shape, np.int8),
     }
@@ -41,10 +41,22 @@ def step(amax: float) -> np.ndarray:
 
 def test_what_it_reads_and_how_far_that_is_shifted() -> None:
     found = only(step(2.0), {"act_centred": 2.0})
-    assert list(found.shifts) == ["act_centred_float16", "act_centred", "act"]
-    assert [float(shift) for shift in found.shifts.values()] == [0.0, 0.0, -0.25]
+    assert list(found.moves) == ["act_centred_float16", "act_centred", "act"]
+    assert [tuple(map(float, move)) for move in found.moves.values()] == [(0.0, 1.0), (0.0, 1.0), (-0.25, 1.0)]
     assert found.source({"act", "other"}) == "act"
     assert found.source({"other"}) is None
+
+
+def test_what_it_is_multiplied_with_is_told_as_what_it_is_divided_by() -> None:
+    graph = FormGraph(quantized(step(2.0), "Mul", 4.0))
+    (found,) = Steps(graph, {}).among(range(len(graph.flow.nodes)))
+    assert [tuple(map(float, move)) for move in found.moves.values()] == [(0.0, 1.0), (0.0, 1.0), (0.0, 0.25)]
+
+
+def test_nothing_is_told_behind_a_zero() -> None:
+    graph = FormGraph(quantized(step(2.0), "Mul", 0.0))
+    (found,) = Steps(graph, {}).among(range(len(graph.flow.nodes)))
+    assert list(found.moves) == ["act_centred_float16", "act_centred"]
 
 
 @pytest.mark.parametrize("factor", [1, 2])
