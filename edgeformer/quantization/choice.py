@@ -15,11 +15,12 @@ from edgeformer.graph.qdq import AttentionSite
 from edgeformer.progress import Progress
 from edgeformer.quantization.calibration import ChannelRange, ReturnedLayer, Snr
 from edgeformer.quantization.degradations import degraded
+from edgeformer.quantization.moved_model import MovedModel
 from edgeformer.quantization.observation import observe, observe_channels
-from edgeformer.quantization.recipe import Recipe
+from edgeformer.quantization.recipe import ObserverSettings, Recipe
 from edgeformer.quantization.search import Found, Goal, Search
 from edgeformer.quantization.settings import Settings, Sites
-from edgeformer.quantization.streaming import SamplesLike, SpreadSamples
+from edgeformer.quantization.streaming import BatchLike, SamplesLike, SpreadSamples
 from edgeformer.quantization.task_drop import drop_goal
 from edgeformer.quantization.trial import Noise, Trial
 from edgeformer.records.quantization import FrontPoint
@@ -39,7 +40,7 @@ _RUNS_PER_IMAGE = 250
 _JUDGED = (4, 32)
 # Images that biases and weights are fitted to, and that channels are looked at in.
 _FITTED = (8, 48)
-_CHANNEL_IMAGES = 64
+_CHANNEL_IMAGES = 32
 # Seeds of the degraded versions: for the ends of channels, to judge settings by, and to fit them to.
 _SEEDS = (1, 2, 3)
 
@@ -131,6 +132,7 @@ def choose(
         macs=macs,
         total=total,
         recipe=recipe,
+        narrowest=lambda settings: _narrowest(sites, settings, samples, recipe, batch_size, progress),
         runs=runs,
         goal=_goal(recipe, samples, trial),
         progress=progress,
@@ -243,18 +245,40 @@ def _ends(sites: Sites, samples: SamplesLike, batch_size: int, progress: Progres
     )
 
 
-class _Degraded:
-    """Degraded versions of samples."""
+def _narrowest(
+    sites: Sites, settings: Settings, samples: SamplesLike, recipe: Recipe, batch_size: int, progress: Progress | None
+) -> dict[str, float]:
+    """For each activation behind its transform the range with the least mean square error over some of the images."""
+    moved = MovedModel.of(sites, settings)
+    some: SamplesLike = SpreadSamples(samples, _CHANNEL_IMAGES)
+    seen = observe(
+        moved.index.model,
+        _Degraded(some, both=True) if recipe.degrade else some,
+        moved.sites,
+        observer=ObserverSettings(kind="mse"),
+        batch_size=batch_size,
+        progress=progress,
+        index=moved.index,
+    )
+    return {name: seen.ranges[moved.renamed.get(name, name)] for name in sites.readers if moved.reads(name)}
 
-    def __init__(self, samples: SamplesLike) -> None:
+
+class _Degraded:
+    """Degraded versions of samples, with ``both`` each batch behind the one that it was made of."""
+
+    def __init__(self, samples: SamplesLike, *, both: bool = False) -> None:
         self._samples = samples
+        self._both = both
 
     @property
     def count(self) -> int | None:
-        return self._samples.count
+        count = self._samples.count
+        return count if count is None or not self._both else 2 * count
 
-    def batches(self, batch_size: int) -> Iterator[_Version]:
+    def batches(self, batch_size: int) -> Iterator[BatchLike]:
         for place, batch in enumerate(self._samples.batches(batch_size)):
+            if self._both:
+                yield batch
             yield _Version(degraded(batch.images, _SEEDS[0] + 16 * place))
 
     def sha256(self) -> str:

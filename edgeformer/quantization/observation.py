@@ -21,7 +21,7 @@ from edgeformer.quantization.recipe import ObserverSettings
 from edgeformer.quantization.streaming import SamplesLike, TensorStream
 from edgeformer.records.quantization import ActivationHistogram
 
-__all__ = ["Observation", "observe", "observe_channels", "short"]
+__all__ = ["Observation", "fitting", "observe", "observe_channels", "short"]
 
 # Bytes of the tensors that one batch may show. All of them are in memory at once, and twice over while they are copied.
 _LARGEST_BATCH = 2**27
@@ -78,7 +78,7 @@ def observe(
     ranges = {name: RangeObserver(observer) for name in (*activations, *parts)}
     images = 0
     stream = TensorStream(model, tensors)
-    batch_size = _fitting(index or GraphIndex(model), tensors, batch_size)
+    batch_size = fitting(index or GraphIndex(model), tensors, batch_size)
     for count, values in stream.over(samples, batch_size, "observing ranges", progress):
         largest = {name: largest_magnitude(values[name]) for name in tensors}
         broken = [name for name in tensors if not np.isfinite(largest[name])]
@@ -126,7 +126,7 @@ def observe_channels(
     axes = {site.activation: 1 if index.producer[site.output].op_type == "Conv" else -1 for site in sites}
     ends = {name: ChannelObserver(axis) for name, axis in axes.items()}
     stream = TensorStream(model, list(axes))
-    batch_size = _fitting(index, list(axes), batch_size)
+    batch_size = fitting(index, list(axes), batch_size)
     for _, values in stream.over(samples, batch_size, "observing channels", progress):
         for name, seen in ends.items():
             seen.update(values[name])
@@ -144,7 +144,7 @@ def _check_finite(broken: Sequence[str], images: str) -> None:
         )
 
 
-def _fitting(index: GraphIndex, tensors: Sequence[str], batch_size: int) -> int:
+def fitting(index: GraphIndex, tensors: Sequence[str], batch_size: int) -> int:
     """``batch_size``, or fewer where the tensors would take too much memory, as far as shapes are known."""
     shapes = [index.shape(name) or (None,) for name in tensors]
     image = sum(4 * math.prod(size or 0 for size in shape[1:]) for shape in shapes)

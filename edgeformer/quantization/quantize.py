@@ -22,11 +22,11 @@ from edgeformer.progress import Progress
 from edgeformer.quantization.bias_correction import add_to_biases
 from edgeformer.quantization.calibration import Calibration, CalibrationKey, calibration_key, load_calibration
 from edgeformer.quantization.choice import choose
+from edgeformer.quantization.moved_model import MovedModel
 from edgeformer.quantization.observation import observe
 from edgeformer.quantization.policy import Decision, decide
 from edgeformer.quantization.recipe import ObserverSettings, Recipe, load_recipe
 from edgeformer.quantization.settings import Settings, Sites
-from edgeformer.quantization.smoothquant import apply_transforms
 from edgeformer.quantization.stored import settings_of, stored_settings
 from edgeformer.quantization.streaming import SamplesLike, SpreadSamples
 from edgeformer.records.quantization import ActivationRecord
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 _BATCH_SIZE = 8
 # Images that the histograms for people are of.
-_SHOWN_IMAGES = 64
+_SHOWN_IMAGES = 32
 # What the passes need: ReduceMean with its axes as an input (18), Q/DQ with 16-bit scales (19), as the exporter writes.
 _OPSET = 20
 
@@ -172,7 +172,8 @@ def _calibrate(plan: _Plan, samples: SamplesLike, batch_size: int, progress: Pro
             "the ranges come from %s: other images will leave them; calibrate on a few hundred that differ",
             "one image" if choice.images == 1 else f"{choice.images} images that are all alike",
         )
-    moved = _Moved.of(plan, choice.settings)
+    moved = MovedModel.of(plan.sites, choice.settings)
+    ranges = _ranges(plan, choice.settings, moved)
     histograms = observe(
         moved.index.model,
         SpreadSamples(samples, _SHOWN_IMAGES),
@@ -182,14 +183,14 @@ def _calibrate(plan: _Plan, samples: SamplesLike, batch_size: int, progress: Pro
         batch_size=batch_size,
         progress=progress,
         index=moved.index,
-        amax=moved.ranges,
+        amax=ranges,
     ).histograms
     return Calibration(
         key=plan.key,
         recipe=plan.recipe.name,
         observer=plan.recipe.observer,
         images=choice.images,
-        ranges=moved.ranges,
+        ranges=ranges,
         histograms=histograms,
         snr=choice.snr,
         plain_snr=choice.plain_snr,
@@ -202,24 +203,11 @@ def _calibrate(plan: _Plan, samples: SamplesLike, batch_size: int, progress: Pro
     )
 
 
-@dataclass(frozen=True)
-class _Moved:
-    """The model with its activations transformed: its INT8 layers, and ranges by the names that they have there."""
-
-    index: GraphIndex
-    sites: list[LayerSite]
-    ranges: dict[str, float]
-
-    @classmethod
-    def of(cls, plan: _Plan, settings: Settings) -> _Moved:
-        model, renamed = apply_transforms(plan.sites, settings.transforms, settings.layers)
-        index = GraphIndex(model)
-        found = [layer_site(index, index.producer[name]) for name in plan.sites.of_output if name in settings.layers]
-        sites = [site for site in found if isinstance(site, LayerSite)]
-        parts = {part.name for place in plan.attention for part in place.parts}
-        read = {site.activation for site in sites} | parts
-        ranges = {renamed.get(name, name): amax for name, amax in settings.ranges.items()}
-        return cls(index, sites, {name: amax for name, amax in ranges.items() if name in read})
+def _ranges(plan: _Plan, settings: Settings, moved: MovedModel) -> dict[str, float]:
+    """The ranges of what INT8 layers and INT8 attention read, by the names that the tensors have behind transforms."""
+    read = {site.activation for site in moved.sites} | {part.name for place in plan.attention for part in place.parts}
+    ranges = {moved.renamed.get(name, name): amax for name, amax in settings.ranges.items()}
+    return {name: amax for name, amax in ranges.items() if name in read}
 
 
 def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -253,7 +241,7 @@ def _attention(index: GraphIndex, decisions: Sequence[Decision]) -> list[Attenti
 
 def _apply(plan: _Plan, calibration: Calibration, *, reused: bool) -> QuantizeResult:
     settings = settings_of(plan.sites, calibration)
-    moved = _Moved.of(plan, settings)
+    moved = MovedModel.of(plan.sites, settings)
     quantized = insert_qdq(
         moved.index.model,
         moved.sites,

@@ -7,7 +7,7 @@ moves what rounding did to the output onto the weights that are still to be roun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from edgeformer.graph.protos import attribute
 from edgeformer.graph.qdq import QMAX, LayerSite, QuantizedWeight, quantize_array, representable_scale
+from edgeformer.quantization.observation import fitting
 from edgeformer.quantization.settings import IDENTITY, Settings, Sites
 from edgeformer.quantization.streaming import TensorStream
 
-__all__ = ["Moments", "gptq", "least_error_scales", "moments", "rounded_weight"]
+__all__ = ["gptq", "least_error_scales", "moments", "rounded_weight"]
 
 _Float64 = npt.NDArray[np.float64]
 # Rows of what a layer reads that its second moments are taken from.
@@ -32,35 +33,69 @@ _BLOCK = 64
 _SHARES = np.linspace(0.7, 1.0, 31)
 
 
-class Moments(dict[str, npt.NDArray[np.float32]]):
-    """Layer output -> rows ``[rows, inputs]`` of what the layer reads: a convolution's are its patches."""
-
-
 def moments(
-    sites: Sites, images: Iterable[npt.NDArray[np.float32]], count: int, *, only: Sequence[str] | None = None
-) -> Moments:
-    """Rows of what each layer reads in the float model, evenly spread over images and positions.
+    sites: Sites, settings: Settings, images: Iterable[npt.NDArray[np.float32]], count: int
+) -> dict[str, _Float64]:
+    """Second moments of what each INT8 layer reads, about the mean: what the mean makes of an error is for its bias.
+
+    They are of rows that are evenly spread over images and positions; the float model makes them, and they are rounded
+    as the settings round them.
 
     Args:
         sites: the layers; grouped convolutions are left out.
+        settings: how the model is quantized.
         images: batches.
         count: images in all batches together.
-        only: outputs of the layers; all where None.
+
+    Returns:
+        Layer output -> ``[inputs, inputs]``; a convolution's inputs are channel, row, column.
     """
     wanted = [
         site
         for site in sites.sites
-        if (only is None or site.output in only) and attribute(sites.index.producer[site.output], "group", 1) == 1
+        if site.output in settings.layers and attribute(sites.index.producer[site.output], "group", 1) == 1
     ]
-    stream = TensorStream(sites.index.model, list(dict.fromkeys(site.activation for site in wanted)))
+    tensors = list(dict.fromkeys(site.activation for site in wanted))
+    stream = TensorStream(sites.index.model, tensors)
     random = np.random.default_rng(0)
-    found: dict[str, list[npt.NDArray[np.float32]]] = {site.output: [] for site in wanted}
+    found = {site.output: _Moments() for site in wanted}
     for batch in images:
-        values = stream.run(batch)
-        for site in wanted:
-            rows = max(1, _ROWS * len(batch) // max(count, 1))
-            found[site.output].append(_rows(sites, site, values[site.activation], rows, random))
-    return Moments({name: np.concatenate(rows) for name, rows in found.items() if rows})
+        size = fitting(sites.index, tensors, len(batch))
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            values = stream.run(part)
+            for site in wanted:
+                rows = max(1, _ROWS * len(part) // max(count, 1))
+                found[site.output].add(
+                    _read(sites, site, settings, _rows(sites, site, values[site.activation][: len(part)], rows, random))
+                )
+    return {name: seen.about_mean() for name, seen in found.items() if seen.count}
+
+
+class _Moments:
+    """Sums up rows and their products."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum: Any = 0.0
+        self._products: Any = 0.0
+
+    def add(self, rows: _Float64) -> None:
+        self.count += len(rows)
+        self._sum = self._sum + rows.sum(axis=0)
+        self._products = self._products + rows.T @ rows
+
+    def about_mean(self) -> _Float64:
+        mean = self._sum / self.count
+        return np.asarray(self._products / self.count - np.outer(mean, mean))
+
+
+def _read(sites: Sites, site: LayerSite, settings: Settings, rows: npt.NDArray[np.float32]) -> _Float64:
+    """What the layer reads of such rows: behind the transform, rounded."""
+    scale, offset = sites.by_row(site, settings.transforms.get(site.activation, IDENTITY))
+    step = float(sites.step(settings.ranges[site.activation]))
+    moved = rows.astype(np.float64) * scale + offset
+    return np.asarray(np.clip(np.rint(moved / step), -QMAX - 1, QMAX) * step)
 
 
 def _rows(
@@ -92,34 +127,25 @@ def _rows(
 
 
 def rounded_weight(
-    sites: Sites, site: LayerSite, settings: Settings, rows: npt.NDArray[np.float32], *, scales: str
+    sites: Sites, site: LayerSite, settings: Settings, seen: _Float64, *, scales: str
 ) -> QuantizedWeight:
     """The layer's weight, rounded by GPTQ for its activation in INT8.
 
     Args:
         sites: the layers.
         site: the layer.
-        settings: its activation's transform and range.
-        rows: what the layer reads (`moments`).
+        settings: its activation's transform.
+        seen: of what it reads (`moments`).
         scales: "min_max" or "mse".
     """
-    transform = settings.transforms.get(site.activation, IDENTITY)
-    weight, _ = sites.transformed(site, transform)
+    weight, _ = sites.transformed(site, settings.transforms.get(site.activation, IDENTITY))
     matrix = sites.as_rows(site, weight)
     steps = (
         representable_scale(np.abs(matrix).max(axis=0) / QMAX, sites.scale_bits)
         if scales == "min_max"
         else least_error_scales(matrix, sites.scale_bits)
     )
-    moved = rows.astype(np.float64)
-    if transform.moves:
-        scale, offset = sites.by_row(site, transform)
-        moved = moved * scale + offset
-    step = float(sites.step(settings.ranges[site.activation]))
-    read = np.clip(np.rint(moved / step), -QMAX - 1, QMAX) * step
-    # Without the mean: what it makes of the error is for the bias to take back.
-    read = read - read.mean(axis=0)
-    values = gptq(matrix, read.T @ read / len(read), steps.astype(np.float64))
+    values = gptq(matrix, seen, steps.astype(np.float64))
     return QuantizedWeight(np.asarray(sites.from_rows(site, values), dtype=np.int8), steps)
 
 

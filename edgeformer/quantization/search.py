@@ -39,8 +39,7 @@ _PAID_GAIN_DB = 1.0
 _WORTH_DB = 0.1
 # Layers that may be tried in float in a row without one that is worth it.
 _PATIENCE = 3
-# Factors of its range that an activation is tried with, before its readers' weights are rounded and after.
-_NARROWER = (0.9, 0.8)
+# Factors of its range that an activation is tried with once weights are rounded.
 _FINE = (0.95, 1.05)
 # Share of the runs that choosing what layers read may use; the rest is for the whole network.
 _ALONE = 0.6
@@ -83,6 +82,8 @@ class Search:
         macs: layer output -> its multiply-adds for an image.
         total: multiply-adds of the whole network for an image.
         recipe: what is tried.
+        narrowest: activation -> the range with the least mean square error over many images, under the transforms of
+            some settings. A range below it cuts off what the few images that settings are judged by may not show.
         runs: of the whole network on one image, that the search may take.
         goal: stops the return of layers.
         progress: told how much of the runs is used.
@@ -96,6 +97,7 @@ class Search:
     macs: Mapping[str, float]
     total: float
     recipe: Recipe
+    narrowest: Callable[[Settings], Mapping[str, float]]
     runs: float
     goal: Goal | None = None
     progress: Progress | None = None
@@ -245,19 +247,21 @@ class Search:
     def _finished(self, settings: Settings) -> tuple[Settings, Noise, Noise]:
         """The settings with weights and biases as they serve the outputs best; their noise, and that of plain ones."""
         plain = replace(self._plain, layers=settings.layers)
+        narrowest: Mapping[str, float] = {}
         if self.recipe.choose_ranges:
-            settings = self._narrowed(settings, _NARROWER)
+            narrowest = self.narrowest(settings)
+            settings = self._narrowed(settings, lambda tensor, _: [narrowest[tensor]])
         tried = [plain, settings]
         if self.fits and self.recipe.round_weights:
-            rows = moments(self.sites, self.fits, sum(map(len, self.fits)), only=sorted(settings.layers))
+            seen = moments(self.sites, settings, self.fits, sum(map(len, self.fits)))
             self.trial.runs += sum(map(len, self.fits))
             for scales in ("min_max", "mse"):
                 tried.append(
                     replace(
                         settings,
                         weights={
-                            name: rounded_weight(self.sites, self.sites.of_output[name], settings, part, scales=scales)
-                            for name, part in rows.items()
+                            name: rounded_weight(self.sites, self.sites.of_output[name], settings, one, scales=scales)
+                            for name, one in seen.items()
                         },
                     )
                 )
@@ -268,23 +272,32 @@ class Search:
         if self.fits and self.recipe.correct_bias:
             best, noise = self._kept(self.trial.corrected(best, self.fits), best, noise, floor)
             self._tell()
-        if self.recipe.choose_ranges:
-            best = self._narrowed(best, _FINE)
-            noise = self.trial.noise(best)
+        if self.recipe.choose_ranges and best is not plain:
+            fine = self._narrowed(
+                best, lambda tensor, amax: [max(factor * amax, narrowest.get(tensor, amax)) for factor in _FINE]
+            )
+            best, noise = self._kept(fine, best, noise, floor)
         return best, noise, floor
 
-    def _narrowed(self, settings: Settings, factors: Sequence[float]) -> Settings:
-        """The settings with other ranges of activations, those first whose readers do the most harm."""
+    def _narrowed(self, settings: Settings, others: Callable[[str, float], Sequence[float]]) -> Settings:
+        """The settings with other ranges of activations, those first whose readers do the most harm.
+
+        Args:
+            settings: to begin with.
+            others: gives, for an activation and its range, those to be tried.
+        """
         tensors = [name for name, readers in self.sites.readers.items() if _any_in(readers, settings)]
         tensors.sort(key=lambda name: min(self._alone.get(site.output, math.inf) for site in self.sites.readers[name]))
         limit = self.trial.runs + (1 - _ALONE) * self.runs / 4
         noise = self.trial.noise(settings)
         self.trial.settle(settings)
         for tensor in tensors:
-            for factor in factors:
+            for amax in others(tensor, settings.ranges[tensor]):
                 if self.trial.runs >= limit:
                     return settings
-                tried = replace(settings, ranges={**settings.ranges, tensor: settings.ranges[tensor] * factor})
+                if amax == settings.ranges[tensor]:
+                    continue
+                tried = replace(settings, ranges={**settings.ranges, tensor: amax})
                 found = self.trial.noise(tried)
                 if found.worse_db >= noise.worse_db and _better(found, noise):
                     settings, noise = tried, found

@@ -79,7 +79,8 @@ def test_a_layer_of_zeros_and_a_dead_input_are_survived(make_samples: MakeSample
     model = b.model(b.op("Relu", y, output="y"))
     plain = held_out_db(model, quantize(model, make_samples(24, 8), recipe=PLAIN), make_samples(16, 8, seed=2))
     found = held_out_db(model, quantize(model, make_samples(24, 8), recipe=NONE), make_samples(16, 8, seed=2))
-    assert found > plain - 0.5
+    # One of the other images has values that no calibration image has.
+    assert found > plain - 2
 
 
 @pytest.mark.parametrize("share", [0.95, 0.7, 0.4])
