@@ -31,7 +31,8 @@ _QUALITY = (30, 75)
 def degraded(images: npt.NDArray[Any], seed: int = 0) -> _Images:
     """A version of each image with less contrast and with noise; half of them blurred, half of them through JPEG.
 
-    An image's values stay in the range that they had, whatever the preprocessing made of them.
+    An image's values stay in the range that they had, whatever the preprocessing made of them, and whole where they
+    were: a network that normalizes pixels itself takes no others.
 
     Args:
         images: float ``[N, 3, H, W]``, preprocessed.
@@ -62,12 +63,14 @@ def _degraded(image: _Images, random: np.random.Generator) -> _Images:
     grains = random.standard_normal(image.shape).astype(np.float32)
     if not 0 < span < np.inf:
         return image  # one value, or one that is not finite: nothing to scale noise by
+    whole = bool((image == np.rint(image)).all())
     mean = image.mean(dtype=np.float64)
     image = (mean + (image - mean) * contrast).astype(np.float32)
     if blurred:
         image = _blurred(image)
     image = np.clip(image + grains * np.float32(noise * span), low, high)
-    return _compressed(image, low, span, quality) if compressed else image
+    image = _compressed(image, low, span, quality) if compressed else image
+    return np.rint(image) if whole else image
 
 
 def _blurred(image: _Images) -> _Images:

@@ -37,7 +37,7 @@ _GAIN_DB = 0.05
 _PAID_GAIN_DB = 1.0
 # dB that a layer's return has to gain for each percent of the multiply-adds that it takes from INT8.
 _WORTH_DB = 0.1
-# Layers that may be tried in float in a row without one that is worth it.
+# Layers that may return in a row without a gain before the walk ends.
 _PATIENCE = 3
 # Factors of its range that an activation is tried with once weights are rounded.
 _FINE = (0.95, 1.05)
@@ -107,13 +107,11 @@ class Search:
     def run(self, ranges: Mapping[str, float]) -> Found:
         """Search, from the ranges that the recipe's observer gives for activations without a transform."""
         self._plain = Settings(frozenset(self.sites.of_output), dict(ranges))
-        tuned = self._tuned()
-        front, points = [self._point(None, tuned)], [tuned]
-        for output, settings in self._returns(tuned):
-            front.append(self._point(output, settings))
-            points.append(settings)
+        points = list(self._walk(self._tuned()))
         settings, noise, plain, met = self._finish(points)
-        last = _finished_point(front[len(self._plain.layers) - len(settings.layers)], noise)
+        front = [self._point(point) for point in points]
+        returned = len(self._plain.layers) - len(settings.layers)
+        last = self._point(_Point(front[returned].returned, settings, noise)).model_copy(update={"finished": True})
         return Found(settings, noise, plain, self._alone, (*front, last), met)
 
     # What layers read.
@@ -183,61 +181,63 @@ class Search:
 
     # Which layers stay INT8.
 
-    def _returns(self, settings: Settings) -> Iterator[tuple[str, Settings]]:
-        """Layers that are worth their return, and the settings without them, one after the other."""
+    def _walk(self, settings: Settings) -> Iterator[_Point]:
+        """The settings, and those without one layer after the other, down to the share that stays INT8.
+
+        A layer's return may show little before that of the next: what is worth it is told once the walk is done.
+        """
+        point = _Point(None, settings, self.trial.noise(settings))
+        yield point
         if not self._may_return:
             return
         known = [name for name in self._alone if self.macs[name] > 0]
         # Noise that a layer makes, for each multiply-add that it keeps in INT8.
         known.sort(key=lambda name: -(10 ** (-self._alone[name] / 10)) / self.macs[name])
         limit = self.trial.runs + (1 - _ALONE) * self.runs / 2
-        noise, failed = self.trial.noise(settings), 0
+        useless = 0
         for name in known:
-            if failed == _PATIENCE or self.trial.runs >= limit:
+            if self.trial.runs >= limit or useless == _PATIENCE:
                 return
-            less = settings.without([name])
+            less = point.settings.without([name])
             if self.share(less) < self.recipe.min_int8_share:
                 continue
-            found = self.trial.noise(less)
-            gain = found.mean_db - noise.mean_db
+            before, point = point, _Point(name, less, self.trial.noise(less))
+            useless = useless + 1 if _quality(point.noise) < _quality(before.noise) + _GAIN_DB else 0
             self._tell()
-            if self.goal is None and gain < _WORTH_DB * 100 * self.macs[name] / self.total:
-                failed += 1
-                continue
-            settings, noise, failed = less, found, 0
-            yield name, settings
+            yield point
 
     def share(self, settings: Settings) -> float:
         """The share of the network's multiply-adds that is INT8."""
         return sum(self.macs[name] for name in settings.layers) / self.total
 
-    def _point(self, output: str | None, settings: Settings) -> FrontPoint:
-        noise = self.trial.noise(settings)
+    def _worth(self, point: _Point) -> float:
+        """What a point is worth in dB: its outputs, and the multiply-adds that it leaves in INT8."""
+        return _quality(point.noise) + _WORTH_DB * 100 * self.share(point.settings)
+
+    def _point(self, point: _Point) -> FrontPoint:
         return FrontPoint(
-            returned=output,
-            int8_share=round(self.share(settings), 6),
-            clean_db=round(noise.clean_db, 2),
-            degraded_db=round(noise.degraded_db, 2),
-            finished=False,
+            returned=point.returned,
+            int8_share=round(self.share(point.settings), 6),
+            clean_db=round(point.noise.clean_db, 2),
+            degraded_db=round(point.noise.degraded_db, 2),
         )
 
     # Weights and biases.
 
-    def _finish(self, points: Sequence[Settings]) -> tuple[Settings, Noise, Noise, bool | None]:
-        """The point that the goal asks for, weights rounded and biases corrected."""
+    def _finish(self, points: Sequence[_Point]) -> tuple[Settings, Noise, Noise, bool | None]:
+        """The point that the goal asks for, or the best trade; weights rounded and biases corrected."""
         if self.goal is None:
-            settings, noise, plain = self._finished(points[-1])
-            return settings, noise, plain, None
+            return *self._finished(max(points, key=self._worth).settings), None
         # The fewest returns that do. Each helps or nearly so, which is all that bisection needs.
         too_few, enough = 0, len(points) - 1
-        best = self._finished(points[too_few])
+        best = self._finished(points[too_few].settings)
         if self.goal(best[0], best[1]):
             return *best, True
-        best = self._finished(points[enough])
+        best = self._finished(points[enough].settings)
         met = self.goal(best[0], best[1])
         while met and enough - too_few > 1:
             middle = (too_few + enough) // 2
-            found = self._finished(points[middle])
+            found = self._finished(points[middle].settings)
             if self.goal(found[0], found[1]):
                 best, enough = found, middle
             else:
@@ -325,9 +325,23 @@ class _Choice:
     value: float
 
 
+@dataclass(frozen=True)
+class _Point:
+    """Settings on the walk, the layer that returned last, and their noise."""
+
+    returned: str | None
+    settings: Settings
+    noise: Noise
+
+
+def _quality(noise: Noise) -> float:
+    """DB of settings: of all images together, which few of them decide, and of most of them, half each."""
+    return (noise.typical_db + noise.mean_db) / 2
+
+
 def _better(found: Noise, than: Noise) -> bool:
-    """Whether settings gain by more than luck: on most images, and on all of them together."""
-    return found.typical_db + found.mean_db > than.typical_db + than.mean_db + 2 * _GAIN_DB
+    """Whether settings gain by more than luck."""
+    return _quality(found) > _quality(than) + _GAIN_DB
 
 
 def _joined(one: ChannelRange, other: ChannelRange) -> ChannelRange:
@@ -339,10 +353,3 @@ def _joined(one: ChannelRange, other: ChannelRange) -> ChannelRange:
 
 def _any_in(readers: Iterable[LayerSite], settings: Settings) -> bool:
     return any(site.output in settings.layers for site in readers)
-
-
-def _finished_point(point: FrontPoint, noise: Noise) -> FrontPoint:
-    """A point of the front once its weights are rounded and its biases corrected."""
-    return point.model_copy(
-        update={"clean_db": round(noise.clean_db, 2), "degraded_db": round(noise.degraded_db, 2), "finished": True}
-    )

@@ -10,6 +10,8 @@ from onnx import TensorProto, numpy_helper
 
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.qdq import (
+    BFLOAT16_SCALE_BITS,
+    SCALE_BITS,
     AttentionSite,
     ChannelSlice,
     LayerSite,
@@ -43,19 +45,22 @@ def count(model: onnx.ModelProto, op_type: str) -> int:
 
 class TestScales:
     def test_known_values(self) -> None:
-        # 1/127 = 1.0000001 * 2**-7 + ...: the next 8-bit number above 129.0157 * 2**-14 is 130 * 2**-14.
-        assert representable_scale(1 / 127) == np.float32(130 / 2**14)
+        # 1/127 is 129.0157 * 2**-14 and 1032.126 * 2**-17.
+        assert representable_scale(1 / 127) == np.float32(1033 / 2**17)
+        assert representable_scale(1 / 127, BFLOAT16_SCALE_BITS) == np.float32(130 / 2**14)
         assert representable_scale(0.5) == 0.5
         assert representable_scale(0.0) == np.float32(2.0**-24)
         assert representable_scale(2.0**-25) == np.float32(2.0**-24)
 
-    def test_rounds_up_by_less_than_one_percent_to_what_all_types_hold(self) -> None:
+    @pytest.mark.parametrize("bits", [SCALE_BITS, BFLOAT16_SCALE_BITS])
+    def test_rounds_up_by_less_than_a_step_to_what_the_types_hold(self, bits: int) -> None:
         wanted = np.random.default_rng(0).uniform(1, 2, 5000) * 2.0 ** np.random.default_rng(1).integers(-17, 15, 5000)
-        scale = representable_scale(wanted)
+        scale = representable_scale(wanted, bits)
         assert np.all(scale >= wanted)
-        assert np.max(scale / wanted) < 1 + 2.0**-7 + 1e-6
+        assert np.max(scale / wanted) < 1 + 2.0 ** (1 - bits) + 1e-6
         assert np.array_equal(scale.astype(np.float16).astype(np.float32), scale)
-        assert np.array_equal(scale.astype(ml_dtypes.bfloat16).astype(np.float32), scale)
+        if bits == BFLOAT16_SCALE_BITS:
+            assert np.array_equal(scale.astype(ml_dtypes.bfloat16).astype(np.float32), scale)
 
     def test_small_scales_stay_on_the_grid_of_float16(self) -> None:
         wanted = np.random.default_rng(0).uniform(2.0**-24, 2.0**-17, 1000)

@@ -41,6 +41,14 @@ def test_every_version_differs_from_its_image_and_is_still_like_it() -> None:
         assert version.std() < image.std() * 1.05
 
 
+def test_pixels_stay_pixels() -> None:
+    images = np.rint(pictures() * 40 + 100)
+    made = degraded(images)
+    assert (made == np.rint(made)).all()
+    assert (made != images).any(axis=(1, 2, 3)).all()
+    assert 0 <= made.min() <= made.max() <= 255
+
+
 def test_the_given_images_are_left_alone() -> None:
     images = pictures()
     before = images.copy()

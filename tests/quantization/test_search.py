@@ -84,15 +84,28 @@ def test_a_layer_of_zeros_and_a_dead_input_are_survived(make_samples: MakeSample
 
 
 @pytest.mark.parametrize("share", [0.95, 0.7, 0.4])
-def test_the_front_goes_down_to_the_share_and_every_point_of_it_is_worth_it(
-    make_samples: MakeSamples, share: float
-) -> None:
+def test_the_front_goes_down_to_the_share_and_the_best_trade_is_taken(make_samples: MakeSamples, share: float) -> None:
     recipe: Recipe = load_recipe().model_copy(update={"min_int8_share": share})
     calibration = quantize(transformer(), make_samples(48), recipe=recipe).calibration
-    front = calibration.front[:-1]
+    *front, last = calibration.front
+    assert front[0].returned is None
     assert all(point.int8_share >= share for point in front[1:])
-    for before, point in pairwise(front):
-        percent = 100 * (before.int8_share - point.int8_share)
-        gain = (point.clean_db + point.degraded_db - before.clean_db - before.degraded_db) / 2
-        assert gain >= 0.1 * percent - 0.02
-    assert [layer.output for layer in calibration.returned] == [point.returned for point in front[1:]]
+    assert all(point.int8_share < before.int8_share for before, point in pairwise(front))
+    # Those that returned are the first of the walk.
+    returned = [layer.output for layer in calibration.returned]
+    assert returned == [point.returned for point in front[1 : len(returned) + 1]]
+    assert last.finished
+    assert (
+        last.int8_share == front[len(returned)].int8_share == pytest.approx(present(calibration.int8_share), abs=1e-6)
+    )
+
+
+def test_a_return_has_to_be_worth_its_multiply_adds(make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe: Recipe = load_recipe().model_copy(update={"min_int8_share": 0.4})
+    monkeypatch.setattr("edgeformer.quantization.search._WORTH_DB", 100.0)
+    dear = quantize(transformer(), make_samples(24), recipe=recipe).calibration
+    assert dear.returned == ()
+    assert len(dear.front) > 2  # they were tried
+    monkeypatch.setattr("edgeformer.quantization.search._WORTH_DB", 0.0)
+    cheap = quantize(transformer(), make_samples(24), recipe=recipe).calibration
+    assert len(cheap.returned) >= 1

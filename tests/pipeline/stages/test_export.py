@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,18 @@ from tests.raising import raises
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (5, 17, 23, 3), dtype=np.uint8)
 PREPARED = Preprocessing(17, 23)
-INT8 = {"precision": "int8", "data": PIXELS}
+# What is chosen by the outputs is chosen on other degraded images where pixels are degraded.
+NOTHING = dict.fromkeys(("balance", "choose_ranges", "round_weights", "correct_bias"), False)
+INT8 = {"precision": "int8", "data": PIXELS, "recipe": NOTHING}
 
 
 def built(folder: Path, input_type: Any, model: Any = None, **options: Any) -> BuildResult:
     save_model(model or network(sizes=(17, 23), batch="batch"), folder / "model.onnx")
     options = {"target": TARGET, "batch": "1:2:3", **options}
+    if "recipe" in options:
+        recipe = folder / "recipe.json"
+        recipe.write_text(json.dumps({"name": "plain", **options["recipe"]}))
+        options["recipe"] = recipe
     return build(folder / "model.onnx", output=folder / input_type, input_type=input_type, **options)
 
 
