@@ -19,7 +19,8 @@ from edgeformer.quantization.moved_model import MovedModel
 from edgeformer.quantization.observation import observe, observe_channels
 from edgeformer.quantization.recipe import ObserverSettings, Recipe
 from edgeformer.quantization.search import Found, Goal, Search
-from edgeformer.quantization.settings import Settings, Sites
+from edgeformer.quantization.settings import IDENTITY, Settings, Sites
+from edgeformer.quantization.smoothquant import amax_behind
 from edgeformer.quantization.streaming import BatchLike, SamplesLike, SpreadSamples
 from edgeformer.quantization.task_drop import drop_goal
 from edgeformer.quantization.trial import Noise, Trial
@@ -36,11 +37,11 @@ _RUNS = (160, 12000)
 # Runs for each image that there is: a longer search would fit them.
 _RUNS_FOR_EACH = 40
 # Runs that an image which settings are judged by is worth; and how many images there are at least and at most.
-_RUNS_PER_IMAGE = 250
-_JUDGED = (4, 32)
+_RUNS_PER_IMAGE = 140
+_JUDGED = (4, 48)
 # Images that biases and weights are fitted to, and that channels are looked at in.
 _FITTED = (8, 48)
-_CHANNEL_IMAGES = 32
+_CHANNEL_IMAGES = 96
 # Seeds of the degraded versions: for the ends of channels, to judge settings by, and to fit them to.
 _SEEDS = (1, 2, 3)
 
@@ -95,25 +96,31 @@ def choose(
         InputError: there are no images, they do not fit the model, or make values that are not finite; the recipe asks
             for the drop of a metric and the images have no labels.
     """
-    seen = observe(
-        sites.index.model,
-        samples,
-        sites.sites,
-        slices=[part for place in attention for part in place.parts],
-        observer=recipe.observer,
-        batch_size=batch_size,
-        progress=progress,
-        index=sites.index,
-    )
     layers = frozenset(sites.of_output)
     macs, total = _macs(sites)
-    start = Settings(layers, seen.ranges, attention=bool(attention))
     share = sum(macs[name] for name in layers) / total if total else None
+    counted = _Counted(samples)
+    clean_ends = _ends(sites, counted, batch_size, progress) if recipe.searches and layers else {}
+    # Evened out, every channel reaches its range, so its ends are taken from all images; and with them the tensor's.
+    ranges = {tensor: amax_behind(IDENTITY, ends) for tensor, ends in clean_ends.items()}
+    if recipe.observer.kind != "min_max" or attention or not clean_ends:
+        counted = _Counted(samples)
+        ranges = observe(
+            sites.index.model,
+            counted,
+            sites.sites,
+            slices=[part for place in attention for part in place.parts],
+            observer=recipe.observer,
+            batch_size=batch_size,
+            progress=progress,
+            index=sites.index,
+        ).ranges
+    start = Settings(layers, ranges, attention=bool(attention))
     if not recipe.searches:
-        return Choice(start, seen.images, int8_share=share)
+        return Choice(start, counted.images, int8_share=share)
     runs = recipe.search_runs
     if runs is None:
-        runs = min(_clipped(_MULTIPLY_ADDS / total, _RUNS), _RUNS_FOR_EACH * seen.images)
+        runs = min(_clipped(_MULTIPLY_ADDS / total, _RUNS), _RUNS_FOR_EACH * counted.images)
     judged, fitted = _split(samples, runs)
     versions = [degraded(batch, _SEEDS[1] + 16 * place) for place, batch in enumerate(judged)]
     trial = Trial(sites, attention, judged, versions if recipe.degrade else ())
@@ -122,13 +129,14 @@ def choose(
         fits += [degraded(batch, _SEEDS[2] + 16 * place) for place, batch in enumerate(fitted)]
     if not layers:
         alone, both = trial.noise(replace(start, attention=False)), trial.noise(start)
-        return Choice(start, seen.images, _snr(alone, recipe), _snr(alone, recipe), _snr(both, recipe), share)
+        return Choice(start, counted.images, _snr(alone, recipe), _snr(alone, recipe), _snr(both, recipe), share)
+    some = SpreadSamples(samples, _CHANNEL_IMAGES)
     search = Search(
         sites,
         trial,
         fits,
-        clean_ends=_ends(sites, samples, batch_size, progress),
-        ends=_ends(sites, _Degraded(samples), batch_size, progress) if recipe.degrade else {},
+        clean_ends=clean_ends,
+        ends=_ends(sites, _Degraded(some), batch_size, progress) if recipe.degrade else {},
         macs=macs,
         total=total,
         recipe=recipe,
@@ -137,7 +145,7 @@ def choose(
         goal=_goal(recipe, samples, trial),
         progress=progress,
     )
-    return _choice(search, trial, search.run(seen.ranges), seen.ranges, seen.images, recipe, bool(attention))
+    return _choice(search, trial, search.run(ranges), ranges, counted.images, recipe, bool(attention))
 
 
 def _choice(
@@ -239,9 +247,8 @@ def _batches(images: Sequence[_Images], size: int = 8) -> list[_Images]:
 
 
 def _ends(sites: Sites, samples: SamplesLike, batch_size: int, progress: Progress | None) -> dict[str, ChannelRange]:
-    some = SpreadSamples(samples, _CHANNEL_IMAGES)
     return observe_channels(
-        sites.index.model, some, sites.sites, batch_size=batch_size, progress=progress, index=sites.index
+        sites.index.model, samples, sites.sites, batch_size=batch_size, progress=progress, index=sites.index
     )
 
 
@@ -261,6 +268,24 @@ def _narrowest(
         index=moved.index,
     )
     return {name: seen.ranges[moved.renamed.get(name, name)] for name in sites.readers if moved.reads(name)}
+
+
+class _Counted:
+    """Samples, and how many of them were read last."""
+
+    def __init__(self, samples: SamplesLike) -> None:
+        self._samples = samples
+        self.count = samples.count
+        self.images = 0
+
+    def batches(self, batch_size: int) -> Iterator[BatchLike]:
+        self.images = 0
+        for batch in self._samples.batches(batch_size):
+            self.images += len(batch.images)
+            yield batch
+
+    def sha256(self) -> str:
+        return self._samples.sha256()
 
 
 class _Degraded:

@@ -177,7 +177,7 @@ class Search:
         return _Choice(transform, amax, value - (_PAID_GAIN_DB if paid else 0))
 
     def _only(self, outputs: Iterable[str], settings: Settings) -> Noise:
-        return self.trial.noise(replace(settings, layers=frozenset(outputs)), self.trial.batches // 2 or None)
+        return self.trial.noise(replace(settings, layers=frozenset(outputs)), self.trial.batches // 3 or 1)
 
     # Which layers stay INT8.
 
@@ -265,13 +265,18 @@ class Search:
                         },
                     )
                 )
+        limit = self.trial.runs + (1 - _ALONE) * self.runs / 4
         floor = self.trial.noise(plain)
         best, noise = plain, floor
         for candidate in tried[1:]:
             best, noise = self._kept(candidate, best, noise, floor)
         if self.fits and self.recipe.correct_bias:
-            best, noise = self._kept(self.trial.corrected(best, self.fits), best, noise, floor)
-            self._tell()
+            # That of the best first: there may be no runs left for the others.
+            for candidate in sorted(tried[1:], key=lambda one: one is not best):
+                if self.trial.runs >= limit and candidate is not best:
+                    break
+                best, noise = self._kept(self.trial.corrected(candidate, self.fits), best, noise, floor)
+                self._tell()
         if self.recipe.choose_ranges and best is not plain:
             fine = self._narrowed(
                 best, lambda tensor, amax: [max(factor * amax, narrowest.get(tensor, amax)) for factor in _FINE]
