@@ -37,8 +37,8 @@ _RUNS = (160, 12000)
 # Runs for each image that there is: a longer search would fit them.
 _RUNS_FOR_EACH = 40
 # Runs that an image which settings are judged by is worth; and how many images there are at least and at most.
-_RUNS_PER_IMAGE = 140
-_JUDGED = (4, 48)
+_RUNS_PER_IMAGE = 200
+_JUDGED = (4, 32)
 # Images that biases and weights are fitted to, and that channels are looked at in.
 _FITTED = (8, 48)
 _CHANNEL_IMAGES = 96

@@ -36,7 +36,7 @@ _GAIN_DB = 0.05
 # The same for one activation's transform that takes a multiply and an add at run time, with its readers alone in INT8.
 _PAID_GAIN_DB = 1.0
 # dB that a layer's return has to gain for each percent of the multiply-adds that it takes from INT8.
-_WORTH_DB = 0.1
+_WORTH_DB = 0.05
 # Layers that may return in a row without a gain before the walk ends.
 _PATIENCE = 3
 # Factors of its range that an activation is tried with once weights are rounded.
@@ -177,7 +177,7 @@ class Search:
         return _Choice(transform, amax, value - (_PAID_GAIN_DB if paid else 0))
 
     def _only(self, outputs: Iterable[str], settings: Settings) -> Noise:
-        return self.trial.noise(replace(settings, layers=frozenset(outputs)), self.trial.batches // 3 or 1)
+        return self.trial.noise(replace(settings, layers=frozenset(outputs)), self.trial.batches // 2 or 1)
 
     # Which layers stay INT8.
 
