@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from edgeformer.pipeline import export_model as export_model
     from edgeformer.pipeline import finish_bundle as finish_bundle
     from edgeformer.pipeline import verify_bundle as verify_bundle
-    from edgeformer.quantization.quantize import quantize as quantize
+    from edgeformer.quantization.precisions import quantize as quantize
     from edgeformer.supervision.limits import time_limit as time_limit
 
 # Where each public name lives.
@@ -65,7 +65,7 @@ _HOMES = {
     "load_model": "edgeformer.graph.onnx_files",
     "open_bundle": "edgeformer.bundle",
     "open_samples": "edgeformer.data",
-    "quantize": "edgeformer.quantization.quantize",
+    "quantize": "edgeformer.quantization.precisions",
     "save_model": "edgeformer.graph.onnx_files",
     "time_limit": "edgeformer.supervision.limits",
     "to_float_type": "edgeformer.graph.types",

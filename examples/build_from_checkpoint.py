@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import edgeformer as ef
+from edgeformer.records.terms import PRECISIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "calibration" / "digits"
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "checkpoints/biformer_nano_digits/model.safetensors")
     parser.add_argument("--data", type=Path, default=DIGITS / "calibrate", help="calibration images")
     parser.add_argument("--eval-data", type=Path, default=DIGITS / "evaluate", help="labelled images")
-    parser.add_argument("--precision", default="int8", choices=("fp32", "fp16", "bf16", "int8"))
+    parser.add_argument("--precision", default="int8", choices=PRECISIONS)
     parser.add_argument("--target", default="rtx-40", help="see 'edgeformer targets' (default: %(default)s)")
     parser.add_argument("--batch", default="1:8:32", help="smallest:frequent:largest batch (default: %(default)s)")
     parser.add_argument("--output", "-o", type=Path, default=ROOT / "build" / "from_checkpoint", help="the bundle")

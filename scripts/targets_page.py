@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the tables of docs/targets.md: machines, their sources, and JetPacks, as edgeformer's own tables have them.
+"""Write the tables of docs/targets.md: machines, sources, JetPacks and types, as edgeformer's own tables have them.
 
     scripts/targets_page.py             write them
     scripts/targets_page.py --check     only say whether they are as they would be written
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeformer.engine.target_types import support_table
 from edgeformer.engine.targets import Figure, Target, list_targets
 from edgeformer.machine.jetpack import list_jetpacks, tensorrt_without_jetpack
 
@@ -26,7 +27,8 @@ def page(text: str) -> str:
     Raises:
         ValueError: the marks of a table are missing.
     """
-    for name, lines in {"machines": _machines(), "sources": _sources(), "jetpacks": _jetpacks()}.items():
+    tables = {"machines": _machines(), "sources": _sources(), "jetpacks": _jetpacks(), "types": _types()}
+    for name, lines in tables.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         if begin not in text or end not in text:
             raise ValueError(f"{PAGE} has no marks for the table {name!r}")
@@ -91,6 +93,17 @@ def _jetpacks() -> list[str]:
     ]
     rows.append(("none", "", ", ".join(tensorrt_without_jetpack()), "", "", "", ""))
     return _table(("JetPack", "L4T", "TensorRT", "CUDA", "Python", "SM", "note, source"), rows)
+
+
+def _types() -> list[str]:
+    rows = []
+    for flavour, sms, found in support_table():
+        name = "TensorRT-RTX" if flavour == "tensorrt_rtx" else "TensorRT"
+        capabilities = ", ".join(f"{sm // 10}.{sm % 10}" for sm in sms)
+        rows += [
+            (name, capabilities, f"`{one.precision}`", one.gain, f"{one.why}; {one.source}") for one in found.values()
+        ]
+    return _table(("built by", "compute capability", "precision", "gain", "why, source"), rows)
 
 
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

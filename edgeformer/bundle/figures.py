@@ -87,8 +87,11 @@ def attention_line(manifest: Manifest) -> str | None:
 
 def accuracy_lines(manifest: Manifest) -> Iterator[str]:
     """The task accuracy of each precision, with its distance from FP32."""
+    width = max(5, *map(len, manifest.accuracy)) if manifest.accuracy else 5
     for precision, score in manifest.accuracy.items():
-        line = f"{score.metric} {precision.upper():<5} {score_text(score):>8}   of {score.samples} labelled images"
+        line = (
+            f"{score.metric} {precision.upper():<{width}} {score_text(score):>8}   of {score.samples} labelled images"
+        )
         form = None if precision == "fp32" else compared_form(manifest, precision)
         if form is not None:
             line += f", {decibels(snr_db(form))} from FP32"

@@ -14,6 +14,7 @@ from edgeformer.bundle.files import REPORT
 from edgeformer.bundle.next_steps import next_steps
 from edgeformer.bundle.report_file import report_state
 from edgeformer.cli._common import simple_table
+from edgeformer.records.terms import QUANTIZED
 
 __all__ = ["print_next_steps", "print_summary"]
 
@@ -35,6 +36,12 @@ def print_summary(console: Console, bundle: Path, manifest: Manifest, seconds: f
     made = engine_line(manifest)
     if made is not None:
         console.print(f"engine      {made}")
+    if manifest.precision in QUANTIZED:
+        from edgeformer.engine.target_types import gain_lines
+
+        target = manifest.target
+        for line in gain_lines(target.name, target.flavour, target.sms, manifest.precision):
+            console.print(f"precision   {line}", soft_wrap=True)
     engine = manifest.details(EngineDetails)
     if engine is not None and engine.left_to_do:
         console.print("left to do:")

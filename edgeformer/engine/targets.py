@@ -22,22 +22,27 @@ from edgeformer.machine.backends import (
 )
 from edgeformer.machine.devices import find_gpus
 from edgeformer.machine.jetpack import list_jetpacks, lowest_tensorrt
+from edgeformer.records.terms import Precision
 
 __all__ = [
     "LOCAL",
     "Buildable",
     "Figure",
+    "Gain",
     "Peaks",
     "Sources",
     "Target",
+    "TypeRule",
     "can_build",
     "check_embedding",
     "get_target",
     "list_targets",
+    "list_type_rules",
     "require_imported",
 ]
 
 LOCAL = "local"
+Gain = Literal["accelerates", "shrinks", "unlisted", "refused"]
 _TABLE = Path(__file__).with_name("targets.json")
 # The compute capabilities that TensorRT-RTX 1.7 builds for (trt.ComputeCapability). A new release may add some.
 _RTX_SMS = (75, 80, 86, 89, 120, 121)
@@ -148,9 +153,31 @@ class Target(_Record):
         return ", ".join(f"{sm // 10}.{sm % 10}" for sm in self.sms)
 
 
+class TypeRule(_Record):
+    """What a flavour of TensorRT makes of a quantized precision.
+
+    Attributes:
+        flavour: ``tensorrt`` or ``tensorrt_rtx``.
+        precision: the precision.
+        sms_from: compute capability, times ten, from which on this holds, up to that of the next rule for the same two.
+        gain: ``accelerates``: arithmetic in the type; ``shrinks``: smaller weights, arithmetic in FP16; ``unlisted``:
+            arithmetic in the type that NVIDIA does not list; ``refused``: it does not build.
+        why: in words.
+        source: where that was read.
+    """
+
+    flavour: Flavour
+    precision: Precision
+    sms_from: int
+    gain: Gain
+    why: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+
+
 class _Table(_Record):
     schema_version: Literal[1]
     targets: tuple[Target, ...]
+    types: tuple[TypeRule, ...]
 
 
 class Buildable(_Record):
@@ -164,9 +191,18 @@ class Buildable(_Record):
 
 
 @cache
+def _table() -> _Table:
+    return _Table.model_validate_json(_TABLE.read_text(encoding="utf-8"))
+
+
 def list_targets() -> tuple[Target, ...]:
     """Every target of the table, in its order, without `LOCAL`, which depends on the machine."""
-    return _Table.model_validate_json(_TABLE.read_text(encoding="utf-8")).targets
+    return _table().targets
+
+
+def list_type_rules() -> tuple[TypeRule, ...]:
+    """What TensorRT makes of each quantized precision, the lowest compute capability first."""
+    return _table().types
 
 
 def get_target(name: str) -> Target:

@@ -20,7 +20,7 @@ FEWEST_ROUNDS = 10
 # How far the clocks of two models may be apart, as a fraction.
 CLOCKS_AGREE = 0.02
 # Of models that are equally fast the one that computes most exactly is shipped.
-_EXACT = {"fp32": 0, "fp16": 1, "bf16": 2, "int8": 3}
+_EXACT = {"fp32": 0, "fp16": 1, "bf16": 2, "int8-weights": 3, "int8": 4, "fp8": 5, "int4-weights": 6}
 
 
 class Judged(NamedTuple):

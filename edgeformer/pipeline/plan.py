@@ -14,7 +14,7 @@ from edgeformer.errors import InputError
 from edgeformer.pipeline.model_source import NamedModel, OnnxFile, Source, model_source, outer_preprocessing
 from edgeformer.pipeline.parity_inputs import ParityInputs
 from edgeformer.pipeline.request import BuildRequest, ModelOptions
-from edgeformer.records.terms import InputType, Precision
+from edgeformer.records.terms import CALIBRATED, QUANTIZED, InputType, Precision
 from edgeformer.text import printable
 
 if TYPE_CHECKING:
@@ -33,10 +33,17 @@ __all__ = ["BuildPlan", "EnginePlan", "Quantization", "TypedForm", "make_plan", 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What the INT8 ranges come from, and what becomes INT8."""
+    """What the ranges of activations come from, and what is quantized.
 
-    data: Samples
+    Attributes:
+        data: calibration images; ``None`` for weight-only precisions.
+        recipe: what is quantized; all of it counts for INT8, for the others its overrides.
+        int4_block: input channels that share a scale, for INT4 weights.
+    """
+
+    data: Samples | None
     recipe: Recipe
+    int4_block: int
 
 
 @dataclass(frozen=True)
@@ -96,10 +103,10 @@ class BuildPlan:
         labels: names of its classes in the order of their indices, where they are known.
         fuse_lepe: fuse LePE into the op.
         require_plugin: fail where routing attention is not fused.
-        quantization: for INT8, else ``None``.
+        quantization: for precisions with Q/DQ, else ``None``.
         form: of the typed graph.
         parity_inputs: what the forms of the model are compared on.
-        max_drop: points of accuracy that INT8 may lose.
+        max_drop: points of accuracy that a quantized model may lose.
         accepted: outputs that are reported and not judged.
         engine: what the engine is built for.
         compare_plugin: build the engine without the plugin as well.
@@ -139,18 +146,20 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         InputError: the model, the data, the recipe, the target or the batch cannot be used, or they do not fit.
         EnvironmentFault: this machine lacks something that could be installed.
     """
+    from edgeformer.engine.target_types import require_precision
     from edgeformer.engine.targets import can_build, check_embedding, get_target, require_imported
     from edgeformer.machine.plugin_library import require_plugin_library
     from edgeformer.quantization import load_recipe
     from edgeformer.verify.gates import DEFAULT_MAX_DROP
 
     recipe = None
-    if request.precision == "int8":
+    if request.precision in QUANTIZED:
         recipe = load_recipe(request.recipe or "default", quantize_attention=request.quantize_attention)
     source = source_of(request, str(request.model), request.input_type)
     outer = outer_preprocessing(source)
     _check_types(source, request.precision)
     target = get_target(request.target)
+    require_precision(target, request.precision)
     # What is built anywhere needs only software, which can be installed; what is built on the device can wait for it.
     if can_build(target, raise_error=target.built == "anywhere"):
         require_imported(target)
@@ -170,13 +179,13 @@ def make_plan(request: BuildRequest) -> BuildPlan:
     rtx = target.flavour == "tensorrt_rtx"
     convolutions = request.linears_as_convolutions
     if convolutions is None:
-        convolutions = rtx and request.precision != "int8" and batch.min < batch.max
+        convolutions = rtx and request.precision not in QUANTIZED and batch.min < batch.max
     return BuildPlan(
         source=source,
         labels=names or own or _names_of(eval_data, source) or _folder_labels(request.data, source),
         fuse_lepe=request.fuse_lepe,
         require_plugin=request.require_plugin,
-        quantization=None if recipe is None or data is None else Quantization(data, recipe),
+        quantization=_quantization(request, recipe, data),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
         parity_inputs=ParityInputs(eval_data, data, outer),
         max_drop=DEFAULT_MAX_DROP if request.max_drop is None else request.max_drop,
@@ -194,6 +203,15 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         ),
         compare_plugin=rtx if request.compare_plugin is None else request.compare_plugin,
     )
+
+
+def _quantization(request: BuildRequest, recipe: Recipe | None, data: Samples | None) -> Quantization | None:
+    from edgeformer.quantization.weight_only import DEFAULT_INT4_BLOCK
+
+    if recipe is None:
+        return None
+    calibrated = data if request.precision in CALIBRATED else None
+    return Quantization(calibrated, recipe, request.int4_block or DEFAULT_INT4_BLOCK)
 
 
 def _cross_compiling(asked: bool | None) -> bool:
@@ -271,7 +289,7 @@ def _check_types(source: Source, precision: Precision) -> None:
         raise InputError(
             "EF324", f"{source.path} is quantized already ({quantized} Q/DQ nodes): build from the float model"
         )
-    if precision in ("fp16", "int8"):
+    if precision == "fp16" or precision in QUANTIZED:
         check_range(source.model, 65504.0)
     own = float_precision(source.model)
     if own not in ("fp32", precision):

@@ -12,7 +12,7 @@ from edgeformer.data.sources import Source as DataSource
 from edgeformer.errors import InputError
 from edgeformer.pipeline.observer import Observer
 from edgeformer.pipeline.options import Argument, Option
-from edgeformer.records.terms import INPUT_TYPES, PRECISIONS, InputType, Precision
+from edgeformer.records.terms import CALIBRATED, INPUT_TYPES, INT4_BLOCKS, PRECISIONS, QUANTIZED, InputType, Precision
 
 __all__ = [
     "CALIBRATION_IMAGES",
@@ -77,7 +77,7 @@ class ModelOptions(ImageOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationOptions:
-    """What becomes INT8, and the images that decide its ranges."""
+    """What is quantized, and the images that decide the ranges of activations."""
 
     data: Annotated[DataSource | None, Option("Calibration images: a folder, an .npy or an .npz file.", "path")] = None
     calibration_images: Annotated[int, Option("Calibrate on at most this many images.", "integer", metavar="N")] = (
@@ -85,7 +85,11 @@ class CalibrationOptions:
     )
     recipe: Annotated[
         AnyPath | None,
-        Option("What becomes INT8 and how: a recipe's name, or a JSON file.", metavar="NAME|FILE", default="default"),
+        Option(
+            "What is quantized and how: a recipe's name, or a JSON file. Precisions besides int8 take its overrides.",
+            metavar="NAME|FILE",
+            default="default",
+        ),
     ] = None
     quantize_attention: Annotated[
         bool | None,
@@ -96,19 +100,48 @@ class CalibrationOptions:
         ),
     ] = None
 
-    def check_calibration(self) -> None:
-        """Check what calibration needs.
+    int4_block: Annotated[
+        int | None,
+        Option(
+            "Input channels that share a scale in int4-weights: 32, 64 or 128.", "integer", metavar="N", default="32"
+        ),
+    ] = None
+
+    def check_quantization(self, precision: Precision) -> None:
+        """Check what quantizing to a precision needs.
 
         Raises:
-            InputError: there is nothing to calibrate on.
+            InputError: there is nothing to calibrate on, or an option has no use.
         """
+        if precision in CALIBRATED:
+            self._check_calibration(precision)
+        if self.quantize_attention and precision != "int8":
+            raise InputError(
+                "EF104",
+                f"--quantize-attention with precision {precision}, which leaves attention in float: give "
+                "--precision int8",
+            )
+        if self.int4_block is None:
+            return
+        if precision != "int4-weights":
+            raise InputError(
+                "EF104", f"--int4-block with precision {precision}, which has no blocks: give --precision int4-weights"
+            )
+        if self.int4_block not in INT4_BLOCKS:
+            raise InputError(
+                "EF101", f"int4_block {self.int4_block}: it must be one of {', '.join(map(str, INT4_BLOCKS))}"
+            )
+
+    def _check_calibration(self, precision: Precision) -> None:
         if self.calibration_images < 1:
             raise InputError(
                 "EF101", f"calibration_images {self.calibration_images}: calibration needs at least 1 image"
             )
         if self.data is None:
             raise InputError(
-                "EF103", "INT8 needs calibration images: give --data with a folder of images, an .npy or an .npz file"
+                "EF103",
+                f"{precision.upper()} needs calibration images: give --data with a folder of images, an .npy or an "
+                ".npz file; int8-weights and int4-weights need none",
             )
 
 
@@ -178,7 +211,13 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         ),
     ] = "float"
     precision: Annotated[
-        Precision, Option("Type of the engine's weights and activations.", "choice", choices=PRECISIONS)
+        Precision,
+        Option(
+            "Type of the engine's weights and activations; int8-weights and int4-weights: of the weights of Linears "
+            "alone, the rest FP16. 'edgeformer targets' says which targets take which.",
+            "choice",
+            choices=PRECISIONS,
+        ),
     ] = "fp16"
     batch: Annotated[
         str | None,
@@ -202,7 +241,7 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
     ] = None
     max_drop: Annotated[
         float | None,
-        Option("Points of top-1 accuracy that INT8 may lose.", "number", metavar="POINTS", default="1"),
+        Option("Points of top-1 accuracy that a quantized model may lose.", "number", metavar="POINTS", default="1"),
     ] = None
     accept_outputs: Annotated[
         Sequence[str] | None,
@@ -219,7 +258,7 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         Option(
             "Write float Linears as 1 x 1 convolutions, which takes less memory at free batch sizes.",
             "switch",
-            default="where TensorRT-RTX builds for those, INT8 apart",
+            default="where TensorRT-RTX builds for those, unless quantized",
         ),
     ] = None
     use_plugin: Annotated[
@@ -280,11 +319,10 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         if self.input_type not in INPUT_TYPES:
             raise InputError("EF101", f"input_type {self.input_type!r}: it must be one of {', '.join(INPUT_TYPES)}")
         if self.max_drop is not None and not self.max_drop >= 0:
-            raise InputError("EF101", f"max_drop {self.max_drop}: points of accuracy that INT8 may lose, at least 0")
-        if self.precision == "int8":
-            self.check_calibration()
-        else:
-            self._check_float()
+            raise InputError("EF101", f"max_drop {self.max_drop}: points of accuracy that may be lost, at least 0")
+        self.check_quantization(self.precision)
+        if self.recipe is not None and self.precision not in QUANTIZED:
+            raise InputError("EF104", f"a recipe says what to quantize; precision {self.precision} quantizes nothing")
         if self.embed_plugin and not self.use_plugin:
             raise InputError("EF104", "--embed-plugin with --no-plugin: there is no plugin to embed")
         if self.require_plugin and not self.use_plugin:
@@ -293,15 +331,6 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         output = os.path.abspath(self.output)
         if not _is_utf8(output):
             raise InputError("EF101", f"output {output}: the path is not UTF-8, and ONNX Runtime opens no file there")
-
-    def _check_float(self) -> None:
-        if self.recipe is not None:
-            raise InputError("EF104", f"a recipe says what to quantize; precision {self.precision} quantizes nothing")
-        if self.quantize_attention:
-            raise InputError(
-                "EF104",
-                f"--quantize-attention with precision {self.precision}, which quantizes nothing: give --precision int8",
-            )
 
 
 def _is_utf8(path: str) -> bool:

@@ -1,11 +1,13 @@
-"""Post-training quantization: recipes, policy, calibration, and the passes that make INT8 accurate."""
+"""Post-training quantization: recipes, policy, calibration, what makes INT8 accurate, FP8, and weights alone."""
 
 from __future__ import annotations
 
 from edgeformer.quantization.calibration import Calibration, load_calibration
 from edgeformer.quantization.policy import Decision, decide
-from edgeformer.quantization.quantize import QuantizeResult, calibrate, quantize
+from edgeformer.quantization.precisions import quantize
+from edgeformer.quantization.quantize import QuantizeResult, calibrate
 from edgeformer.quantization.recipe import ObserverSettings, Override, Recipe, list_recipes, load_recipe
+from edgeformer.quantization.typed_result import TypedResult
 
 __all__ = [
     "Calibration",
@@ -14,6 +16,7 @@ __all__ = [
     "Override",
     "QuantizeResult",
     "Recipe",
+    "TypedResult",
     "calibrate",
     "decide",
     "list_recipes",

@@ -11,11 +11,7 @@ from pathlib import Path
 import onnx
 
 from edgeformer.errors import InputError
-from edgeformer.graph.fold_batch_norm import fold_batch_norm
 from edgeformer.graph.graph_index import GraphIndex
-from edgeformer.graph.opset import raise_opset
-from edgeformer.graph.prepare import prepared
-from edgeformer.graph.protos import float_precision
 from edgeformer.graph.qdq import SCALE_BITS, AttentionSite, LayerSite, attention_site, insert_qdq, layer_site
 from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.progress import Progress
@@ -25,6 +21,7 @@ from edgeformer.quantization.choice import choose
 from edgeformer.quantization.moved_model import MovedModel
 from edgeformer.quantization.observation import observe
 from edgeformer.quantization.policy import Decision, decide
+from edgeformer.quantization.preparation import prepare as _prepare
 from edgeformer.quantization.recipe import ObserverSettings, Recipe, load_recipe
 from edgeformer.quantization.settings import Settings, Sites
 from edgeformer.quantization.stored import settings_of, stored_settings
@@ -38,8 +35,6 @@ _log = logging.getLogger(__name__)
 _BATCH_SIZE = 8
 # Images that the histograms for people are of.
 _SHOWN_IMAGES = 32
-# What the passes need: ReduceMean with its axes as an input (18), Q/DQ with 16-bit scales (19), as the exporter writes.
-_OPSET = 20
 
 
 @dataclass(frozen=True)
@@ -208,22 +203,6 @@ def _ranges(plan: _Plan, settings: Settings, moved: MovedModel) -> dict[str, flo
     read = {site.activation for site in moved.sites} | {part.name for place in plan.attention for part in place.parts}
     ranges = {moved.renamed.get(name, name): amax for name, amax in settings.ranges.items()}
     return {name: amax for name, amax in ranges.items() if name in read}
-
-
-def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model that is calibrated and quantized: batch norms folded, at an opset that knows 16-bit scales."""
-    present = [node.op_type for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    if present:
-        raise InputError("EF324", f"the model is quantized already ({len(present)} Q/DQ nodes): give the float model")
-    model = prepared(model)
-    own = float_precision(model)
-    if own != "fp32":
-        raise InputError(
-            "EF324",
-            f"the model computes in {own.upper()}, whose rounding INT8 would be calibrated on: give the FP32 model (in "
-            "PyTorch, the one before .half() or .bfloat16())",
-        )
-    return fold_batch_norm(raise_opset(model, _OPSET))
 
 
 def _sites(index: GraphIndex, decisions: Sequence[Decision]) -> list[LayerSite]:

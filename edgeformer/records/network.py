@@ -15,7 +15,7 @@ class BlockFigures(Record):
 
     Attributes:
         name: the module's path where the graph tells it (``stages.0.0``), else that of its op node.
-        int8_layers: layers with weights (Conv, Gemm, MatMul) that compute in INT8.
+        int8_layers: layers with weights (Conv, Gemm, MatMul) that are quantized, to the bundle's precision.
         float_layers: those that compute in floating point.
         op: name of the node of routing attention in it, which the plugin runs; None where there is none.
         attention: what that node computes on; None where there is none.

@@ -1,4 +1,4 @@
-"""What quantization decided about every layer, and what calibration saw of every activation that became INT8."""
+"""What quantization decided about every layer, and what calibration saw of every activation that was quantized."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from edgeformer.records.base import Record
+from edgeformer.records.terms import TypedPrecision
 
 __all__ = ["ActivationHistogram", "ActivationRecord", "FrontPoint", "LayerRecord"]
 
@@ -17,14 +18,16 @@ class LayerRecord(Record):
     Attributes:
         node: the node's name, or its first output if it has none.
         op: its operator.
-        int8: whether it became INT8.
+        int8: whether it became INT8, weights and activations.
         because: the reason.
+        type: what it became in the other quantized precisions; None where it stayed in float, and for ``int8``.
     """
 
     node: str
     op: str
     int8: bool
     because: str
+    type: TypedPrecision | None = None
 
 
 class ActivationHistogram(Record):
@@ -34,7 +37,7 @@ class ActivationHistogram(Record):
         bin_width: width of a bin, in the activation's unit; the first begins at 0.
         counts: values in each bin, up to the bin of the largest magnitude.
         largest: the largest magnitude.
-        clipped: fraction of the values that lie beyond the INT8 range by more than rounding, half a step.
+        clipped: fraction of the values that lie beyond the range by more than rounding, half a step of INT8.
     """
 
     bin_width: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -44,12 +47,12 @@ class ActivationHistogram(Record):
 
 
 class ActivationRecord(Record):
-    """An activation that INT8 layers read.
+    """An activation that INT8 or FP8 layers read.
 
     Attributes:
         tensor: its name; channels of one are ``qkv[..., 0:64]``.
         layers: the nodes that read it.
-        amax: the magnitude that becomes 127.
+        amax: the magnitude that becomes 127 in INT8 and 448 in FP8.
         histogram: what calibration saw; None where the recipe's observer keeps no more than the largest value.
     """
 

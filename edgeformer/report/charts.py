@@ -120,7 +120,7 @@ def snr_chart(bars: Sequence[Bar], label: str) -> str:
 
 
 def histogram_chart(activations: Sequence[ActivationRecord], prefix: str) -> str:
-    """Histograms of magnitudes side by side, counts on a logarithmic scale, each with the end of its INT8 range.
+    """Histograms of magnitudes side by side, counts on a logarithmic scale, each with the end of its range.
 
     Args:
         activations: those with a histogram that has values.
@@ -152,7 +152,7 @@ def histogram_chart(activations: Sequence[ActivationRecord], prefix: str) -> str
             axes.plot([left, left + 0.9], [floor, floor], color=_LINE, linewidth=0.8)
             axes.plot([end, end], [floor, floor - 0.66], color=_SECOND, linewidth=1.2)
             axes.text(left, floor - 0.72, _ascii(activation.tensor, 20), fontsize=8.5, color=_INK)
-        return _svg(figure, "histograms of the activations that INT8 layers read", prefix)
+        return _svg(figure, "histograms of the activations that quantized layers read", prefix)
 
 
 def times_chart(lines: Sequence[Line], label: str, prefix: str) -> str:

@@ -12,6 +12,7 @@ from edgeformer.bundle.figures import compared_form, decibels, forms_of, megabyt
 from edgeformer.bundle.files import ENGINE
 from edgeformer.bundle.manifest import Manifest
 from edgeformer.records.network import BlockFigures
+from edgeformer.records.terms import PRECISION_WORDS, QUANTIZED
 from edgeformer.records.verification import FormReport
 from edgeformer.report.latency import milliseconds, timed
 
@@ -187,8 +188,9 @@ def block_rows(manifest: Manifest) -> list[BlockRow]:
 
 
 def _block_row(manifest: Manifest, block: BlockFigures) -> BlockRow:
-    floats = "FP16" if manifest.precision == "int8" else manifest.precision.upper()
-    counts = [f"{count} {kind}" for count, kind in ((block.int8_layers, "INT8"), (block.float_layers, floats)) if count]
+    kind = PRECISION_WORDS[manifest.precision]
+    floats = "FP16" if manifest.precision in QUANTIZED else kind
+    counts = [f"{count} {name}" for count, name in ((block.int8_layers, kind), (block.float_layers, floats)) if count]
     attention = ""
     if block.attention is not None and block.regions is not None:
         attention = f"{_runs_op(manifest)} {block.attention.upper()}, top {block.topk} of {block.regions**2}"

@@ -121,7 +121,7 @@ def _looks(subject: Subject) -> dict[str, Any] | None:
 
 
 def _calibration(manifest: Manifest) -> dict[str, Any]:
-    """The activations that INT8 layers read, those that are clipped most first, and the drawn ones among them."""
+    """The activations that quantized layers read, those that are clipped most first, and the drawn ones among them."""
     details = manifest.details(QuantizeDetails)
     activations = [] if details is None else sorted(details.activations, key=_clipped, reverse=True)
     seen = [one for one in activations if one.histogram is not None and any(one.histogram.counts)]

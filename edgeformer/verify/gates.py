@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgeformer.errors import InputError
-from edgeformer.records.terms import Precision
+from edgeformer.records.terms import QUANTIZED, Precision
 from edgeformer.records.verification import GateVerdict
 
 __all__ = [
@@ -28,12 +28,12 @@ __all__ = [
     "largest_tie",
 ]
 
-# Points (hundredths) of the task metric that INT8 may cost.
+# Points (hundredths) of the task metric that a quantized model may cost.
 DEFAULT_MAX_DROP = 1.0
 
-# Largest relative error of rounding a value: half a unit in the last of 11 and of 8 significant bits. What INT8 leaves
-# in floating point is FP16.
-UNIT_ROUNDOFF = {"fp16": 2.0**-11, "bf16": 2.0**-8, "int8": 2.0**-11}
+# Largest relative error of rounding a value: half a unit in the last of 11 and of 8 significant bits. What a quantized
+# model leaves in floating point is FP16.
+UNIT_ROUNDOFF: dict[Precision, float] = {"fp16": 2.0**-11, "bf16": 2.0**-8, **dict.fromkeys(QUANTIZED, 2.0**-11)}
 # Values of a channel from which on its noise is judged by itself: the mean of so many squares is good to 18 %.
 BLOCK_SLICE = 64
 
@@ -58,6 +58,17 @@ class Gate:
     only_without: tuple[str, ...] = ()
 
 
+def _of_quantized(precision: Precision, *, cosine: float) -> tuple[Gate, ...]:
+    """The conditions of a quantized form: points of the task metric, or what stands for them without labels."""
+    agreement = 1.0 - DEFAULT_MAX_DROP / 100.0
+    return (
+        Gate(precision, "accuracy_drop", "<=", DEFAULT_MAX_DROP),
+        Gate(precision, "top1_agreement", ">=", agreement, ("accuracy_drop",)),
+        Gate(precision, "integer_agreement", ">=", agreement, ("accuracy_drop",)),
+        Gate(precision, "cosine", ">=", cosine, ("accuracy_drop", "top1_agreement")),
+    )
+
+
 # export, fuse, fp16, int8: the project's design. The others follow from them:
 # * export, fuse: both graphs do the same arithmetic in another order. Where two regions nearly tie, the last bit
 #   decides which is picked, and the output differs by more than rounding although both are right. So the difference is
@@ -70,6 +81,10 @@ class Gate:
 # * int8 without labels: accuracy can fall by no more than the fraction of samples whose top-1 class changed, so that
 #   the same limit on that fraction is the stricter gate. Dense outputs have neither; their cosine is judged: 0.99 is
 #   an SNR of about 17 dB.
+# * int8-weights, fp8, int4-weights: what a model may lose is its user's to say, and is the same number of points
+#   whatever costs them; so are the limits that stand for it where there are no labels. Of dense outputs the cosine
+#   differs: int8-weights rounds nothing but weights, with 8 significant bits for the largest of a channel, which is
+#   what BF16 has for each, and BF16's limit is asked of it. FP8 (4 significant bits) and INT4 get INT8's.
 # * integer_agreement: an integer output is what a comparison of floats came to: the largest logit (a class, a map of
 #   classes), the order of scores (TopK's indices), a threshold (a mask). It is equal or it is not, and where it is not,
 #   two floats lay closer together than the rounding between the two forms. For export and fuse that is what turns a row
@@ -108,10 +123,10 @@ GATES: tuple[Gate, ...] = (
     Gate("bf16", "cosine", ">=", 0.999),
     Gate("bf16", "top1_agreement", ">=", 0.99),
     Gate("bf16", "integer_agreement", ">=", 0.99),
-    Gate("int8", "accuracy_drop", "<=", DEFAULT_MAX_DROP),
-    Gate("int8", "top1_agreement", ">=", 1.0 - DEFAULT_MAX_DROP / 100.0, ("accuracy_drop",)),
-    Gate("int8", "integer_agreement", ">=", 1.0 - DEFAULT_MAX_DROP / 100.0, ("accuracy_drop",)),
-    Gate("int8", "cosine", ">=", 0.99, ("accuracy_drop", "top1_agreement")),
+    *_of_quantized("int8", cosine=0.99),
+    *_of_quantized("int8-weights", cosine=0.999),
+    *_of_quantized("fp8", cosine=0.99),
+    *_of_quantized("int4-weights", cosine=0.99),
 )
 _NAMES = {
     "max_abs_relative": "max |diff| / max |ref|",
@@ -128,8 +143,8 @@ def gates_of(stage: str, *, max_drop: float = DEFAULT_MAX_DROP) -> tuple[Gate, .
     """The conditions of a stage.
 
     Args:
-        stage: ``export``, ``fuse``, ``fuse-fp16``, ``fuse-bf16``, ``fp32``, ``fp16``, ``bf16`` or ``int8``.
-        max_drop: points of the task metric that INT8 may cost.
+        stage: ``export``, ``fuse``, ``fuse-fp16``, ``fuse-bf16``, or a precision.
+        max_drop: points of the task metric that a quantized model may cost.
 
     Raises:
         ValueError: no stage has that name.
@@ -137,7 +152,7 @@ def gates_of(stage: str, *, max_drop: float = DEFAULT_MAX_DROP) -> tuple[Gate, .
     found = tuple(gate for gate in GATES if gate.stage == stage)
     if not found:
         raise ValueError(f"no gate is named {stage!r}; there are {', '.join(sorted({gate.stage for gate in GATES}))}")
-    if stage != "int8":
+    if stage not in QUANTIZED:
         return found
     # Rounded: 1 - max_drop / 100 must not lie one bit above the same fraction of samples.
     agreement = round(1.0 - max_drop / 100.0, 12)
@@ -200,7 +215,7 @@ def check(stage: str, figures: Mapping[str, float | None], *, max_drop: float = 
     Args:
         stage: as for `gates_of`.
         figures: figures by name. A figure that is absent or None does not apply (no labels, no classes); NaN misses.
-        max_drop: points of the task metric that INT8 may cost.
+        max_drop: points of the task metric that a quantized model may cost.
 
     Raises:
         ValueError: no stage has that name, or no condition of the stage applies to the figures.
@@ -224,7 +239,7 @@ def judge(
             output that is judged by ``accuracy_drop`` has that figure; the others of the model are judged without.
         shared: figures of the whole model by name, such as ``routing_agreement``.
         not_judged: figures that are known and say nothing here, with the reason; the text tells them.
-        max_drop: points of the task metric that INT8 may cost.
+        max_drop: points of the task metric that a quantized model may cost.
 
     Raises:
         ValueError: no stage has that name, or there is an output that no condition of the stage judges.

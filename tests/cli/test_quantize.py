@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto
 
 from edgeformer.cli.quantize import command
 from edgeformer.graph.onnx_files import load_model, save_model
@@ -58,3 +59,58 @@ def test_a_model_without_the_op_is_refused(files: Path) -> None:
     with raises("EF504", "quantize_attention", "edgeformer fuse"):
         CliRunner().invoke(command, words(files, "--quantize-attention", model="plain.onnx"), catch_exceptions=False)
     assert not (files / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("precision", "more", "kinds"),
+    [
+        ("int8-weights", [], {"INT8"}),
+        ("int4-weights", ["--int4-block", "64"], {"INT4"}),
+        ("fp8", ["--data"], {"FLOAT8E4M3FN"}),
+    ],
+)
+def test_other_precisions(files: Path, precision: str, more: list[str], kinds: set[str]) -> None:
+    more = [*more, str(files / "images.npy")] if "--data" in more else more
+    output = files / "typed.onnx"
+    options = [str(files / "fused.onnx"), "-o", str(output), "--precision", precision, "--json", *more]
+    result = CliRunner().invoke(command, options, catch_exceptions=False)
+    assert result.exit_code == 0
+    printed = json.loads(result.stdout)
+    assert printed["precision"] == precision
+    assert sum(layer["type"] == precision for layer in printed["layers"]) == 4
+    assert not any(layer["int8"] for layer in printed["layers"])
+    model = load_model(output)
+    made = {node.output[0]: node for node in model.graph.node}
+    stored = {t.name: TensorProto.DataType.Name(t.data_type) for t in model.graph.initializer}
+    layers = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in made]
+    found = {stored[made[n.input[1]].input[0]] for n in layers if made[n.input[1]].op_type == "DequantizeLinear"}
+    assert found == kinds
+
+
+def test_a_table_names_what_layers_became(files: Path) -> None:
+    options = [str(files / "fused.onnx"), "-o", str(files / "typed.onnx"), "--precision", "int8-weights"]
+    result = CliRunner().invoke(command, options, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert sum("INT8-WEIGHTS" in line for line in result.stdout.splitlines()) == 4
+    assert "no calibration needed" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "values"),
+    [
+        (["--precision", "int8-weights", "--data", "images.npy"], "EF104", ["--data", "int8-weights"]),
+        (["--precision", "int4-weights", "--calibration", "c.json"], "EF104", ["--calibration", "int4-weights"]),
+        (["--precision", "fp8"], "EF103", ["FP8", "--data"]),
+        (["--precision", "int8-weights", "--float-type", "bfloat16"], "EF548", ["int8-weights", "float16"]),
+        (["--precision", "int8-weights", "--quantize-attention"], "EF104", ["--quantize-attention"]),
+        (["--precision", "int8-weights", "--int4-block", "32"], "EF104", ["--int4-block"]),
+        (["--precision", "int4-weights", "--int4-block", "5"], "EF101", ["int4_block 5", "32, 64, 128"]),
+    ],
+)
+def test_options_that_have_no_use_are_refused(
+    files: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], code: str, values: list[str]
+) -> None:
+    monkeypatch.chdir(files)
+    with raises(code, *values):
+        CliRunner().invoke(command, ["fused.onnx", "-o", "typed.onnx", *options], catch_exceptions=False)
+    assert not (files / "typed.onnx").exists()

@@ -35,6 +35,16 @@ def test_each_target_and_each_jetpack_has_a_line(monkeypatch: pytest.MonkeyPatch
     assert words["b200"][1:5] == ["100", "x86_64", "10.8+", "device"]
     assert words["7.0"][-4:] == ["10.13", "13.0", "3.12", "110"]
     assert "'--target rtx' is one engine for SM 80, 86, 89, 120, 121." in shown
+    types = [line.split() for line in shown if line.split() and line.split()[0] in ("TensorRT", "RTX")]
+    assert types == [
+        ["TensorRT", "SM", "int8", "int8-weights", "fp8", "int4-weights"],
+        ["TensorRT", "75", "accelerates", "shrinks", "refused", "refused"],
+        ["TensorRT", "80-87", "accelerates", "shrinks", "refused", "shrinks"],
+        ["TensorRT", "89-121", "accelerates", "shrinks", "accelerates", "shrinks"],
+        ["RTX", "75", "unlisted", "shrinks", "refused", "refused"],
+        ["RTX", "80-86", "unlisted", "shrinks", "refused", "shrinks"],
+        ["RTX", "89-121", "unlisted", "shrinks", "accelerates", "shrinks"],
+    ]
     assert "No JetPack brings TensorRT 11.0, 11.1, 11.2, 11.3, 11.5." in shown
 
 
@@ -46,3 +56,6 @@ def test_json_has_the_figures_and_their_sources() -> None:
     assert targets["l40s"]["memory_gb"] == 48
     assert targets["l40s"]["sources"]["memory"]
     assert targets["b200"]["memory_gb"] is None
+    for target in targets.values():
+        assert [one["precision"] for one in target["precisions"]] == ["int8", "int8-weights", "fp8", "int4-weights"]
+        assert all(one["source"].startswith("https://") and one["why"] for one in target["precisions"])

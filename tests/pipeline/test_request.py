@@ -22,10 +22,16 @@ BUILD = {"model": "biformer_nano", "output": "out", "target": "rtx-40"}
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"precision": "fp8"}, ["'fp8'", "fp32, fp16, bf16, int8"]),
+        ({"precision": "fp4"}, ["'fp4'", "fp32, fp16, bf16, int8, int8-weights, fp8, int4-weights"]),
         ({"max_drop": -0.5}, ["-0.5", "at least 0"]),
         ({"max_drop": float("nan")}, ["nan", "at least 0"]),
-        ({"precision": "int8"}, ["--data"]),
+        ({"precision": "int8"}, ["INT8", "--data", "int8-weights"]),
+        ({"precision": "fp8"}, ["FP8", "--data"]),
+        ({"precision": "fp8", "data": "x", "quantize_attention": True}, ["--quantize-attention", "fp8"]),
+        ({"precision": "int8-weights", "quantize_attention": True}, ["--quantize-attention", "int8-weights"]),
+        ({"precision": "int8-weights", "int4_block": 32}, ["--int4-block", "int8-weights", "int4-weights"]),
+        ({"int4_block": 32}, ["--int4-block", "fp16"]),
+        ({"precision": "int4-weights", "int4_block": 48}, ["int4_block 48", "32, 64, 128"]),
         ({"precision": "int8", "data": "x", "calibration_images": 0}, ["0", "at least 1"]),
         ({"recipe": "default"}, ["recipe", "fp16"]),
         ({"precision": "bf16", "quantize_attention": True}, ["--quantize-attention", "bf16", "--precision int8"]),
@@ -38,6 +44,13 @@ def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], words: lis
     with pytest.raises(InputError) as refused:
         BuildRequest(**{**BUILD, **options})
     assert [word for word in words if word not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize("precision", ["int8-weights", "int4-weights"])
+def test_weights_alone_need_no_images_and_take_a_recipe(precision: str) -> None:
+    request = BuildRequest(**{**BUILD, "precision": precision, "recipe": "default"})
+    assert request.data is None
+    assert BuildRequest(**{**BUILD, "precision": "int4-weights", "int4_block": 128}).int4_block == 128
 
 
 def test_an_export_of_no_image_is_refused() -> None:

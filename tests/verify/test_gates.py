@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from edgeformer.records.terms import Precision
+from edgeformer.records.terms import PRECISIONS, QUANTIZED, Precision
 from edgeformer.verify.gates import (
     GATES,
     Gate,
@@ -30,6 +30,9 @@ from tests.raising import raises
         ("fp16", "cosine", ">=", 0.9999),
         ("fp16", "top1_agreement", ">=", 0.995),
         ("int8", "accuracy_drop", "<=", 1.0),
+        ("int8-weights", "accuracy_drop", "<=", 1.0),
+        ("fp8", "accuracy_drop", "<=", 1.0),
+        ("int4-weights", "accuracy_drop", "<=", 1.0),
     ],
 )
 def test_the_table_says_what_the_design_says(stage: str, metric: str, direction: str, limit: float) -> None:
@@ -54,6 +57,11 @@ def test_the_table_says_what_the_design_says(stage: str, metric: str, direction:
         ("int8", "accuracy_drop", 1.0, 1.01),
         ("int8", "top1_agreement", 0.99, 0.9899),
         ("int8", "cosine", 0.99, 0.9899),
+        ("int8-weights", "cosine", 0.999, 0.9989),
+        ("int8-weights", "top1_agreement", 0.99, 0.9899),
+        ("fp8", "cosine", 0.99, 0.9899),
+        ("int4-weights", "cosine", 0.99, 0.9899),
+        ("int4-weights", "accuracy_drop", 1.0, 1.01),
     ],
 )
 def test_the_limit_itself_passes_and_what_is_beyond_misses(
@@ -124,8 +132,8 @@ def test_what_the_figures_compare_with(stage: str, against: str) -> None:
 
 
 def test_an_unknown_stage() -> None:
-    with pytest.raises(ValueError, match="no gate is named 'fp8'; there are bf16, block, block-fp32, export"):
-        check("fp8", {"cosine": 1.0})
+    with pytest.raises(ValueError, match="no gate is named 'fp4'; there are bf16, block, block-fp32, export"):
+        check("fp4", {"cosine": 1.0})
 
 
 def test_figures_that_no_condition_judges() -> None:
@@ -240,12 +248,22 @@ def test_accepted_outputs_have_to_be_there() -> None:
 
 
 def test_a_block_in_fp32_is_judged_by_its_largest_difference_and_others_by_what_is_expected() -> None:
-    precisions: list[Precision] = ["fp32", "fp16", "bf16", "int8"]
-    assert [block_stage(precision) for precision in precisions] == ["block-fp32", "block", "block", "block"]
+    assert {block_stage(one) for one in PRECISIONS if one != "fp32"} == {"block"}
+    assert block_stage("fp32") == "block-fp32"
     assert check(block_stage("fp32"), {"max_abs_relative": 1e-5}).passed
     assert not check(block_stage("fp32"), {"max_abs_relative": 1.1e-5}).passed
     assert check(block_stage("int8"), {"noise_ratio": 4.0}).passed
     assert not check(block_stage("int8"), {"noise_ratio": 4.1}).passed
+
+
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_every_quantized_precision_has_a_gate_that_max_drop_moves(precision: Precision) -> None:
+    limits = {gate.metric: gate.limit for gate in gates_of(precision, max_drop=3.0)}
+    assert limits["accuracy_drop"] == 3.0
+    assert limits["top1_agreement"] == limits["integer_agreement"] == 0.97
+    assert not check(precision, {"accuracy_drop": 3.1}, max_drop=3.0).passed
+    # Labels are judged where there are some, and nothing in their place.
+    assert check(precision, {"accuracy_drop": 0.0, "top1_agreement": 0.5, "cosine": 0.5}).passed
 
 
 def test_two_logits_may_move_towards_each_other() -> None:

@@ -74,7 +74,7 @@ def _forms(
         Form.fused(runner.path(EXPORTED), runner.path(FUSED)),
     ]
     if quantization is not None:
-        # Not shipped and not judged: what FP16 alone would cost, so that INT8's share can be told.
+        # Not shipped and not judged: what FP16 alone would cost, so that the share of what is quantized can be told.
         forms.append(Form.from_onnx("fp16", lambda: to_float_type(load_model(runner.path(FUSED)), "float16")))
         if quantization.recipe.quantize_attention:
             # Likewise: what INT8 costs without that of the attention.

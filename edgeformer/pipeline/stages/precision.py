@@ -1,4 +1,4 @@
-"""``types`` or ``quantize``: the fused graph with every type explicit, INT8 as Q/DQ; engines are built from it."""
+"""``types`` or ``quantize``: the fused graph with every type explicit, what is quantized as Q/DQ; for engines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from edgeformer.bundle.details import QuantizeDetails
 from edgeformer.bundle.files import CALIBRATION, FUSED, TYPED
 from edgeformer.pipeline.plan import Quantization, TypedForm
 from edgeformer.pipeline.runner import Judged, Runner
+from edgeformer.records.terms import PRECISION_WORDS, TYPED_PRECISIONS
 
 if TYPE_CHECKING:
     import onnx
@@ -18,7 +19,7 @@ __all__ = ["run"]
 
 
 def run(runner: Runner, form: TypedForm, quantization: Quantization | None) -> None:
-    """Set the types of the fused graph, and quantize it for INT8."""
+    """Set the types of the fused graph, and quantize it where the precision asks for that."""
     inputs: dict[str, Any] = {
         "model": runner.sha256(FUSED),
         "convolutions": form.linears_as_convolutions,
@@ -27,8 +28,14 @@ def run(runner: Runner, form: TypedForm, quantization: Quantization | None) -> N
     if quantization is None:
         runner.run("types", [TYPED], lambda: _set_types(runner, form), inputs | {"precision": form.precision})
         return
-    inputs |= {"data": quantization.data.sha256(), "recipe": quantization.recipe.model_dump(mode="json")}
-    runner.run("quantize", [CALIBRATION, TYPED], lambda: _quantize(runner, form, quantization), inputs)
+    inputs |= {"precision": form.precision, "recipe": quantization.recipe.model_dump(mode="json")}
+    if form.precision == "int4-weights":
+        inputs["int4_block"] = quantization.int4_block
+    if quantization.data is not None:
+        inputs["data"] = quantization.data.sha256()
+    files = [TYPED] if quantization.data is None else [CALIBRATION, TYPED]
+    made = _quantize if form.precision == "int8" else _quantize_typed
+    runner.run("quantize", files, lambda: made(runner, form, quantization), inputs)
 
 
 def _set_types(runner: Runner, form: TypedForm) -> Judged:
@@ -48,6 +55,7 @@ def _quantize(runner: Runner, form: TypedForm, quantization: Quantization) -> Ju
     from edgeformer.ops.bi_level_routing_attention import OP_TYPE
     from edgeformer.quantization import quantize
 
+    assert quantization.data is not None  # the request has it for INT8
     result = quantize(
         load_model(runner.path(FUSED)),
         quantization.data,
@@ -79,6 +87,32 @@ def _figures(calibration: Calibration) -> str:
     degraded = "" if calibration.snr.degraded is None else f", {calibration.snr.degraded:.1f} dB degraded"
     share = f"{100 * calibration.int8_share:.0f} % of the multiply-adds INT8"
     return f"; {share}, outputs keep {calibration.snr.clean:.1f} dB{degraded}"
+
+
+def _quantize_typed(runner: Runner, form: TypedForm, quantization: Quantization) -> Judged:
+    """FP8, or the weights alone."""
+    from edgeformer.graph.onnx_files import load_model, save_model
+    from edgeformer.graph.types import to_float_type
+    from edgeformer.quantization import quantize
+    from edgeformer.quantization.typed_result import layer_record
+
+    assert form.precision in TYPED_PRECISIONS
+    result = quantize(
+        load_model(runner.path(FUSED)),
+        quantization.data,
+        precision=form.precision,
+        recipe=quantization.recipe,
+        int4_block=quantization.int4_block,
+        progress=runner.progress("quantize"),
+    )
+    if result.calibration is not None:
+        result.calibration.save(runner.path(CALIBRATION))
+    model, note = _formed(result.model, form)
+    save_model(to_float_type(model, "float16"), runner.path(TYPED))
+    count = sum(decision.quantized for decision in result.decisions)
+    records = (layer_record(decision, form.precision) for decision in result.decisions)
+    details = QuantizeDetails(attention="float16", layers=tuple(records), activations=result.activations)
+    return Judged(note=f"{note}{count} layers {PRECISION_WORDS[form.precision]}, rest FP16", details=details)
 
 
 def _formed(model: onnx.ModelProto, form: TypedForm) -> tuple[onnx.ModelProto, str]:
