@@ -32,7 +32,11 @@ __all__ = ["quantize_fp8"]
 _RECIPE = Recipe(
     name="fp8",
     observer=ObserverSettings(kind="min_max"),
-    **dict.fromkeys(("balance", "choose_ranges", "round_weights", "correct_bias", "degrade"), False),
+    balance=False,
+    choose_ranges=False,
+    round_weights=False,
+    correct_bias=False,
+    degrade=False,
 )
 
 

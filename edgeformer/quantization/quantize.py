@@ -21,7 +21,7 @@ from edgeformer.quantization.choice import choose
 from edgeformer.quantization.moved_model import MovedModel
 from edgeformer.quantization.observation import observe
 from edgeformer.quantization.policy import Decision, decide
-from edgeformer.quantization.preparation import prepare as _prepare
+from edgeformer.quantization.preparation import prepare
 from edgeformer.quantization.recipe import ObserverSettings, Recipe, load_recipe
 from edgeformer.quantization.settings import Settings, Sites
 from edgeformer.quantization.stored import settings_of, stored_settings
@@ -144,7 +144,7 @@ class _Plan:
 
 
 def _plan(model: onnx.ModelProto, samples: SamplesLike, recipe: Recipe, scale_bits: int) -> _Plan:
-    prepared = _prepare(model)
+    prepared = prepare(model)
     index = GraphIndex(prepared)
     decisions = decide(prepared, recipe.overrides, quantize_attention=recipe.quantize_attention, index=index)
     chosen = [decision.output for decision in decisions if decision.quantized]

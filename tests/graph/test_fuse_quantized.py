@@ -13,6 +13,9 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 
 from edgeformer.graph.fuse import fuse
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.qdq import LayerSite, layer_site
+from edgeformer.graph.qdq_types import StoredWeight, fp8_weight, insert_typed_qdq, int4_weight, int8_weight
 from tests.graph.blocks import Block, torchscript
 from tests.graph.graphs import difference, ops, run
 from tests.raising import raises
@@ -115,3 +118,26 @@ def test_dynamic_quantization_of_onnx_runtime(tmp_path: Path) -> None:
     reason = left(onnx.load(tmp_path / "int8.onnx"))
     assert "projection is quantized (MatMulInteger" in reason
     assert "float model" in reason
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "fp8"])
+def test_a_block_whose_linears_have_stored_weights_is_fused(kind: str) -> None:
+    """As a tool leaves them that stores the weights of a float graph, with FP8 what they read, too."""
+
+    def stored(site: LayerSite, weight: Any) -> StoredWeight:
+        if kind == "int4":
+            return int4_weight(weight, site.axis, 16)
+        return int8_weight(weight, site.axis) if kind == "int8" else fp8_weight(weight, site.axis)
+
+    model = block()
+    index = GraphIndex(model)
+    found = [layer_site(index, node) for node in model.graph.node]
+    sites = [site for site in found if isinstance(site, LayerSite)]
+    assert len(sites) >= 2
+    ranges = {site.activation: 4.0 for site in sites} if kind == "fp8" else None
+    quantized = insert_typed_qdq(model, sites, stored, ranges=ranges, index=index)
+    result = fuse(quantized)
+    assert ops(result.model)["BiLevelRoutingAttention"] == 1
+    assert ops(result.model)["DequantizeLinear"] == ops(quantized)["DequantizeLinear"]
+    feeds = {"input": np.random.default_rng(1).standard_normal((2, 8, 8, 16)).astype(np.float32)}
+    assert difference(run(quantized, feeds), run(result.model, feeds)) < 1e-4

@@ -157,6 +157,29 @@ def test_int8_attention_is_for_int8(nano_onnx: Path, tmp_path: Path) -> None:
     assert result.manifest.precision == "fp16"
 
 
+@pytest.mark.parametrize("target", ["rtx", "rtx-20", "rtx-30", "a100-rtx", "jetson-orin-nano"])
+def test_a_target_that_does_not_take_a_precision_is_refused_before_any_work(
+    nano_onnx: Path, tmp_path: Path, target: str
+) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((2, 3, 112, 112), np.float32))
+    with raises("EF545", target, "fp8", "8.9", "rtx-40", "rtx-50", "jetson-thor", "int8-weights"):
+        build(nano_onnx, output=tmp_path / "out", target=target, precision="fp8", data=tmp_path / "images.npy")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_alone_are_planned_without_images(nano_onnx: Path, tmp_path: Path) -> None:
+    plan = _plan(nano_onnx, tmp_path / "out", precision="int4-weights", int4_block=64)
+    assert plan.quantization is not None
+    assert (plan.quantization.data, plan.quantization.int4_block) == (None, 64)
+    assert not plan.form.one_weight_scale
+    # Given images are what the forms are compared on, as for FP16.
+    np.save(tmp_path / "images.npy", np.zeros((2, 3, 112, 112), np.float32))
+    with_data = _plan(nano_onnx, tmp_path / "out", precision="int8-weights", data=tmp_path / "images.npy")
+    assert with_data.quantization is not None
+    assert with_data.quantization.data is None
+    assert "images.npy" in with_data.parity_inputs.describe()
+
+
 def _folders(root: Path, *names: str) -> Path:
     for number, name in enumerate(names):
         (root / name).mkdir(parents=True)
@@ -242,6 +265,7 @@ def test_a_backbone_has_no_labels(tmp_path: Path) -> None:
 def test_calibration_images_need_no_classes(nano_onnx: Path, tmp_path: Path) -> None:
     plan = _plan(nano_onnx, tmp_path / "out", precision="int8", data=_folders(tmp_path / "d", "train", "val"))
     assert plan.quantization is not None
+    assert plan.quantization.data is not None
     assert plan.quantization.data.count == 2
 
 

@@ -14,6 +14,7 @@ from edgeformer.cli.export import command as export_command
 from edgeformer.errors import InputError
 from edgeformer.pipeline import BuildRequest, ExportRequest
 from edgeformer.pipeline.options import Option, fields_of
+from edgeformer.records.terms import Precision
 from tests.raising import raises
 
 BUILD = {"model": "biformer_nano", "output": "out", "target": "rtx-40"}
@@ -47,10 +48,14 @@ def test_an_option_that_cannot_be_is_refused(options: dict[str, Any], words: lis
 
 
 @pytest.mark.parametrize("precision", ["int8-weights", "int4-weights"])
-def test_weights_alone_need_no_images_and_take_a_recipe(precision: str) -> None:
-    request = BuildRequest(**{**BUILD, "precision": precision, "recipe": "default"})
+def test_weights_alone_need_no_images_and_take_a_recipe(precision: Precision) -> None:
+    request = BuildRequest("biformer_nano", output="out", target="rtx-40", precision=precision, recipe="default")
     assert request.data is None
-    assert BuildRequest(**{**BUILD, "precision": "int4-weights", "int4_block": 128}).int4_block == 128
+
+
+def test_a_block_is_for_int4() -> None:
+    request = BuildRequest("biformer_nano", output="out", target="rtx-40", precision="int4-weights", int4_block=128)
+    assert request.int4_block == 128
 
 
 def test_an_export_of_no_image_is_refused() -> None:

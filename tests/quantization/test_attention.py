@@ -16,7 +16,8 @@ from edgeformer.ops import bi_level_routing_attention as bra
 from edgeformer.quantization import ObserverSettings, Override, Recipe, load_recipe, quantize
 from edgeformer.quantization.choice import _split
 from edgeformer.quantization.policy import decide
-from edgeformer.quantization.quantize import _attention, _prepare, _sites
+from edgeformer.quantization.preparation import prepare
+from edgeformer.quantization.quantize import _attention, _sites
 from edgeformer.quantization.settings import Settings, Sites
 from edgeformer.quantization.trial import Trial
 from tests.graph.precision_graphs import Builder, check, maker, run, snr_db, transformer
@@ -123,7 +124,7 @@ class TestAttention:
         samples = make_samples(12)
         leave = Override(quantize=False, because="attention only")
         expected = quantize(transformer(), samples, recipe=self.recipe(overrides=(leave,)))
-        index = GraphIndex(_prepare(transformer()))
+        index = GraphIndex(prepare(transformer()))
         decisions = decide(index.model, quantize_attention=True)
         trial = Trial(Sites(index, _sites(index, decisions), 11), _attention(index, decisions))
         x = images(samples)

@@ -12,7 +12,8 @@ from edgeformer.graph.qdq import LayerSite, insert_qdq, layer_site
 from edgeformer.quantization.bias_correction import add_to_biases
 from edgeformer.quantization.observation import observe
 from edgeformer.quantization.policy import decide
-from edgeformer.quantization.quantize import _prepare, _sites
+from edgeformer.quantization.preparation import prepare
+from edgeformer.quantization.quantize import _sites
 from edgeformer.quantization.settings import Settings, Sites
 from edgeformer.quantization.trial import Trial
 from tests.graph.precision_graphs import Builder, run
@@ -28,7 +29,7 @@ def test_biases_take_the_mean_error_away(make_samples: MakeSamples) -> None:
     x = b.conv(x, 3, 8, 1, "conv")
     x = b.op("MatMul", b.op("Transpose", x, perm=[0, 2, 3, 1]), b.normal(8, 8), output="no_bias")
     b.op("Relu", x, output="y")
-    index = GraphIndex(_prepare(b.model("y")))
+    index = GraphIndex(prepare(b.model("y")))
     sites = Sites(index, _sites(index, decide(index.model)), 11)
     samples = make_samples(32, 12)
     ranges = observe(index.model, samples, sites.sites, observer=PLAIN.observer, batch_size=8).ranges

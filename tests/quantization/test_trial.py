@@ -14,7 +14,8 @@ from edgeformer.quantization import Override, quantize
 from edgeformer.quantization.degradations import degraded
 from edgeformer.quantization.observation import observe
 from edgeformer.quantization.policy import decide
-from edgeformer.quantization.quantize import _attention, _prepare, _sites
+from edgeformer.quantization.preparation import prepare
+from edgeformer.quantization.quantize import _attention, _sites
 from edgeformer.quantization.settings import Settings, Sites, Transform
 from edgeformer.quantization.trial import Trial, snr_db
 from tests.graph.precision_graphs import Builder, run, transformer
@@ -27,7 +28,7 @@ FLOAT = Settings(frozenset(), {})
 
 
 def sites_of(model: onnx.ModelProto, *overrides: Override) -> Sites:
-    index = GraphIndex(_prepare(model))
+    index = GraphIndex(prepare(model))
     return Sites(index, _sites(index, decide(index.model, overrides)), 11)
 
 

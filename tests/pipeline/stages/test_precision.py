@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 from rich.console import Console
 
 from edgeformer.bundle import open_bundle
@@ -17,14 +18,19 @@ from edgeformer.bundle.figures import percent
 from edgeformer.cli._summary import print_summary
 from edgeformer.graph.onnx_files import load_model
 from edgeformer.graph.qdq import representable_scale
+from edgeformer.inference import load
 from edgeformer.ops.bi_level_routing_attention import Attributes, is_op
 from edgeformer.pipeline import BuildResult, build
+from edgeformer.records.terms import Precision
 from edgeformer.records.verification import FLOAT_ATTENTION
+from edgeformer.report.content import block_rows
 from tests.pipeline.conftest import (
+    Recorder,
     engine_report,
     linears_as_convolutions,
     weight_scale_sizes,
 )
+from tests.present import present
 
 
 def test_linears_become_convolutions_at_free_batch_sizes(
@@ -121,3 +127,54 @@ def test_int8_attention_is_built_and_its_cost_told(
     assert line == (
         f"attention   INT8: {snr[0]:.1f} dB, {routing[0]} of routing sets; in FP16: {snr[1]:.1f} dB, {routing[1]}"
     )
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "least"), [("int8-weights", TensorProto.INT8, 35.0), ("int4-weights", TensorProto.INT4, 10.0)]
+)
+def test_weights_alone_go_through_the_pipeline(
+    nano_onnx: Path,
+    tmp_path: Path,
+    precision: Precision,
+    kind: int,
+    least: float,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """For a device, whose engine is built there: up to parity, in FP16 with stored weights, and no calibration."""
+    result = build(nano_onnx, output=tmp_path / "bundle", target="jetson-agx-orin", precision=precision, max_drop=100.0)
+    manifest = open_bundle(result.path)
+    assert manifest.precision == precision
+    assert "calibration.json" not in manifest.files
+    quantize = present(manifest.stage("quantize"))
+    assert f"20 layers {precision.split('-')[0].upper()} weights, rest FP16" in (quantize.note or "")
+    details = present(manifest.details(QuantizeDetails))
+    assert details.attention == "float16"
+    assert sum(layer.type == precision for layer in details.layers) == 20
+    assert not any(layer.int8 for layer in details.layers)
+    typed = load_model(result.path / "typed.onnx")
+    made = {node.output[0]: node for node in typed.graph.node}
+    stored = {tensor.name: tensor for tensor in typed.graph.initializer}
+    dequantizers = [made[n.input[1]] for n in typed.graph.node if n.op_type == "MatMul" and n.input[1] in made]
+    assert [stored[node.input[0]].data_type for node in dequantizers if node.op_type == "DequantizeLinear"] == [
+        kind
+    ] * 20
+    assert all(stored[node.input[1]].data_type == TensorProto.FLOAT16 for node in dequantizers)
+    parity = present(manifest.details(ParityDetails))
+    forms = {form.name: form for form in parity.report.forms}
+    assert list(forms) == ["exported", "fused", "fp16", "typed"]
+    assert present((forms["typed"].first or {})["logits"].snr_db) > least
+    assert sum(block.int8_layers for block in parity.blocks) == 20
+    words = f"{precision.split('-')[0].upper()} weights"
+    assert any(words in row.precision for row in block_rows(manifest))
+    capsys.readouterr()
+    print_summary(Console(width=200), result.path, manifest)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("precision")]
+    assert f"{precision} on jetson-agx-orin: only shrinks" in lines[0]
+    assert "accelerates int8" in lines[1]
+    # ONNX Runtime runs the bundle where its engine does not.
+    found = load(result.path, graph="typed", trust_bundle=True)
+    assert found.precision == precision
+    # Again: nothing is made anew; with other blocks the weights are.
+    again = Recorder()
+    build(nano_onnx, output=result.path, target="jetson-agx-orin", precision=precision, max_drop=100.0, observer=again)
+    assert again.ran == []
