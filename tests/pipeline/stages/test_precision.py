@@ -173,7 +173,7 @@ def test_weights_alone_go_through_the_pipeline(
     assert "accelerates int8" in lines[1]
     # ONNX Runtime runs the bundle where its engine does not.
     found = load(result.path, graph="typed", trust_bundle=True)
-    assert found.precision == precision
+    assert found.describe().precision == precision
     # Again: nothing is made anew; with other blocks the weights are.
     again = Recorder()
     build(nano_onnx, output=result.path, target="jetson-agx-orin", precision=precision, max_drop=100.0, observer=again)
