@@ -15,9 +15,11 @@ from edgeformer.records.terms import CALIBRATED, QUANTIZED, Precision, TypedPrec
 from edgeformer.supervision import final_step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeformer.pipeline.model_source import OnnxFile
     from edgeformer.progress import Progress
-    from edgeformer.quantization import QuantizeResult, TypedResult
+    from edgeformer.quantization import Calibration, Decision, QuantizeResult, TypedResult
 
 
 @click.command("quantize")
@@ -49,6 +51,8 @@ def command(
     calibration_images: int,
     recipe: str | None,
     quantize_attention: bool | None,
+    target_snr: float | None,
+    degrade: bool | None,
     int4_block: int | None,
     input_size: tuple[int, int] | None,
     preprocessing: Any,
@@ -75,6 +79,8 @@ def command(
         calibration_images=calibration_images,
         recipe=recipe,
         quantize_attention=quantize_attention,
+        target_snr=target_snr,
+        degrade=degrade,
         int4_block=int4_block,
     )
     asked.check_quantization(precision)
@@ -93,6 +99,7 @@ def command(
             asked,
             precision,
             calibration,
+            float_type,
             lambda text, done, total: bar.update(task, description=text, completed=done, total=total),
         )
     typed = result.model if float_type == "float32" else to_float_type(result.model, float_type)
@@ -120,7 +127,30 @@ def command(
         return
     how = "read from" if result.reused else "calibrated on"
     where = str(calibration) if result.reused else f"{found.images} images"
+    if precision == "int8":
+        _print_front(found, result.decisions)
     console.print(f"{output}: {how} {where}", soft_wrap=True)
+
+
+def _print_front(found: Calibration, decisions: Sequence[Decision]) -> None:
+    """What the return of one layer after the other buys; nothing where nothing was searched."""
+    if not found.front:
+        return
+    names = {decision.output: decision.node for decision in decisions}
+    table = simple_table("in float, from the top", "multiply-adds INT8", "clean", "degraded")
+    for point in found.front[:-1]:
+        name = "none" if point.returned is None else names[point.returned]
+        kept = point.returned in {None, *(layer.output for layer in found.returned)}
+        degraded = "" if found.snr is None or found.snr.degraded is None else f"{point.degraded_db:.1f} dB"
+        table.add_row(
+            name if kept else f"({name})", f"{100 * point.int8_share:.1f} %", f"{point.clean_db:.1f} dB", degraded
+        )
+    last = found.front[-1]
+    degraded = "" if found.snr is None or found.snr.degraded is None else f"{last.degraded_db:.1f} dB"
+    table.add_row(
+        "with weights and biases chosen", f"{100 * last.int8_share:.1f} %", f"{last.clean_db:.1f} dB", degraded
+    )
+    console.print(table)
 
 
 def _check_options(precision: Precision, float_type: str, data: Path | None, calibration: Path | None) -> None:
@@ -137,19 +167,35 @@ def _check_options(precision: Precision, float_type: str, data: Path | None, cal
 
 
 def _quantized(
-    source: OnnxFile, asked: CalibrationOptions, precision: Precision, calibration: Path | None, told: Progress
+    source: OnnxFile,
+    asked: CalibrationOptions,
+    precision: Precision,
+    calibration: Path | None,
+    float_type: str,
+    told: Progress,
 ) -> QuantizeResult | TypedResult:
     from edgeformer.data import open_samples
+    from edgeformer.graph.qdq import BFLOAT16_SCALE_BITS, SCALE_BITS
     from edgeformer.quantization import load_recipe, quantize
     from edgeformer.quantization.weight_only import DEFAULT_INT4_BLOCK
 
-    recipe = load_recipe(asked.recipe or "default", quantize_attention=asked.quantize_attention)
+    recipe = load_recipe(
+        asked.recipe or "default",
+        quantize_attention=asked.quantize_attention,
+        degrade=asked.degrade,
+        target_snr_db=asked.target_snr,
+    )
     samples = None
     if precision in CALIBRATED:
         assert asked.data is not None  # check_quantization saw it
-        samples = open_samples(asked.data, source.preprocessing, limit=asked.calibration_images, labels=False)
+        samples = open_samples(
+            asked.data, source.preprocessing, limit=asked.calibration_images, labels=recipe.max_drop is not None
+        )
     if precision == "int8":
-        return quantize(source.model, samples, recipe=recipe, calibration_cache=calibration, progress=told)
+        bits = BFLOAT16_SCALE_BITS if float_type == "bfloat16" else SCALE_BITS
+        return quantize(
+            source.model, samples, recipe=recipe, calibration_cache=calibration, scale_bits=bits, progress=told
+        )
     return quantize(
         source.model,
         samples,

@@ -104,15 +104,36 @@ def to_float_type(model: onnx.ModelProto, float_type: FloatType, *, keep_io_floa
             too.
 
     Raises:
-        InputError: ``float_type`` is neither of the two; constants are out of its range (all are named, with their
-            largest magnitude); the graph holds control flow or tensors of unknown type.
+        InputError: ``float_type`` is neither of the two; BF16 would round the scales of Q/DQ pairs; constants are out
+            of its range (all are named, with their largest magnitude); the graph holds control flow or tensors of
+            unknown type.
     """
     if float_type not in _KINDS:
         raise InputError("EF101", f"float type {float_type!r}: use one of {', '.join(_KINDS)}")
     quantized = any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
+    if float_type == "bfloat16" and quantized:
+        _check_scales(model)
     if float_type == "bfloat16" or quantized:
         model = raise_opset(model, _MINIMUM_OPSET[float_type])
     return _Typer(model, _KINDS[float_type], keep_io_float32).run()
+
+
+def _check_scales(model: onnx.ModelProto) -> None:
+    """Refuse scales that BF16 does not hold: rounded, they would no longer be those that the values were made with."""
+    read = {n.input[1] for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    rounded = []
+    for tensor in model.graph.initializer:
+        if tensor.name in read and tensor.data_type == TensorProto.FLOAT:
+            scales = numpy_helper.to_array(tensor)
+            # BF16 is the upper half of FP32.
+            if (np.ascontiguousarray(scales).view(np.uint32) & 0xFFFF).any():
+                rounded.append(tensor.name)
+    if rounded:
+        raise InputError(
+            "EF548",
+            f"BF16 would round the scales of {len(rounded)} Q/DQ pairs, first {rounded[0]!r}: quantize for it "
+            "(scale_bits=8; edgeformer quantize --float-type bfloat16), or take FP16",
+        )
 
 
 class _Typer:

@@ -154,7 +154,12 @@ def make_plan(request: BuildRequest) -> BuildPlan:
 
     recipe = None
     if request.precision in QUANTIZED:
-        recipe = load_recipe(request.recipe or "default", quantize_attention=request.quantize_attention)
+        recipe = load_recipe(
+            request.recipe or "default",
+            quantize_attention=request.quantize_attention,
+            degrade=request.degrade,
+            target_snr_db=request.target_snr,
+        )
     source = source_of(request, str(request.model), request.input_type)
     outer = outer_preprocessing(source)
     _check_types(source, request.precision)

@@ -100,6 +100,23 @@ class CalibrationOptions:
         ),
     ] = None
 
+    target_snr: Annotated[
+        float | None,
+        Option(
+            "SNR of the outputs in dB at which no more layers return from INT8 to FP16.",
+            "number",
+            metavar="DB",
+            default="what the recipe says; 'default' seeks the best trade",
+        ),
+    ] = None
+    degrade: Annotated[
+        bool | None,
+        Option(
+            "Judge INT8 on degraded versions of the calibration images as well.",
+            "switch",
+            default="what the recipe says; 'default' says yes",
+        ),
+    ] = None
     int4_block: Annotated[
         int | None,
         Option(
@@ -121,6 +138,14 @@ class CalibrationOptions:
                 f"--quantize-attention with precision {precision}, which leaves attention in float: give "
                 "--precision int8",
             )
+        for name, value in (("target_snr", self.target_snr), ("degrade", self.degrade)):
+            if value is not None and precision != "int8":
+                option = name.replace("_", "-")
+                raise InputError(
+                    "EF104", f"--{option} with precision {precision}, which searches for nothing: leave it out"
+                )
+        if self.target_snr is not None and not 0 < self.target_snr < 120:
+            raise InputError("EF101", f"target_snr {self.target_snr:g}: it must be above 0 and below 120 dB")
         if self.int4_block is None:
             return
         if precision != "int4-weights":

@@ -112,12 +112,20 @@ def list_recipes() -> tuple[str, ...]:
     return tuple(sorted(item.name.removesuffix(".json") for item in _folder().iterdir() if item.name.endswith(".json")))
 
 
-def load_recipe(source: str | os.PathLike[str] = "default", *, quantize_attention: bool | None = None) -> Recipe:
+def load_recipe(
+    source: str | os.PathLike[str] = "default",
+    *,
+    quantize_attention: bool | None = None,
+    degrade: bool | None = None,
+    target_snr_db: float | None = None,
+) -> Recipe:
     """A recipe by the name of one that comes with edgeformer, or from a JSON file.
 
     Args:
         source: the name or the file.
         quantize_attention: replaces the recipe's own answer; None leaves it.
+        degrade: the same.
+        target_snr_db: the same.
 
     Raises:
         InputError: there is no such recipe or file, it is not JSON, or the schema refuses values (all are listed).
@@ -144,6 +152,5 @@ def load_recipe(source: str | os.PathLike[str] = "default", *, quantize_attentio
         raise InputError("EF503", f"the recipe {str(source)!r} is not valid: {faults}") from error
     except ValueError as error:
         raise InputError("EF503", f"the recipe {str(source)!r} cannot be read as JSON: {error}") from error
-    if quantize_attention is None:
-        return recipe
-    return recipe.model_copy(update={"quantize_attention": quantize_attention})
+    asked = {"quantize_attention": quantize_attention, "degrade": degrade, "target_snr_db": target_snr_db}
+    return recipe.model_copy(update={name: value for name, value in asked.items() if value is not None})

@@ -52,6 +52,45 @@ def test_the_recipe_decides_where_the_option_is_not_given(files: Path) -> None:
     assert "INT8" in line
 
 
+def test_the_front_is_shown(files: Path) -> None:
+    result = CliRunner().invoke(command, words(files), catch_exceptions=False)
+    assert result.exit_code == 0
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    (head,) = (number for number, line in enumerate(lines) if line.startswith("in float, from the top"))
+    assert lines[head + 2].split()[0] == "none"
+    (last,) = (line for line in lines if line.startswith("with weights and biases chosen"))
+    assert last.count("dB") == 2
+    assert "%" in last
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words_of_it"),
+    [
+        (["--target-snr", "0"], "EF101", ("target_snr 0", "above 0")),
+        (["--target-snr", "30", "--precision", "fp8"], "EF104", ("--target-snr", "fp8")),
+        (["--no-degrade", "--precision", "fp8"], "EF104", ("--degrade", "fp8")),
+    ],
+)
+def test_options_without_use_are_refused(files: Path, more: list[str], code: str, words_of_it: tuple[str, ...]) -> None:
+    with raises(code, *words_of_it):
+        CliRunner().invoke(command, words(files, *more), catch_exceptions=False)
+
+
+def test_a_target_and_no_degraded_images(files: Path) -> None:
+    more = ["--target-snr", "10", "--no-degrade", "--json"]
+    result = CliRunner().invoke(command, words(files, *more), catch_exceptions=False)
+    printed = json.loads(result.stdout)
+    assert printed["met"] is True
+    assert printed["snr"]["degraded"] is None
+    assert printed["snr"]["clean"] > 10
+    assert printed["returned"] == []
+
+
+def test_bfloat16_gets_scales_that_it_holds(files: Path) -> None:
+    result = CliRunner().invoke(command, words(files, "--float-type", "bfloat16"), catch_exceptions=False)
+    assert result.exit_code == 0
+
+
 def test_a_model_without_the_op_is_refused(files: Path) -> None:
     b = Builder(("batch", 3, 16, 16))
     b.op("Relu", b.conv("input", 3, 8, 3, "stem"), output="y")

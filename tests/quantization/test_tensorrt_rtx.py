@@ -10,6 +10,7 @@ import pytest
 
 from edgeformer.engine.builder import BatchProfile, build_engine
 from edgeformer.engine.targets import get_target
+from edgeformer.graph.qdq import BFLOAT16_SCALE_BITS, SCALE_BITS
 from edgeformer.graph.types import FloatType, to_float_type
 from edgeformer.machine.plugin_library import find_plugin_library
 from edgeformer.quantization import load_recipe, quantize
@@ -40,6 +41,10 @@ def build(model: onnx.ModelProto) -> tuple[int, list[str], list[str]]:
     return (engine.nbytes if engine is not None else 0), errors, sorted(kinds)
 
 
+def bits(float_type: str) -> int:
+    return BFLOAT16_SCALE_BITS if float_type == "bfloat16" else SCALE_BITS
+
+
 @pytest.mark.parametrize("float_type", ["float16", "bfloat16"])
 @pytest.mark.parametrize(("int8", "attention"), [(False, False), (True, False), (True, True)])
 def test_typed_graph_builds(
@@ -47,7 +52,8 @@ def test_typed_graph_builds(
 ) -> None:
     model = transformer()
     if int8:
-        model = quantize(model, make_samples(16), recipe=load_recipe(quantize_attention=attention)).model
+        recipe = load_recipe(quantize_attention=attention)
+        model = quantize(model, make_samples(16), recipe=recipe, scale_bits=bits(float_type)).model
     size, errors, kinds = build(to_float_type(model, float_type))
     assert errors == []
     assert size > 10_000
@@ -63,7 +69,8 @@ def test_int8_attention_is_a_plugin_layer(
     """Heads of 4 channels: which kernel runs is the plugin's affair. Of FLOAT, a Cast makes BF16."""
     if find_plugin_library() is None:
         pytest.skip("the plugin library is not built: cmake --preset default && cmake --build --preset default")
-    model = quantize(transformer(), make_samples(16), recipe=load_recipe(quantize_attention=True)).model
+    recipe = load_recipe(quantize_attention=True)
+    model = quantize(transformer(), make_samples(16), recipe=recipe, scale_bits=bits(float_type)).model
     if float_type != "float32":
         model = to_float_type(model, float_type)
     report = build_engine(model, target=get_target("rtx-30"), batch=BatchProfile.parse("1:2:4")).report
