@@ -139,6 +139,24 @@ def test_a_graph_that_fixes_its_batch(forms: Forms) -> None:
     assert (report.passed, report.samples) == (True, 4)
 
 
+def test_a_form_whose_noise_nothing_explains_is_not_run_and_never_passed(forms: Forms) -> None:
+    """Weights in INT8 look wrong in every block where FP16 alone is expected."""
+    weights = to_float_type(quantize(forms.fused, precision="int8-weights").model, "float16")
+    report = verify_blocks(
+        lambda: forms.exported,
+        lambda: forms.fused,
+        lambda: weights,
+        forms.images[:2],
+        precision="int8-weights",
+        pytorch="no",
+    )
+    assert report.passed
+    assert "typed" in report.not_run
+    (typed,) = (form for form in report.forms if form.name == "typed")
+    assert "int8-weights" in typed.text
+    assert "edgeformer verify" in typed.text
+
+
 def test_an_engine_shows_its_outputs_and_is_not_judged(forms: Forms) -> None:
     with OnnxSession(forms.fp16) as session:
         report = verified(forms, pytorch="no", engine=Form.from_session("engine", session, "fp16"))
