@@ -5,6 +5,8 @@ NumPy, onnx and onnxruntime alone: it knows nothing of who made a file.
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -198,3 +200,13 @@ def judge(model: onnx.ModelProto, folder: Path) -> dict[str, Any]:
         "weights_8_bit": counted.share("float", "int8"),
         "multiply_adds": {f"{a} x {b}": count for (a, b), count in sorted(counted.by_types.items())},
     }
+
+
+def main() -> None:
+    """Print the figures of a file: ``python -m benchmarks.quantization.judge FOLDER MODEL``."""
+    folder, model = map(Path, sys.argv[1:])
+    print(json.dumps(judge(onnx.load(model), folder)))
+
+
+if __name__ == "__main__":
+    main()

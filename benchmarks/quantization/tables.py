@@ -1,0 +1,162 @@
+"""The page of what was found, made from the JSON file and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.quantization.judge import COLUMNS
+
+__all__ = ["BEGIN", "END", "inserted", "medians", "tables"]
+
+BEGIN = "<!-- made by python -m benchmarks.quantization: begin -->"
+END = "<!-- made by python -m benchmarks.quantization: end -->"
+
+Figures = Mapping[str, Any]
+_NONE = "-"
+_INFINITE = "equal"
+
+
+def inserted(page: str, document: Figures) -> str:
+    """A page with its tables replaced by those of a document.
+
+    Raises:
+        ValueError: the page has not both markers, once each and in order.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in after or END in after:
+        raise ValueError(f"the page must have {BEGIN!r} and, behind it, {END!r}, once each")
+    return f"{before}{BEGIN}\n\n{tables(document)}\n{END}{after}"
+
+
+def tables(document: Figures) -> str:
+    """All tables, as Markdown."""
+    parts = [_origin(document), _subjects(document), _medians(document), _routing(document), _each(document)]
+    missing = document["missing"]
+    if missing:
+        parts.append(
+            "Could not be installed here: " + "; ".join(f"{tool}: {why}" for tool, why in missing.items()) + "."
+        )
+    failed = _failures(document)
+    if failed:
+        parts.append("No figures:\n\n" + "\n".join(failed))
+    return "\n\n".join(parts) + "\n"
+
+
+def _origin(document: Figures) -> str:
+    machine = document["machine"]
+    versions = "; ".join(
+        f"{tool}: " + ", ".join(f"{name} {version}" for name, version in named.items())
+        for tool, named in document["versions"].items()
+    )
+    where = f"{machine['processor']}, {machine['cores']} cores, load {machine['load']:.1f} at the end"
+    return f"`{document['command']}` on {where}; {document['date']}. {versions}."
+
+
+def _subjects(document: Figures) -> str:
+    lines = [_row("checkpoint", "data", "FP32 clean", "FP32 degraded", "images", "strength"), _rule(6)]
+    for name, found in document["subjects"].items():
+        lines.append(
+            _row(
+                name,
+                found["data"],
+                f"{found['clean_top1']:.1f} %",
+                f"{found['degraded_top1']:.1f} %",
+                f"{found['clean_images']} / {found['degraded_images']}",
+                f"{found['degradation_strength']:.3f}",
+            )
+        )
+    return "\n".join(lines)
+
+
+def medians(document: Figures, value: Callable[[Figures], float | None]) -> dict[tuple[str, str], float | None]:
+    """The median of a figure over all checkpoints, by tool and row; None where a row has none."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in document["rows"]:
+        values = found.setdefault((row["tool"], row["row"]), [])
+        one = None if "failed" in row else value(row)
+        if one is not None:
+            values.append(one)
+    return {name: median(values) if values else None for name, values in found.items()}
+
+
+def _medians(document: Figures) -> str:
+    columns: list[tuple[str, str, Callable[[Figures], Any]]] = [
+        (f"{title} {column}", form, lambda row, key=key, column=column: row[column][key])
+        for title, form, key in (
+            ("SNR", "{:.1f}", "snr_db"),
+            ("routing", "{:.1f}", "routing_mean"),
+            ("top-1", "{:.1f}", "top1"),
+            ("agreement", "{:.1f}", "agreement"),
+        )
+        for column in COLUMNS
+    ]
+    columns += [
+        ("INT8", "{:.0%}", lambda row: row["int8"]),
+        ("8-bit weights alone", "{:.0%}", lambda row: row["weights_8_bit"]),
+        ("s", "{:.1f}", lambda row: row["seconds"]),
+        ("CPU s", "{:.1f}", lambda row: row["cpu_seconds"]),
+        ("MB", "{:.0f}", lambda row: row["peak_mb"]),
+    ]
+    found = [(title, form, medians(document, value)) for title, form, value in columns]
+    lines = [_row("medians", "row", *(title for title, _, _ in found)), _rule(2 + len(found))]
+    for name in found[0][2]:
+        lines.append(_row(*name, *(_shown(values[name], form) for _, form, values in found)))
+    return "\n".join(lines)
+
+
+def _routing(document: Figures) -> str:
+    blocks = max((len(row[COLUMNS[0]]["routing"]) for row in document["rows"] if "failed" not in row), default=0)
+    lines = [_row("routing, %", "row", *(f"{column}, by block" for column in COLUMNS)), _rule(4)]
+    found = {
+        (column, block): medians(document, lambda row, c=column, b=block: _at(row[c]["routing"], b))  # type: ignore[misc]
+        for column in COLUMNS
+        for block in range(blocks)
+    }
+    for name in medians(document, lambda row: None):
+        shown = [" ".join(_shown(found[column, b][name], "{:.0f}") for b in range(blocks)) for column in COLUMNS]
+        lines.append(_row(*name, *shown))
+    return "\n".join(lines)
+
+
+def _each(document: Figures) -> str:
+    subjects = list(document["subjects"])
+    lines = [_row("SNR, dB: clean / degraded", "row", *subjects), _rule(2 + len(subjects))]
+    found = {(row["tool"], row["row"], row["subject"]): row for row in document["rows"]}
+    for tool, name in medians(document, lambda row: None):
+        cells = []
+        for subject in subjects:
+            row = found.get((tool, name, subject))
+            known = row is not None and "failed" not in row
+            values = [_shown(row[column]["snr_db"], "{:.1f}") for column in COLUMNS] if row and known else [_NONE]
+            cells.append(" / ".join(values))
+        lines.append(_row(tool, name, *cells))
+    return "\n".join(lines)
+
+
+def _failures(document: Figures) -> list[str]:
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for row in document["rows"]:
+        if "failed" in row:
+            reasons.setdefault((row["tool"], row["row"], row["failed"]), []).append(row["subject"])
+    return [f"- {tool}, {row} ({', '.join(where)}): `{why}`" for (tool, row, why), where in reasons.items()]
+
+
+def _at(values: Sequence[float], index: int) -> float | None:
+    return values[index] if index < len(values) else None
+
+
+def _shown(value: float | None, form: str) -> str:
+    if value is None:
+        return _NONE
+    return _INFINITE if value == float("inf") else form.format(value)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _rule(count: int) -> str:
+    return "|" + "---|" * count
