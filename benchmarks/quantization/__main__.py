@@ -4,8 +4,8 @@
 
 Trains checkpoints in floating point, makes an environment for each rival, quantizes, judges, and writes
 docs/measurements/quantization.json and the tables of docs/quantization.md. Everything else goes below
-build/quantization; what is there is kept, so a run that was stopped goes on. `--quick` takes one checkpoint, few images, edgeformer and
-ONNX Runtime, and writes no page. `--render` makes the page from the JSON file that is there.
+build/quantization; what is there is kept, so a run that was stopped goes on. `--quick` takes one checkpoint, few
+images, edgeformer and ONNX Runtime, and writes no page. `--render` makes the page from the JSON file that is there.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import edgeformer as ef
 from benchmarks.quantization.tools.job import PRODUCTS, Job, Row
 from edgeformer.quantization import ObserverSettings, Recipe, list_recipes, load_recipe
+from edgeformer.records import terms
 
 __all__ = ["EVERY", "ROWS", "quantize"]
 
@@ -29,6 +30,7 @@ ROWS = {
     EVERY: Row(options={"recipe": "default", "changes": _NOTHING_RETURNED}, quick=True),
     "min-max and nothing else": Row(options={"recipe": "default", "changes": _PLAIN}, quick=True),
     "FP16 alone": Row(options={"float_type": "float16"}),
+    **{name: Row(options={"precision": name}) for name in get_args(getattr(terms, "TypedPrecision", None))},
 }
 
 
@@ -80,6 +82,8 @@ def quantize(job: Job) -> dict[str, object]:
         result = ef.quantize(model, _Images(job), recipe=recipe)
         model = result.model
         found["layers"] = [item.node for item in result.decisions if item.quantized and item.op_type in PRODUCTS]
+    if "precision" in options:
+        model = ef.quantize(model, _Images(job), precision=options["precision"]).model
     if "float_type" in options:
         model = ef.to_float_type(model, options["float_type"])
     onnx.save(model, job.output)
