@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.quantization.environments import ENVIRONMENTS, Environment, Unavailable, python_of, versions_of
+from benchmarks.quantization import environments
+from benchmarks.quantization.environments import ENVIRONMENTS, Unavailable, python_of, versions_of
 from benchmarks.quantization.judge import COLUMNS, Reference, run
 from benchmarks.quantization.running import Maker, make_row, placement_of, row_names
 from benchmarks.quantization.tools import Row
@@ -116,9 +117,30 @@ def test_rows_of_tools() -> None:
 
 
 def test_a_tool_that_cannot_be_installed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENVIRONMENTS, "quark", Environment(packages=("./no-such-folder",)))  # type: ignore[arg-type]
-    with pytest.raises(Unavailable, match="no-such-folder"):
+    real, asked = environments._run, []
+
+    def run_here(command: list[str]) -> str:
+        asked.append(command[1:])
+        if "venv" in command:
+            return ""
+        if "install" not in command:
+            return f"{tmp_path}\n"
+        return real([sys.executable, "-c", "import sys; sys.exit('reading\\nno such package\\n')"])
+
+    monkeypatch.setattr(environments, "_run", run_here)
+    with pytest.raises(Unavailable, match=r"^no such package$"):
         python_of("quark", tmp_path)
+    assert asked[0] == ["-m", "venv", "--clear", str(tmp_path / "quark")]
+    assert {"psutil", "protobuf<7"} < set(asked[-1])
+    assert not (tmp_path / "quark" / "installed").exists()
+
+
+def test_an_environment_that_has_what_is_asked_for_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "aimet").mkdir()
+    wanted = ENVIRONMENTS["aimet"]
+    (tmp_path / "aimet" / "installed").write_text("\n".join((*wanted.packages, *wanted.alone)))
+    monkeypatch.setattr(environments, "_run", pytest.fail)
+    assert python_of("aimet", tmp_path) == tmp_path / "aimet" / "bin" / "python"
 
 
 def test_versions_are_told() -> None:
