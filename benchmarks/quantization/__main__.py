@@ -43,6 +43,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--render", action="store_true", help="make the page from the JSON file; measure nothing")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, metavar="NAME", help=f"default: {', '.join(TOOLS)}")
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, metavar="NAME", help=f"of: {', '.join(SUBJECTS)}")
+    parser.add_argument("--rows", default="", metavar="REGEX", help='only rows whose "TOOL, ROW" has a match')
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of trained ones")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of everything else")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
@@ -55,7 +56,8 @@ def main(words: list[str] | None = None) -> None:
     work = options.work / ("quick" if options.quick else "whole")
     subjects = {name: _subject(name, options.checkpoints, work, quick=options.quick) for name in names}
     makers, missing = _makers(tools, options.work / "environments")
-    rows = list(every_row(makers, [work / name for name in subjects], quick=options.quick, tell=_tell))
+    folders = [work / name for name in subjects]
+    rows = list(every_row(makers, folders, quick=options.quick, wanted=options.rows, tell=_tell))
     document = {
         "command": shlex.join(["python", "-m", "benchmarks.quantization", *(words or sys.argv[1:])]),
         "date": datetime.date.today().isoformat(),

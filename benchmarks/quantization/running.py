@@ -1,7 +1,8 @@
-"""Rows made and judged, a process for each; what is there already is kept, so that a run that was stopped goes on."""
+"""Rows made and judged, a process for each; one that is there and depends on nothing that changed is kept."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -79,7 +80,7 @@ def placement_of(placement: Placement, folder: Path) -> list[str] | None:
 
 
 def make_row(maker: Maker, name: str, row: Row, folder: Path) -> dict[str, Any]:
-    """Make and judge a row, or read what was found before.
+    """Make and judge a row, or read what was found before from the same.
 
     Args:
         maker: the tool.
@@ -94,21 +95,35 @@ def make_row(maker: Maker, name: str, row: Row, folder: Path) -> dict[str, Any]:
     rows.mkdir(exist_ok=True)
     stem = _slug(maker.tool, name)
     known, output = rows / f"{stem}.json", rows / f"{stem}.onnx"
-    if known.exists():
-        found: dict[str, Any] = json.loads(known.read_text())
-        return found
     head = {"tool": maker.tool, "row": name, "placement": row.placement}
-    found = head | _figures(maker, name, row, folder, output)
-    known.write_text(json.dumps(found, indent=1) + "\n")
-    return found
-
-
-def _figures(maker: Maker, name: str, row: Row, folder: Path, output: Path) -> dict[str, Any]:
-    command = [str(maker.python), "-m", "benchmarks.quantization.child", maker.tool, name, str(folder), str(output)]
     try:
         layers = placement_of(row.placement, folder)
     except (FileNotFoundError, ValueError) as error:
-        return {"failed": f"edgeformer's placement is not known: {error}"}
+        return head | {"failed": f"edgeformer's placement is not known: {error}"}
+    key = _key(maker, name, layers, folder)
+    found: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
+    if found.pop("key", None) == key:
+        return found
+    found = head | _figures(maker, name, layers, folder, output)
+    known.write_text(json.dumps(found | {"key": key}, indent=1) + "\n")
+    return found
+
+
+def _key(maker: Maker, name: str, layers: list[str] | None, folder: Path) -> str:
+    """Hash of what a row depends on: of edgeformer's sources, too, where they make it."""
+    here = Path(__file__).parent
+    sources = [here / name for name in ("child.py", "judge.py", "multiply_adds.py", "environments.py")]
+    sources += [here / "tools" / "job.py", here / "tools" / f"{maker.tool}_rows.py", folder / "prepared.json"]
+    if maker.tool == "edgeformer":
+        sources += sorted((ROOT / "edgeformer").rglob("*.py")) + sorted((ROOT / "edgeformer").rglob("*.json"))
+    digest = hashlib.sha256(json.dumps([name, layers]).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _figures(maker: Maker, name: str, layers: list[str] | None, folder: Path, output: Path) -> dict[str, Any]:
+    command = [str(maker.python), "-m", "benchmarks.quantization.child", maker.tool, name, str(folder), str(output)]
     if layers is not None:
         listed = output.with_suffix(".layers.json")
         listed.write_text(json.dumps(layers))
@@ -144,7 +159,12 @@ def _slug(tool: str, name: str) -> str:
 
 
 def every_row(
-    makers: list[Maker], folders: list[Path], *, quick: bool, tell: Callable[[str, dict[str, Any]], None]
+    makers: list[Maker],
+    folders: list[Path],
+    *,
+    quick: bool,
+    wanted: str,
+    tell: Callable[[str, dict[str, Any]], None],
 ) -> Iterator[dict[str, Any]]:
     """All rows of all tools on all subjects, subject by subject.
 
@@ -152,13 +172,14 @@ def every_row(
         makers: edgeformer first.
         folders: prepared ones; their names are the subjects'.
         quick: only rows of `--quick`.
+        wanted: regular expression that is found in "TOOL, ROW".
         tell: is given each subject and row.
     """
     listed = [(maker, row_names(maker)) for maker in makers]
     for folder in folders:
         for maker, rows in listed:
             for name, row in rows.items():
-                if quick and not row.quick:
+                if (quick and not row.quick) or not re.search(wanted, f"{maker.tool}, {name}"):
                     continue
                 found = {"subject": folder.name, **make_row(maker, name, row, folder)}
                 tell(folder.name, found)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.quantization import environments
+from benchmarks.quantization import environments, running
 from benchmarks.quantization.environments import ENVIRONMENTS, Unavailable, python_of, versions_of
 from benchmarks.quantization.judge import COLUMNS, Reference, run
 from benchmarks.quantization.running import Maker, make_row, placement_of, row_names
@@ -28,6 +28,7 @@ def folder(tmp_path: Path) -> Path:
     model = routed()
     onnx.save(model, tmp_path / "exported.onnx")
     np.save(tmp_path / "calibrate.npy", IMAGES)
+    (tmp_path / "prepared.json").write_text("{}")
     for column in COLUMNS:
         Reference(IMAGES, np.zeros(20, np.int64), run(model, IMAGES)).save(tmp_path / f"{column}.npz")
     (tmp_path / "rows").mkdir()
@@ -39,7 +40,7 @@ def placed(folder: Path, layers: list[str]) -> None:
         (folder / "rows" / f"edgeformer-{name}.cost.json").write_text(json.dumps({"layers": layers}))
 
 
-def test_a_row_is_quantized_judged_and_kept(folder: Path) -> None:
+def test_a_row_is_quantized_judged_and_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     placed(folder, ["classes"])
     row = Row("default")
     found = make_row(HERE, "by hand, min-max, equal placement", row, folder)
@@ -52,8 +53,15 @@ def test_a_row_is_quantized_judged_and_kept(folder: Path) -> None:
     assert found["cpu_seconds"] > 0
     assert found["peak_mb"] > 50
     kept = folder / "rows" / "onnxruntime-by-hand-min-max-equal-placement.json"
-    kept.write_text(json.dumps({"kept": True}))
-    assert make_row(HERE, "by hand, min-max, equal placement", row, folder) == {"kept": True}
+    written = json.loads(kept.read_text())
+    assert written.pop("key")
+    assert written == found
+    monkeypatch.setattr(running, "_run", pytest.fail)
+    assert make_row(HERE, "by hand, min-max, equal placement", row, folder) == found
+    # Another placement is another row.
+    placed(folder, ["queries", "classes"])
+    with pytest.raises(pytest.fail.Exception):
+        make_row(HERE, "by hand, min-max, equal placement", row, folder)
 
 
 def test_a_row_that_fails_says_why(folder: Path) -> None:
