@@ -12,6 +12,7 @@ from benchmarks.kernel_lab.shapes import TABLE, TINY, Shape
 
 __all__ = ["MEASUREMENTS", "plot", "readme", "render_folder", "shapes_of", "tables"]
 
+_OF_OTHERS = ("quantization.json",)
 MEASUREMENTS = Path(__file__).resolve().parents[2] / "docs" / "measurements"
 Row = Sequence[str]
 Table = tuple[Row, list[Row]]
@@ -313,13 +314,15 @@ def readme(reports: Sequence[tuple[Report, str]]) -> str:
 
 
 def render_folder(folder: Path = MEASUREMENTS) -> None:
-    """Write the README and the plots of all reports in ``folder``.
+    """Write the README and the plots of all reports in ``folder``; what other benchmarks keep there is left alone.
 
     Raises:
         ValueError: a report is damaged, or a rehearsal.
     """
     reports = []
     for path in sorted(folder.glob("*.json")):
+        if path.name in _OF_OTHERS:
+            continue
         report = load_report(path)
         if report.kind != "measurement":
             raise ValueError(f"{path} is a rehearsal, whose times are made up: it does not belong here")

@@ -82,8 +82,9 @@ class Reference:
 
     def save(self, path: Path) -> None:
         """Write an ``.npz``."""
-        regions = {f"regions{number}": chosen for number, chosen in enumerate(self.outputs.regions)}
-        np.savez(path, images=self.images, labels=self.labels, logits=self.outputs.logits, **regions)
+        arrays = {"images": self.images, "labels": self.labels, "logits": self.outputs.logits}
+        arrays |= {f"regions{number}": chosen for number, chosen in enumerate(self.outputs.regions)}
+        np.savez(path, **arrays)  # type: ignore[arg-type]  # NumPy's types take one of the names for an option
 
     @classmethod
     def load(cls, path: Path) -> Reference:

@@ -106,7 +106,8 @@ def _spread(count: int, wanted: int) -> NDArray[np.int64]:
 def _pixels(images: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """What `_normalized` made its input from."""
     values = (images.transpose(0, 2, 3, 1) * np.asarray(preprocessing.std) + np.asarray(preprocessing.mean)) * 255
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    found: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return found
 
 
 def _normalized(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:

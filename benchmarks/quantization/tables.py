@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -82,28 +83,39 @@ def medians(document: Figures, value: Callable[[Figures], float | None]) -> dict
     return {name: median(values) if values else None for name, values in found.items()}
 
 
+@dataclass(frozen=True)
+class _Figure:
+    """A column of the table of medians: its title, its format, and where a row has it."""
+
+    title: str
+    form: str
+    key: str
+    column: str | None = None
+
+    def of(self, row: Figures) -> float | None:
+        value: float | None = (row if self.column is None else row[self.column])[self.key]
+        return value
+
+
+_FIGURES = [
+    _Figure(f"{title} {column}", "{:.1f}", key, column)
+    for title, key in (("SNR", "snr_db"), ("routing", "routing_mean"), ("top-1", "top1"), ("agreement", "agreement"))
+    for column in COLUMNS
+] + [
+    _Figure("INT8", "{:.0%}", "int8"),
+    _Figure("8-bit weights alone", "{:.0%}", "weights_8_bit"),
+    _Figure("s", "{:.1f}", "seconds"),
+    _Figure("CPU s", "{:.1f}", "cpu_seconds"),
+    _Figure("MB", "{:.0f}", "peak_mb"),
+]
+
+
 def _medians(document: Figures) -> str:
-    columns: list[tuple[str, str, Callable[[Figures], Any]]] = [
-        (f"{title} {column}", form, lambda row, key=key, column=column: row[column][key])
-        for title, form, key in (
-            ("SNR", "{:.1f}", "snr_db"),
-            ("routing", "{:.1f}", "routing_mean"),
-            ("top-1", "{:.1f}", "top1"),
-            ("agreement", "{:.1f}", "agreement"),
-        )
-        for column in COLUMNS
-    ]
-    columns += [
-        ("INT8", "{:.0%}", lambda row: row["int8"]),
-        ("8-bit weights alone", "{:.0%}", lambda row: row["weights_8_bit"]),
-        ("s", "{:.1f}", lambda row: row["seconds"]),
-        ("CPU s", "{:.1f}", lambda row: row["cpu_seconds"]),
-        ("MB", "{:.0f}", lambda row: row["peak_mb"]),
-    ]
-    found = [(title, form, medians(document, value)) for title, form, value in columns]
-    lines = [_row("medians", "row", *(title for title, _, _ in found)), _rule(2 + len(found))]
-    for name in found[0][2]:
-        lines.append(_row(*name, *(_shown(values[name], form) for _, form, values in found)))
+    found = [medians(document, figure.of) for figure in _FIGURES]
+    lines = [_row("medians", "row", *(figure.title for figure in _FIGURES)), _rule(2 + len(_FIGURES))]
+    for name in found[0]:
+        shown = [_shown(values[name], figure.form) for figure, values in zip(_FIGURES, found, strict=True)]
+        lines.append(_row(*name, *shown))
     return "\n".join(lines)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, get_args
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 import edgeformer as ef
+from benchmarks.quantization.subjects import MODEL
 from benchmarks.quantization.tools.job import PRODUCTS, Job, Row
+from edgeformer.models import model_info
 from edgeformer.quantization import ObserverSettings, Recipe, list_recipes, load_recipe
 from edgeformer.records import terms
 
@@ -20,9 +18,9 @@ __all__ = ["EVERY", "ROWS", "quantize"]
 EVERY = "default, nothing returned"
 """The row whose layers are all that edgeformer ever makes INT8."""
 
-# No layer returns to float.
-_NOTHING_RETURNED = {"max_float_share": 0.0}
-_PLAIN = {"observer": ObserverSettings(kind="min_max"), "balance": False, "correct_bias": False, "min_snr_db": None}
+_NOTHING_RETURNED = {"min_int8_share": 1.0}
+_STEPS = ("balance", "choose_ranges", "round_weights", "correct_bias", "degrade")
+_PLAIN = {**_NOTHING_RETURNED, "observer": ObserverSettings(kind="min_max"), **dict.fromkeys(_STEPS, False)}
 
 ROWS = {
     **{name: Row(options={"recipe": name}, quick=name == "default") for name in list_recipes()},
@@ -32,29 +30,6 @@ ROWS = {
     "FP16 alone": Row(options={"float_type": "float16"}),
     **{name: Row(options={"precision": name}) for name in get_args(getattr(terms, "TypedPrecision", None))},
 }
-
-
-@dataclass(frozen=True)
-class _Batch:
-    images: NDArray[np.float32]
-
-
-class _Images:
-    """The calibration images as edgeformer takes them."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self.count = len(np.load(job.calibration, mmap_mode="r"))
-
-    def batches(self, batch_size: int) -> Iterator[_Batch]:
-        """As edgeformer wants them."""
-        images = np.load(self._job.calibration, mmap_mode="r")
-        for start in range(0, self.count, batch_size):
-            yield _Batch(np.array(images[start : start + batch_size]))
-
-    def sha256(self) -> str:
-        """No cache is used: it decides nothing."""
-        return "0" * 64
 
 
 def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
@@ -76,14 +51,17 @@ def quantize(job: Job) -> dict[str, object]:
         Under ``layers`` the names of the nodes of the exported graph that became INT8.
     """
     options = job.row.options
-    model, found = onnx.load(job.fused), {}
+    model = onnx.load(job.fused)
+    samples = ef.open_samples(job.calibration, model_info(MODEL).preprocessing)
+    found: dict[str, object] = {}
     if "recipe" in options:
         recipe = changed(load_recipe(options["recipe"]), options.get("changes", {}))
-        result = ef.quantize(model, _Images(job), recipe=recipe)
+        result = ef.quantize(model, samples, recipe=recipe)
         model = result.model
         found["layers"] = [item.node for item in result.decisions if item.quantized and item.op_type in PRODUCTS]
     if "precision" in options:
-        model = ef.quantize(model, _Images(job), precision=options["precision"]).model
+        asked: dict[str, Any] = {"precision": options["precision"]}
+        model = ef.quantize(model, samples, **asked).model
     if "float_type" in options:
         model = ef.to_float_type(model, options["float_type"])
     onnx.save(model, job.output)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -17,7 +20,7 @@ def weights(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 
 def model_of(
     nodes: list[onnx.NodeProto],
-    constants: dict[str, NDArray[np.generic]],
+    constants: Mapping[str, NDArray[Any]],
     *,
     shape: tuple[int | str, ...] = ("batch", 4, FEATURES),
     output: str = "logits",
@@ -72,4 +75,4 @@ def pair(source: str, name: str, *, point: str = "zero") -> list[onnx.NodeProto]
     ]
 
 
-SCALE = {"scale": np.array(0.05, np.float32), "zero": np.array(0, np.int8)}
+SCALE: dict[str, NDArray[Any]] = {"scale": np.array(0.05, np.float32), "zero": np.array(0, np.int8)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks.quantization.degradations import AIM, degrade, weakened
 
@@ -13,7 +14,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (12, 24, 24, 3)).astype(np.ui
 SMOOTH = np.full((8, 24, 24, 3), 160, np.uint8)
 
 
-def loss(images: np.ndarray) -> float:
+def loss(images: NDArray[np.uint8]) -> float:
     return float(np.abs(images.astype(float) - 160).mean())
 
 
@@ -43,7 +44,7 @@ def test_black_stays_dark_and_images_differ() -> None:
 def test_bisection_finds_the_strength() -> None:
     asked: list[float] = []
 
-    def top1(images: np.ndarray) -> float:
+    def top1(images: NDArray[np.uint8]) -> float:
         asked.append(100 - loss(images))
         return asked[-1]
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import helper
 
 from benchmarks.quantization.multiply_adds import multiply_adds
@@ -15,7 +19,7 @@ TOKENS = 4
 IMAGE = np.zeros((1, TOKENS, FEATURES), np.float32)
 
 
-def counted(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> dict[tuple[str, str], int]:
+def counted(nodes: list[onnx.NodeProto], constants: Mapping[str, NDArray[Any]]) -> dict[tuple[str, str], int]:
     return dict(multiply_adds(model_of(nodes, constants), IMAGE).by_types)
 
 
@@ -63,8 +67,10 @@ def test_what_computes_in_between_makes_it_float() -> None:
 
 
 def test_types_are_told_apart() -> None:
-    def through(zero: np.ndarray | None) -> tuple[str, str]:
-        constants = {"scale": SCALE["scale"], "w": weights(FEATURES, 3)} | ({} if zero is None else {"zero": zero})
+    def through(zero: NDArray[Any] | None) -> tuple[str, str]:
+        constants = {"scale": SCALE["scale"], "w": weights(FEATURES, 3)}
+        if zero is not None:
+            constants["zero"] = zero
         nodes = [*pair("input", "x", point="" if zero is None else "zero"), linear("logits", "x", "w")]
         (types,) = counted(nodes, constants)
         return types
@@ -97,5 +103,5 @@ def test_gemm_reads_its_own_transposition() -> None:
         helper.make_node("Reshape", ["input", "flat"], ["rows"]),
         helper.make_node("Gemm", ["rows", "w"], ["logits"], transA=1),
     ]
-    constants = {"flat": np.array([TOKENS, FEATURES], np.int64), "w": weights(TOKENS, 3)}
+    constants: dict[str, NDArray[Any]] = {"flat": np.array([TOKENS, FEATURES], np.int64), "w": weights(TOKENS, 3)}
     assert counted(nodes, constants) == {("float", "float"): FEATURES * 3 * TOKENS}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.quantization.photographs import CELLS, cut
 
 
-def numbered(height: int, width: int) -> np.ndarray:
+def numbered(height: int, width: int) -> NDArray[np.uint8]:
     """A photograph whose pixels tell their cell."""
     rows = np.arange(height) * CELLS // height
     columns = np.arange(width) * CELLS // width
