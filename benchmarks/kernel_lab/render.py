@@ -10,7 +10,7 @@ from benchmarks.kernel_lab.goals import floor_of, judge, share_of_roofline
 from benchmarks.kernel_lab.records import Case, Report, Timing, load_report
 from benchmarks.kernel_lab.shapes import TABLE, TINY, Shape
 
-__all__ = ["MEASUREMENTS", "plot", "readme", "render_folder", "shapes_of", "tables"]
+__all__ = ["MEASUREMENTS", "plot", "readme", "render_folder", "report_files", "shapes_of", "tables"]
 
 _OF_OTHERS = ("quantization.json",)
 MEASUREMENTS = Path(__file__).resolve().parents[2] / "docs" / "measurements"
@@ -313,16 +313,19 @@ def readme(reports: Sequence[tuple[Report, str]]) -> str:
     return "\n".join([_INTRODUCTION, *(describe(report, name) for report, name in ordered)])
 
 
+def report_files(folder: Path) -> list[Path]:
+    """The reports in a folder, in which another benchmark may keep figures of its own."""
+    return sorted(path for path in folder.glob("*.json") if path.name not in _OF_OTHERS)
+
+
 def render_folder(folder: Path = MEASUREMENTS) -> None:
-    """Write the README and the plots of all reports in ``folder``; what other benchmarks keep there is left alone.
+    """Write the README and the plots of all reports in ``folder``.
 
     Raises:
         ValueError: a report is damaged, or a rehearsal.
     """
     reports = []
-    for path in sorted(folder.glob("*.json")):
-        if path.name in _OF_OTHERS:
-            continue
+    for path in report_files(folder):
         report = load_report(path)
         if report.kind != "measurement":
             raise ValueError(f"{path} is a rehearsal, whose times are made up: it does not belong here")
