@@ -51,8 +51,14 @@ def test_bisection_finds_the_strength() -> None:
     found = weakened(SMOOTH, top1)
     assert found.top1 == pytest.approx(AIM, abs=1)
     assert found.top1 == 100 - loss(found.images)
-    assert len(asked) <= 10
+    assert len(asked) <= 11
     assert np.array_equal(found.images, degrade(SMOOTH, found.strength))
+
+
+def test_a_network_that_is_hardly_better_is_given_images_that_cost_it_something() -> None:
+    found = weakened(SMOOTH, lambda images: 86.0 - loss(images) / 2)
+    assert found.top1 == pytest.approx(82, abs=1)
+    assert loss(found.images) == pytest.approx(8, abs=2)
 
 
 @pytest.mark.parametrize("always", [60.0, 99.0])
