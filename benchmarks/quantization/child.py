@@ -8,6 +8,7 @@ Writes OUTPUT and, beside it as ``.cost.json``, what making it took.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import resource
 import time
@@ -36,6 +37,9 @@ def main(words: list[str] | None = None) -> None:
         output=options.output.resolve(),
         layers=() if options.layers is None else json.loads(options.layers.read_text()),
     )
+    # What a user waits for once, and not for each model.
+    for name in tool.imports:
+        importlib.import_module(name)
     started, cpu = time.monotonic(), _cpu_seconds()
     found = tool.quantize(job) or {}
     cost = {

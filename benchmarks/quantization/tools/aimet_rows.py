@@ -8,7 +8,9 @@ import onnx
 
 from benchmarks.quantization.tools.job import Job, Row, products
 
-__all__ = ["ROWS", "quantize"]
+__all__ = ["IMPORTS", "ROWS", "quantize"]
+
+IMPORTS = ("aimet_onnx.quantsim",)
 
 _PER_CHANNEL = {"config": "default_config_per_channel.json"}
 

@@ -13,7 +13,9 @@ from edgeformer.models import model_info
 from edgeformer.quantization import ObserverSettings, Recipe, list_recipes, load_recipe
 from edgeformer.records import terms
 
-__all__ = ["EVERY", "ROWS", "quantize"]
+__all__ = ["EVERY", "IMPORTS", "ROWS", "quantize"]
+
+IMPORTS = ("edgeformer.quantization", "edgeformer.data", "edgeformer.graph.types")
 
 EVERY = "default, nothing returned"
 """The row whose layers are all that edgeformer ever makes INT8."""

@@ -11,7 +11,9 @@ import onnx
 
 from benchmarks.quantization.tools.job import PRODUCTS, Job, Row, routing_products
 
-__all__ = ["ROWS", "quantize"]
+__all__ = ["IMPORTS", "ROWS", "quantize"]
+
+IMPORTS = ("modelopt.onnx.quantization",)
 
 _FP32 = {"high_precision_dtype": "fp32"}
 _TUNED = {**_FP32, "op_types_to_quantize": list(PRODUCTS), "op_types_to_exclude": ["TopK"], "calibration_method": "max"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from benchmarks.quantization.tools.job import PRODUCTS, Job, Reader, Row
 
-__all__ = ["ROWS", "quantize"]
+__all__ = ["IMPORTS", "ROWS", "quantize"]
+
+IMPORTS = ("onnx_neural_compressor.data_reader", "onnx_neural_compressor.quantization")
 
 _SMOOTH = {"SmoothQuant": True, "SmoothQuantAlpha": 0.5, "SmoothQuantFolding": True}
 _PRODUCTS = {"op_types_to_quantize": list(PRODUCTS)}

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from benchmarks.quantization.tools.job import PRODUCTS, Job, Reader, Row
 
-__all__ = ["ROWS", "quantize"]
+__all__ = ["IMPORTS", "ROWS", "quantize"]
+
+IMPORTS = ("onnxruntime.quantization.shape_inference",)
 
 # What a user comes to who reads the documentation with TensorRT in mind: symmetric, weights per channel, products
 # alone, float biases, no rounding between a product and what follows it.

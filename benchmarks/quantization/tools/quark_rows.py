@@ -6,7 +6,9 @@ import copy
 
 from benchmarks.quantization.tools.job import PRODUCTS, Job, Reader, Row
 
-__all__ = ["ROWS", "quantize"]
+__all__ = ["IMPORTS", "ROWS", "quantize"]
+
+IMPORTS = ("onnxruntime.quantization", "quark.onnx")
 
 _TUNED = {
     "config": "S8S8_AAWS",
