@@ -23,6 +23,7 @@ from benchmarks.quantization.degradations import weakened
 from benchmarks.quantization.judge import Reference, run
 from benchmarks.quantization.multiply_adds import multiply_adds
 from benchmarks.quantization.subjects import MODEL, WEIGHTS, Subject, images_of, network_of
+from edgeformer.artifacts import sha256_of_file
 from edgeformer.data import Preprocessing, Samples
 from edgeformer.models import model_info
 
@@ -33,7 +34,7 @@ _BATCH = 50
 
 
 def prepare(subject: Subject, checkpoint: Path, folder: Path, *, clean: int, degraded: int) -> dict[str, Any]:
-    """Make the folder of a subject; where it is there with the same numbers of images, read what it says.
+    """Make the folder of a subject, or read what it says where it was made of this checkpoint and as many images.
 
     Args:
         subject: which.
@@ -43,12 +44,10 @@ def prepare(subject: Subject, checkpoint: Path, folder: Path, *, clean: int, deg
         degraded: of these, how many are degraded as well.
     """
     done = folder / "prepared.json"
-    asked = {"clean_asked": clean, "degraded_asked": degraded}
-    if done.exists():
-        known: dict[str, Any] = json.loads(done.read_text())
-        if asked.items() <= known.items():
-            return known
-        raise FileExistsError(f"{folder} was prepared for other numbers of images: remove it")
+    asked = {"sha256": sha256_of_file(checkpoint / WEIGHTS), "clean_asked": clean, "degraded_asked": degraded}
+    known: dict[str, Any] = json.loads(done.read_text()) if done.exists() else {}
+    if asked.items() <= known.items():
+        return known
     folder.mkdir(parents=True, exist_ok=True)
     info, images = model_info(MODEL), images_of(subject)
     network = network_of(subject)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from benchmarks.quantization.preparation import _normalized, _pixels, _spread
+from benchmarks.quantization import preparation
+from benchmarks.quantization.preparation import _normalized, _pixels, _spread, prepare
+from benchmarks.quantization.subjects import SUBJECTS, Subject
+from edgeformer.artifacts import sha256_of_file
 from edgeformer.models import model_info
 from tests.benchmarks.quantization.graphs import weights
 
@@ -33,3 +39,20 @@ def test_some_of_them_spread_evenly(count: int, wanted: int) -> None:
     assert len(chosen) == min(count, wanted)
     assert (chosen[0], chosen[-1]) == (0, count - 1)
     assert np.ptp(np.diff(chosen)) <= 1
+
+
+def test_a_folder_is_made_again_for_another_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def images_of(subject: Subject) -> None:
+        raise InterruptedError(subject.name)
+
+    monkeypatch.setattr(preparation, "images_of", images_of)
+    weights_file = tmp_path / "model.safetensors"
+    weights_file.write_bytes(b"one")
+    found = {"sha256": sha256_of_file(weights_file), "clean_asked": 5, "degraded_asked": 3, "clean_top1": 98.0}
+    (tmp_path / "prepared.json").write_text(json.dumps(found))
+    assert prepare(SUBJECTS["seed1"], tmp_path, tmp_path, clean=5, degraded=3) == found
+    with pytest.raises(InterruptedError, match="seed1"):
+        prepare(SUBJECTS["seed1"], tmp_path, tmp_path, clean=5, degraded=4)
+    weights_file.write_bytes(b"another")
+    with pytest.raises(InterruptedError, match="seed1"):
+        prepare(SUBJECTS["seed1"], tmp_path, tmp_path, clean=5, degraded=3)
