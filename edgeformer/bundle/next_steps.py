@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from edgeformer.bundle.details import LatencyDetails
 from edgeformer.bundle.files import ENGINE, FINISH
 from edgeformer.bundle.manifest import Manifest
 
@@ -28,14 +29,23 @@ def next_steps(bundle: Path, manifest: Manifest) -> list[NextStep]:
         verify += " --trust-bundle"
         return [
             NextStep(verify, f"compare all forms of the model again; on a machine with an {gpu} the engine runs, too"),
+            *_bench(bundle, manifest, gpu),
             *_run(bundle, manifest, f"TensorRT runs it on a machine with an {gpu}, ONNX Runtime on any other"),
         ]
     return [
         NextStep(verify, "compare all forms of the model again"),
         NextStep(shlex.join(["scp", "-r", str(bundle), f"{manifest.target.name}:"]), f"copy it to the {gpu}'s machine"),
-        NextStep(_finish(Path(bundle.name), manifest), "there, build the engine and compare its outputs"),
+        NextStep(_finish(Path(bundle.name), manifest), "there, build the engine, compare its outputs and time it"),
         *_run(bundle, manifest, "ONNX Runtime runs it"),
     ]
+
+
+def _bench(bundle: Path, manifest: Manifest, gpu: str) -> list[NextStep]:
+    """What tells its latency, where that is not known yet."""
+    if manifest.details(LatencyDetails) is not None:
+        return []
+    command = shlex.join(["edgeformer", "bench", str(bundle), "--trust-bundle"])
+    return [NextStep(command, f"time it: on a machine with an {gpu} the engine, on any other ONNX Runtime")]
 
 
 def _python(code: str) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from edgeformer.data import Preprocessing
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.latency import CallRunner, Subject
 from edgeformer.pipeline.application import preprocessing_of
-from edgeformer.pipeline.model_source import NamedModel
+
+if TYPE_CHECKING:
+    from edgeformer.pipeline.model_source import NamedModel
 
 __all__ = ["BASELINES", "BaselineName", "OnnxRuntimeBaseline", "TorchBaseline", "baseline_of"]
 
@@ -47,6 +49,8 @@ def baseline_of(
     """
     if name == "onnxruntime":
         return OnnxRuntimeBaseline(bundle / EXPORTED, threads)
+    from edgeformer.pipeline.model_source import NamedModel  # needs onnx, which a device that measures lacks
+
     made_from, preprocessing = manifest.model, preprocessing_of(manifest)
     if made_from.source != "registry" or not isinstance(preprocessing, Preprocessing):
         raise InputError(

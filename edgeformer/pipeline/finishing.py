@@ -2,33 +2,30 @@
 
 The bundle is published twice, each time as a whole: with the engine under a name that nobody loads, and, once it was
 compared, with the engine. So what took hours is not lost if the machine stops in between, and no engine that was not
-judged is ever the bundle's.
+judged is ever the bundle's. It is timed after that: the figures go into the manifest of a bundle that is whole without
+them.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeformer.artifacts import sha256_of_file
-from edgeformer.bundle import Manifest, StageRecord, Staging, read_manifest, staging
-from edgeformer.bundle.details import EngineDetails
-from edgeformer.bundle.files import CANDIDATE, CANDIDATE_REPORT, ENGINE, ENGINE_REPORT
+from edgeformer.bundle import Manifest, StageRecord, read_manifest, staging
+from edgeformer.bundle.details import LatencyDetails
 from edgeformer.errors import GateMissed, InputError
 from edgeformer.ops.library_files import LIBRARY_NAME
+from edgeformer.pipeline.device_bundle import as_engine, keep, merged, publish_without_engine
 from edgeformer.pipeline.device_plan import FinishPlan, make_finish_plan
 from edgeformer.pipeline.observer import Observer
 from edgeformer.pipeline.publishing import publish
 from edgeformer.pipeline.runner import Runner
 from edgeformer.pipeline.stages import device
-from edgeformer.pipeline.stages._library import add_library
+from edgeformer.pipeline.stages.latency import LATENCY, LATENCY_SECONDS, not_measured, time_bundle
 
 __all__ = ["FinishResult", "finish_bundle"]
-
-_FINAL_NAMES = {CANDIDATE: ENGINE, CANDIDATE_REPORT: ENGINE_REPORT}
 
 
 @dataclass(frozen=True)
@@ -46,12 +43,14 @@ def finish_bundle(
     trust_bundle: bool = False,
     key: str | os.PathLike[str] | None = None,
     workspace_bytes: int | None = None,
+    latency_seconds: float = LATENCY_SECONDS,
     observer: Observer | None = None,
 ) -> FinishResult:
-    """Finish a bundle on the machine that it is for: build its engine, compare it with the recorded outputs.
+    """Finish a bundle on the machine that it is for: build its engine, compare it with the recorded outputs, time it.
 
     An engine that an earlier call built here from the same files, and that was not compared because the machine
-    stopped, is taken. Where memory runs out, the engine is built again with less workspace.
+    stopped, is taken. Where memory runs out, the engine is built again with less workspace. Where it cannot be timed,
+    the manifest says why, and the bundle is finished all the same.
 
     Args:
         bundle: folder of the bundle; it is replaced by the finished one, each time in one rename.
@@ -59,6 +58,7 @@ def finish_bundle(
             Without it the installed plugin library is used, and an engine in the bundle is built anew.
         key: PEM file with the public key of the bundle's maker: its signature has to hold, and then it is trusted.
         workspace_bytes: limit of TensorRT's workspace; None takes the one that the bundle was built with.
+        latency_seconds: time of timed runs, in seconds; 0 for none.
         observer: follows the progress of the stages.
 
     Raises:
@@ -67,96 +67,65 @@ def finish_bundle(
         EnvironmentFault: this machine lacks something that the engine needs.
     """
     begun = time.monotonic()
+    observer = observer or Observer()
     plan = make_finish_plan(bundle, trust_bundle=trust_bundle, key=key, workspace_bytes=workspace_bytes)
     given = device.usable_engine(plan)
     machine, engine = (
         _with_engine(plan, observer) if given is None else (None, given.model_copy(update={"reused": True}))
     )
+    may_run = plan.trusted or not engine.reused
+    obstacle = _obstacle(plan, may_run)
     with staging(plan.bundle) as work:
         runner = Runner(work, observer)
         manifest = read_manifest(plan.bundle)
         if work.reusable(engine.name, engine.key) is None:
             raise InputError("EF704", f"{plan.bundle}: changed while it was finished: try again")
-        _keep(work, plan, manifest, engine)
-        engine = _final(work, engine)
+        keep(work, plan, manifest, engine)
+        engine = as_engine(work, engine)
         if machine is None:
             device.look(runner, plan)
         else:
             runner.records.append(machine)
         runner.records.append(engine)
         try:
-            device.compare(runner, plan, may_run=plan.trusted or not engine.reused)
+            device.compare(runner, plan, may_run=may_run)
         except GateMissed as missed:
-            _publish_without_engine(runner, plan, manifest, missed)
+            publish_without_engine(runner, plan, manifest, missed)
             raise GateMissed(
                 "EF933",
                 f"{plan.bundle.name}: the engine that was built here gives other outputs than those recorded: "
                 f"{runner.records[-1].gate}. The bundle keeps its ONNX files and has no engine; its manifest has the "
                 "figures",
             ) from None
-        finished = _merged(manifest, runner.records, work)
+        if latency_seconds and obstacle and manifest.details(LatencyDetails) is None:
+            runner.records.append(not_measured(obstacle))
+        finished = merged(manifest, runner.records, work)
         publish(work, finished)
+    if latency_seconds and not obstacle:
+        finished = time_bundle(plan.bundle, latency_seconds, observer)
     return FinishResult(Path(bundle), finished, time.monotonic() - begun)
 
 
-def _with_engine(plan: FinishPlan, observer: Observer | None) -> tuple[StageRecord, StageRecord]:
+def _obstacle(plan: FinishPlan, may_run: bool) -> str:
+    """Why the bundle cannot be timed as an application runs it; empty where it can."""
+    reason = device.not_run(plan, may_run)
+    if not reason and not plan.trusted and plan.library is None and LIBRARY_NAME in plan.manifest.files:
+        # The engine does not need it, and whoever loads the bundle would open it.
+        reason = f"{LIBRARY_NAME} came with the bundle and is not trusted, give --trust-bundle or --key"
+    return reason
+
+
+def _with_engine(plan: FinishPlan, observer: Observer) -> tuple[StageRecord, StageRecord]:
     """Build the engine and publish the bundle with it, as a candidate; the records of the machine and the engine."""
     with staging(plan.bundle) as work:
         runner = Runner(work, observer)
         older = plan.manifest.stage(device.ENGINE_STAGE)
-        _keep(work, plan, plan.manifest, older)
+        keep(work, plan, plan.manifest, older)
         device.look(runner, plan)
         device.build(runner, plan)
         machine, engine = runner.records
         if not engine.reused:
             runner.skip(device.ENGINE_PARITY, "not compared yet: finish the bundle")
-            publish(work, _merged(plan.manifest, runner.records, work))
+            # What was measured was another engine.
+            publish(work, merged(plan.manifest, runner.records, work, without=[LATENCY]))
     return machine, engine
-
-
-def _keep(work: Staging, plan: FinishPlan, manifest: Manifest, engine: StageRecord | None) -> None:
-    """Bring over what the bundle has besides its engine, and the plugin library where it lacks one."""
-    replaced = {*_FINAL_NAMES, *_FINAL_NAMES.values(), *(() if engine is None else engine.files)}
-    work.keep(name for name in manifest.files if name not in replaced)
-    library = plan.library
-    if library is None or plan.spec.embed_plugin or library.path.parent == plan.bundle:
-        return
-    if LIBRARY_NAME not in manifest.files or manifest.files[LIBRARY_NAME].sha256 != sha256_of_file(library.path):
-        for file in library.files(plan.target.flavour):
-            (work.path / file.name).unlink(missing_ok=True)
-        add_library(Runner(work), library, plan.target.flavour)
-
-
-def _final(work: Staging, engine: StageRecord) -> StageRecord:
-    """Give the candidate the engine's name."""
-    for name in engine.files:
-        if name in _FINAL_NAMES:
-            (work.path / name).rename(work.path / _FINAL_NAMES[name])
-    return engine.model_copy(update={"files": [_FINAL_NAMES.get(name, name) for name in engine.files]})
-
-
-def _publish_without_engine(runner: Runner, plan: FinishPlan, manifest: Manifest, missed: GateMissed) -> None:
-    for name in (ENGINE, ENGINE_REPORT):
-        runner.path(name).unlink(missing_ok=True)
-    machine, engine, parity = runner.records
-    details = EngineDetails(spec=plan.spec, left_to_do=("find out why its outputs differ (engine-parity)",))
-    without = StageRecord(
-        name=engine.name,
-        key="",
-        seconds=engine.seconds,
-        files=[name for name in engine.files if name not in (ENGINE, ENGINE_REPORT)],
-        verdict="not run",
-        note=f"built here, and left out: {missed}",
-        details=details,
-    )
-    publish(runner.work, _merged(manifest, [machine, without, parity], runner.work))
-
-
-def _merged(manifest: Manifest, made: Sequence[StageRecord], work: Staging) -> Manifest:
-    """The manifest with records in the place of those of the same name; new ones come before the engine's."""
-    names = {record.name for record in made}
-    kept = [record for record in manifest.stages if record.name not in names]
-    place = next((index for index, record in enumerate(manifest.stages) if record.name in names), len(manifest.stages))
-    before = sum(record.name not in names for record in manifest.stages[:place])
-    stages = [*kept[:before], *made, *kept[before:]]
-    return manifest.model_copy(update={"stages": stages, "files": work.file_records()})

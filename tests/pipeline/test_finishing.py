@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeformer import inference
 from edgeformer.bundle import Manifest, StageRecord, open_bundle, read_manifest
-from edgeformer.bundle.details import DeviceDetails, EngineDetails, EngineParityDetails
+from edgeformer.bundle.details import DeviceDetails, EngineDetails, EngineParityDetails, LatencyDetails
+from edgeformer.bundle.report_file import report_state
 from edgeformer.engine import targets
 from edgeformer.machine import plugin_library
+from edgeformer.inference import Model
+from edgeformer.latency import bench
 from edgeformer.machine.board import Memory
 from edgeformer.machine.devices import Gpu, GpuSurvey
 from edgeformer.machine.jetpack import Release, list_jetpacks
@@ -26,6 +30,7 @@ from edgeformer.machine.plugin_library import find_plugin_library
 from edgeformer.ops.library_files import LIBRARY_NAME
 from edgeformer.pipeline import BuildResult, build, device_plan, finish_bundle
 from edgeformer.pipeline.stages import device
+from edgeformer.report.content import verdict_of
 from tests.pipeline.conftest import Recorder
 from tests.raising import raises
 
@@ -67,6 +72,14 @@ def jetson(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return told
 
 
+class Stopped(BaseException):
+    """As a signal ends a program."""
+
+
+def stop(*_: Any, **__: Any) -> None:
+    raise Stopped
+
+
 class Answers:
     """A model that gives what was recorded, multiplied."""
 
@@ -91,6 +104,22 @@ def answering(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> None:
     monkeypatch.setattr(device, "_loaded", lambda runner, plan: as_model(answers))
 
 
+@pytest.fixture
+def timed_here(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What is timed as an engine runs in ONNX Runtime; the paths that were loaded."""
+    loaded: list[Path] = []
+
+    def load(path: Path, **options: Any) -> Model:
+        assert options["backend"] == "tensorrt"
+        assert options["trust_bundle"]
+        assert "model.engine" in open_bundle(path).files, "it was timed before it was published"
+        loaded.append(path)
+        return inference.load(path, backend="onnxruntime", threads=1)
+
+    monkeypatch.setattr(bench, "load", load)
+    return loaded
+
+
 def stage_of(manifest: Manifest, name: str) -> StageRecord:
     found = manifest.stage(name)
     assert found is not None
@@ -111,8 +140,12 @@ def test_an_engine_of_tensorrt_rtx_is_built_from_the_bundle(rtx_bundle: Path, fp
         stage_of(manifest, "engine-parity").note
         == "engine not run: no GPU (no NVIDIA driver (libcuda.so.1 cannot be loaded))"
     )
+    latency = stage_of(manifest, "latency")
+    assert latency.verdict == "not run"
+    assert latency.note == "not measured: no GPU (no NVIDIA driver (libcuda.so.1 cannot be loaded))"
     names = [stage.name for stage in manifest.stages]
-    assert names == ["import", "fuse", "types", "parity", "device", "engine", "engine-parity", "plugin-comparison"]
+    assert names[:4] == ["import", "fuse", "types", "parity"]
+    assert names[4:] == ["device", "engine", "engine-parity", "latency", "plugin-comparison"]
     assert [stage for stage in manifest.stages if stage.name in ("import", "fuse", "types", "parity")] == before.stages[
         :4
     ]
@@ -140,12 +173,6 @@ def test_a_finished_bundle_is_finished_again_without_building(
 
 
 def test_what_was_built_is_not_lost_when_the_machine_stops(rtx_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stopped(BaseException):
-        pass
-
-    def stop(*_: Any, **__: Any) -> None:
-        raise Stopped
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "compare", stop)
         with pytest.raises(Stopped):
@@ -220,7 +247,10 @@ def test_a_jetson_finishes_its_bundle(
     shutil.copytree(orin_bundle, bundle)
     answers = Answers(bundle / "parity.npz", 1.0001)
     answering(monkeypatch, answers)
-    manifest = finish_bundle(bundle, trust_bundle=True).manifest
+    watched = Recorder()
+    manifest = finish_bundle(bundle, trust_bundle=True, latency_seconds=0, observer=watched).manifest
+    assert watched.ran == ["device", "engine", "engine-parity"]
+    assert manifest.stage("latency") is None
     assert open_bundle(bundle) == manifest
     assert (bundle / "model.engine").read_text() == "engine with 4 plugins"
     assert answers.batches == [2, 2, 2, 2]  # the batch that the engine is tuned for
@@ -253,7 +283,7 @@ def test_a_jetson_finishes_its_bundle(
     # The library that the engine needs is there now.
     assert LIBRARY_NAME in manifest.files
     # The next build begins with the times of this one.
-    finish_bundle(bundle, trust_bundle=True, workspace_bytes=1 << 20)
+    finish_bundle(bundle, trust_bundle=True, workspace_bytes=1 << 20, latency_seconds=0)
     assert builds(jetson)[1:] == [{"WORKSPACE": 1 << 20, "TACTIC_DRAM": 30_000_000_000, "cache": "timed;"}]
 
 
@@ -269,7 +299,7 @@ def test_where_memory_runs_out_less_workspace_is_tried(
     shutil.copytree(orin_bundle, bundle)
     answering(monkeypatch, Answers(bundle / "parity.npz"))
     jetson.write_text(json.dumps({"works_below": 300 << 20, "out_of_memory": way}))
-    manifest = finish_bundle(bundle, trust_bundle=True).manifest
+    manifest = finish_bundle(bundle, trust_bundle=True, latency_seconds=0).manifest
     assert [limits.get("WORKSPACE") for limits in builds(jetson)] == [None, 1 << 30, 1 << 28]
     tuned = [limits["TACTIC_DRAM"] for limits in builds(jetson)]
     assert tuned == [30_000_000_000, 15_000_000_000, 7_500_000_000]
@@ -314,7 +344,88 @@ def test_an_engine_that_gives_other_outputs_is_left_out(
     assert stage_of(manifest, "engine").verdict == "not run"
     # Nothing is wrong with the next one.
     answering(monkeypatch, Answers(bundle / "parity.npz"))
-    assert stage_of(finish_bundle(bundle, trust_bundle=True).manifest, "engine-parity").verdict == "passed"
+    finished = finish_bundle(bundle, trust_bundle=True, latency_seconds=0).manifest
+    assert stage_of(finished, "engine-parity").verdict == "passed"
+
+
+def test_a_finished_engine_is_timed(
+    orin_bundle: Path, jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed_here: list[Path]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(orin_bundle, bundle)
+    answering(monkeypatch, Answers(bundle / "parity.npz"))
+    watched = Recorder()
+    manifest = finish_bundle(bundle, latency_seconds=0.1, observer=watched).manifest
+    assert watched.ran == ["device", "engine", "engine-parity", "latency"]
+    assert set(timed_here) == {bundle}
+    assert open_bundle(bundle) == manifest
+    latency = manifest.details(LatencyDetails)
+    assert latency is not None
+    (figures,) = latency.report.figures
+    assert (latency.name, figures.name, figures.precision, figures.batch) == ("bundle", "bundle", "fp16", 2)
+    assert figures.end_to_end.samples > 2
+    assert (stage_of(manifest, "latency").note or "").startswith(f"{figures.end_to_end.p50.ms:.3g} ms end to end")
+    assert report_state(bundle) == "current"
+    # Finished again it is timed again; figures of another engine go.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "compare", stop)
+        with pytest.raises(Stopped):
+            finish_bundle(bundle, trust_bundle=True, workspace_bytes=1 << 20)
+    assert read_manifest(bundle).stage("latency") is None
+
+
+def test_what_cannot_be_timed_is_finished_all_the_same(
+    orin_bundle: Path, jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the runtime finds no GPU for the engine."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(orin_bundle, bundle)
+    answering(monkeypatch, Answers(bundle / "parity.npz"))
+    manifest = finish_bundle(bundle, trust_bundle=True, latency_seconds=0.1).manifest
+    assert open_bundle(bundle) == manifest
+    assert "model.engine" in manifest.files
+    latency = stage_of(manifest, "latency")
+    assert (latency.verdict, latency.details) == ("not run", None)
+    assert (latency.note or "").startswith("not measured: ")
+    assert str(tmp_path) not in (latency.note or "")
+    assert report_state(bundle) == "current"
+    # Gates passed; that there are no figures is told and does not open the question again.
+    verdict = verdict_of(manifest)
+    assert verdict.kind == "passed"
+    assert any(reason.startswith("latency: not measured: ") for reason in verdict.reasons)
+
+
+def test_a_crash_while_it_is_timed_costs_nothing(
+    orin_bundle: Path, jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(orin_bundle, bundle)
+    answering(monkeypatch, Answers(bundle / "parity.npz"))
+    monkeypatch.setattr(bench, "load", stop)
+    with pytest.raises(Stopped):
+        finish_bundle(bundle, trust_bundle=True)
+    manifest = open_bundle(bundle)
+    assert "model.engine" in manifest.files
+    assert stage_of(manifest, "engine-parity").verdict == "passed"
+    assert manifest.stage("latency") is None
+
+
+def test_a_library_that_the_engine_does_not_need_is_not_opened_to_time_it(
+    orin_bundle: Path, jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timed_here: list[Path]
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(orin_bundle, bundle)
+    answering(monkeypatch, Answers(bundle / "parity.npz"))
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    (engine,) = (stage for stage in manifest["stages"] if stage["name"] == "engine")
+    engine["details"]["spec"]["use_plugin"] = False
+    (bundle / LIBRARY_NAME).write_bytes(b"code")
+    manifest["files"][LIBRARY_NAME] = {"sha256": hashlib.sha256(b"code").hexdigest(), "size": 4}
+    path.write_text(json.dumps(manifest))
+    latency = stage_of(finish_bundle(bundle).manifest, "latency")
+    assert f"not measured: {LIBRARY_NAME} came with the bundle and is not trusted" in (latency.note or "")
+    assert timed_here == []
 
 
 def test_finishing_needs_neither_torch_nor_onnx(rtx_bundle: Path) -> None:
@@ -326,6 +437,7 @@ def test_finishing_needs_neither_torch_nor_onnx(rtx_bundle: Path) -> None:
         "                                  'polygraphy', 'ml_dtypes', 'cryptography', 'scipy'):\n"
         "            raise ImportError(f'{name} is not for devices')\n"
         "sys.meta_path.insert(0, Refuse())\n"
+        "import edgeformer.pipeline.benchmark\n"  # what times, where there is a GPU
         "from edgeformer.cli import cli\n"
         f"cli.main(['finish', {str(rtx_bundle)!r}, '--trust-bundle'], standalone_mode=False)\n"
     )

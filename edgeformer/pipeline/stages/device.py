@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeformer.records.engine import EngineSpec
     from edgeformer.runtime.session import Array
 
-__all__ = ["DEVICE", "ENGINE_PARITY", "ENGINE_STAGE", "build", "compare", "look", "usable_engine"]
+__all__ = ["DEVICE", "ENGINE_PARITY", "ENGINE_STAGE", "build", "compare", "look", "not_run", "usable_engine"]
 
 DEVICE, ENGINE_STAGE, ENGINE_PARITY = "device", "engine", "engine-parity"
 # Workspaces to try where memory ran out with a larger one, bytes.
@@ -102,7 +102,7 @@ def compare(runner: Runner, plan: FinishPlan, *, may_run: bool) -> None:
     Raises:
         GateMissed: the outputs differ by more than the gate of the precision allows.
     """
-    reason = _not_run(plan, may_run)
+    reason = not_run(plan, may_run)
     if reason:
         runner.skip(ENGINE_PARITY, f"engine not run: {reason}")
         return
@@ -131,7 +131,13 @@ def compare(runner: Runner, plan: FinishPlan, *, may_run: bool) -> None:
     runner.run(ENGINE_PARITY, [], run, {"engine": runner.sha256(ENGINE)}, always=True)
 
 
-def _not_run(plan: FinishPlan, may_run: bool) -> str:
+def not_run(plan: FinishPlan, may_run: bool) -> str:
+    """Why an engine of the plan does not run here; empty where it does.
+
+    Args:
+        plan: what is finished.
+        may_run: as for `compare`.
+    """
     if not plan.survey.gpus:
         return f"no GPU ({plan.survey.problem})"
     gpu = plan.survey.gpus[0]
