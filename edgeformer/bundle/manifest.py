@@ -128,6 +128,9 @@ class Manifest(Record):
     libraries: dict[str, str]
     model: ModelRecord
     precision: Precision
+    engine_precision: Precision | None = Field(
+        default=None, description="the engine's, where `finish --autotune` chose another than `precision`; else null"
+    )
     target: TargetRecord
     batch: list[int] | None = Field(description="minimum, optimum, maximum; null for a static graph")
     inputs: list[TensorRecord]

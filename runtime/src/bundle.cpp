@@ -210,6 +210,7 @@ Bundle Read(Json const& manifest, std::string const& folder) {
     bundle.edgeformer = String(manifest, "edgeformer");
     bundle.model = String(Member(manifest, "model"), "name");
     bundle.precision = String(manifest, "precision");
+    bundle.engine_precision = OptionalString(manifest, "engine_precision");
     bundle.target = String(Member(manifest, "target"), "name");
     Json const& application = Member(manifest, "application");
     bundle.task = String(application, "task");

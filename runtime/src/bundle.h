@@ -53,6 +53,7 @@ struct Bundle {
     std::string model;
     std::string task;
     std::string precision;
+    std::string engine_precision;  // of the engine, where it is not that of typed.onnx; else empty
     std::string target;
     std::vector<std::string> labels;
     std::optional<ImageSettings> image;

@@ -220,7 +220,8 @@ int32_t edgeformerDescribe(EdgeformerModel const* model, EdgeformerModelInfo* in
         known.device = loaded.kind() == EDGEFORMER_TENSORRT ? loaded.options().device : -1;
         known.name = bundle.model.c_str();
         known.task = bundle.task.c_str();
-        known.precision = bundle.precision.c_str();
+        bool const of_engine = loaded.kind() == EDGEFORMER_TENSORRT && !bundle.engine_precision.empty();
+        known.precision = (of_engine ? bundle.engine_precision : bundle.precision).c_str();
         known.backend_library = loaded.library().c_str();
         known.backend_version = loaded.version().c_str();
         known.file = loaded.file().c_str();

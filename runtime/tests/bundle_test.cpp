@@ -43,6 +43,19 @@ TEST(ReadBundle, TakesWhatRunningNeeds) {
     EXPECT_EQ(bundle.Content("typed.onnx").size(), 6U);
 }
 
+TEST(ReadBundle, TellsAnEnginesOwnPrecision) {
+    TemporaryBundle made;
+    EXPECT_EQ(ReadBundle(made.folder()).engine_precision, "");
+    made.manifest["engine_precision"] = nullptr;
+    made.WriteManifest();
+    EXPECT_EQ(ReadBundle(made.folder()).engine_precision, "");
+    made.manifest["engine_precision"] = "fp16";
+    made.WriteManifest();
+    Bundle const bundle = ReadBundle(made.folder());
+    EXPECT_EQ(bundle.engine_precision, "fp16");
+    EXPECT_EQ(bundle.precision, "int8");
+}
+
 TEST(ReadBundle, TakesABundleWithoutEngineLabelsAndImage) {
     TemporaryBundle made;
     made.manifest["stages"][0]["details"]["report"] = nullptr;

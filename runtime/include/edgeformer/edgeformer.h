@@ -50,7 +50,7 @@ enum EdgeformerBackend {
 
 /* Which of a bundle's graphs ONNX Runtime runs. */
 enum EdgeformerGraph {
-    EDGEFORMER_TYPED_GRAPH = 0, /* typed.onnx: the precision that the engine has */
+    EDGEFORMER_TYPED_GRAPH = 0, /* typed.onnx: the precision that the bundle has */
     EDGEFORMER_FUSED_GRAPH = 1  /* fused.onnx: the precision of the exported model */
 };
 
@@ -105,7 +105,7 @@ struct EdgeformerModelInfo {
     int32_t device;              /* CUDA device, or -1 */
     char const* name;            /* of the network, such as "biformer_tiny" */
     char const* task;            /* "classification", "features" */
-    char const* precision;       /* "int8", "fp16", ... */
+    char const* precision;       /* of what runs: "int8", "fp16", ... */
     char const* backend_library; /* path of the backend's library */
     char const* backend_version;
     char const* file;           /* that is run: an engine or an ONNX file */
