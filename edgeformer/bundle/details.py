@@ -9,17 +9,20 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator
 
+from edgeformer.records.autotune import CandidateRecord, TunedRecord
 from edgeformer.records.base import Figure, Record
 from edgeformer.records.device import DeviceRecord
 from edgeformer.records.engine import EngineReport, EngineSpec, PluginComparison
 from edgeformer.records.fusion import FusionReport
-from edgeformer.records.latency import LatencyReport
+from edgeformer.records.latency import LatencyComparison, LatencyReport
 from edgeformer.records.network import BlockFigures
 from edgeformer.records.quantization import ActivationRecord, LayerRecord
 from edgeformer.records.routing import RoutingPicture
 from edgeformer.records.verification import Comparison, FormReport, VerifyReport
 
 __all__ = [
+    "AutotuneDetails",
+    "CandidatesDetails",
     "Details",
     "DeviceDetails",
     "EngineDetails",
@@ -80,6 +83,13 @@ class ParityDetails(Record):
     routing: RoutingPicture | None = None
 
 
+class CandidatesDetails(Record):
+    """The forms of the model that ``finish --autotune`` chooses from; the first is the one that the bundle is of."""
+
+    stage: Literal["candidates"] = "candidates"
+    candidates: tuple[CandidateRecord, ...]
+
+
 class EngineDetails(Record):
     """The engine's build.
 
@@ -87,12 +97,14 @@ class EngineDetails(Record):
         report: of the build; ``None`` where only the target itself can build it.
         spec: what it is built with, for the machine that builds it from the files of the bundle.
         left_to_do: what remains to be done on the target.
+        candidate: what it is built from, where ``finish --autotune`` chose another form than the bundle's own.
     """
 
     stage: Literal["engine"] = "engine"
     report: EngineReport | None = None
     spec: EngineSpec | None = None
     left_to_do: tuple[str, ...] = ()
+    candidate: str | None = None
 
 
 class DeviceDetails(Record):
@@ -113,6 +125,23 @@ class EngineParityDetails(Record):
 
     stage: Literal["engine-parity"] = "engine-parity"
     report: VerifyReport
+
+
+class AutotuneDetails(Record):
+    """The choice between candidates, on the device.
+
+    Attributes:
+        candidates: what became of each, in the order in which they were timed; those that were not come last.
+        kept: the name of the one whose engine is the bundle's; None where none met its gate.
+        text: why, in a line.
+        comparisons: of each pair of those that were timed in turns.
+    """
+
+    stage: Literal["autotune"] = "autotune"
+    candidates: tuple[TunedRecord, ...]
+    kept: str | None
+    text: str
+    comparisons: tuple[LatencyComparison, ...] = ()
 
 
 class PluginComparisonDetails(Record):
@@ -140,7 +169,9 @@ _Own = Annotated[
     | FuseDetails
     | QuantizeDetails
     | ParityDetails
+    | CandidatesDetails
     | DeviceDetails
+    | AutotuneDetails
     | EngineDetails
     | EngineParityDetails
     | PluginComparisonDetails

@@ -105,4 +105,5 @@ def engine_line(manifest: Manifest) -> str | None:
         return None
     plugins = engine.report.plugin.in_network
     sms = ", ".join(map(str, manifest.target.sms))
-    return f"{megabytes(record.size)} for {manifest.target.name} (SM {sms}), {plugins} plugin layers"
+    line = f"{megabytes(record.size)} for {manifest.target.name} (SM {sms}), {plugins} plugin layers"
+    return line if engine.candidate is None else f"{line}; of the candidate {engine.candidate}"

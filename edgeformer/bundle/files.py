@@ -24,6 +24,8 @@ __all__ = [
     "TIMING_CACHE",
     "TYPED",
     "FileName",
+    "engine_of",
+    "graph_of",
 ]
 
 MANIFEST = "manifest.json"
@@ -46,6 +48,16 @@ CANDIDATE_REPORT = f"{CANDIDATE}.json"
 TIMING_CACHE = "timing.cache"
 # The part of edgeformer that a device needs, and the script that runs it there.
 DEVICE_PART, FINISH = "device.pyz", "finish"
+
+
+def graph_of(candidate: str) -> str:
+    """The graph of a further candidate of ``finish --autotune``, by its name."""
+    return f"autotune-{candidate}.onnx"
+
+
+def engine_of(candidate: str) -> str:
+    """A candidate's engine, while ``finish --autotune`` is at work; its report lies beside it."""
+    return f"autotune-{candidate}.engine"
 
 
 def _plain(name: str) -> str:

@@ -24,7 +24,12 @@ from edgeformer.errors import InputError
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.1),
-    help="Time of timed runs.  [default: 3]",
+    help="Time of timed runs.  [default: 3; with --autotune 10 for each engine]",
+)
+@click.option(
+    "--autotune",
+    is_flag=True,
+    help="Build INT8, FP16 and what else the bundle brings, and keep the fastest engine that meets its gate.",
 )
 @click.option("--no-latency", is_flag=True, help="Do not time the engine.")
 @click.option("--trust-bundle", is_flag=True, help="Run what it brings: you trust whoever made it.")
@@ -53,8 +58,9 @@ def command(
     from edgeformer.bundle.files import SIGNATURE
     from edgeformer.pipeline.finishing import finish_bundle
 
-    if no_latency and seconds is not None:
-        raise InputError("EF104", "--no-latency with --seconds: leave one of them out")
+    if no_latency and (seconds is not None or options["autotune"]):
+        other = "--autotune" if options["autotune"] else "--seconds"
+        raise InputError("EF104", f"--no-latency with {other}: leave one of them out")
     if seconds is not None or no_latency:
         options["latency_seconds"] = seconds or 0.0
     signed = (bundle / SIGNATURE).is_file()

@@ -33,11 +33,15 @@ class Candidate:
         name: in the report; every candidate has another.
         path: a bundle's folder, an engine, or an ONNX file.
         trusted: its maker is: an engine and its plugin library are code.
+        precision: of an engine or a graph that is in no bundle; empty where it is not known.
+        plugin_library: of an engine that is in no bundle.
     """
 
     name: str
     path: Path
     trusted: bool = False
+    precision: str = ""
+    plugin_library: Path | None = None
 
 
 class Baseline(Protocol):
@@ -198,6 +202,7 @@ def _load(
         # One shape for each batch.
         cuda_graphs=max(1, len(settings.batches)) if graphs else 0,
         trust_bundle=candidate.trusted,
+        plugin_library=candidate.plugin_library,
     )
     stack.callback(model.close)
     found = model.describe()
@@ -249,7 +254,7 @@ def _subject(one: _Loaded, batch: int, graphs: bool, device: _Device, stack: Exi
         runner=runner,
         batch=batch,
         kind=one.kind,
-        precision=found.precision,
+        precision=found.precision or one.candidate.precision,
         backend=found.backend,
         backend_version=found.backend_version,
         device=name,

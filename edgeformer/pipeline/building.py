@@ -24,7 +24,7 @@ from edgeformer.pipeline.published import without_paths
 from edgeformer.pipeline.publishing import publish
 from edgeformer.pipeline.request import BuildRequest
 from edgeformer.pipeline.runner import Runner, libraries
-from edgeformer.pipeline.stages import engine, export, fuse, parity, plugin_comparison, precision
+from edgeformer.pipeline.stages import candidates, engine, export, fuse, parity, plugin_comparison, precision
 from edgeformer.records.terms import Precision
 from edgeformer.records.verification import Score
 from edgeformer.runtime.session import TensorInfo
@@ -90,6 +90,14 @@ def _run_stages(runner: Runner, plan: BuildPlan) -> None:
         max_drop=plan.max_drop,
         accepted=plan.accepted,
     )
+    if plan.fp16_candidate is not None and plan.quantization is not None:
+        candidates.run(
+            runner,
+            plan.form.precision,
+            plan.fp16_candidate,
+            plan.quantization,
+            use_plugin=plan.engine.use_plugin,
+        )
     if engine.run(runner, plan.engine):
         engine.run_parity(runner, plan.engine, plan.parity_inputs, max_drop=plan.max_drop, accepted=plan.accepted)
         if plan.compare_plugin:

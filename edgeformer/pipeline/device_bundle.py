@@ -6,17 +6,26 @@ from collections.abc import Collection, Sequence
 
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import Manifest, StageRecord, Staging
-from edgeformer.bundle.details import EngineDetails
-from edgeformer.bundle.files import CANDIDATE, CANDIDATE_REPORT, ENGINE, ENGINE_REPORT
+from edgeformer.bundle.details import CandidatesDetails, EngineDetails
+from edgeformer.bundle.files import CANDIDATE, CANDIDATE_REPORT, ENGINE, ENGINE_REPORT, TIMING_CACHE
 from edgeformer.errors import GateMissed
 from edgeformer.ops.library_files import LIBRARY_NAME
 from edgeformer.pipeline.device_plan import FinishPlan
 from edgeformer.pipeline.publishing import publish
 from edgeformer.pipeline.runner import Runner
 from edgeformer.pipeline.stages._library import add_library
+from edgeformer.pipeline.stages.device import candidate_stage
 from edgeformer.pipeline.stages.latency import LATENCY
 
-__all__ = ["as_engine", "keep", "merged", "publish_without_engine"]
+__all__ = [
+    "as_engine",
+    "bring_library",
+    "keep",
+    "merged",
+    "publish_without_engine",
+    "tuning_files",
+    "tuning_stages",
+]
 
 _FINAL_NAMES = {CANDIDATE: ENGINE, CANDIDATE_REPORT: ENGINE_REPORT}
 
@@ -31,7 +40,12 @@ def keep(work: Staging, plan: FinishPlan, manifest: Manifest, engine: StageRecor
         engine: the record of its engine, whose files stay behind.
     """
     replaced = {*_FINAL_NAMES, *_FINAL_NAMES.values(), *(() if engine is None else engine.files)}
-    work.keep(name for name in manifest.files if name not in replaced)
+    work.keep(name for name in manifest.files if name not in replaced and name not in tuning_files(manifest))
+    bring_library(work, plan, manifest)
+
+
+def bring_library(work: Staging, plan: FinishPlan, manifest: Manifest) -> None:
+    """Put the plugin library into a bundle in the making that lacks it, or has another one than runs."""
     library = plan.library
     if library is None or plan.spec.embed_plugin or library.path.parent == plan.bundle:
         return
@@ -39,6 +53,18 @@ def keep(work: Staging, plan: FinishPlan, manifest: Manifest, engine: StageRecor
         for file in library.files(plan.target.flavour):
             (work.path / file.name).unlink(missing_ok=True)
         add_library(Runner(work), library, plan.target.flavour)
+
+
+def tuning_stages(manifest: Manifest) -> tuple[str, ...]:
+    """The stages that ``finish --autotune`` has in the manifest while it is at work: the engines of all candidates."""
+    details = manifest.details(CandidatesDetails)
+    return () if details is None else tuple(candidate_stage(one.name) for one in details.candidates)
+
+
+def tuning_files(manifest: Manifest) -> tuple[str, ...]:
+    """The files of those stages, without what other stages have as well."""
+    files = (file for stage in manifest.stages if stage.name in tuning_stages(manifest) for file in stage.files)
+    return tuple(file for file in files if file != TIMING_CACHE)
 
 
 def as_engine(work: Staging, engine: StageRecord) -> StageRecord:
@@ -78,7 +104,11 @@ def publish_without_engine(runner: Runner, plan: FinishPlan, manifest: Manifest,
     for name in (ENGINE, ENGINE_REPORT):
         runner.path(name).unlink(missing_ok=True)
     machine, engine, parity = runner.records
-    details = EngineDetails(spec=plan.spec, left_to_do=("find out why its outputs differ (engine-parity)",))
+    details = EngineDetails(
+        spec=plan.spec,
+        left_to_do=("find out why its outputs differ (engine-parity)",),
+        candidate=None if plan.candidate is None else plan.candidate.name,
+    )
     without = StageRecord(
         name=engine.name,
         key="",
@@ -88,4 +118,5 @@ def publish_without_engine(runner: Runner, plan: FinishPlan, manifest: Manifest,
         note=f"built here, and left out: {missed}",
         details=details,
     )
-    publish(runner.work, merged(manifest, [machine, without, parity], runner.work, without=[LATENCY]))
+    gone = (LATENCY, *tuning_stages(manifest))
+    publish(runner.work, merged(manifest, [machine, without, parity], runner.work, without=gone))

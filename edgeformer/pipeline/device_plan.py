@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeformer.bundle import Manifest, open_bundle
-from edgeformer.bundle.details import EngineDetails
+from edgeformer.bundle.details import CandidatesDetails, EngineDetails
 from edgeformer.bundle.files import PLUGIN_GRAPH, TYPED
 from edgeformer.bundle.signature import is_trusted
 from edgeformer.engine.jetson import jetson_facts
@@ -22,8 +22,10 @@ from edgeformer.machine.engine_code import library_to_open
 from edgeformer.machine.jetpack import Release, find_release
 from edgeformer.machine.plugin_library import PluginLibrary, read_plugin_library, require_plugin_library
 from edgeformer.ops.library_files import LIBRARY_NAME, rtx_alias_of
+from edgeformer.records.autotune import CandidateRecord
 from edgeformer.records.device import DeviceRecord
 from edgeformer.records.engine import EngineSpec
+from edgeformer.records.terms import Precision
 
 __all__ = ["FinishPlan", "make_finish_plan"]
 
@@ -37,6 +39,7 @@ class FinishPlan:
         manifest: as it was found.
         trusted: what came with the bundle may run.
         spec: what the engine is built with.
+        candidate: what it is built from, where that is another form of the model than the bundle is of.
         target: the machine that it is for.
         backend: the TensorRT that Python imports here.
         library: the plugin library, where the engine needs one beside it or in it.
@@ -51,6 +54,7 @@ class FinishPlan:
     manifest: Manifest
     trusted: bool
     spec: EngineSpec
+    candidate: CandidateRecord | None
     target: Target
     backend: ImportedBackend
     library: PluginLibrary | None
@@ -63,8 +67,20 @@ class FinishPlan:
     @property
     def graph(self) -> Path:
         """The file that TensorRT's parser is given."""
+        if self.candidate is not None and self.candidate.file is not None:
+            return self.bundle / self.candidate.file
         plugin = self.spec.use_plugin and self.spec.op_nodes > 0
         return self.bundle / (PLUGIN_GRAPH if plugin else TYPED)
+
+    @property
+    def library_beside(self) -> Path | None:
+        """The plugin library that has to be loaded with the engine; ``None`` where it needs none, or has it inside."""
+        return None if self.library is None or self.spec.embed_plugin else self.library.path
+
+    @property
+    def precision(self) -> Precision:
+        """Of the engine."""
+        return self.manifest.precision if self.candidate is None else self.candidate.precision
 
     @property
     def tuning_memory_bytes(self) -> int | None:
@@ -120,6 +136,7 @@ def make_finish_plan(
         manifest=manifest,
         trusted=trusted,
         spec=spec,
+        candidate=_chosen(manifest, details),
         target=target,
         backend=backend,
         library=_library(folder, manifest, spec, target, trust_bundle, named),
@@ -128,6 +145,22 @@ def make_finish_plan(
         memory=memory,
         machine=_machine(backend, survey, release, memory),
         faults=tuple(f"{fact.name}: {fact.detail}: {fact.remedy}" for fact in facts if fact.status != "ok"),
+    )
+
+
+def _chosen(manifest: Manifest, engine: EngineDetails) -> CandidateRecord | None:
+    """What the bundle's engine was built from when it was tuned, if that is not the bundle's own form."""
+    if engine.candidate is None:
+        return None
+    listed = manifest.details(CandidatesDetails)
+    for one in () if listed is None else listed.candidates:
+        # A name that the manifest lists is a plain one, and the file's hash was checked.
+        if one.name == engine.candidate and one.file in manifest.files:
+            return one
+    raise InputError(
+        "EF937",
+        f"the engine of {manifest.model.name} was built from the candidate {engine.candidate!r}, and the bundle has no "
+        "such graph any more: build the bundle again",
     )
 
 

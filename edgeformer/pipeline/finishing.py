@@ -17,7 +17,8 @@ from edgeformer.bundle import Manifest, StageRecord, read_manifest, staging
 from edgeformer.bundle.details import LatencyDetails
 from edgeformer.errors import GateMissed, InputError
 from edgeformer.ops.library_files import LIBRARY_NAME
-from edgeformer.pipeline.device_bundle import as_engine, keep, merged, publish_without_engine
+from edgeformer.pipeline.autotuning import AUTOTUNE_SECONDS, tune
+from edgeformer.pipeline.device_bundle import as_engine, keep, merged, publish_without_engine, tuning_stages
 from edgeformer.pipeline.device_plan import FinishPlan, make_finish_plan
 from edgeformer.pipeline.observer import Observer
 from edgeformer.pipeline.publishing import publish
@@ -43,7 +44,8 @@ def finish_bundle(
     trust_bundle: bool = False,
     key: str | os.PathLike[str] | None = None,
     workspace_bytes: int | None = None,
-    latency_seconds: float = LATENCY_SECONDS,
+    latency_seconds: float | None = None,
+    autotune: bool = False,
     observer: Observer | None = None,
 ) -> FinishResult:
     """Finish a bundle on the machine that it is for: build its engine, compare it with the recorded outputs, time it.
@@ -58,17 +60,28 @@ def finish_bundle(
             Without it the installed plugin library is used, and an engine in the bundle is built anew.
         key: PEM file with the public key of the bundle's maker: its signature has to hold, and then it is trusted.
         workspace_bytes: limit of TensorRT's workspace; None takes the one that the bundle was built with.
-        latency_seconds: time of timed runs, in seconds; 0 for none.
+        latency_seconds: time of timed runs, in seconds; None for 3, or with ``autotune`` for 10 of each engine; 0 for
+            none.
+        autotune: build an engine of each form of the model that the bundle brings, and keep the fastest of those that
+            meet their gates. Engines that an earlier call built are taken.
         observer: follows the progress of the stages.
 
     Raises:
-        InputError: no bundle, a damaged one, or code in it would have to run that is not trusted.
-        GateMissed: the engine's outputs are not those recorded; the bundle has its figures and no engine then.
+        InputError: no bundle, a damaged one, code in it would have to run that is not trusted, or there is nothing to
+            choose from.
+        GateMissed: the outputs of the engine, or of all of them, are not those recorded; the bundle has its figures and
+            no engine then.
         EnvironmentFault: this machine lacks something that the engine needs.
     """
     begun = time.monotonic()
     observer = observer or Observer()
+    if autotune and latency_seconds == 0:
+        raise InputError("EF104", "autotune chooses by latency: leave it out, or let the engines be timed")
     plan = make_finish_plan(bundle, trust_bundle=trust_bundle, key=key, workspace_bytes=workspace_bytes)
+    if autotune:
+        finished = tune(plan, AUTOTUNE_SECONDS if latency_seconds is None else latency_seconds, observer)
+        return FinishResult(Path(bundle), finished, time.monotonic() - begun)
+    seconds = LATENCY_SECONDS if latency_seconds is None else latency_seconds
     given = device.usable_engine(plan)
     machine, engine = (
         _with_engine(plan, observer) if given is None else (None, given.model_copy(update={"reused": True}))
@@ -97,12 +110,12 @@ def finish_bundle(
                 f"{runner.records[-1].gate}. The bundle keeps its ONNX files and has no engine; its manifest has the "
                 "figures",
             ) from None
-        if latency_seconds and obstacle and manifest.details(LatencyDetails) is None:
+        if seconds and obstacle and manifest.details(LatencyDetails) is None:
             runner.records.append(not_measured(obstacle))
-        finished = merged(manifest, runner.records, work)
+        finished = merged(manifest, runner.records, work, without=tuning_stages(manifest))
         publish(work, finished)
-    if latency_seconds and not obstacle:
-        finished = time_bundle(plan.bundle, latency_seconds, observer)
+    if seconds and not obstacle:
+        finished = time_bundle(plan.bundle, seconds, observer)
     return FinishResult(Path(bundle), finished, time.monotonic() - begun)
 
 
@@ -127,5 +140,6 @@ def _with_engine(plan: FinishPlan, observer: Observer) -> tuple[StageRecord, Sta
         if not engine.reused:
             runner.skip(device.ENGINE_PARITY, "not compared yet: finish the bundle")
             # What was measured was another engine.
-            publish(work, merged(plan.manifest, runner.records, work, without=[LATENCY]))
+            gone = (LATENCY, *tuning_stages(plan.manifest))
+            publish(work, merged(plan.manifest, runner.records, work, without=gone))
     return machine, engine

@@ -110,6 +110,7 @@ class BuildPlan:
         accepted: outputs that are reported and not judged.
         engine: what the engine is built for.
         compare_plugin: build the engine without the plugin as well.
+        fp16_candidate: how the FP16 graph is written that a device may choose; ``None`` for none, nor any other.
     """
 
     source: Source
@@ -123,6 +124,7 @@ class BuildPlan:
     accepted: tuple[str, ...]
     engine: EnginePlan
     compare_plugin: bool
+    fp16_candidate: TypedForm | None = None
 
 
 def source_of(request: ModelOptions, model: str, input_type: InputType = "float") -> Source:
@@ -207,6 +209,7 @@ def make_plan(request: BuildRequest) -> BuildPlan:
             _cross_compiling(request.cross_compile),
         ),
         compare_plugin=rtx if request.compare_plugin is None else request.compare_plugin,
+        fp16_candidate=_fp16_candidate(request, target, batch),
     )
 
 
@@ -217,6 +220,17 @@ def _quantization(request: BuildRequest, recipe: Recipe | None, data: Samples | 
         return None
     calibrated = data if request.precision in CALIBRATED else None
     return Quantization(calibrated, recipe, request.int4_block or DEFAULT_INT4_BLOCK)
+
+
+def _fp16_candidate(request: BuildRequest, target: Target, batch: BatchProfile) -> TypedForm | None:
+    """As a build in FP16 writes it; nothing where a device has nothing to choose from."""
+    asked = request.autotune_candidates
+    if request.precision != "int8" or not (target.built == "on-device" if asked is None else asked):
+        return None
+    convolutions = request.linears_as_convolutions
+    if convolutions is None:
+        convolutions = target.flavour == "tensorrt_rtx" and batch.min < batch.max
+    return TypedForm("fp16", convolutions, one_weight_scale=False)
 
 
 def _cross_compiling(asked: bool | None) -> bool:

@@ -327,6 +327,15 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
             "flag",
         ),
     ] = False
+    autotune_candidates: Annotated[
+        bool | None,
+        Option(
+            "Put the FP16 graph into an INT8 bundle as well, and with INT8 attention the one without, for 'edgeformer "
+            "finish --autotune' to choose from.",
+            "switch",
+            default="where an INT8 engine is built on the device",
+        ),
+    ] = None
     cross_compile: Annotated[
         bool | None,
         Option(
@@ -348,6 +357,12 @@ class BuildRequest(FusionOptions, CalibrationOptions, ModelOptions):
         self.check_quantization(self.precision)
         if self.recipe is not None and self.precision not in QUANTIZED:
             raise InputError("EF104", f"a recipe says what to quantize; precision {self.precision} quantizes nothing")
+        if self.autotune_candidates and self.precision != "int8":
+            raise InputError(
+                "EF104",
+                f"--autotune-candidates with precision {self.precision}: candidates are beside INT8; give --precision "
+                "int8",
+            )
         if self.embed_plugin and not self.use_plugin:
             raise InputError("EF104", "--embed-plugin with --no-plugin: there is no plugin to embed")
         if self.require_plugin and not self.use_plugin:

@@ -75,7 +75,7 @@ class Runner:
         Raises:
             GateMissed: the stage missed its gate, now or when it was run.
         """
-        key = stage_key(name, code=_code_sha256(), libraries=libraries(), **inputs)
+        key = self.key(name, inputs)
         record = None if always else self.work.reusable(name, key)
         if record is None:
             self._observer.started(name)
@@ -95,6 +95,11 @@ class Runner:
         self._record(record)
         if record.verdict == "missed":
             raise GateMissed("EF801", f"stage {name} missed its gate: {record.gate}; nothing was published")
+
+    @staticmethod
+    def key(name: str, inputs: Mapping[str, Any]) -> str:
+        """The key of a stage, by which `run` knows it again; arguments as there."""
+        return stage_key(name, code=_code_sha256(), libraries=libraries(), **inputs)
 
     def skip(self, name: str, reason: str, details: Details | None = None) -> None:
         """Record that a stage is not run, and why."""

@@ -124,7 +124,7 @@ def engine_form(folder: Path, manifest: Manifest, trusted: bool) -> Form:
     return Form.from_engine(
         "engine",
         folder / ENGINE,
-        manifest.precision,
+        manifest.engine_precision or manifest.precision,
         plugin_library=folder / LIBRARY_NAME if LIBRARY_NAME in manifest.files else None,
         flavour=manifest.target.flavour,
         sms=manifest.target.sms,

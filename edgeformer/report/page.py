@@ -16,6 +16,7 @@ from edgeformer.bundle.report_file import MANIFEST_HASH
 from edgeformer.errors import EnvironmentFault
 from edgeformer.records.quantization import ActivationRecord
 from edgeformer.report import content
+from edgeformer.report.candidates import candidates_content
 from edgeformer.report.charts import Bar, histogram_chart, snr_chart
 from edgeformer.report.latency import latency_content
 from edgeformer.report.sample import sample_picture
@@ -78,6 +79,7 @@ def bundle_page(subject: Subject) -> str:
             accuracy=content.accuracy_rows(manifest),
             attention=attention_line(manifest),
             forms=[form for form in forms.values() if form.status != "reference"],
+            candidates=candidates_content(manifest),
             latency=latency_content(manifest),
             routing=content.routing_rows(forms.get("typed")),
             agreement=forms["typed"].routing_first if "typed" in forms else None,

@@ -16,26 +16,18 @@ import numpy as np
 import pytest
 
 from edgeformer import inference
-from edgeformer.bundle import Manifest, StageRecord, open_bundle, read_manifest
+from edgeformer.bundle import open_bundle, read_manifest
 from edgeformer.bundle.details import DeviceDetails, EngineDetails, EngineParityDetails, LatencyDetails
 from edgeformer.bundle.report_file import report_state
-from edgeformer.engine import targets
-from edgeformer.machine import plugin_library
 from edgeformer.inference import Model
 from edgeformer.latency import bench
-from edgeformer.machine.board import Memory
-from edgeformer.machine.devices import Gpu, GpuSurvey
-from edgeformer.machine.jetpack import Release, list_jetpacks
-from edgeformer.machine.plugin_library import find_plugin_library
+from edgeformer.machine import plugin_library
 from edgeformer.ops.library_files import LIBRARY_NAME
-from edgeformer.pipeline import BuildResult, build, device_plan, finish_bundle
+from edgeformer.pipeline import BuildResult, build, finish_bundle
 from edgeformer.pipeline.stages import device
 from edgeformer.report.content import verdict_of
-from tests.pipeline.conftest import Recorder
+from tests.pipeline.conftest import Recorder, Stopped, builds, stage_of, stop
 from tests.raising import raises
-
-DOUBLE = Path(__file__).with_name("tensorrt_double")
-ORIN = Gpu(0, "Orin", 87, 64_000_000_000)
 
 
 @pytest.fixture(scope="session")
@@ -45,39 +37,6 @@ def orin_bundle(nano_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         patch.setattr(plugin_library, "candidate_paths", lambda: ())
         build(nano_onnx, output=bundle, target="jetson-agx-orin", batch="1:2:4")
     return bundle
-
-
-@pytest.fixture
-def jetson(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Make this machine a Jetson AGX Orin with JetPack 6.2; the file that tells its TensorRT what to do."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "tensorrt"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.syspath_prepend(str(DOUBLE))
-    survey = GpuSurvey((ORIN,), "540.4", "12.6", "")
-    jetpack = next(one for one in list_jetpacks() if one.name == "6.2")
-    for module in (targets, device_plan):
-        monkeypatch.setattr(module, "find_gpus", lambda: survey)
-    monkeypatch.setattr(device_plan, "find_release", lambda: Release("36.4.3", jetpack, too_old=False))
-    monkeypatch.setattr(device_plan, "read_memory", lambda: Memory(64_000_000_000, 40_000_000_000, 32_000_000_000))
-    monkeypatch.setattr(device_plan, "power_mode", lambda: "MAXN")
-    monkeypatch.setattr(device_plan, "jetson_facts", lambda release, survey: ())
-    library = find_plugin_library()
-    assert library is not None
-    kernels = library.metadata.model_copy(update={"architectures": (87,)})
-    there = plugin_library.PluginLibrary(library.path, kernels)
-    monkeypatch.setattr(device_plan, "require_plugin_library", lambda sm: there)
-    told = tmp_path / "told.json"
-    told.write_text("{}")
-    monkeypatch.setenv("TENSORRT_DOUBLE", str(told))
-    return told
-
-
-class Stopped(BaseException):
-    """As a signal ends a program."""
-
-
-def stop(*_: Any, **__: Any) -> None:
-    raise Stopped
 
 
 class Answers:
@@ -101,7 +60,7 @@ def as_model(answers: Answers) -> Iterator[Answers]:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> None:
-    monkeypatch.setattr(device, "_loaded", lambda runner, plan: as_model(answers))
+    monkeypatch.setattr(device, "_loaded", lambda engine, plan: as_model(answers))
 
 
 @pytest.fixture
@@ -118,12 +77,6 @@ def timed_here(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(bench, "load", load)
     return loaded
-
-
-def stage_of(manifest: Manifest, name: str) -> StageRecord:
-    found = manifest.stage(name)
-    assert found is not None
-    return found
 
 
 def test_an_engine_of_tensorrt_rtx_is_built_from_the_bundle(rtx_bundle: Path, fp16_bundle: BuildResult) -> None:
@@ -287,10 +240,6 @@ def test_a_jetson_finishes_its_bundle(
     assert builds(jetson)[1:] == [{"WORKSPACE": 1 << 20, "TACTIC_DRAM": 30_000_000_000, "cache": "timed;"}]
 
 
-def builds(told: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(f"{told}.builds").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("way", ["reported", "killed"])
 def test_where_memory_runs_out_less_workspace_is_tried(
     orin_bundle: Path, jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
@@ -362,7 +311,7 @@ def test_a_finished_engine_is_timed(
     latency = manifest.details(LatencyDetails)
     assert latency is not None
     (figures,) = latency.report.figures
-    assert (latency.name, figures.name, figures.precision, figures.batch) == ("bundle", "bundle", "fp16", 2)
+    assert (latency.name, figures.name, figures.precision, figures.batch) == ("bundle", "bundle", "fp16", 1)
     assert figures.end_to_end.samples > 2
     assert (stage_of(manifest, "latency").note or "").startswith(f"{figures.end_to_end.p50.ms:.3g} ms end to end")
     assert report_state(bundle) == "current"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeformer.artifacts import sha256_of_file
 from edgeformer.bundle import StageRecord
 from edgeformer.bundle.details import DeviceDetails, EngineDetails, EngineParityDetails, ParityDetails
-from edgeformer.bundle.files import CANDIDATE, CANDIDATE_REPORT, ENGINE, PARITY, TIMING_CACHE
+from edgeformer.bundle.files import CANDIDATE, ENGINE, PARITY, TIMING_CACHE, engine_of
 from edgeformer.errors import EnvironmentFault, InputError
 from edgeformer.pipeline.device_plan import FinishPlan
 from edgeformer.pipeline.published import without_paths
@@ -19,13 +19,27 @@ from edgeformer.pipeline.runner import Judged, Runner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from edgeformer.engine.build_process import BuildFailed, EngineBuild
     from edgeformer.inference import Model
     from edgeformer.records.engine import EngineSpec
     from edgeformer.runtime.session import Array
 
-__all__ = ["DEVICE", "ENGINE_PARITY", "ENGINE_STAGE", "build", "compare", "look", "not_run", "usable_engine"]
+__all__ = [
+    "DEVICE",
+    "ENGINE_PARITY",
+    "ENGINE_STAGE",
+    "build",
+    "build_candidate",
+    "candidate_stage",
+    "compare",
+    "judged",
+    "key_inputs",
+    "look",
+    "not_run",
+    "usable_engine",
+]
 
 DEVICE, ENGINE_STAGE, ENGINE_PARITY = "device", "engine", "engine-parity"
 # Workspaces to try where memory ran out with a larger one, bytes.
@@ -58,37 +72,53 @@ def usable_engine(plan: FinishPlan) -> StageRecord | None:
 
 def build(runner: Runner, plan: FinishPlan) -> None:
     """Build the engine, as a candidate that nobody loads yet."""
-    from edgeformer.engine.build_process import write_engine
+    _build(runner, plan, ENGINE_STAGE, CANDIDATE)
 
-    files = [CANDIDATE, CANDIDATE_REPORT]
+
+def build_candidate(runner: Runner, plan: FinishPlan, name: str) -> None:
+    """Build the engine of one of several candidates, from the plan for it."""
+    _build(runner, plan, candidate_stage(name), engine_of(name))
+
+
+def candidate_stage(name: str) -> str:
+    """The stage of a candidate's engine, which is in the manifest until one of them is chosen."""
+    return f"engine of {name}"
+
+
+def _build(runner: Runner, plan: FinishPlan, stage: str, engine: str) -> None:
+    from edgeformer.engine.build_process import SIDECAR_SUFFIX, write_engine
+
+    files = [engine, f"{engine}{SIDECAR_SUFFIX}"]
 
     def make() -> Judged:
         cache = runner.path(TIMING_CACHE) if plan.target.flavour == "tensorrt" else None
-        built, notes = _with_less_memory(runner, plan)
+        built, notes = _with_less_memory(runner, plan, stage)
         report = without_paths(built.report)
-        write_engine(type(built)(built.serialized, report), runner.path(CANDIDATE))
+        write_engine(type(built)(built.serialized, report), runner.path(engine))
         if cache is not None and cache.is_file():
             files.append(TIMING_CACHE)
-        details = EngineDetails(report=report, spec=plan.spec)
+        details = None
+        if stage == ENGINE_STAGE:
+            name = None if plan.candidate is None else plan.candidate.name
+            details = EngineDetails(report=report, spec=plan.spec, candidate=name)
         gate = f"{report.plugin.in_network} plugin layers for {report.op_nodes} op nodes"
         judged = plan.spec.use_plugin
         return Judged("passed" if judged else "not judged", gate if judged else None, "; ".join(notes) or None, details)
 
-    runner.run(
-        ENGINE_STAGE,
-        files,
-        make,
-        {
-            "graph": sha256_of_file(plan.graph),
-            "spec": plan.spec.model_dump(mode="json"),
-            "target": plan.target.name,
-            "tensorrt": plan.backend.version,
-            "gpu": [plan.machine.gpu, plan.machine.sm, plan.machine.l4t] if plan.target.built == "on-device" else None,
-            "plugin": None if plan.library is None else sha256_of_file(plan.library.path),
-        },
-        # What somebody else may have put there is not taken for an engine that was built here.
-        always=not plan.trusted,
-    )
+    # What somebody else may have put there is not taken for an engine that was built here.
+    runner.run(stage, files, make, key_inputs(plan), always=not plan.trusted)
+
+
+def key_inputs(plan: FinishPlan) -> dict[str, Any]:
+    """All that an engine depends on."""
+    return {
+        "graph": sha256_of_file(plan.graph),
+        "spec": plan.spec.model_dump(mode="json"),
+        "target": plan.target.name,
+        "tensorrt": plan.backend.version,
+        "gpu": [plan.machine.gpu, plan.machine.sm, plan.machine.l4t] if plan.target.built == "on-device" else None,
+        "plugin": None if plan.library is None else sha256_of_file(plan.library.path),
+    }
 
 
 def compare(runner: Runner, plan: FinishPlan, *, may_run: bool) -> None:
@@ -107,28 +137,35 @@ def compare(runner: Runner, plan: FinishPlan, *, may_run: bool) -> None:
         runner.skip(ENGINE_PARITY, f"engine not run: {reason}")
         return
 
-    def run() -> Judged:
-        from edgeformer.pipeline.stages._verdicts import verdict_of
-        from edgeformer.verify.recorded import judge_recorded
+    runner.run(ENGINE_PARITY, [], lambda: judged(runner, plan, ENGINE), {"engine": runner.sha256(ENGINE)}, always=True)
 
-        parity = plan.manifest.details(ParityDetails)
-        inputs, recorded = _recorded(runner, "input:"), _recorded(runner, "output:")
-        with _loaded(runner, plan) as model:
-            begun = time.perf_counter()
-            outputs = _run(model, inputs, plan.spec)
-            seconds = time.perf_counter() - begun
-        report = judge_recorded(
-            "engine",
-            plan.manifest.precision,
-            recorded,
-            outputs,
-            accepted=() if parity is None else parity.accepted_outputs,
-            seconds=seconds,
-            **({} if parity is None else {"max_drop": parity.max_drop}),
-        )
-        return Judged(verdict_of(report.forms[-1]), report.forms[-1].text, details=EngineParityDetails(report=report))
 
-    runner.run(ENGINE_PARITY, [], run, {"engine": runner.sha256(ENGINE)}, always=True)
+def judged(runner: Runner, plan: FinishPlan, engine: str) -> Judged:
+    """Run an engine of the bundle, named by its file, on the recorded inputs, and judge its outputs.
+
+    Raises:
+        InputError: it cannot be run, or its outputs are not those that were recorded.
+        EnvironmentFault: the machine lacks what it needs.
+    """
+    from edgeformer.pipeline.stages._verdicts import verdict_of
+    from edgeformer.verify.recorded import judge_recorded
+
+    parity = plan.manifest.details(ParityDetails)
+    inputs, recorded = _recorded(runner, "input:"), _recorded(runner, "output:")
+    with _loaded(runner.path(engine), plan) as model:
+        begun = time.perf_counter()
+        outputs = _run(model, inputs, plan.spec)
+        seconds = time.perf_counter() - begun
+    report = judge_recorded(
+        "engine",
+        plan.precision,
+        recorded,
+        outputs,
+        accepted=() if parity is None else parity.accepted_outputs,
+        seconds=seconds,
+        **({} if parity is None else {"max_drop": parity.max_drop}),
+    )
+    return Judged(verdict_of(report.forms[-1]), report.forms[-1].text, details=EngineParityDetails(report=report))
 
 
 def not_run(plan: FinishPlan, may_run: bool) -> str:
@@ -147,11 +184,10 @@ def not_run(plan: FinishPlan, may_run: bool) -> str:
     return "" if may_run else "untrusted, give --trust-bundle or --key"
 
 
-def _loaded(runner: Runner, plan: FinishPlan) -> Model:
+def _loaded(engine: Path, plan: FinishPlan) -> Model:
     from edgeformer.inference import load
 
-    beside = None if plan.library is None or plan.spec.embed_plugin else plan.library.path
-    return load(runner.path(ENGINE), backend="tensorrt", plugin_library=beside, trust_bundle=True)
+    return load(engine, backend="tensorrt", plugin_library=plan.library_beside, trust_bundle=True)
 
 
 def _recorded(runner: Runner, prefix: str) -> dict[str, Array]:
@@ -184,7 +220,7 @@ def _run(model: Model, inputs: Mapping[str, Array], spec: EngineSpec) -> dict[st
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _with_less_memory(runner: Runner, plan: FinishPlan) -> tuple[EngineBuild, list[str]]:
+def _with_less_memory(runner: Runner, plan: FinishPlan, stage: str) -> tuple[EngineBuild, list[str]]:
     """The engine, built with less workspace where memory runs out, and what was tried before.
 
     Raises:
@@ -196,7 +232,7 @@ def _with_less_memory(runner: Runner, plan: FinishPlan) -> tuple[EngineBuild, li
     failed: list[tuple[EngineSpec, BuildFailed]] = []
     for spec, tuning in _attempts(plan):
         try:
-            built = _build_once(runner, plan, spec, tuning)
+            built = _build_once(runner, plan, stage, spec, tuning)
         except BuildFailed as error:
             if not _lacks_memory(error):
                 raise (failed[0][1] if failed else error) from None
@@ -237,7 +273,7 @@ def _limit(spec: EngineSpec) -> str:
     return "no limit of the workspace" if limit is None else f"{limit / 2**20:.0f} MiB of workspace"
 
 
-def _build_once(runner: Runner, plan: FinishPlan, spec: EngineSpec, tuning: int | None) -> EngineBuild:
+def _build_once(runner: Runner, plan: FinishPlan, stage: str, spec: EngineSpec, tuning: int | None) -> EngineBuild:
     from edgeformer.engine.build_process import compile_file
 
     arguments: dict[str, Any] = {
@@ -246,7 +282,7 @@ def _build_once(runner: Runner, plan: FinishPlan, spec: EngineSpec, tuning: int 
         # The whole of typed.onnx is parsed where the plugin is not used; nothing is stripped of it then.
         "has_body": False,
         "tuning_memory_bytes": tuning,
-        "progress": runner.progress(ENGINE_STAGE),
+        "progress": runner.progress(stage),
     }
     if plan.target.flavour != "tensorrt":
         return compile_file(lambda _: plan.graph, spec, **arguments)

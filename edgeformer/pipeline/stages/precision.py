@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgeformer.quantization import Calibration
 
-__all__ = ["run"]
+__all__ = ["formed", "run"]
 
 
 def run(runner: Runner, form: TypedForm, quantization: Quantization | None) -> None:
@@ -42,7 +42,7 @@ def _set_types(runner: Runner, form: TypedForm) -> Judged:
     from edgeformer.graph.onnx_files import load_model, save_model
     from edgeformer.graph.types import to_float_type
 
-    model, note = _formed(load_model(runner.path(FUSED)), form)
+    model, note = formed(load_model(runner.path(FUSED)), form)
     if form.precision != "fp32":
         model = to_float_type(model, "float16" if form.precision == "fp16" else "bfloat16")
     save_model(model, runner.path(TYPED))
@@ -63,7 +63,7 @@ def _quantize(runner: Runner, form: TypedForm, quantization: Quantization) -> Ju
         progress=runner.progress("quantize"),
     )
     result.calibration.save(runner.path(CALIBRATION))
-    model, note = _formed(result.model, form)
+    model, note = formed(result.model, form)
     save_model(to_float_type(model, "float16"), runner.path(TYPED))
     layers = sum(decision.quantized for decision in result.decisions if decision.op_type != OP_TYPE)
     attention = sum(decision.quantized for decision in result.decisions if decision.op_type == OP_TYPE)
@@ -107,7 +107,7 @@ def _quantize_typed(runner: Runner, form: TypedForm, quantization: Quantization)
     )
     if result.calibration is not None:
         result.calibration.save(runner.path(CALIBRATION))
-    model, note = _formed(result.model, form)
+    model, note = formed(result.model, form)
     save_model(to_float_type(model, "float16"), runner.path(TYPED))
     count = sum(decision.quantized for decision in result.decisions)
     records = (layer_record(decision, form.precision) for decision in result.decisions)
@@ -115,8 +115,13 @@ def _quantize_typed(runner: Runner, form: TypedForm, quantization: Quantization)
     return Judged(note=f"{note}{count} layers {PRECISION_WORDS[form.precision]}, rest FP16", details=details)
 
 
-def _formed(model: onnx.ModelProto, form: TypedForm) -> tuple[onnx.ModelProto, str]:
-    """The graph in the form that the target's TensorRT makes most of, and what to note of it."""
+def formed(model: onnx.ModelProto, form: TypedForm) -> tuple[onnx.ModelProto, str]:
+    """The graph in the form that the target's TensorRT makes most of, and what to note of it.
+
+    Args:
+        model: a float graph, or one with Q/DQ pairs.
+        form: how it is written.
+    """
     from edgeformer.graph.pointwise import linears_as_convolutions
     from edgeformer.graph.weight_scales import one_weight_scale
 
