@@ -32,9 +32,17 @@ def paste(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_bundle_with_an_engine_is_verified_and_run(fp16_bundle: BuildResult, tmp_path: Path) -> None:
-    verify, run, program = next_steps(fp16_bundle.path, fp16_bundle.manifest)
+    bundle = tmp_path / "copied"
+    shutil.copytree(fp16_bundle.path, bundle)
+    verify, bench, run, program = next_steps(bundle, fp16_bundle.manifest)
     result = paste(verify.command, tmp_path)
     assert result.returncode == 0, result.stderr
+    assert shlex.split(bench.command) == ["edgeformer", "bench", str(bundle), "--trust-bundle"]
+    result = paste(f"{bench.command} --seconds 0.1 --threads 1", tmp_path)
+    assert result.returncode == 0, result.stderr
+    # Its latency is known now.
+    assert bench not in next_steps(bundle, read_manifest(bundle))
+    assert len(next_steps(bundle, read_manifest(bundle))) == 3
     assert "SM 89 GPU" in run.purpose
     Image.new("RGB", (20, 30), "red").save(tmp_path / "IMAGE", "PNG")
     result = paste(run.command, tmp_path)
@@ -50,7 +58,7 @@ def test_a_bundle_with_an_engine_is_verified_and_run(fp16_bundle: BuildResult, t
 def test_what_is_no_classifier_is_loaded(fp16_bundle: BuildResult, tmp_path: Path) -> None:
     application = fp16_bundle.manifest.application.model_copy(update={"task": "features"})
     manifest = fp16_bundle.manifest.model_copy(update={"application": application})
-    _, program = next_steps(fp16_bundle.path, manifest)
+    *_, program = next_steps(fp16_bundle.path, manifest)
     assert "trust_bundle=True" in program.command
     result = paste(program.command, tmp_path)
     assert result.returncode == 0, result.stderr
