@@ -110,6 +110,7 @@ def tune(plan: FinishPlan, seconds: float, observer: Observer) -> Manifest:
         InputError: the bundle has no candidates.
         GateMissed: none meets its gate; the bundle has the figures and no engine then.
         EnvironmentFault: engines do not run here, so that there is nothing to compare.
+        EdgeformerError: no engine can be built, or none runs: the first one's reason.
     """
     wanted = _candidates(plan)
     obstacle = device.not_run(plan, may_run=True)
@@ -224,7 +225,11 @@ def _brought(runner: Runner, one: _Candidate) -> _Candidate:
 
 
 def _compare_and_time(runner: Runner, candidates: Sequence[_Candidate], seconds: float) -> _Tuned:
-    """Compare each with the recorded outputs, and time those that pass in turns."""
+    """Compare each with the recorded outputs, and time those that pass in turns.
+
+    Raises:
+        EdgeformerError: none runs, for a reason that is the machine's or the bundle's: the engines stay for another try.
+    """
     progress = runner.progress(AUTOTUNE)
     compared = []
     for number, one in enumerate(candidates):
@@ -233,6 +238,9 @@ def _compare_and_time(runner: Runner, candidates: Sequence[_Candidate], seconds:
     # Of those that do not differ the first one is kept.
     passed = sorted((one for one in compared if one.passed), key=lambda one: -(one.snr_db or 0.0))
     others = [one for one in compared if not one.passed]
+    faults = [one.fault for one in others if one.engine is not None and one.fault is not None]
+    if faults and not any(one.judged for one in compared):
+        raise faults[0]
     if not passed:
         return _Tuned(tuple(others), None, None, "")
     latency, problem = _timed(runner, passed, seconds)

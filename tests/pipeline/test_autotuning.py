@@ -316,6 +316,17 @@ def test_one_that_does_not_run_is_left_out(bundle: Path, gpu: PretendedGpu, buil
     assert tuned(manifest)[FP16].reason == "the GPU's memory has run out"
 
 
+def test_where_none_runs_the_engines_stay_for_another_try(bundle: Path, gpu: PretendedGpu, builder: Builder) -> None:
+    gpu.faults = dict.fromkeys((INT8, FP16, FLOAT_ATTENTION), EnvironmentFault("EF863", "the GPU's memory has run out"))
+    with raises("EF863", "has run out"):
+        autotune(bundle)
+    assert sum(name.endswith(".engine") for name in open_bundle(bundle).files) == 3
+    gpu.faults = {}
+    builder.built.clear()
+    assert outcomes(autotune(bundle))[FP16] == "kept"
+    assert builder.built == []
+
+
 def test_where_nothing_is_decided_the_bundles_own_form_stays(bundle: Path, gpu: PretendedGpu, builder: Builder) -> None:
     gpu.noise, gpu.milliseconds = 0.5, {FP16: 0.97}
     manifest = autotune(bundle)
