@@ -228,7 +228,7 @@ def _compare_and_time(runner: Runner, candidates: Sequence[_Candidate], seconds:
     """Compare each with the recorded outputs, and time those that pass in turns.
 
     Raises:
-        EdgeformerError: none runs, for a reason that is the machine's or the bundle's: the engines stay for another try.
+        EdgeformerError: none runs: the engines stay for another try.
     """
     progress = runner.progress(AUTOTUNE)
     compared = []
