@@ -68,7 +68,7 @@ def test_the_committed_example_is_read_as_it_is_written() -> None:
 def test_details_are_told_apart_by_their_stage() -> None:
     (own, figures), *_ = map(get_args, get_args(Details)[:1])
     stages = [kind.model_fields["stage"].default for kind in get_args(get_args(own)[0])]
-    assert len(set(stages)) == len(stages) == 9
+    assert len(set(stages)) == len(stages) == 11
     assert figures is FiguresDetails
     with pytest.raises(ValidationError, match="stage 'fuse' has the details of stage 'engine'"):
         StageRecord(name="fuse", key="", seconds=0, details=EngineDetails())
