@@ -15,6 +15,7 @@ three candidates. Comparing and timing them needs a GPU, which is pretended (`be
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -32,7 +33,16 @@ from edgeformer.bundle import StageRecord, open_bundle, read_manifest
 from edgeformer.bundle.details import EngineDetails
 from edgeformer.bundle.files import CANDIDATE, ENGINE, MANIFEST
 
-__all__ = ["AUTOTUNE", "FINISH", "kill_and_finish", "main", "tunable_bundle", "unfinished_bundle", "without_engine"]
+__all__ = [
+    "AUTOTUNE",
+    "FINISH",
+    "kill_and_finish",
+    "main",
+    "quick_recipe",
+    "tunable_bundle",
+    "unfinished_bundle",
+    "without_engine",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 FINISH = (sys.executable, "-m", "edgeformer", "finish", "--trust-bundle")
@@ -58,18 +68,27 @@ def tunable_bundle(folder: Path) -> Path:
     bundle = folder / "unfinished"
     build(
         "biformer_nano",
+        recipe=quick_recipe(folder),
         checkpoint=ROOT / "checkpoints" / "biformer_nano_digits" / "model.safetensors",
         output=bundle,
         target="rtx-40",
         precision="int8",
         data=ROOT / "calibration" / "digits" / "calibrate",
         calibration_images=16,
-        quantize_attention=True,
         autotune_candidates=True,
         compare_plugin=False,
     )
     without_engine(bundle)
     return bundle
+
+
+def quick_recipe(folder: Path) -> Path:
+    """A recipe file in ``folder`` that leaves out what takes long, and quantizes the attention."""
+    steps = ("balance", "choose_ranges", "round_weights", "correct_bias")
+    recipe = {"schema_version": 1, "name": "quick", "observer": {"kind": "min_max"}, "quantize_attention": True}
+    path = folder / "recipe.json"
+    path.write_text(json.dumps(recipe | dict.fromkeys(steps, False)), encoding="utf-8")
+    return path
 
 
 def without_engine(bundle: Path) -> None:

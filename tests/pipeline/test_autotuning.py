@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.kill_finish import quick_recipe
 from benchmarks.pretended_gpu import PretendedGpu
 from edgeformer.bundle import Manifest, open_bundle, read_manifest
 from edgeformer.bundle.details import (
@@ -46,13 +47,13 @@ def int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(plugin_library, "candidate_paths", lambda: ())
         build(
             "biformer_nano",
+            recipe=quick_recipe(folder),
             checkpoint=CHECKPOINT,
             output=folder / "bundle",
             target="jetson-agx-orin",
             precision="int8",
             data=DIGITS / "calibrate",
             calibration_images=8,
-            quantize_attention=True,
             cross_compile=False,
         )
     return folder / "bundle"
