@@ -12,6 +12,8 @@ import onnx
 import pytest
 import torch
 
+from edgeformer.graph.types import to_float_type
+from edgeformer.quantization import quantize
 from edgeformer.records.blocks import BlocksReport
 from edgeformer.runtime import OnnxSession, TorchSession
 from edgeformer.verify import Form
