@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import onnx
@@ -29,6 +29,9 @@ _LOG = logging.getLogger(__name__)
 # Of what the exporter notes at each node, where the node comes from in the model. The rest (stack traces with the
 # paths of this machine, dumps of its own graph) is as large as the graph and makes equal exports differ.
 _KEPT_NOTES = frozenset({"pkg.torch.onnx.name_scopes"})
+# A method of modules that are more than their forward pass, such as those that round to INT8 while they are trained: it
+# is given the model that holds them and a function that exports a plain model, and gives the graph.
+_OWN_EXPORT = "edgeformer_export"
 # onnxscript's list of the rules that its optimizer follows.
 _RULES = "_DEFAULT_REWRITE_RULES"
 
@@ -121,7 +124,8 @@ def export_onnx(
     """Export a model that takes images, in eval mode; the mode it was in is restored.
 
     The input is named ``input``; outputs are ``logits`` where there is one and ``stage0`` .. where there are several.
-    Equal models give equal bytes.
+    Equal models give equal bytes. A model that `edgeformer.quantization.fake_quantize` gave is exported with its Q/DQ
+    pairs, and has to be in eval mode already.
 
     Args:
         model: takes float32 [batch, channels, height, width] (the channels that ``model.config.in_channels`` says,
@@ -138,8 +142,36 @@ def export_onnx(
 
     Raises:
         InputError: an option is out of range, the model does not take this size (its own message is kept), or it cannot
-            be exported (PyTorch's message is kept).
+            be exported (PyTorch's message is kept); or it is fake-quantized and in training mode.
     """
+
+    def export(plain: nn.Module) -> ModelProto:
+        return _export(
+            plain,
+            input_size=input_size,
+            dynamic_batch=dynamic_batch,
+            batch=batch,
+            opset=opset,
+            output_names=output_names,
+            name=name or type(model).__name__,
+        )
+
+    own: Callable[[nn.Module, Callable[[nn.Module], ModelProto]], ModelProto] | None
+    own = next((getattr(module, _OWN_EXPORT) for module in model.modules() if hasattr(module, _OWN_EXPORT)), None)
+    return export(model) if own is None else own(model, export)
+
+
+def _export(
+    model: nn.Module,
+    *,
+    input_size: tuple[int, int],
+    dynamic_batch: bool,
+    batch: int,
+    opset: int,
+    output_names: Sequence[str] | None,
+    name: str,
+) -> ModelProto:
+    """`export_onnx` of a model without a way of its own."""
     import torch
 
     _check_options(model, input_size, batch, opset)
@@ -180,7 +212,7 @@ def export_onnx(
             f"{first.dim_value}, that of the example it was traced with. Export it with a fixed batch, or change "
             "the code",
         )
-    _describe(proto, name or type(model).__name__)
+    _describe(proto, name)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except onnx.checker.ValidationError as error:

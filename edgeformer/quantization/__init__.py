@@ -1,7 +1,8 @@
-"""Post-training quantization: recipes, policy, calibration, what makes INT8 accurate, FP8, and weights alone."""
+"""Quantization: recipes, policy, calibration, INT8 by the outputs, FP8, weights alone, and training with rounding."""
 
 from __future__ import annotations
 
+from edgeformer.quantization.aware_training import fake_quantize
 from edgeformer.quantization.calibration import Calibration, load_calibration
 from edgeformer.quantization.policy import Decision, decide
 from edgeformer.quantization.precisions import quantize
@@ -19,6 +20,7 @@ __all__ = [
     "TypedResult",
     "calibrate",
     "decide",
+    "fake_quantize",
     "list_recipes",
     "load_calibration",
     "load_recipe",

@@ -1,0 +1,136 @@
+"""Taking Q/DQ pairs out of a graph that was trained with them, so that they can be put back behind the fuser.
+
+Fusing adds numbers up in another order, and where a rounding follows, the last bit of a sum decides between two steps:
+graphs with Q/DQ cannot be proven equal as float graphs can. So a trained graph is taken apart (`without_qdq`), fused in
+floating point, and gets its pairs again (`insert_qdq`): the same layers, scales and INT8 weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from edgeformer.errors import InputError
+from edgeformer.graph.editing import unique_names, with_nodes
+from edgeformer.graph.graph_index import GraphIndex
+from edgeformer.graph.protos import attribute, is_standard, label, scalar
+from edgeformer.graph.qdq import QMAX, LayerSite, QuantizedWeight, dequantize, insert_qdq, layer_site
+
+__all__ = ["TRAINED_PROPERTY", "TrainedRounding", "is_trained", "with_trained_rounding", "without_qdq"]
+
+# Metadata property of a graph whose Q/DQ pairs come out of training.
+TRAINED_PROPERTY = "edgeformer.trained_rounding"
+
+
+@dataclass(frozen=True)
+class TrainedRounding:
+    """What a graph's Q/DQ pairs hold.
+
+    Attributes:
+        ranges: activation -> amax, the magnitude that becomes 127.
+        activations: layer output -> the activation that it reads.
+        weights: layer output -> its INT8 weight.
+    """
+
+    ranges: Mapping[str, float]
+    activations: Mapping[str, str]
+    weights: Mapping[str, QuantizedWeight]
+
+
+def is_trained(model: onnx.ModelProto) -> bool:
+    """Whether the graph's Q/DQ pairs are those of a fake-quantized model."""
+    return any(entry.key == TRAINED_PROPERTY for entry in model.metadata_props)
+
+
+def without_qdq(model: onnx.ModelProto) -> tuple[onnx.ModelProto, TrainedRounding]:
+    """The graph in floating point, its weights those that the INT8 ones stand for, and what its pairs held.
+
+    Args:
+        model: as `insert_qdq` wrote it; not modified.
+
+    Raises:
+        InputError: it holds pairs that `insert_qdq` does not write.
+    """
+    index = GraphIndex(model)
+    name = unique_names(model)
+    ranges: dict[str, float] = {}
+    sources: dict[str, str] = {}  # a dequantized activation -> the float one
+    restored: dict[str, tuple[QuantizedWeight, int]] = {}  # a dequantized weight -> the INT8 one and its axis
+    for node in model.graph.node:
+        if not is_standard(node, "DequantizeLinear"):
+            continue
+        quantizer = index.producer.get(node.input[0])
+        if quantizer is not None and is_standard(quantizer, "QuantizeLinear"):
+            step = scalar(index.array(node.input[1]))
+            if step is None or list(quantizer.input[1:]) != list(node.input[1:]):
+                raise _foreign(node)
+            sources[node.output[0]] = quantizer.input[0]
+            ranges[quantizer.input[0]] = step * QMAX
+            continue
+        values, scales = index.array(node.input[0]), index.array(node.input[1])
+        if values is None or scales is None or values.dtype != np.int8 or scales.ndim != 1:
+            raise _foreign(node)
+        restored[node.output[0]] = (QuantizedWeight(values, scales), attribute(node, "axis", 1))
+    nodes, constants, activations, weights = [], [], {}, {}
+    for node in model.graph.node:
+        if is_standard(node, "QuantizeLinear", "DequantizeLinear"):
+            continue
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for position, tensor in enumerate(node.input):
+            if tensor in sources:
+                copy.input[position] = activations[node.output[0]] = sources[tensor]
+            elif tensor in restored:
+                weight, axis = restored[tensor]
+                copy.input[position] = name(f"{node.output[0]}_weight")
+                constants.append(numpy_helper.from_array(dequantize(weight, axis), copy.input[position]))
+                weights[node.output[0]] = weight
+        nodes.append(copy)
+    result = with_nodes(model, nodes, constants)
+    kept = [entry for entry in result.metadata_props if entry.key != TRAINED_PROPERTY]
+    del result.metadata_props[:]
+    result.metadata_props.extend(kept)
+    return result, TrainedRounding(ranges, activations, weights)
+
+
+def with_trained_rounding(
+    model: onnx.ModelProto, rounding: TrainedRounding
+) -> tuple[onnx.ModelProto, tuple[LayerSite, ...]]:
+    """The graph with its pairs again, and the layers that have them.
+
+    Args:
+        model: what `without_qdq` gave, fused since or not.
+        rounding: the same.
+
+    Raises:
+        InputError: a layer is gone, or reads something else.
+    """
+    index = GraphIndex(model)
+    sites = []
+    missing = []
+    for output, activation in rounding.activations.items():
+        node = index.producer.get(output)
+        site = None if node is None else layer_site(index, node)
+        if isinstance(site, LayerSite) and site.activation == activation:
+            sites.append(site)
+        else:
+            missing.append(output)
+    if missing:
+        raise InputError(
+            "EF561",
+            f"fusing rewrote {len(missing)} layers whose rounding was trained, such as the one that makes {missing[0]!r}: "
+            "leave them in floating point while training (an override of the recipe)",
+        )
+    return insert_qdq(model, sites, rounding.ranges, weights=rounding.weights, index=index), tuple(sites)
+
+
+def _foreign(node: onnx.NodeProto) -> InputError:
+    return InputError(
+        "EF561",
+        f"{label(node)} is not as fake_quantize's export writes Q/DQ pairs: one scale an activation, and an INT8 weight "
+        "with a scale for each output channel. Export the fake-quantized model again",
+    )
