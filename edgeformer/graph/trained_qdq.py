@@ -2,11 +2,12 @@
 
 Fusing adds numbers up in another order, and where a rounding follows, the last bit of a sum decides between two steps:
 graphs with Q/DQ cannot be proven equal as float graphs can. So a trained graph is taken apart (`without_qdq`), fused in
-floating point, and gets its pairs again (`insert_qdq`): the same layers, scales and INT8 weights.
+floating point, and gets its pairs again (`with_trained_rounding`): the same layers, scales and INT8 weights.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +21,14 @@ from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.protos import attribute, is_standard, label, scalar
 from edgeformer.graph.qdq import QMAX, LayerSite, QuantizedWeight, dequantize, insert_qdq, layer_site
 
-__all__ = ["TRAINED_PROPERTY", "TrainedRounding", "is_trained", "with_trained_rounding", "without_qdq"]
+__all__ = [
+    "TRAINED_PROPERTY",
+    "TrainedRounding",
+    "is_trained",
+    "mark_trained",
+    "with_trained_rounding",
+    "without_qdq",
+]
 
 # Metadata property of a graph whose Q/DQ pairs come out of training.
 TRAINED_PROPERTY = "edgeformer.trained_rounding"
@@ -31,14 +39,25 @@ class TrainedRounding:
     """What a graph's Q/DQ pairs hold.
 
     Attributes:
-        ranges: activation -> amax, the magnitude that becomes 127.
-        activations: layer output -> the activation that it reads.
+        amax: layer output -> the magnitude of what the layer reads that becomes 127.
         weights: layer output -> its INT8 weight.
     """
 
-    ranges: Mapping[str, float]
-    activations: Mapping[str, str]
+    amax: Mapping[str, float]
     weights: Mapping[str, QuantizedWeight]
+
+    def sha256(self) -> str:
+        """Hash of all of it, as lower-case hex."""
+        digest = hashlib.sha256()
+        for output, weight in self.weights.items():
+            digest.update(f"{output}\0{self.amax[output]!r}\0".encode())
+            digest.update(weight.values.tobytes() + weight.scales.tobytes())
+        return digest.hexdigest()
+
+
+def mark_trained(model: onnx.ModelProto) -> None:
+    """Say in the metadata of ``model``, in place, that its pairs come out of training."""
+    model.metadata_props.add(key=TRAINED_PROPERTY, value="1")
 
 
 def is_trained(model: onnx.ModelProto) -> bool:
@@ -57,8 +76,7 @@ def without_qdq(model: onnx.ModelProto) -> tuple[onnx.ModelProto, TrainedRoundin
     """
     index = GraphIndex(model)
     name = unique_names(model)
-    ranges: dict[str, float] = {}
-    sources: dict[str, str] = {}  # a dequantized activation -> the float one
+    sources: dict[str, tuple[str, float]] = {}  # a dequantized activation -> the float one and its amax
     restored: dict[str, tuple[QuantizedWeight, int]] = {}  # a dequantized weight -> the INT8 one and its axis
     for node in model.graph.node:
         if not is_standard(node, "DequantizeLinear"):
@@ -68,14 +86,16 @@ def without_qdq(model: onnx.ModelProto) -> tuple[onnx.ModelProto, TrainedRoundin
             step = scalar(index.array(node.input[1]))
             if step is None or list(quantizer.input[1:]) != list(node.input[1:]):
                 raise _foreign(node)
-            sources[node.output[0]] = quantizer.input[0]
-            ranges[quantizer.input[0]] = step * QMAX
+            sources[node.output[0]] = (quantizer.input[0], step * QMAX)
             continue
         values, scales = index.array(node.input[0]), index.array(node.input[1])
         if values is None or scales is None or values.dtype != np.int8 or scales.ndim != 1:
             raise _foreign(node)
         restored[node.output[0]] = (QuantizedWeight(values, scales), attribute(node, "axis", 1))
-    nodes, constants, activations, weights = [], [], {}, {}
+    nodes: list[onnx.NodeProto] = []
+    constants: list[onnx.TensorProto] = []
+    amax: dict[str, float] = {}
+    weights: dict[str, QuantizedWeight] = {}
     for node in model.graph.node:
         if is_standard(node, "QuantizeLinear", "DequantizeLinear"):
             continue
@@ -83,49 +103,54 @@ def without_qdq(model: onnx.ModelProto) -> tuple[onnx.ModelProto, TrainedRoundin
         copy.CopyFrom(node)
         for position, tensor in enumerate(node.input):
             if tensor in sources:
-                copy.input[position] = activations[node.output[0]] = sources[tensor]
+                copy.input[position], amax[node.output[0]] = sources[tensor]
             elif tensor in restored:
                 weight, axis = restored[tensor]
                 copy.input[position] = name(f"{node.output[0]}_weight")
                 constants.append(numpy_helper.from_array(dequantize(weight, axis), copy.input[position]))
                 weights[node.output[0]] = weight
+        if (node.output[0] in amax) != (node.output[0] in weights):
+            raise _foreign(node)
         nodes.append(copy)
     result = with_nodes(model, nodes, constants)
     kept = [entry for entry in result.metadata_props if entry.key != TRAINED_PROPERTY]
     del result.metadata_props[:]
     result.metadata_props.extend(kept)
-    return result, TrainedRounding(ranges, activations, weights)
+    return result, TrainedRounding(amax, weights)
 
 
 def with_trained_rounding(
     model: onnx.ModelProto, rounding: TrainedRounding
-) -> tuple[onnx.ModelProto, tuple[LayerSite, ...]]:
-    """The graph with its pairs again, and the layers that have them.
+) -> tuple[onnx.ModelProto, tuple[LayerSite, ...], dict[str, float]]:
+    """The graph with its pairs again, the layers that have them, and their activations' ranges.
 
     Args:
         model: what `without_qdq` gave, fused since or not.
         rounding: the same.
 
     Raises:
-        InputError: a layer is gone, or reads something else.
+        InputError: a layer is gone, or has another weight.
     """
     index = GraphIndex(model)
     sites = []
+    ranges: dict[str, float] = {}
     missing = []
-    for output, activation in rounding.activations.items():
+    for output, weight in rounding.weights.items():
         node = index.producer.get(output)
         site = None if node is None else layer_site(index, node)
-        if isinstance(site, LayerSite) and site.activation == activation:
-            sites.append(site)
-        else:
+        own = index.array(site.weight) if isinstance(site, LayerSite) else None
+        if not isinstance(site, LayerSite) or own is None or not np.array_equal(own, dequantize(weight, site.axis)):
             missing.append(output)
+            continue
+        sites.append(site)
+        ranges[site.activation] = rounding.amax[output]
     if missing:
         raise InputError(
             "EF561",
-            f"fusing rewrote {len(missing)} layers whose rounding was trained, such as the one that makes {missing[0]!r}: "
-            "leave them in floating point while training (an override of the recipe)",
+            f"fusing rewrote {len(missing)} layers whose rounding was trained, such as the one that makes "
+            f"{missing[0]!r}: leave them in floating point while training (an override of the recipe)",
         )
-    return insert_qdq(model, sites, rounding.ranges, weights=rounding.weights, index=index), tuple(sites)
+    return insert_qdq(model, sites, ranges, weights=rounding.weights, index=index), tuple(sites), ranges
 
 
 def _foreign(node: onnx.NodeProto) -> InputError:

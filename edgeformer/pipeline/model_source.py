@@ -21,6 +21,8 @@ from edgeformer.text import parse_json, printable, shortened
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgeformer.graph.trained_qdq import TrainedRounding
+
 __all__ = [
     "PREPROCESSING_PROPERTY",
     "NamedModel",
@@ -124,6 +126,7 @@ class OnnxFile:
         preprocessing: how its images are prepared; the shape of its arrays where it takes no images.
         pixels: whether it takes whole pixel values, 0 to 255.
         pixels_in_graph: what is done to the images' pixels goes into the graph, which takes bytes.
+        trained: what the Q/DQ pairs held that a fake-quantized model was exported with; ``model`` is without them.
         sha256: hash of the model as it was loaded; stages change it in place.
     """
 
@@ -133,12 +136,15 @@ class OnnxFile:
     preprocessing: Preparation
     pixels: bool = False
     pixels_in_graph: bool = False
+    trained: TrainedRounding | None = field(default=None, repr=False)
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
         # Of the loaded model, so that weights in files beside it count.
-        digest = sha256_of_bytes(self.model.SerializeToString(deterministic=True))
-        object.__setattr__(self, "sha256", digest)
+        content = self.model.SerializeToString(deterministic=True)
+        if self.trained is not None:
+            content += self.trained.sha256().encode()
+        object.__setattr__(self, "sha256", sha256_of_bytes(content))
 
     @property
     def class_count(self) -> int | None:
@@ -272,8 +278,11 @@ def _onnx_file(
     from edgeformer.graph.image_input import array_shape, image_input, with_input_size
     from edgeformer.graph.pixel_input import check_pixel_input
     from edgeformer.graph.prepare import open_model
+    from edgeformer.graph.trained_qdq import is_trained, without_qdq
 
-    model = open_model(path)
+    model, trained = open_model(path), None
+    if is_trained(model):
+        model, trained = without_qdq(model)
     shape = array_shape(model) if preprocessing == "none" else None
     if shape is not None:
         if input_size is not None or input_type != "float":
@@ -283,7 +292,8 @@ def _onnx_file(
                 + ("--input-size" if input_size is not None else f"--input {input_type}"),
             )
         batch, *sizes = shape
-        return OnnxFile(path, model, batch if isinstance(batch, int) else None, ArrayInput(tuple(map(int, sizes))))
+        given_batch = batch if isinstance(batch, int) else None
+        return OnnxFile(path, model, given_batch, ArrayInput(tuple(map(int, sizes))), trained=trained)
     given = image_input(model)
     fixed = (given.height, given.width)
     described = preprocessing if isinstance(preprocessing, Preprocessing) else read_preprocessing(model)
@@ -315,7 +325,7 @@ def _onnx_file(
         )
     sized = with_input_size(model, *size)
     pixels_in_graph = input_type == "uint8" and check_pixel_input(sized)
-    return OnnxFile(path, sized, given.batch, prepared, given.pixels, pixels_in_graph)
+    return OnnxFile(path, sized, given.batch, prepared, given.pixels, pixels_in_graph, trained)
 
 
 def _check_agrees(preprocessing: AskedPreprocessing | None, size: tuple[int, int], who: str) -> None:

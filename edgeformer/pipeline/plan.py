@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgeformer.data.sources import Source as DataSource
     from edgeformer.engine.profiles import BatchProfile
     from edgeformer.engine.targets import Target
+    from edgeformer.graph.trained_qdq import TrainedRounding
     from edgeformer.quantization import Recipe
 
 # Elements of one tensor that TensorRT takes.
@@ -39,11 +40,13 @@ class Quantization:
         data: calibration images; ``None`` for weight-only precisions.
         recipe: what is quantized; all of it counts for INT8, for the others its overrides.
         int4_block: input channels that share a scale, for INT4 weights.
+        trained: the rounding that the model was trained with, in place of data and recipe; else ``None``.
     """
 
     data: Samples | None
     recipe: Recipe
     int4_block: int
+    trained: TrainedRounding | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ def make_plan(request: BuildRequest) -> BuildPlan:
     source = source_of(request, str(request.model), request.input_type)
     outer = outer_preprocessing(source)
     _check_types(source, request.precision)
+    trained = _trained(source, request)
     target = get_target(request.target)
     require_precision(target, request.precision)
     # What is built anywhere needs only software, which can be installed; what is built on the device can wait for it.
@@ -192,7 +196,7 @@ def make_plan(request: BuildRequest) -> BuildPlan:
         labels=names or own or _names_of(eval_data, source) or _folder_labels(request.data, source),
         fuse_lepe=request.fuse_lepe,
         require_plugin=request.require_plugin,
-        quantization=_quantization(request, recipe, data),
+        quantization=_quantization(request, recipe, data, trained),
         form=TypedForm(request.precision, convolutions, rtx and request.precision == "int8"),
         parity_inputs=ParityInputs(eval_data, data, outer),
         max_drop=DEFAULT_MAX_DROP if request.max_drop is None else request.max_drop,
@@ -213,13 +217,15 @@ def make_plan(request: BuildRequest) -> BuildPlan:
     )
 
 
-def _quantization(request: BuildRequest, recipe: Recipe | None, data: Samples | None) -> Quantization | None:
+def _quantization(
+    request: BuildRequest, recipe: Recipe | None, data: Samples | None, trained: TrainedRounding | None
+) -> Quantization | None:
     from edgeformer.quantization.weight_only import DEFAULT_INT4_BLOCK
 
     if recipe is None:
         return None
     calibrated = data if request.precision in CALIBRATED else None
-    return Quantization(calibrated, recipe, request.int4_block or DEFAULT_INT4_BLOCK)
+    return Quantization(calibrated, recipe, request.int4_block or DEFAULT_INT4_BLOCK, trained)
 
 
 def _fp16_candidate(request: BuildRequest, target: Target, batch: BatchProfile) -> TypedForm | None:
@@ -317,6 +323,26 @@ def _check_types(source: Source, precision: Precision) -> None:
             f"{source.path} computes in {own.upper()} and cannot become {precision.upper()}: build from the FP32 "
             f"model, or ask for --precision {own}",
         )
+
+
+def _trained(source: Source, request: BuildRequest) -> TrainedRounding | None:
+    """The rounding that the model was trained with, which leaves nothing for options to decide."""
+    trained = source.trained if isinstance(source, OnnxFile) else None
+    if trained is None:
+        return None
+    if request.precision != "int8":
+        raise InputError(
+            "EF324",
+            f"{request.model} is a fake-quantized model, trained to be INT8, and cannot become "
+            f"{request.precision.upper()}: give --precision int8",
+        )
+    if request.recipe is not None or request.quantize_attention:
+        raise InputError(
+            "EF104",
+            f"{request.model} was trained with its rounding, which says what becomes INT8: leave out "
+            + ("--recipe" if request.recipe is not None else "--quantize-attention"),
+        )
+    return trained
 
 
 def _batch_profile(source: Source, batch: str | None) -> BatchProfile:

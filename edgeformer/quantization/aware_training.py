@@ -245,7 +245,7 @@ def _take_over(index: GraphIndex, model: nn.Module, executed: set[nn.Module]) ->
         if not isinstance(site, LayerSite) or weight is None or module not in executed:
             continue
         own: Any = module
-        given = torch.from_numpy(np.ascontiguousarray(weight if site.axis == 0 else weight.T))
+        given = torch.from_numpy(np.array(weight if site.axis == 0 else weight.T, order="C"))
         if given.shape != own.weight.shape or torch.equal(given, own.weight.detach().cpu()):
             continue
         own.weight.copy_(given)

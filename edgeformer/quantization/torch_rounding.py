@@ -21,8 +21,8 @@ from torch.nn.utils import parametrize
 from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.prepare import prepared
-from edgeformer.graph.trained_qdq import TRAINED_PROPERTY
 from edgeformer.graph.qdq import QMAX, LayerSite, insert_qdq, layer_site, representable_scale
+from edgeformer.graph.trained_qdq import mark_trained
 from edgeformer.quantization.module_map import OPERATORS, node_modules
 
 __all__ = ["InputRounding", "WeightRounding", "attach", "export_fake_quantized", "is_fake_quantized"]
@@ -182,17 +182,25 @@ def attach(layer: nn.Module, rounding: InputRounding) -> None:
 
 
 def _detach(layer: nn.Module) -> InputRounding:
-    """Undo `attach`; the weight is the one behind the rounding, not the rounded one."""
+    """Undo `attach`; the weight is the one behind the rounding, not the rounded one.
+
+    `torch.nn.utils.parametrize.remove_parametrizations` is no way: it edits the module's class, which a deep copy shares
+    with its original.
+    """
     rounding: InputRounding = getattr(layer, _INPUT)
     delattr(layer, _INPUT)
     for key in [key for key, hook in layer._forward_pre_hooks.items() if hook is _round_input]:
         del layer._forward_pre_hooks[key]
         layer._forward_pre_hooks_with_kwargs.pop(key, None)
-    chain: Any = layer.parametrizations[_WEIGHT]  # type: ignore[index]
-    if len(chain) == 1:
-        parametrize.remove_parametrizations(layer, _WEIGHT, leave_parametrized=False)
-    else:  # the model's own, such as weight_norm, stay
-        del chain[next(i for i, one in enumerate(chain) if isinstance(one, WeightRounding))]
+    parametrizations: Any = layer.parametrizations
+    chain = parametrizations[_WEIGHT]
+    if len(parametrizations) == len(chain) == 1:
+        delattr(layer, "parametrizations")
+        layer.__class__ = type(layer).__bases__[0]  # what register_parametrization derived a class from
+        layer.register_parameter(_WEIGHT, chain.original)
+    else:  # the model has parametrizations of its own, such as weight_norm
+        position = next(position for position, one in enumerate(chain) if isinstance(one, WeightRounding))
+        chain[position] = nn.Identity()
     return rounding
 
 
@@ -240,5 +248,5 @@ def export_fake_quantized(model: nn.Module, export: Callable[[nn.Module], onnx.M
             "it is exported",
         )
     result = insert_qdq(graph, sites, ranges, index=index)
-    result.metadata_props.add(key=TRAINED_PROPERTY, value="1")
+    mark_trained(result)
     return result

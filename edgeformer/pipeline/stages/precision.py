@@ -13,6 +13,7 @@ from edgeformer.records.terms import PRECISION_WORDS, TYPED_PRECISIONS
 if TYPE_CHECKING:
     import onnx
 
+    from edgeformer.graph.trained_qdq import TrainedRounding
     from edgeformer.quantization import Calibration
 
 __all__ = ["formed", "run"]
@@ -27,6 +28,11 @@ def run(runner: Runner, form: TypedForm, quantization: Quantization | None) -> N
     }
     if quantization is None:
         runner.run("types", [TYPED], lambda: _set_types(runner, form), inputs | {"precision": form.precision})
+        return
+    if quantization.trained is not None:
+        trained = quantization.trained
+        inputs |= {"trained": trained.sha256()}
+        runner.run("quantize", [TYPED], lambda: _write_trained(runner, form, trained), inputs)
         return
     inputs |= {"precision": form.precision, "recipe": quantization.recipe.model_dump(mode="json")}
     if form.precision == "int4-weights":
@@ -87,6 +93,20 @@ def _figures(calibration: Calibration) -> str:
     degraded = "" if calibration.snr.degraded is None else f", {calibration.snr.degraded:.1f} dB degraded"
     share = f"{100 * calibration.int8_share:.0f} % of the multiply-adds INT8"
     return f"; {share}, outputs keep {calibration.snr.clean:.1f} dB{degraded}"
+
+
+def _write_trained(runner: Runner, form: TypedForm, trained: TrainedRounding) -> Judged:
+    """Put the Q/DQ pairs back that the model was trained with."""
+    from edgeformer.graph.onnx_files import load_model, save_model
+    from edgeformer.graph.types import to_float_type
+    from edgeformer.quantization.trained import apply_trained
+
+    result = apply_trained(load_model(runner.path(FUSED)), trained)
+    model, note = formed(result.model, form)
+    save_model(to_float_type(model, "float16"), runner.path(TYPED))
+    layers = sum(layer.int8 for layer in result.layers)
+    details = QuantizeDetails(attention="float16", layers=result.layers, activations=result.activations)
+    return Judged(note=f"{note}{layers} layers INT8 as they were trained, rest FP16", details=details)
 
 
 def _quantize_typed(runner: Runner, form: TypedForm, quantization: Quantization) -> Judged:

@@ -1,0 +1,1 @@
+"""Quantization-aware training: ``biformer_nano`` from INT8 as it is rounded to INT8 as it was trained."""

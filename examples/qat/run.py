@@ -1,0 +1,106 @@
+"""What the example does, for its script and its test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import edgeformer as ef
+from edgeformer.models import model_info
+from edgeformer.quantization import fake_quantize
+from examples.qat.degraded import degraded
+from examples.qat.tuning import Plan, fine_tune
+from examples.train_nano.checkpoint import MODEL, digit_samples, load_nano, training_data
+from examples.train_nano.digits import Digits, DigitsSplit
+
+__all__ = ["Accuracy", "run"]
+
+_CALIBRATION = 128
+_TRAINED_ON = 2000
+_BATCH = 50
+
+Accuracy = dict[str, dict[str, float]]
+"""Form -> "clean" and "degraded" -> top-1 in percent."""
+
+
+def run(
+    split: DigitsSplit,
+    checkpoint: Path,
+    output: Path,
+    *,
+    steps: int | None,
+    images: int,
+    report: Callable[[str], None],
+) -> Accuracy:
+    """Fine-tune the network of a checkpoint, measure, and export.
+
+    Args:
+        split: the digits: calibration and training see those of ``train`` alone, accuracy is on those of ``test``.
+        checkpoint: of ``biformer_nano``, trained in float.
+        output: the ONNX file.
+        steps: of the optimizer; None is the plan's.
+        images: how many test images, spread over the classes.
+        report: takes a line for the person who waits.
+    """
+    teacher = load_nano(checkpoint)
+    chosen = np.linspace(0, len(split.test) - 1, min(images, len(split.test))).round().astype(int)
+    test = _some(split.test, chosen)
+    sets = {"clean": test, "degraded": degraded(test, seed=1)}
+    calibration = digit_samples(_some(split.train, np.arange(0, len(split.train), len(split.train) // _CALIBRATION)))
+    model = fake_quantize(teacher, samples=calibration, learn_scales=True)
+    found = {"FP32": _accuracy(teacher, sets), "INT8, rounded": _accuracy(model, sets)}
+    for form, figures in found.items():
+        report(_line(form, figures))
+
+    plan = Plan() if steps is None else replace(Plan(), steps=steps)
+    began = time.process_time()
+    losses: list[float] = []
+
+    def on_step(step: int, loss: float) -> None:
+        losses.append(loss)
+        if step % 20 == 0 or step == plan.steps:
+            noise = -10 * float(np.log10(np.mean(losses[-20:])))
+            report(f"step {step} of {plan.steps}: logits {noise:.1f} dB above the INT8 noise")
+
+    fine_tune(model, teacher, training_data(_trained_on(split.train)), plan, on_step)
+    report(f"{time.process_time() - began:.0f} s of CPU time to fine-tune")
+    found["INT8, trained"] = _accuracy(model, sets)
+    report(_line("INT8, trained", found["INT8, trained"]))
+    preprocessing = model_info(MODEL).preprocessing
+    graph = ef.export_onnx(model, input_size=(preprocessing.height, preprocessing.width))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    ef.save_model(graph, output)
+    report(f"wrote {output}")
+    return found
+
+
+def _some(digits: Digits, indices: np.ndarray) -> Digits:
+    return Digits(digits.images[indices], digits.labels[indices])
+
+
+def _trained_on(digits: Digits) -> Digits:
+    """Training images, half of them degraded: there, too, the network is to do what the float one does."""
+    indices = np.random.default_rng(0).permutation(len(digits))[:_TRAINED_ON]
+    clean = _some(digits, indices[::2])
+    worse = degraded(_some(digits, indices[1::2]), seed=0)
+    return Digits(np.concatenate([clean.images, worse.images]), np.concatenate([clean.labels, worse.labels]))
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, sets: dict[str, Digits]) -> dict[str, float]:
+    found = {}
+    for name, digits in sets.items():
+        logits = [model(torch.from_numpy(batch.images)) for batch in digit_samples(digits).batches(_BATCH)]
+        right = torch.cat(logits).argmax(dim=1).numpy() == digits.labels
+        found[name] = 100 * float(right.mean())
+    return found
+
+
+def _line(form: str, figures: dict[str, float]) -> str:
+    return f"top-1 {form}: " + ", ".join(f"{value:.2f} % {name}" for name, value in figures.items())
