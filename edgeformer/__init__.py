@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from edgeformer.pipeline import export_model as export_model
     from edgeformer.pipeline import finish_bundle as finish_bundle
     from edgeformer.pipeline import verify_bundle as verify_bundle
+    from edgeformer.quantization.aware_training import fake_quantize as fake_quantize
     from edgeformer.quantization.precisions import quantize as quantize
     from edgeformer.supervision.limits import time_limit as time_limit
 
@@ -52,6 +53,7 @@ _HOMES = {
     "EnvironmentFault": "edgeformer.errors",
     "export_model": "edgeformer.pipeline",
     "export_onnx": "edgeformer.export",
+    "fake_quantize": "edgeformer.quantization.aware_training",
     "finish_bundle": "edgeformer.pipeline",
     "from_reference": "edgeformer.models",
     "fuse": "edgeformer.graph.fuse",

@@ -17,7 +17,7 @@ _DIMMED = 0.75  # share of the brightness that goes
 _NOISE = 90.0  # grey levels, standard deviation
 _BEST_QUALITY, _WORST_QUALITY = 95, 5
 
-STRENGTH = 0.8
+STRENGTH = 0.75
 """At which a network that knows clean digits alone still gets 80 to 90 % of them."""
 
 

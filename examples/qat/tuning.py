@@ -66,7 +66,7 @@ def fine_tune(
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         optimizer.step()
         schedule.step()
-        on_step(step, float(loss))
+        on_step(step, loss.item())
     model.eval()
 
 

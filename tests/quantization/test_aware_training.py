@@ -19,6 +19,7 @@ from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.prepare import prepared
 from edgeformer.graph.qdq import layer_site, representable_scale
 from edgeformer.quantization import calibrate, fake_quantize, load_recipe
+from edgeformer.quantization.calibration import Calibration, CalibrationKey, ChannelRange
 from edgeformer.quantization.recipe import ObserverSettings, Override, Recipe
 from edgeformer.quantization.torch_rounding import InputRounding
 from edgeformer.runtime import OnnxSession
@@ -306,17 +307,13 @@ class TestRefusals:
         with raises("EF559", ".eval()"):
             export_onnx(copy.deepcopy(trained).train(), input_size=(SIZE, SIZE))
 
-    def test_a_calibration_of_a_balanced_or_another_model(
-        self, net: Net, make_samples: Callable[..., ArraySamples]
-    ) -> None:
-        export = export_onnx(net, input_size=(SIZE, SIZE))
-        recipe = MIN_MAX.model_copy(update={"correct_bias": False})
-        balanced = calibrate(export, make_samples(), recipe=recipe)
-        with raises("EF560", "balance"):
-            fake_quantize(net, MIN_MAX, calibration=balanced, input_size=(SIZE, SIZE))
-        plain = calibrate(export, make_samples(), recipe=recipe.model_copy(update={"balance": False}))
-        other = plain.model_copy(update={"ranges": {"input": 1.0}})
+    def test_a_calibration_of_a_balanced_or_another_model(self, net: Net) -> None:
+        key = CalibrationKey(model="m", data="d", settings="s", tool="t")
+        other = Calibration(key=key, recipe="r", observer=ObserverSettings(), images=1, ranges={"input": 1.0})
         with raises("EF560", "no range"):
             fake_quantize(net, MIN_MAX, calibration=other, input_size=(SIZE, SIZE))
+        balanced = other.model_copy(update={"channels": {"input": ChannelRange(minimum=(0.0,), maximum=(1.0,))}})
+        with raises("EF560", "balance"):
+            fake_quantize(net, MIN_MAX, calibration=balanced, input_size=(SIZE, SIZE))
         with raises("EF103", "input_size"):
-            fake_quantize(net, MIN_MAX, calibration=plain)
+            fake_quantize(net, MIN_MAX, calibration=other)
