@@ -156,6 +156,6 @@ def with_trained_rounding(
 def _foreign(node: onnx.NodeProto) -> InputError:
     return InputError(
         "EF561",
-        f"{label(node)} is not as fake_quantize's export writes Q/DQ pairs: one scale an activation, and an INT8 weight "
-        "with a scale for each output channel. Export the fake-quantized model again",
+        f"{label(node)} is not as fake_quantize's export writes Q/DQ pairs: one scale an activation, and an INT8 "
+        "weight with a scale for each output channel. Export the fake-quantized model again",
     )

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from edgeformer.errors import EnvironmentFault, InputError
@@ -101,8 +100,8 @@ def fake_quantize(
     if recipe.quantize_attention:
         raise InputError(
             "EF558",
-            f"the recipe {recipe.name!r} asks for INT8 attention (quantize_attention), which is not imitated in training: "
-            "leave it out",
+            f"the recipe {recipe.name!r} asks for INT8 attention (quantize_attention), which is not imitated in "
+            "training: leave it out",
         )
     size = input_size or _size(samples, calibration)
     twin = copy.deepcopy(model)
@@ -143,8 +142,8 @@ def _check_float32(model: nn.Module) -> None:
     if kinds:
         raise InputError(
             "EF556",
-            f"the model has weights of type {', '.join(sorted(kinds))}: fake-quantize it in float32 (model.float()), and "
-            "train with torch.autocast where 16 bits are wanted",
+            f"the model has weights of type {', '.join(sorted(kinds))}: fake-quantize it in float32 (model.float()), "
+            "and train with torch.autocast where 16 bits are wanted",
         )
 
 
@@ -253,9 +252,7 @@ def _take_over(index: GraphIndex, model: nn.Module, executed: set[nn.Module]) ->
         bias = np.zeros(len(given), np.float32) if found is None else index.array(found[0].input[found[1]])
         assert bias is not None
         own.bias = nn.Parameter(torch.from_numpy(bias.copy()).to(own.weight.device))
-    kept = {
-        name for node in index.model.graph.node if node.op_type == "BatchNormalization" for name in node.input[1:]
-    }
+    kept = {name for node in index.model.graph.node if node.op_type == "BatchNormalization" for name in node.input[1:]}
     for name, module in list(model.named_modules()):
         # What is behind the batch norm's own names is its scale and offset; without those it is told by its mean.
         if _is_batch_norm(module) and module in executed and not _reads(module, name, index, kept):
@@ -311,7 +308,7 @@ def _check_same(
         wanted = largest[layer.site.activation]
         if not any(abs(found - wanted) <= _TOLERANCE * wanted for found in seen[layer.module]):
             faults.append(f"{layer.decision.node} reads up to {wanted:.4g} and its module {seen[layer.module][0]:.4g}")
-    for before, after in zip(_run(model, images.to(images.device)), outputs, strict=True):
+    for before, after in zip(_run(model, images), outputs, strict=True):
         change = float(torch.linalg.vector_norm(after - before) / torch.linalg.vector_norm(before).clamp(min=1e-30))
         if not change <= _TOLERANCE:
             faults.append(f"with batch norms folded the output changes by {100 * change:.2g} %")
@@ -319,8 +316,8 @@ def _check_same(
         raise InputError(
             "EF557",
             "modules and graph do not compute the same, so that rounding in the one is not rounding in the other: "
-            f"{'; '.join(faults[:_LISTED])}. Leave these layers in floating point (an override of the recipe), or write "
-            "them as plain modules",
+            f"{'; '.join(faults[:_LISTED])}. Leave these layers in floating point (an override of the recipe), or "
+            "write them as plain modules",
         )
 
 
@@ -353,8 +350,8 @@ def _ranges(
     if calibration.channels:
         raise InputError(
             "EF560",
-            "the calibration's ranges are for activations that were balanced (SmoothQuant), which a model in training is "
-            'not: calibrate with a recipe that has "balance": false, or give samples',
+            "the calibration's ranges are for activations that were balanced (SmoothQuant), which a model in "
+            'training is not: calibrate with a recipe that has "balance": false, or give samples',
         )
     missing = [layer.site.activation for layer in layers if layer.site.activation not in calibration.ranges]
     if missing:

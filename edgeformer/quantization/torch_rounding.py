@@ -95,8 +95,8 @@ def _check_float32(tensor: Tensor, what: str) -> None:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise InputError(
             "EF556",
-            f"{what} of the fake-quantized model is {kind}, and rounding is defined in float32: give .float(), and train "
-            "with torch.autocast where 16 bits are wanted",
+            f"{what} of the fake-quantized model is {kind}, and rounding is defined in float32: give .float(), and "
+            "train with torch.autocast where 16 bits are wanted",
         )
 
 
@@ -184,8 +184,8 @@ def attach(layer: nn.Module, rounding: InputRounding) -> None:
 def _detach(layer: nn.Module) -> InputRounding:
     """Undo `attach`; the weight is the one behind the rounding, not the rounded one.
 
-    `torch.nn.utils.parametrize.remove_parametrizations` is no way: it edits the module's class, which a deep copy shares
-    with its original.
+    `torch.nn.utils.parametrize.remove_parametrizations` is no way: it edits the module's class, which a deep copy
+    shares with its original.
     """
     rounding: InputRounding = getattr(layer, _INPUT)
     delattr(layer, _INPUT)
@@ -244,8 +244,8 @@ def export_fake_quantized(model: nn.Module, export: Callable[[nn.Module], onnx.M
         raise InputError(
             "EF557",
             f"{len(missing)} fake-quantized layers are not in the graph that this model is exported as: "
-            f"{', '.join(missing[:5])}. The model runs other layers than when it was fake-quantized: fake-quantize it as "
-            "it is exported",
+            f"{', '.join(missing[:5])}. The model runs other layers than when it was fake-quantized: fake-quantize "
+            "it as it is exported",
         )
     result = insert_qdq(graph, sites, ranges, index=index)
     mark_trained(result)

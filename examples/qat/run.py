@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import edgeformer as ef
 from edgeformer.models import model_info
@@ -18,15 +19,26 @@ from examples.qat.degraded import degraded
 from examples.qat.tuning import Plan, fine_tune
 from examples.train_nano.checkpoint import MODEL, digit_samples, load_nano, training_data
 from examples.train_nano.digits import Digits, DigitsSplit
+from examples.train_nano.fake_quantization import signal_to_noise
 
-__all__ = ["Accuracy", "run"]
+__all__ = ["Measured", "run"]
 
 _CALIBRATION = 128
 _TRAINED_ON = 2000
 _BATCH = 50
 
-Accuracy = dict[str, dict[str, float]]
-"""Form -> "clean" and "degraded" -> top-1 in percent."""
+
+@dataclass(frozen=True)
+class Measured:
+    """What a form of the network does on test images.
+
+    Attributes:
+        top1: share that it gets right, in percent.
+        snr_db: signal to noise of its logits against those of the float network, in dB; infinite for that one itself.
+    """
+
+    top1: float
+    snr_db: float
 
 
 def run(
@@ -37,7 +49,7 @@ def run(
     steps: int | None,
     images: int,
     report: Callable[[str], None],
-) -> Accuracy:
+) -> dict[str, dict[str, Measured]]:
     """Fine-tune the network of a checkpoint, measure, and export.
 
     Args:
@@ -47,6 +59,9 @@ def run(
         steps: of the optimizer; None is the plan's.
         images: how many test images, spread over the classes.
         report: takes a line for the person who waits.
+
+    Returns:
+        Form -> "clean" and "degraded" -> what was measured.
     """
     teacher = load_nano(checkpoint)
     chosen = np.linspace(0, len(split.test) - 1, min(images, len(split.test))).round().astype(int)
@@ -54,9 +69,16 @@ def run(
     sets = {"clean": test, "degraded": degraded(test, seed=1)}
     calibration = digit_samples(_some(split.train, np.arange(0, len(split.train), len(split.train) // _CALIBRATION)))
     model = fake_quantize(teacher, samples=calibration, learn_scales=True)
-    found = {"FP32": _accuracy(teacher, sets), "INT8, rounded": _accuracy(model, sets)}
-    for form, figures in found.items():
-        report(_line(form, figures))
+    wanted = {name: _logits(teacher, digits) for name, digits in sets.items()}
+    found: dict[str, dict[str, Measured]] = {}
+
+    def measure(form: str, network: nn.Module) -> None:
+        logits = {name: _logits(network, digits) for name, digits in sets.items()}
+        found[form] = {name: _measured(logits[name], wanted[name], digits) for name, digits in sets.items()}
+        report(f"{form}: " + ", ".join(_words(name, one) for name, one in found[form].items()))
+
+    measure("FP32", teacher)
+    measure("INT8, rounded", model)
 
     plan = Plan() if steps is None else replace(Plan(), steps=steps)
     began = time.process_time()
@@ -70,8 +92,7 @@ def run(
 
     fine_tune(model, teacher, training_data(_trained_on(split.train)), plan, on_step)
     report(f"{time.process_time() - began:.0f} s of CPU time to fine-tune")
-    found["INT8, trained"] = _accuracy(model, sets)
-    report(_line("INT8, trained", found["INT8, trained"]))
+    measure("INT8, trained", model)
     preprocessing = model_info(MODEL).preprocessing
     graph = ef.export_onnx(model, input_size=(preprocessing.height, preprocessing.width))
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -93,14 +114,14 @@ def _trained_on(digits: Digits) -> Digits:
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, sets: dict[str, Digits]) -> dict[str, float]:
-    found = {}
-    for name, digits in sets.items():
-        logits = [model(torch.from_numpy(batch.images)) for batch in digit_samples(digits).batches(_BATCH)]
-        right = torch.cat(logits).argmax(dim=1).numpy() == digits.labels
-        found[name] = 100 * float(right.mean())
-    return found
+def _logits(model: nn.Module, digits: Digits) -> Tensor:
+    return torch.cat([model(torch.from_numpy(batch.images)) for batch in digit_samples(digits).batches(_BATCH)])
 
 
-def _line(form: str, figures: dict[str, float]) -> str:
-    return f"top-1 {form}: " + ", ".join(f"{value:.2f} % {name}" for name, value in figures.items())
+def _measured(logits: Tensor, wanted: Tensor, digits: Digits) -> Measured:
+    right = logits.argmax(dim=1).numpy() == digits.labels
+    return Measured(100 * float(right.mean()), signal_to_noise(wanted, logits))
+
+
+def _words(name: str, one: Measured) -> str:
+    return f"{one.top1:.2f} % {name}" + (f" at {one.snr_db:.1f} dB" if math.isfinite(one.snr_db) else "")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fine-tune biformer_nano with the rounding that its INT8 graph has, and export that graph.
 
-Prints top-1 on the 1000 test digits, clean and degraded, of the float network, of INT8 before the training, and behind it.
+Prints top-1 on the 1000 test digits, clean and degraded: of the float network, of INT8 before training and behind it.
 """
 
 from __future__ import annotations

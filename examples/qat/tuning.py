@@ -21,14 +21,16 @@ class Plan:
     Attributes:
         steps: of the optimizer, Adam with half a cosine.
         batch_size: images a step.
-        learning_rate: of weights, at the first step.
+        weight_rate: learning rate of matrices and kernels, at the first step.
+        vector_rate: the same of biases and norms, whose values are larger.
         scale_rate: the same of the logarithms of the activations' scales.
         seed: of batches and augmentation.
     """
 
-    steps: int = 120
+    steps: int = 300
     batch_size: int = 32
-    learning_rate: float = 1e-4
+    weight_rate: float = 3e-5
+    vector_rate: float = 2e-4
     scale_rate: float = 2e-3
     seed: int = 0
 
@@ -47,9 +49,11 @@ def fine_tune(
     """
     generator = torch.Generator().manual_seed(plan.seed)
     scales = [value for name, value in model.named_parameters() if name.endswith("input_rounding.change")]
-    chosen = {id(value) for value in scales}
-    others = [value for value in model.parameters() if id(value) not in chosen]
-    groups = [{"params": others, "lr": plan.learning_rate}, {"params": scales, "lr": plan.scale_rate}]
+    groups = [
+        {"params": [value for value in model.parameters() if value.ndim > 1], "lr": plan.weight_rate},
+        {"params": [value for value in model.parameters() if value.ndim == 1], "lr": plan.vector_rate},
+        {"params": scales, "lr": plan.scale_rate},
+    ]
     optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / plan.steps))
