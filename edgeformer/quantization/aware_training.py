@@ -71,8 +71,8 @@ def fake_quantize(
         recipe: None is the default one.
         samples: calibration images at the input size, as `edgeformer.open_samples` gives them.
         calibration: ranges that are known already, in place of ``samples``: of this model's exported graph, unfused,
-            without balancing (`edgeformer.quantization.calibrate` with such a recipe). Layers that it returned to
-            floating point stay there.
+            with no activation balanced (`edgeformer.quantization.calibrate` with such a recipe). Layers that it
+            returned to floating point stay there; INT8 weights and biases of its own are not used.
         input_size: height and width of the graph; default: that of the samples.
         learn_scales: make the step of every activation a parameter (LSQ). Weights' steps follow the weights.
         freeze_batch_norm: keep the statistics of the batch norms that no convolution takes in as they are while
@@ -347,7 +347,7 @@ def _ranges(
         return observe(
             graph, samples, sites, observer=recipe.observer, batch_size=batch_size, progress=progress, index=index
         ).ranges
-    if calibration.channels:
+    if calibration.transforms:
         raise InputError(
             "EF560",
             "the calibration's ranges are for activations that were balanced (SmoothQuant), which a model in "

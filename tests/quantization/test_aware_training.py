@@ -19,7 +19,7 @@ from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.prepare import prepared
 from edgeformer.graph.qdq import layer_site, representable_scale
 from edgeformer.quantization import calibrate, fake_quantize, load_recipe
-from edgeformer.quantization.calibration import Calibration, CalibrationKey, ChannelRange
+from edgeformer.quantization.calibration import Calibration, CalibrationKey, ChannelTransform
 from edgeformer.quantization.recipe import ObserverSettings, Override, Recipe
 from edgeformer.quantization.torch_rounding import InputRounding
 from edgeformer.runtime import OnnxSession
@@ -177,8 +177,8 @@ def test_the_ranges_are_the_observers(net: Net, make_samples: Callable[..., Arra
     recipe = Recipe(name="percentile", observer=ObserverSettings(kind="percentile", percentile=99.0))
     given = fake_quantize(net, recipe, samples=samples)
     export = export_onnx(net, input_size=(SIZE, SIZE))
-    plain = recipe.model_copy(update={"balance": False, "correct_bias": False})
-    calibration = calibrate(export, samples, recipe=plain)
+    steps = dict.fromkeys(("balance", "choose_ranges", "round_weights", "correct_bias", "degrade"), False)
+    calibration = calibrate(export, samples, recipe=recipe.model_copy(update=steps))
     taken = fake_quantize(net, recipe, calibration=calibration, input_size=(SIZE, SIZE))
     for one, other in zip(given.state_dict().values(), taken.state_dict().values(), strict=True):
         assert torch.equal(one, other)
@@ -312,7 +312,7 @@ class TestRefusals:
         other = Calibration(key=key, recipe="r", observer=ObserverSettings(), images=1, ranges={"input": 1.0})
         with raises("EF560", "no range"):
             fake_quantize(net, MIN_MAX, calibration=other, input_size=(SIZE, SIZE))
-        balanced = other.model_copy(update={"channels": {"input": ChannelRange(minimum=(0.0,), maximum=(1.0,))}})
+        balanced = other.model_copy(update={"transforms": {"input": ChannelTransform(scale=(2.0,), offset=(0.0,))}})
         with raises("EF560", "balance"):
             fake_quantize(net, MIN_MAX, calibration=balanced, input_size=(SIZE, SIZE))
         with raises("EF103", "input_size"):
