@@ -155,7 +155,13 @@ def _size(samples: SamplesLike | None, calibration: Calibration | None) -> tuple
             if calibration is None
             else "fake_quantize with a calibration and no samples needs input_size=(height, width)",
         )
+    if not hasattr(samples, "batches"):
+        raise InputError(
+            "EF103", f"samples is a {type(samples).__name__}: give what edgeformer.open_samples makes of a folder or array"
+        )
     shape = next(iter(samples.batches(1))).images.shape
+    if len(shape) != 4:
+        raise InputError("EF507", f"samples of shape {list(shape[1:])} are no images [channels, height, width]")
     return shape[2], shape[3]
 
 

@@ -13,6 +13,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,15 @@ from torch.nn.utils import parametrize
 from edgeformer.errors import InputError
 from edgeformer.graph.graph_index import GraphIndex
 from edgeformer.graph.prepare import prepared
-from edgeformer.graph.qdq import QMAX, LayerSite, insert_qdq, layer_site, representable_scale
+from edgeformer.graph.qdq import (
+    QMAX,
+    LayerSite,
+    QuantizedWeight,
+    insert_qdq,
+    layer_site,
+    min_max_weight,
+    representable_scale,
+)
 from edgeformer.graph.trained_qdq import mark_trained
 from edgeformer.quantization.module_map import OPERATORS, node_modules
 
@@ -232,12 +241,14 @@ def export_fake_quantized(model: nn.Module, export: Callable[[nn.Module], onnx.M
     index = GraphIndex(graph)
     sites: list[LayerSite] = []
     ranges: dict[str, float] = {}
+    weights: dict[str, QuantizedWeight] = {}
     found = set()
     for node, layer in node_modules(index, plain):
         site = layer_site(index, node) if node.op_type in OPERATORS and layer in amax else None
         if isinstance(site, LayerSite):
             sites.append(site)
             ranges[site.activation] = amax[layer]
+            weights[site.output] = _int8_weight(layer, site.axis)
             found.add(layer)
     missing = [name for name, module in plain.named_modules() if module in amax and module not in found]
     if missing:
@@ -247,6 +258,16 @@ def export_fake_quantized(model: nn.Module, export: Callable[[nn.Module], onnx.M
             f"{', '.join(missing[:5])}. The model runs other layers than when it was fake-quantized: fake-quantize "
             "it as it is exported",
         )
-    result = insert_qdq(graph, sites, ranges, index=index)
+    result = insert_qdq(graph, sites, ranges, weights=weights, index=index)
     mark_trained(result)
     return result
+
+
+def _int8_weight(layer: nn.Module, axis: int) -> QuantizedWeight:
+    """The INT8 weight of a layer without its rounding, with the output channels at ``axis``.
+
+    It comes from the module, since exporters compute what a parametrization makes of a weight in their own way.
+    """
+    weight: Any = layer.weight
+    found = min_max_weight(weight.detach().cpu().numpy(), 0)
+    return found if axis == 0 else QuantizedWeight(np.ascontiguousarray(found.values.T), found.scales)

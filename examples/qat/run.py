@@ -69,12 +69,15 @@ def run(
     sets = {"clean": test, "degraded": degraded(test, seed=1)}
     calibration = digit_samples(_some(split.train, np.arange(0, len(split.train), len(split.train) // _CALIBRATION)))
     model = fake_quantize(teacher, samples=calibration, learn_scales=True)
-    wanted = {name: _logits(teacher, digits) for name, digits in sets.items()}
     found: dict[str, dict[str, Measured]] = {}
 
+    wanted: dict[str, Tensor] = {}
+
     def measure(form: str, network: nn.Module) -> None:
-        logits = {name: _logits(network, digits) for name, digits in sets.items()}
-        found[form] = {name: _measured(logits[name], wanted[name], digits) for name, digits in sets.items()}
+        found[form] = {}
+        for name, digits in sets.items():
+            logits = _logits(network, digits)
+            found[form][name] = _measured(logits, wanted.setdefault(name, logits), digits)
         report(f"{form}: " + ", ".join(_words(name, one) for name, one in found[form].items()))
 
     measure("FP32", teacher)

@@ -27,7 +27,7 @@ class Plan:
         seed: of batches and augmentation.
     """
 
-    steps: int = 300
+    steps: int = 120
     batch_size: int = 32
     weight_rate: float = 3e-5
     vector_rate: float = 2e-4

@@ -225,6 +225,22 @@ def test_a_part_or_a_wrapped_model_is_exported_too(trained: nn.Module) -> None:
     assert kinds[-1] == "Softmax"
 
 
+def test_parametrizations_of_the_models_own_stay() -> None:
+    torch.manual_seed(0)
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(128, 8))
+    given = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(), normed, nn.ReLU(), nn.Linear(8, 5)).eval()
+    model = fake_quantize(given, MIN_MAX, samples=ArraySamples(images()))
+    graph = export_onnx(model, input_size=(SIZE, SIZE))
+    layers = layers_of(graph, model)
+    assert [module for _, module in layers] == [model[0], model[2]]
+    for node, module in layers:
+        assert isinstance(module.weight, Tensor)
+        assert same_bits(module.weight.detach().numpy(), restored_weight(graph, node))
+    assert len(model[2].parametrizations.weight) == 2
+    model[2].parametrizations.weight.original0.data.mul_(2)  # the norms
+    assert torch.allclose(model[2].weight, 2 * fake_quantize(given, MIN_MAX, samples=ArraySamples(images()))[2].weight)
+
+
 class Functional(nn.Module):
     """A Linear whose weight is no module's, and attention that calls its projection by hand."""
 
@@ -283,6 +299,14 @@ class TestRefusals:
     def test_no_samples(self, net: Net) -> None:
         with raises("EF103", "samples="):
             fake_quantize(net, MIN_MAX)
+
+    def test_samples_that_are_none(self, net: Net) -> None:
+        given: Any = images()
+        with raises("EF103", "ndarray", "open_samples"):
+            fake_quantize(net, MIN_MAX, samples=given)
+        flat: Any = ArraySamples(images().reshape(6, -1))
+        with raises("EF507", "768", "height"):
+            fake_quantize(net, MIN_MAX, samples=flat)
 
     def test_samples_with_nan(self, net: Net) -> None:
         broken = images()
