@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -39,6 +40,7 @@ from edgeformer.graph.opset import raise_opset
 from edgeformer.graph.prepare import prepared
 from edgeformer.graph.protos import fed_inputs, is_standard, label
 from edgeformer.graph.repairs import with_true_types
+from edgeformer.graph.trained_qdq import is_trained, mark_trained, with_trained_rounding, without_qdq
 from edgeformer.ops.bi_level_routing_attention import (
     FUNCTION_OPSET,
     OP_TYPE,
@@ -72,7 +74,8 @@ def fuse(
     The qkv Linear moves in front of the cutting into regions, LePE's values become a slice of its output, and the
     reshapes, transposes and gathers around the block go. Inputs, outputs, their order and names and the model's
     metadata stay. The model's opset is raised to the one that the op's function needs, if it is lower. In a model whose
-    inputs all have fixed shapes, shape computations are replaced by their results.
+    inputs all have fixed shapes, shape computations are replaced by their results. A graph with the rounding that it
+    was trained with (`edgeformer.quantization.fake_quantize`) is fused in floating point and gets its pairs again.
 
     Args:
         model: any ONNX model, in memory (`edgeformer.graph.onnx_files.load_model`). It is not modified.
@@ -87,13 +90,20 @@ def fuse(
         a copy of the given one, prepared (`edgeformer.graph.prepare`).
 
     Raises:
-        InputError: ``draws`` is below 1, the model cannot be prepared, or its opset cannot be raised.
+        InputError: ``draws`` is below 1, the model cannot be prepared, or its opset cannot be raised; or a layer whose
+            rounding was trained is gone.
         RuntimeError: the new graph does not compute what the old one does (a fault of edgeformer; no graph is
             returned).
     """
     if draws < 1:
         raise InputError("EF101", f"draws {draws}: a proof needs at least 1 random input")
     model = prepared(model)
+    if is_trained(model):
+        plain, rounding = without_qdq(model)
+        result = fuse(plain, draws=draws, seed=seed, fuse_lepe=fuse_lepe, progress=progress)
+        again, _, _ = with_trained_rounding(result.model, rounding)
+        mark_trained(again)
+        return replace(result, model=again)
     has_op = any(is_op(node) for node in model.graph.node)
     if not find_anchors(Dataflow(model)) and not (fuse_lepe and has_op):
         return FuseResult(_copy(model), (), None)

@@ -157,7 +157,8 @@ def _size(samples: SamplesLike | None, calibration: Calibration | None) -> tuple
         )
     if not hasattr(samples, "batches"):
         raise InputError(
-            "EF103", f"samples is a {type(samples).__name__}: give what edgeformer.open_samples makes of a folder or array"
+            "EF103",
+            f"samples is a {type(samples).__name__}: give what edgeformer.open_samples makes of a folder or array",
         )
     shape = next(iter(samples.batches(1))).images.shape
     if len(shape) != 4:

@@ -40,7 +40,7 @@ def node_modules(index: GraphIndex, model: nn.Module) -> Iterator[tuple[onnx.Nod
         for path in _paths(node):
             module = modules.get(path)
             # Without reading the weight: a parametrization would compute it.
-            if isinstance(module, layers) and sorted(_shape(module)) == sorted(shape):
+            if isinstance(module, layers) and sorted(_shape(module)) == sorted(size or 0 for size in shape):
                 yield node, module
                 break
 

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from edgeformer.bundle.details import QuantizeDetails
 from edgeformer.export import export_onnx
+from edgeformer.graph.fuse import fuse
 from edgeformer.graph.onnx_files import load_model, save_model
 from edgeformer.graph.trained_qdq import without_qdq
 from edgeformer.models import create_model
@@ -74,8 +75,12 @@ def test_routing_attention_is_fused_in_it(tmp_path: Path) -> None:
     pictures = np.random.default_rng(0).standard_normal((4, 3, 112, 112), dtype=np.float32)
     model = fake_quantize(create_model("biformer_nano"), samples=ArraySamples(pictures))
     save_model(export_onnx(model, input_size=(112, 112)), tmp_path / "nano.onnx")
+    fused = fuse(load_model(tmp_path / "nano.onnx"))
+    assert len(fused.fused) == fused.op_nodes == 4
+    save_model(fused.model, tmp_path / "fused.onnx")
+    assert int8_constants(tmp_path / "fused.onnx") == int8_constants(tmp_path / "nano.onnx")
     result = build(
-        tmp_path / "nano.onnx",
+        tmp_path / "fused.onnx",
         target="rtx-40",
         require_plugin=True,
         compare_plugin=False,
