@@ -384,7 +384,7 @@ def _attach(layers: Sequence[_Layer], ranges: Mapping[str, float], *, learn: boo
             modules |= group[1]
         groups.append((tensors, modules))
     for tensors, modules in groups:
-        device = next(module.weight.device for module in modules)
+        device = next(next(iter(modules)).parameters()).device
         rounding = InputRounding(max(ranges[name] for name in tensors), learn=learn).to(device)
         for module in modules:
             attach(module, rounding)

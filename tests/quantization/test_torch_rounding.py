@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,14 +108,14 @@ def test_a_replica_of_data_parallel_uses_its_own_scale_and_weight() -> None:
     model = nn.Sequential(layer(0), nn.ReLU())
     # What torch.nn.parallel.replicate does for each device, on the CPU: copies of the modules without their __init__.
     modules = list(model.modules())
-    replicas = [module._replicate_for_data_parallel() for module in modules]
+    replicas: list[Any] = [module._replicate_for_data_parallel() for module in modules]  # type: ignore[no-untyped-call]
     for module, replica in zip(modules, replicas, strict=True):
         for name, child in module._modules.items():
             replica._modules[name] = None if child is None else replicas[modules.index(child)]
-        for name, value in module._parameters.items():
-            setattr(replica, name, None if value is None else 2 * value.detach())
-        for name, value in module._buffers.items():
-            replica._buffers[name] = None if value is None else 2 * value
+        for name, parameter in module._parameters.items():
+            setattr(replica, name, None if parameter is None else 2 * parameter.detach())
+        for name, buffer in module._buffers.items():
+            replica._buffers[name] = None if buffer is None else 2 * buffer
     values = torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
     doubled = copy.deepcopy(model)
     with torch.no_grad():
