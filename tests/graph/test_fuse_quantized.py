@@ -129,7 +129,7 @@ def test_a_block_whose_linears_have_stored_weights_is_fused(kind: str) -> None:
             return int4_weight(weight, site.axis, 16)
         return int8_weight(weight, site.axis) if kind == "int8" else fp8_weight(weight, site.axis)
 
-    model = block()
+    model = block(linear="image")
     index = GraphIndex(model)
     found = [layer_site(index, node) for node in model.graph.node if node.op_type == "MatMul"]
     sites = [site for site in found if isinstance(site, LayerSite)]

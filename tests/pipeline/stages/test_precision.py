@@ -154,11 +154,10 @@ def test_weights_alone_go_through_the_pipeline(
     typed = load_model(result.path / "typed.onnx")
     made = {node.output[0]: node for node in typed.graph.node}
     stored = {tensor.name: tensor for tensor in typed.graph.initializer}
-    dequantizers = [made[n.input[1]] for n in typed.graph.node if n.op_type == "MatMul" and n.input[1] in made]
-    assert [stored[node.input[0]].data_type for node in dequantizers if node.op_type == "DequantizeLinear"] == [
-        kind
-    ] * 20
-    assert all(stored[node.input[1]].data_type == TensorProto.FLOAT16 for node in dequantizers)
+    read = [made[node.input[1]] for node in typed.graph.node if node.op_type == "MatMul" and node.input[1] in made]
+    dequantizers = [node for node in read if node.op_type == "DequantizeLinear"]
+    assert [stored[node.input[0]].data_type for node in dequantizers] == [kind] * 20
+    assert {stored[node.input[1]].data_type for node in dequantizers} == {TensorProto.FLOAT16}
     parity = present(manifest.details(ParityDetails))
     forms = {form.name: form for form in parity.report.forms}
     assert list(forms) == ["exported", "fused", "fp16", "typed"]
