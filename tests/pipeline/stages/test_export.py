@@ -17,7 +17,6 @@ from edgeformer.data import Preprocessing
 from edgeformer.graph.onnx_files import save_model
 from edgeformer.pipeline import BuildResult, build, verify_bundle
 from edgeformer.pipeline.model_source import OnnxFile, model_source
-from edgeformer.records.terms import PRECISIONS
 from edgeformer.runtime import OnnxSession
 from edgeformer.runtime.normalizing_session import NormalizingSession
 from tests.pipeline.conftest import Recorder, engine_report
@@ -43,7 +42,9 @@ def built(folder: Path, input_type: Any, model: Any = None, **options: Any) -> B
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
-@pytest.mark.parametrize("options", [{"precision": "fp32"}, {}, {"precision": "bf16"}, INT8], ids=PRECISIONS)
+@pytest.mark.parametrize(
+    "options", [{"precision": "fp32"}, {}, {"precision": "bf16"}, INT8], ids=["fp32", "fp16", "bf16", "int8"]
+)
 def test_every_form_is_equal_to_that_of_float_input(last: bool, options: dict[str, Any], tmp_path: Path) -> None:
     model = network(sizes=(17, 23), batch="batch", last=last)
     floats, pixels = (built(tmp_path, kind, model, **options) for kind in ("float", "uint8"))
