@@ -197,7 +197,8 @@ class Trial:
                 continue
             seen[batch.kind] += 1
             found = self._run(feeds, batch.known, start)
-            tally.add(batch.kind, [(batch.references[name], found[name]) for name in self._outputs])
+            pairs = [(batch.references[name], found[name]) for name in self._outputs]
+            tally.add(batch.kind, pairs, len(batch.images))
         return tally.noise()
 
     def outputs(self, settings: Settings, images: npt.NDArray[np.float32]) -> _Values:
@@ -347,16 +348,23 @@ class _Tally:
         self._power = np.zeros((2, outputs))
         self._images: list[list[_Array]] = [[], []]
 
-    def add(self, kind: int, pairs: Sequence[tuple[_Array, _Array]]) -> None:
-        """One batch: reference and result of each output."""
+    def add(self, kind: int, pairs: Sequence[tuple[_Array, _Array]], images: int) -> None:
+        """One batch: reference and result of each output, and how many images it has.
+
+        An output that is not of one image after the other counts the same for each of them, and one whose shape the
+        rounding changes as noise alone.
+        """
         single = []
         for place, (reference, found) in enumerate(pairs):
-            wide = reference.astype(np.float64).reshape(len(reference), -1)
-            noise = ((wide - found.reshape(wide.shape)) ** 2).sum(axis=1)
+            rows = images if reference.ndim and len(reference) == images else 1
+            wide = reference.astype(np.float64).reshape(rows, -1)
             power = (wide**2).sum(axis=1)
+            noise = np.full(rows, np.inf)
+            if found.shape == reference.shape:
+                noise = ((wide - found.reshape(wide.shape)) ** 2).sum(axis=1)
             self._noise[kind, place] += noise.sum()
             self._power[kind, place] += power.sum()
-            single.append(_relative(noise, power.mean()))
+            single.append(np.broadcast_to(_relative(noise, power.mean()), (images,)))
         self._images[kind].append(np.max(single, axis=0))
 
     def noise(self) -> Noise:

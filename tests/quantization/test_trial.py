@@ -141,3 +141,19 @@ def test_a_model_of_fixed_batch_size_is_measured_on_full_batches(make_samples: M
 )
 def test_db_of_a_noise(noise: float, db: float) -> None:
     assert snr_db(noise) == pytest.approx(db)
+
+
+def test_outputs_that_are_not_of_one_image_each_count_for_all(make_samples: MakeSamples) -> None:
+    """A scalar, a list of what was found, and class scores."""
+    b = Builder(("batch", 3, 8, 8))
+    x = b.op("Relu", b.conv("input", 3, 8, 3, "stem", pads=[1, 1, 1, 1]), output="scores")
+    b.op("ReduceMax", x, keepdims=0, output="largest")
+    b.op("NonZero", b.op("Greater", x, b.const(np.float32(1.0))), output="found")
+    sites = sites_of(b.model("scores", "largest", "found"), Override(name="stem", quantize=True, because="test"))
+    samples = make_samples(6, 8)
+    ranges = ranges_of(sites, samples)
+    trial = Trial(sites, (), [images(samples)])
+    noise = trial.noise(Settings(frozenset({"stem"}), ranges))
+    # Rounding moves values over the border, so that more or fewer are found.
+    assert noise.clean_db == -200.0
+    assert trial.noise(FLOAT).worse_db == 200.0
