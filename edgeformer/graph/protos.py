@@ -14,6 +14,7 @@ from edgeformer.records.terms import Precision
 
 __all__ = [
     "FLOAT_TYPES",
+    "PACKED",
     "STANDARD_DOMAINS",
     "attribute",
     "captured_names",
@@ -29,6 +30,13 @@ __all__ = [
 ]
 
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+# Elements that share a byte where they are stored, by type.
+PACKED: dict[int, int] = {
+    getattr(TensorProto, name): 8 // bits
+    for bits, names in ((4, ("INT4", "UINT4", "FLOAT4E2M1")), (2, ("INT2", "UINT2")))
+    for name in names
+    if hasattr(TensorProto, name)
+}
 # Two names of the standard operator set.
 STANDARD_DOMAINS = ("", "ai.onnx")
 
@@ -107,8 +115,8 @@ def float_precision(model: onnx.ModelProto) -> Precision:
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
-    """Size of a tensor's elements in bytes, by its shape and type: of data in another file, too, and without a copy.
-
-    Four-bit elements count as a byte each.
-    """
-    return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    """Size of a tensor's elements in bytes, by its shape and type: of data in another file, too, and without a copy."""
+    elements, packed = math.prod(tensor.dims), PACKED.get(tensor.data_type)
+    if packed is not None:
+        return -(-elements // packed)
+    return int(elements * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

@@ -14,17 +14,10 @@ import onnx
 from onnx import AttributeProto, TensorProto, helper
 
 from edgeformer.errors import InputError
-from edgeformer.graph.protos import subgraphs
+from edgeformer.graph.protos import PACKED, subgraphs, tensor_bytes
 
 __all__ = ["check_tensors", "graph_tensors", "load_external", "stored_tensors"]
 
-# Elements that share a byte in ``raw_data``, by the bits of one.
-_PACKED = {
-    getattr(TensorProto, name): 8 // bits
-    for bits, names in ((4, ("INT4", "UINT4", "FLOAT4E2M1")), (2, ("INT2", "UINT2")))
-    for name in names
-    if hasattr(TensorProto, name)
-}
 _COMPLEX = (TensorProto.COMPLEX64, TensorProto.COMPLEX128)
 
 
@@ -87,19 +80,12 @@ def _fault(tensor: TensorProto) -> str | None:
     if tensor.HasField("raw_data"):
         if tensor.data_type == TensorProto.STRING:
             return "holds text as raw bytes"
-        have, need, unit = len(tensor.raw_data), _raw_bytes(tensor, elements), "bytes"
+        have, need, unit = len(tensor.raw_data), tensor_bytes(tensor), "bytes"
     else:
         have, need, unit = len(_typed_data(tensor)), _typed_elements(tensor, elements), "numbers"
     if have == need:
         return None
     return f"of shape {list(tensor.dims)} holds {have} {unit} where its shape and type take {need}"
-
-
-def _raw_bytes(tensor: TensorProto, elements: int) -> int:
-    packed = _PACKED.get(tensor.data_type)
-    if packed is not None:
-        return -(-elements // packed)
-    return int(elements * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _typed_data(tensor: TensorProto) -> list[object]:
@@ -111,7 +97,7 @@ def _typed_data(tensor: TensorProto) -> list[object]:
 def _typed_elements(tensor: TensorProto, elements: int) -> int:
     if tensor.data_type in _COMPLEX:
         return 2 * elements
-    return -(-elements // _PACKED.get(tensor.data_type, 1))
+    return -(-elements // PACKED.get(tensor.data_type, 1))
 
 
 def load_external(model: onnx.ModelProto, path: Path) -> None:
@@ -165,7 +151,7 @@ class _Place:
             size = file.stat().st_size
         except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
             return f"{location!r} cannot be read ({error})"
-        need = _raw_bytes(tensor, math.prod(tensor.dims))
+        need = tensor_bytes(tensor)
         try:
             offset, length = int(entries.get("offset") or 0), int(entries.get("length") or need)
         except ValueError:

@@ -55,3 +55,6 @@ def test_bytes_of_a_tensor_do_not_depend_on_where_its_data_is() -> None:
     assert tensor_bytes(helper.make_tensor("t", TensorProto.FLOAT16, [3, 5], [0.0] * 15)) == 30
     assert tensor_bytes(onnx.TensorProto(dims=[2, 7], data_type=TensorProto.INT64)) == 112
     assert tensor_bytes(onnx.TensorProto(data_type=TensorProto.FLOAT)) == 4
+    # Two of four bits share a byte, the last of an odd number has one to itself.
+    assert tensor_bytes(onnx.TensorProto(dims=[3, 5], data_type=TensorProto.INT4)) == 8
+    assert tensor_bytes(onnx.TensorProto(dims=[3, 5], data_type=TensorProto.FLOAT8E4M3FN)) == 15
