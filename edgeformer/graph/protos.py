@@ -116,7 +116,7 @@ def float_precision(model: onnx.ModelProto) -> Precision:
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
     """Size of a tensor's elements in bytes, by its shape and type: of data in another file, too, and without a copy."""
-    elements, packed = math.prod(tensor.dims), PACKED.get(tensor.data_type)
+    elements, packed = int(math.prod(tensor.dims)), PACKED.get(tensor.data_type)
     if packed is not None:
         return -(-elements // packed)
     return int(elements * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
