@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ def make_row(maker: Maker, name: str, row: Row, folder: Path) -> dict[str, Any]:
     Returns:
         ``tool``, ``row``, ``placement``, and either all figures or, under ``failed``, why there are none.
     """
+    folder = folder.resolve()
     rows = folder / "rows"
     rows.mkdir(exist_ok=True)
     stem = _slug(maker.tool, name)
@@ -143,9 +145,11 @@ def _run(command: list[str], limit: float) -> subprocess.CompletedProcess[str] |
     """A finished process, or why there is none in one line."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=limit
-        )
+        # Some tools leave files where they run.
+        with tempfile.TemporaryDirectory() as elsewhere:
+            done = subprocess.run(
+                command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False, timeout=limit
+            )
     except subprocess.TimeoutExpired:
         return f"not finished after {limit:.0f} s"
     if done.returncode == 0:
