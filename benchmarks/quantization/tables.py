@@ -97,6 +97,14 @@ class _Figure:
         return value
 
 
+class _OtherForms(_Figure):
+    """The share of multiply-adds with an operand in FP8 or 4 bits."""
+
+    def of(self, row: Figures) -> float:
+        counts: Mapping[str, int] = row[self.key]
+        return sum(count for form, count in counts.items() if "fp8" in form or "int4" in form) / sum(counts.values())
+
+
 _FIGURES = [
     _Figure(f"{title} {column}", "{:.1f}", key, column)
     for title, key in (("SNR", "snr_db"), ("routing", "routing_mean"), ("top-1", "top1"), ("agreement", "agreement"))
@@ -104,6 +112,7 @@ _FIGURES = [
 ] + [
     _Figure("INT8", "{:.0%}", "int8"),
     _Figure("8-bit weights alone", "{:.0%}", "weights_8_bit"),
+    _OtherForms("FP8 or INT4", "{:.0%}", "multiply_adds"),
     _Figure("s", "{:.1f}", "seconds"),
     _Figure("CPU s", "{:.1f}", "cpu_seconds"),
     _Figure("MB", "{:.0f}", "peak_mb"),

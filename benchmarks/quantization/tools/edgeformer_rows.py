@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import onnx
 
@@ -11,7 +11,7 @@ from benchmarks.quantization.subjects import MODEL
 from benchmarks.quantization.tools.job import PRODUCTS, Job, Row
 from edgeformer.models import model_info
 from edgeformer.quantization import ObserverSettings, Recipe, list_recipes, load_recipe
-from edgeformer.records import terms
+from edgeformer.records.terms import TYPED_PRECISIONS
 
 __all__ = ["EVERY", "IMPORTS", "ROWS", "quantize"]
 
@@ -24,13 +24,13 @@ _NOTHING_RETURNED = {"min_int8_share": 1.0}
 _STEPS = ("balance", "choose_ranges", "round_weights", "correct_bias", "degrade")
 _PLAIN = {**_NOTHING_RETURNED, "observer": ObserverSettings(kind="min_max"), **dict.fromkeys(_STEPS, False)}
 
-ROWS = {
+ROWS: dict[str, Row] = {
     **{name: Row(options={"recipe": name}, quick=name == "default") for name in list_recipes()},
     "default, FP16 elsewhere": Row(options={"recipe": "default", "float_type": "float16"}),
     EVERY: Row(options={"recipe": "default", "changes": _NOTHING_RETURNED}, quick=True),
     "min-max and nothing else": Row(options={"recipe": "default", "changes": _PLAIN}, quick=True),
     "FP16 alone": Row(options={"float_type": "float16"}),
-    **{name: Row(options={"precision": name}) for name in get_args(getattr(terms, "TypedPrecision", None))},
+    **{name: Row(options={"precision": name}) for name in TYPED_PRECISIONS},
 }
 
 
@@ -62,8 +62,7 @@ def quantize(job: Job) -> dict[str, object]:
         model = result.model
         found["layers"] = [item.node for item in result.decisions if item.quantized and item.op_type in PRODUCTS]
     if "precision" in options:
-        asked: dict[str, Any] = {"precision": options["precision"]}
-        model = ef.quantize(model, samples, **asked).model
+        model = ef.quantize(model, samples, precision=options["precision"]).model
     if "float_type" in options:
         model = ef.to_float_type(model, options["float_type"])
     onnx.save(model, job.output)

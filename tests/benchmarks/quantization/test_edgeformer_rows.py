@@ -7,10 +7,11 @@ import pytest
 from benchmarks.quantization.tools import edgeformer_rows
 from benchmarks.quantization.tools.edgeformer_rows import ROWS, changed
 from edgeformer.quantization import Recipe, list_recipes, load_recipe
+from edgeformer.records.terms import TYPED_PRECISIONS
 
 
-def test_every_recipe_is_a_row() -> None:
-    assert set(list_recipes()) <= set(ROWS)
+def test_every_recipe_and_every_precision_is_a_row() -> None:
+    assert {*list_recipes(), *TYPED_PRECISIONS} <= set(ROWS)
     assert ROWS["default"].quick
 
 

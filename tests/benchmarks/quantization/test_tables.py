@@ -21,6 +21,7 @@ def row(subject: str, name: str, snr: float, **more: Any) -> dict[str, Any]:
         "degraded": {**column, "snr_db": snr - 1},
         "int8": 0.8,
         "weights_8_bit": 0.0,
+        "multiply_adds": {"float x float": 10, "float x int4": 20, "fp8 x fp8": 30, "int8 x int8": 40},
         "seconds": 2.0,
         "cpu_seconds": 1.0,
         "peak_mb": 100,
@@ -56,7 +57,7 @@ def test_medians_are_over_the_checkpoints_that_have_the_figure() -> None:
 
 def test_every_row_is_shown_with_its_figures_or_why_it_has_none() -> None:
     lines = tables(document()).splitlines()
-    good = "43.0 | 42.0 | 95.0 | 95.0 | 98.0 | 98.0 | 99.0 | 99.0 | 80% | 0% | 2.0 | 1.0 | 100"
+    good = "43.0 | 42.0 | 95.0 | 95.0 | 98.0 | 98.0 | 99.0 | 99.0 | 80% | 0% | 50% | 2.0 | 1.0 | 100"
     assert f"| tool | good | {good} |" in lines
     assert "| tool | good | 40.0 / 39.0 | 46.0 / 45.0 |" in lines
     assert "| tool | bad | 30.0 / 29.0 | - |" in lines
