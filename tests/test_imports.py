@@ -13,7 +13,7 @@ import pytest
 
 HEAVY = (
     *("torch", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "pycuda", "mlxtend", "safetensors"),
-    *("jinja2", "matplotlib"),
+    *("dask", "distributed", "jinja2", "matplotlib"),
 )
 
 CHEAP_MODULES = (

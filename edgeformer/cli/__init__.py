@@ -26,8 +26,8 @@ __all__ = ["cli", "main"]
 
 # Name of the command and of the module that holds it; the module is imported when the command is asked for.
 COMMANDS = (
-    *("bench", "build", "doctor", "export", "finish", "fuse", "inspect", "models", "quantize", "report", "run", "sign"),
-    *("targets", "verify"),
+    *("bench", "build", "doctor", "export", "finish", "fuse", "inspect", "models", "quantize", "report", "run"),
+    *("sensitivity", "sign", "targets", "verify"),
 )
 
 log = logging.getLogger("edgeformer")

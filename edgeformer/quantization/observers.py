@@ -4,6 +4,8 @@ with.
 
 from __future__ import annotations
 
+import math
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -36,8 +38,8 @@ def largest_magnitude(values: npt.NDArray[Any]) -> float:
 class Histogram:
     """Counts of magnitudes in bins of equal width, for data whose range is not known beforehand.
 
-    The covered range is a power of two. When a larger value comes it doubles, and neighbouring bins are merged: every
-    count stays exact, and at least half of the range is in use.
+    The covered range is a power of two above all values. When a larger value comes it doubles, and neighbouring bins
+    are merged: every count stays exact whatever the order of the data, and at least half of the range is in use.
     """
 
     def __init__(self, bins: int = _BINS) -> None:
@@ -59,16 +61,30 @@ class Histogram:
         for start in range(0, flat.size, _BLOCK):
             magnitudes = np.abs(flat[start : start + _BLOCK])
             position = (magnitudes * (self.counts.size / self.limit)).astype(np.int64)
-            np.minimum(position, self.counts.size - 1, out=position)
             self.counts += np.bincount(position, minlength=self.counts.size)
 
     def _grow(self, largest: float) -> None:
-        if self.limit == 0:
-            self.limit = float(2.0 ** np.ceil(np.log2(largest)))
-        while largest > self.limit:
+        # Above the largest value and not at it: a value at the end of the range would count in the last bin, and once
+        # the range has doubled in the one behind it.
+        self._widen(math.ldexp(1.0, math.frexp(largest)[1]))
+
+    def _widen(self, limit: float) -> None:
+        """Cover at least ``limit``, a power of two."""
+        self.limit = self.limit or limit
+        while limit > self.limit:
             merged = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.concatenate([merged, np.zeros_like(merged)])
             self.limit *= 2
+
+    def merge(self, other: Histogram) -> None:
+        """Count what ``other``, of as many bins, has counted, as if its values had been given to this one."""
+        if other.limit:
+            self._widen(other.limit)
+            wider = copy(other)
+            wider._widen(self.limit)
+            other = wider
+        self.counts = self.counts + other.counts
+        self.largest = max(self.largest, other.largest)
 
     def percentile(self, percent: float) -> float:
         """The magnitude that ``percent`` of all values do not exceed, interpolated within its bin.
@@ -140,6 +156,16 @@ class RangeObserver:
             self._histogram.largest = max(self._histogram.largest, largest)
         else:
             self._histogram.update(values, largest)
+
+    def state(self) -> tuple[npt.NDArray[np.int64], float, float]:
+        """What was seen, to be sent elsewhere: counts, the range that they cover, and the largest magnitude."""
+        return self._histogram.counts, self._histogram.limit, self._histogram.largest
+
+    def merge(self, state: tuple[npt.NDArray[np.int64], float, float]) -> None:
+        """Take in what another observer with these settings has seen (`state`), as if this one had seen it itself."""
+        other = Histogram()
+        other.counts, other.limit, other.largest = state
+        self._histogram.merge(other)
 
     def amax(self) -> float:
         """The magnitude that becomes 127."""

@@ -21,7 +21,7 @@ from edgeformer.records.quantization import ActivationRecord
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Bar", "Line", "histogram_chart", "snr_chart", "times_chart"]
+__all__ = ["Bar", "Line", "drawing", "histogram_chart", "plain_label", "snr_chart", "times_chart"]
 
 # Colours that matplotlib draws with, and what they are on the page.
 _INK, _MUTED, _ACCENT, _LINE, _SECOND = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"
@@ -89,7 +89,7 @@ def snr_chart(bars: Sequence[Bar], label: str) -> str:
     Raises:
         EnvironmentFault: matplotlib is not installed.
     """
-    with _drawing((_WIDTH, 0.65 + 0.25 * len(bars))) as figure:
+    with drawing((_WIDTH, 0.65 + 0.25 * len(bars))) as figure:
         axes = figure.add_subplot()
         finite = [bar.value for bar in bars if bar.value is not None and np.isfinite(bar.value)]
         top = 1.08 * max(finite, default=1.0)
@@ -111,7 +111,7 @@ def snr_chart(bars: Sequence[Bar], label: str) -> str:
                 clip_on=False,
                 zorder=2,
             )
-        axes.set_yticks(range(len(bars)), [_ascii(bar.name, 28) for bar in bars])
+        axes.set_yticks(range(len(bars)), [plain_label(bar.name, 28) for bar in bars])
         axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.set_xlim(bottom, top)
         axes.set_xlabel(label)
@@ -133,7 +133,7 @@ def histogram_chart(activations: Sequence[ActivationRecord], prefix: str) -> str
         EnvironmentFault: matplotlib is not installed.
     """
     rows = -(-len(activations) // _COLUMNS)
-    with _drawing((_WIDTH, 0.9 * rows)) as figure:
+    with drawing((_WIDTH, 0.9 * rows)) as figure:
         # One pair of axes for all: hundreds of them would take seconds.
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set_axis_off()
@@ -151,7 +151,7 @@ def histogram_chart(activations: Sequence[ActivationRecord], prefix: str) -> str
             end = left + 0.9 * activation.amax / span
             axes.plot([left, left + 0.9], [floor, floor], color=_LINE, linewidth=0.8)
             axes.plot([end, end], [floor, floor - 0.66], color=_SECOND, linewidth=1.2)
-            axes.text(left, floor - 0.72, _ascii(activation.tensor, 20), fontsize=8.5, color=_INK)
+            axes.text(left, floor - 0.72, plain_label(activation.tensor, 20), fontsize=8.5, color=_INK)
         return _svg(figure, "histograms of the activations that quantized layers read", prefix)
 
 
@@ -169,14 +169,15 @@ def times_chart(lines: Sequence[Line], label: str, prefix: str) -> str:
     Raises:
         EnvironmentFault: matplotlib is not installed.
     """
-    with _drawing((_WIDTH, 2.3 + 0.18 * len(lines))) as figure:
+    with drawing((_WIDTH, 2.3 + 0.18 * len(lines))) as figure:
         axes = figure.add_subplot()
         styles = itertools.cycle(("--", "-.", ":"))
         for line in sorted(lines, key=lambda one: one.marked):
             colour = _ACCENT if line.marked else _MUTED
             style = "-" if line.marked else next(styles)
             shares = np.linspace(0, 100, len(line.values))
-            axes.plot(line.values, shares, color=colour, linestyle=style, linewidth=1.6, label=_ascii(line.name, 40))
+            label_of = plain_label(line.name, 40)
+            axes.plot(line.values, shares, color=colour, linestyle=style, linewidth=1.6, label=label_of)
         axes.set_ylim(0, 100)
         axes.set_yticks([0, 50, 90], ["0 %", "50 %", "90 %"])
         # A few slow runs would press all others into one corner.
@@ -195,14 +196,18 @@ def _shown_end(values: Sequence[float]) -> float:
 
 
 @contextmanager
-def _drawing(size: tuple[float, float]) -> Iterator[Figure]:
-    """A figure of so many inches in our style, whatever the user's settings of matplotlib are."""
+def drawing(size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of so many inches in our style, whatever the user's settings of matplotlib are.
+
+    Raises:
+        EnvironmentFault: matplotlib is not installed.
+    """
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
         raise EnvironmentFault(
-            "EF601", f"the report needs matplotlib ({error}): pip install 'edgeformer[report]'"
+            "EF601", f"the report and plots need matplotlib ({error}): pip install 'edgeformer[report]'"
         ) from error
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of glyphs that the font here lacks: the page's own font draws the text
@@ -213,7 +218,7 @@ def _drawing(size: tuple[float, float]) -> Iterator[Figure]:
         yield figure
 
 
-def _ascii(text: str, most: int) -> str:
+def plain_label(text: str, most: int) -> str:
     """A label: letters that every font has, and not too many; the end of a name tells more than its beginning."""
     plain = text.encode("ascii", "replace").decode("ascii")
     plain = "".join(character if character.isprintable() else "?" for character in plain)

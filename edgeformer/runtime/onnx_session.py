@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +17,7 @@ from edgeformer.runtime.session import Array, Session, TensorInfo, check_feeds, 
 from edgeformer.runtime.wide_quantization import cuts_off
 from edgeformer.supervision.limits import limited
 
-__all__ = ["OnnxSession", "Optimization", "PlainSession"]
+__all__ = ["OnnxSession", "Optimization", "PlainSession", "session_threads"]
 
 Optimization = Literal["none", "basic", "extended", "all"]
 
@@ -32,6 +34,8 @@ _TYPES = {
     "tensor(bool)": "bool",
     **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+# Threads of the sessions that are opened here and now and are not told; None leaves them to ONNX Runtime.
+_THREADS: ContextVar[int | None] = ContextVar("threads", default=None)
 # ONNX Runtime's FATAL: it says what is wrong in the exception it raises, and need not print it as well.
 _SILENT = 4
 
@@ -44,6 +48,19 @@ def _info(argument: Any) -> TensorInfo:
         )
     shape = tuple(size if isinstance(size, (int, str)) else "?" for size in argument.shape)
     return TensorInfo(np.dtype(_TYPES[argument.type]), shape)
+
+
+@contextmanager
+def session_threads(count: int) -> Iterator[None]:
+    """Within it, sessions are opened with ``count`` threads where nobody says how many: other work has the other cores.
+
+    Results do not depend on the number of threads.
+    """
+    before = _THREADS.set(count)
+    try:
+        yield
+    finally:
+        _THREADS.reset(before)
 
 
 class PlainSession(NamedTuple):
@@ -127,7 +144,8 @@ class OnnxSession(Session):
                 the model's outputs.
             optimization: ONNX Runtime's graph optimization level.
             as_written: run the nodes in the order in which they stand in the graph.
-            threads: threads within an operator; None leaves it to ONNX Runtime (one per core).
+            threads: threads within an operator; None is what `session_threads` says, or else leaves it to ONNX Runtime
+                (one per core).
 
         Raises:
             InputError: no such file, not an ONNX model, a tensor in ``outputs`` that the model does not have, or a
@@ -140,7 +158,7 @@ class OnnxSession(Session):
         self._weights = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy(weight) for name, weight in source.weights.items()
         }
-        options = _options(source, optimization, threads)
+        options = _options(source, optimization, _THREADS.get() if threads is None else threads)
         if as_written:
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         if self._weights:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,48 @@ def test_histogram_counts_exactly_while_its_range_grows() -> None:
     assert histogram.limit == 64.0
     expected, _ = np.histogram(np.concatenate(batches), bins=64, range=(0, 64))
     assert np.array_equal(histogram.counts, expected)
+
+
+def test_a_value_at_a_power_of_two_counts_in_one_bin_whenever_it_comes() -> None:
+    small, large = np.array([1.0, 0.25]), np.array([1.5])
+    first, second, together = filled(small, large), filled(large, small), filled(np.concatenate([small, large]))
+    assert first.limit == 2.0
+    assert np.flatnonzero(first.counts).tolist() == [8192 // 8, 8192 // 2, 8192 * 3 // 4]
+    assert np.array_equal(first.counts, second.counts)
+    assert np.array_equal(first.counts, together.counts)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_merged_observers_have_seen_what_one_has_seen(order: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(5)
+    settings = ObserverSettings(kind="mse")
+    batches = [
+        rng.normal(scale=0.1, size=500).astype(np.float32),
+        np.zeros(40, np.float32),
+        np.array([1.0, -2.0, 4.0, 0.5], np.float32),
+        rng.normal(scale=30.0, size=70).astype(np.float32),
+    ]
+    one, merged = RangeObserver(settings), RangeObserver(settings)
+    for batch in batches:
+        one.update(batch)
+    for number in order:
+        part = RangeObserver(settings)
+        part.update(batches[number])
+        merged.merge(part.state())
+    assert np.array_equal(merged.state()[0], one.state()[0])
+    assert merged.state()[1:] == one.state()[1:]
+    assert merged.amax() == one.amax()
+    assert merged.shown(merged.amax()) == one.shown(one.amax())
+
+
+def test_merging_leaves_the_other_as_it_is() -> None:
+    small, large = filled(np.array([0.3])), filled(np.array([5.0]))
+    large.merge(small)
+    assert small.limit == 0.5
+    assert (large.limit, large.largest, int(large.counts.sum())) == (8.0, 5.0, 2)
+    # Beyond it, nothing is counted twice where both go on.
+    small.update(np.array([0.1]))
+    assert int(large.counts.sum()) == 2
 
 
 @pytest.mark.parametrize("percent", [60.0, 90.0, 99.0, 99.9, 99.99, 100.0])
