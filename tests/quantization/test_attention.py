@@ -85,6 +85,7 @@ class TestAttention:
             "node": "bra_7",
             "op": "BiLevelRoutingAttention",
             "int8": True,
+            "type": None,
             "because": "recipe: attention takes INT8 queries, keys and values; the outputs keep "
             f"{with_it.clean:.1f} dB, with float attention {without.clean:.1f} dB",
         }
