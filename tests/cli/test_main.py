@@ -100,7 +100,7 @@ def test_help_names_every_command_and_nothing_else() -> None:
         (["quantize", "missing.onnx", "-o", "out.onnx"], "--data"),
         (
             ["build", "biformer_nano", "--random-weights", "--target", "rtx-40", "--quantize-attention", "-o", "out"],
-            "--quantize-attention with precision fp16, which quantizes nothing: give --precision int8",
+            "--quantize-attention with precision fp16, which leaves attention in float: give --precision int8",
         ),
     ],
 )

@@ -246,7 +246,7 @@ def test_folded_graphs_take_types() -> None:
 )
 def test_lepe_of_an_int8_node_is_of_its_output_type(kind: str, declared: int, expected: int) -> None:
     attributes = Attributes(
-        2, 2, 1, 8, 0.5, q_scale=0.1, k_scale=0.1, v_scale=0.1, output_type=declared, lepe_kernel=3, dim=8
+        2, 2, 1, 8, 0.5, q_scale=0.125, k_scale=0.125, v_scale=0.125, output_type=declared, lepe_kernel=3, dim=8
     )
     low = helper.tensor_dtype_to_np_dtype(declared)
     nodes = [
@@ -255,7 +255,7 @@ def test_lepe_of_an_int8_node_is_of_its_output_type(kind: str, declared: int, ex
         helper.make_node("Cast", ["o"], ["y"], to=TensorProto.FLOAT),
     ]
     constants = {
-        "scale": np.float32(0.1),
+        "scale": np.float32(0.125),
         "zero": np.int8(0),
         "w": np.ones((3, 3, 8), low),
         "b": np.ones(8, low),
