@@ -315,7 +315,8 @@ def test_a_finished_engine_is_timed(
     (figures,) = latency.report.figures
     assert (latency.name, figures.name, figures.precision, figures.batch) == ("bundle", "bundle", "fp16", 1)
     assert figures.end_to_end.samples >= 2
-    assert (stage_of(manifest, "latency").note or "").startswith(f"{figures.end_to_end.p50.ms:.3g} ms end to end")
+    median = figures.end_to_end.p50.ms or figures.end_to_end.mean_ms  # which the fewest runs do not tell
+    assert (stage_of(manifest, "latency").note or "").startswith(f"{median:.3g} ms end to end")
     assert report_state(bundle) == "current"
     # Finished again it is timed again; figures of another engine go.
     with pytest.MonkeyPatch.context() as patch:
