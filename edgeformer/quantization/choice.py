@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeformer.graph.multiply_adds import multiply_adds
+from edgeformer.graph.protos import fed_inputs
 from edgeformer.graph.qdq import AttentionSite
 from edgeformer.progress import Progress
 from edgeformer.quantization.calibration import ChannelRange, ReturnedLayer, Snr
@@ -42,6 +43,8 @@ _JUDGED = (4, 32)
 # Images that biases and weights are fitted to, and that channels are looked at in.
 _FITTED = (8, 48)
 _CHANNEL_IMAGES = 96
+# Images of a run, where the model leaves it open.
+_RUN_SIZE = 8
 # Seeds of the degraded versions: for the ends of channels, to judge settings by, and to fit them to.
 _SEEDS = (1, 2, 3)
 
@@ -121,7 +124,7 @@ def choose(
     runs = recipe.search_runs
     if runs is None:
         runs = min(_clipped(_MULTIPLY_ADDS / total, _RUNS), _RUNS_FOR_EACH * counted.images)
-    judged, fitted = _split(samples, runs)
+    judged, fitted = _split(samples, runs, _run_size(sites))
     versions = [degraded(batch, _SEEDS[1] + 16 * place) for place, batch in enumerate(judged)]
     trial = Trial(sites, attention, judged, versions if recipe.degrade else ())
     fits = [*fitted]
@@ -223,7 +226,14 @@ def _clipped(value: float, ends: tuple[int, int]) -> int:
     return min(max(round(value), ends[0]), ends[1])
 
 
-def _split(samples: SamplesLike, runs: int) -> tuple[list[_Images], list[_Images]]:
+def _run_size(sites: Sites) -> int:
+    """Images of a run: as many as the model is fixed to."""
+    (image,) = fed_inputs(sites.index.model.graph)
+    size = image.type.tensor_type.shape.dim[0]
+    return int(size.dim_value) if size.HasField("dim_value") else _RUN_SIZE
+
+
+def _split(samples: SamplesLike, runs: int, size: int = _RUN_SIZE) -> tuple[list[_Images], list[_Images]]:
     """Batches of images that settings are judged by, and of others that are fitted to; of one size each.
 
     One image in all serves for both.
@@ -237,10 +247,10 @@ def _split(samples: SamplesLike, runs: int) -> tuple[list[_Images], list[_Images
     places = {round((place + 0.5) * len(images) / count - 0.5) for place in range(count)}
     judged = [image for place, image in enumerate(images) if place in places]
     rest = [image for place, image in enumerate(images) if place not in places] or judged
-    return _batches(judged), _batches(rest)
+    return _batches(judged, size), _batches(rest, size)
 
 
-def _batches(images: Sequence[_Images], size: int = 8) -> list[_Images]:
+def _batches(images: Sequence[_Images], size: int) -> list[_Images]:
     """The images in batches of one size; a few at the end may be left out."""
     size = min(size, len(images))
     return [np.stack(images[start : start + size]) for start in range(0, len(images) - size + 1, size)]

@@ -109,3 +109,18 @@ def test_a_return_has_to_be_worth_its_multiply_adds(make_samples: MakeSamples, m
     monkeypatch.setattr("edgeformer.quantization.search._WORTH_DB", 0.0)
     cheap = quantize(transformer(), make_samples(24), recipe=recipe).calibration
     assert len(cheap.returned) >= 1
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_model_of_fixed_batch_size_is_judged_on_as_many_images(make_samples: MakeSamples, batch: int) -> None:
+    def network(size: int | str) -> onnx.ModelProto:
+        b = Builder((size, 3, 8, 8))
+        x = b.op("Transpose", b.conv("input", 3, 8, 1, "stem"), perm=[0, 2, 3, 1])
+        b.op("Relu", b.linear(b.op("Gelu", x), 8, 8, "fc"), output="y")
+        return b.model("y")
+
+    recipe = NONE.model_copy(update={"search_runs": 1600})
+    fixed, free = (quantize(network(size), make_samples(48, 8), recipe=recipe).calibration for size in (batch, "batch"))
+    # Eight images are judged by in both; batches of three leave out two of them.
+    close = 0.02 if batch == 1 else 1.0
+    assert present(fixed.plain_snr).clean == pytest.approx(present(free.plain_snr).clean, abs=close)
