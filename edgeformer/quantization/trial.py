@@ -217,6 +217,8 @@ class Trial:
             feeds[layer.bias] = feeds[layer.bias] + self._shaped_bias(site, -error)
             known = max(known, end)
             behind = next(place for place, (inputs, _) in enumerate(self._parts) if layer.bias in inputs)
+            exact = [self._still_read(values, known) for values in exact]
+            rounded = [self._still_read(values, behind) for values in rounded]
         return replace(settings, biases=biases)
 
     def _batch(self, kind: int, images: npt.NDArray[np.float32]) -> _Batch:
@@ -235,6 +237,12 @@ class Trial:
         return next(
             (p for p, (inputs, _) in enumerate(self._parts) if not changed.isdisjoint(inputs)), len(self._parts)
         )
+
+    def _still_read(self, values: _Values, start: int) -> _Values:
+        """Those of the values that the parts from ``start`` on read, and means."""
+        read = {self._image, *(layer.mean for layer in self._layers.values())}
+        read = read.union(*(inputs for inputs, _ in self._parts[start:]))
+        return {name: value for name, value in values.items() if name in read}
 
     def _run(self, feeds: _Values, known: _Values, start: int, end: int | None = None) -> _Values:
         """What the parts from ``start`` on make of what those before them handed on, and that."""
