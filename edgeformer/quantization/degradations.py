@@ -35,7 +35,8 @@ def degraded(images: npt.NDArray[Any], seed: int = 0) -> _Images:
     were: a network that normalizes pixels itself takes no others.
 
     Args:
-        images: float ``[N, 3, H, W]``, preprocessed.
+        images: float ``[N, 3, H, W]``, preprocessed. Arrays of another shape, which are no pictures, get less contrast
+            and noise alone.
         seed: of the random choices. An image's version depends on the seed and its position in ``images``.
 
     Returns:
@@ -66,10 +67,11 @@ def _degraded(image: _Images, random: np.random.Generator) -> _Images:
     whole = bool((image == np.rint(image)).all())
     mean = image.mean(dtype=np.float64)
     image = (mean + (image - mean) * contrast).astype(np.float32)
-    if blurred:
+    picture = image.ndim == 3 and len(image) == 3
+    if blurred and picture:
         image = _blurred(image)
     image = np.clip(image + grains * np.float32(noise * span), low, high)
-    image = _compressed(image, low, span, quality) if compressed else image
+    image = _compressed(image, low, span, quality) if compressed and picture else image
     return np.rint(image) if whole else image
 
 

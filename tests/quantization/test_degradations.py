@@ -62,5 +62,14 @@ def test_an_image_of_one_value_or_none_that_is_finite_stays_as_it_is(value: floa
     np.testing.assert_array_equal(degraded(images), images)
 
 
+@pytest.mark.parametrize("shape", [(35,), (5, 7), (1, 9, 9), (4, 6, 5), (2, 3, 4, 5)])
+def test_what_is_no_picture_gets_noise_alone(shape: tuple[int, ...]) -> None:
+    arrays = np.random.default_rng(0).standard_normal((12, *shape)).astype(np.float32)
+    made = degraded(arrays)
+    assert made.shape == arrays.shape
+    for array, version in zip(arrays, made, strict=True):
+        assert 0.7 < np.corrcoef(array.ravel(), version.ravel())[0, 1] < 0.9999
+
+
 def test_no_images_give_none() -> None:
     assert degraded(np.empty((0, 3, 4, 4), np.float32)).shape == (0, 3, 4, 4)
