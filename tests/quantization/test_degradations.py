@@ -68,7 +68,7 @@ def test_what_is_no_picture_gets_noise_alone(shape: tuple[int, ...]) -> None:
     made = degraded(arrays)
     assert made.shape == arrays.shape
     for array, version in zip(arrays, made, strict=True):
-        assert 0.7 < np.corrcoef(array.ravel(), version.ravel())[0, 1] < 0.9999
+        assert 0.2 < np.corrcoef(array.ravel(), version.ravel())[0, 1] < 0.9999
 
 
 def test_no_images_give_none() -> None:
