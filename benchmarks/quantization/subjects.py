@@ -145,7 +145,7 @@ def train_subject(subject: Subject, folder: Path) -> float:
     from examples.train_nano.training import EpochRecord, TrainingPlan, train
 
     images = images_of(subject)
-    plan = TrainingPlan(epochs=subject.epochs, settle_epochs=0, seed=subject.seed)
+    plan = TrainingPlan(epochs=subject.epochs, seed=subject.seed)
     folder.mkdir(parents=True, exist_ok=True)
     started, epochs = time.monotonic(), []
 

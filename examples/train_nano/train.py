@@ -29,15 +29,10 @@ def main() -> None:
     """Train, or measure what was trained."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluate", action="store_true", help="measure the committed checkpoint; train nothing")
-    parser.add_argument(
-        "--settle-only", action="store_true", help="go on from build/train_nano, where a run was cut short"
-    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # before torch is imported
 
-    from edgeformer.data import open_samples
-    from edgeformer.models import model_info
     from examples.train_nano import checkpoint
     from examples.train_nano.digits import load_digits, write_image_folder
     from examples.train_nano.training import TrainingPlan
@@ -46,25 +41,18 @@ def main() -> None:
     for name, digits, per_class in (("calibrate", split.train, 20), ("evaluate", split.test, 50)):
         if not arguments.evaluate and not (IMAGES / name).exists():
             write_image_folder(IMAGES / name, digits, per_class)
-    calibration = open_samples(IMAGES / "calibrate", model_info(checkpoint.MODEL).preprocessing)
     if arguments.evaluate:
         model = checkpoint.load_nano(CHECKPOINT / checkpoint.WEIGHTS)
-        result = checkpoint.measure(model, calibration, checkpoint.digit_samples(split.test))
+        result = checkpoint.measure(model, checkpoint.digit_samples(split.test))
     else:
         result = checkpoint.make_checkpoint(
             split,
             TrainingPlan(),
-            calibration=calibration,
-            work=ROOT / "build" / "train_nano",
             folder=CHECKPOINT,
-            settle_only=arguments.settle_only,
             command=f"examples/train_nano/train.py --threads {arguments.threads}",
             report=functools.partial(print, flush=True),
         )
-    print(
-        f"{result.images} test images: top-1 {result.top1:.2f} % FP32, {result.int8_top1:.2f} % INT8 (fake-quantized), "
-        f"INT8 SNR {result.int8_snr_db:.1f} dB"
-    )
+    print(f"{result.images} test images: top-1 {result.top1:.2f} %")
 
 
 if __name__ == "__main__":
