@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _Images = npt.NDArray[np.float32]
 
 # Multiply-adds that a search takes, and the runs on one image that this makes at least and at most.
-_MULTIPLY_ADDS = 0.3e12
+_MULTIPLY_ADDS = 0.2e12
 _RUNS = (160, 12000)
 # Runs for each image that there is: a longer search would fit them.
 _RUNS_FOR_EACH = 40

@@ -149,13 +149,13 @@ class Search:
     def _chosen(self, tensor: str, settings: Settings) -> Settings:
         """The settings with the transform and the range of one activation with which its readers do the least harm."""
         outputs = [site.output for site in self.sites.readers[tensor]]
-        best = _Choice(IDENTITY, settings.ranges[tensor], self._only(outputs, settings).typical_db)
+        noise = self._only(outputs, settings)
+        best = _Choice(IDENTITY, settings.ranges[tensor], noise, noise.typical_db)
         for choice in self._choices(tensor, outputs, settings):
             if choice.value > best.value + (_GAIN_DB if best.transform == choice.transform else 0):
                 best = choice
-        settings = settings.with_transform(tensor, best.transform, best.amax, outputs)
-        self._alone |= dict.fromkeys(outputs, self._only(outputs, settings).worse_db)
-        return settings
+        self._alone |= dict.fromkeys(outputs, best.noise.worse_db)
+        return settings.with_transform(tensor, best.transform, best.amax, outputs)
 
     def _choices(self, tensor: str, outputs: Sequence[str], settings: Settings) -> Iterator[_Choice]:
         clean, seen = self.clean_ends[tensor], self.ends.get(tensor)
@@ -172,9 +172,9 @@ class Search:
     def _tried(
         self, tensor: str, outputs: Sequence[str], settings: Settings, transform: Transform, amax: float
     ) -> _Choice:
-        value = self._only(outputs, settings.with_transform(tensor, transform, amax, outputs)).typical_db
+        noise = self._only(outputs, settings.with_transform(tensor, transform, amax, outputs))
         paid = transform.moves and not is_free(self.sites, tensor)
-        return _Choice(transform, amax, value - (_PAID_GAIN_DB if paid else 0))
+        return _Choice(transform, amax, noise, noise.typical_db - (_PAID_GAIN_DB if paid else 0))
 
     def _only(self, outputs: Iterable[str], settings: Settings) -> Noise:
         return self.trial.noise(replace(settings, layers=frozenset(outputs)), self.trial.batches // 2 or 1)
@@ -323,10 +323,11 @@ class Search:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What an activation was tried with, and what it is worth in dB."""
+    """What an activation was tried with, the noise of that, and what it is worth in dB."""
 
     transform: Transform
     amax: float
+    noise: Noise
     value: float
 
 
