@@ -151,8 +151,12 @@ class _Writer:
         axis = _WEIGHT_AXES.get(node.op_type, 0 if attribute(node, "transB", 0) else 1)
         weight = numpy_helper.to_array(stored)
         rows = weight if axis == 1 else weight.T
-        even = rows if moved.factor is None else rows * moved.factor[:, None]
-        even = np.ascontiguousarray(even if axis == 1 else even.T)
+        even = weight
+        if moved.factor is not None:
+            # Inputs are at axis 1 of a convolution's weight, and at the one that outputs are not at of a matrix.
+            inputs = 1 if node.op_type == "Conv" else 1 - axis
+            shape = [-1 if place == inputs else 1 for place in range(weight.ndim)]
+            even = weight * np.broadcast_to(moved.factor.reshape(-1), weight.shape[inputs : inputs + 1]).reshape(shape)
         rounded = dequantize(min_max_weight(even, axis), axis)
         copy.input[1] = self._add_constant(f"{node.output[0]}::weight", rounded)
         return None if moved.shift is None else -(np.broadcast_to(moved.shift, rows.shape[:1]) @ rows)

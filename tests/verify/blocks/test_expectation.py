@@ -80,6 +80,22 @@ def test_smoothquant_is_undone_exactly() -> None:
     np.testing.assert_allclose(found, want, rtol=2e-3, atol=4e-3)
 
 
+def test_the_factors_of_a_convolutions_channels_are_undone_in_its_weight() -> None:
+    x, weight = random(3, 4, 5, 6, seed=0), random(2, 4, 1, 1, seed=1)
+    model = make_model(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        [("x", TensorProto.FLOAT, ["n", 4, 5, 6])],
+        [("y", TensorProto.FLOAT, ["n", 2, 5, 6])],
+        {"w": weight},
+    )
+    factor = np.array([0.5, 1, 2, 4], np.float32).reshape(4, 1, 1)
+    read = Read(np.asarray(np.float32(0.1)), None, factor)
+    found = run(expected(model, {"y"}, "int8", Quantized(frozenset({"y"}), frozenset({"y"}), {"x": read})), x)
+    even = np.rint(half(x) / factor / read.step) * read.step
+    rounded = dequantize(min_max_weight(weight * factor.reshape(1, 4, 1, 1), 0), 0)
+    np.testing.assert_allclose(found, np.einsum("nchw,oc->nohw", even, rounded[:, :, 0, 0]), rtol=2e-3, atol=4e-3)
+
+
 def test_nodes_that_are_no_layers_get_the_tensor_back() -> None:
     model = make_model(
         [helper.make_node("Identity", ["x"], ["y"])],
