@@ -104,6 +104,7 @@ def test_a_file_in_which_products_are_missing_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("module", ["judge", "child", "degradations"])
 def test_it_knows_nothing_of_edgeformer(module: str) -> None:
-    script = f"import sys, benchmarks.quantization.{module}; print(*[n for n in sys.modules if n.split('.')[0] == 'edgeformer'])"
+    found = "[name for name in sys.modules if name.split('.')[0] == 'edgeformer']"
+    script = f"import sys, benchmarks.quantization.{module}; print(*{found})"
     printed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == ""
