@@ -89,9 +89,10 @@ def test_the_factors_of_a_convolutions_channels_are_undone_in_its_weight() -> No
         {"w": weight},
     )
     factor = np.array([0.5, 1, 2, 4], np.float32).reshape(4, 1, 1)
-    read = Read(np.asarray(np.float32(0.1)), None, factor)
+    step = np.float32(0.1)
+    read = Read(np.asarray(step), None, factor)
     found = run(expected(model, {"y"}, "int8", Quantized(frozenset({"y"}), frozenset({"y"}), {"x": read})), x)
-    even = np.rint(half(x) / factor / read.step) * read.step
+    even = np.rint(half(x) / factor / step) * step
     rounded = dequantize(min_max_weight(weight * factor.reshape(1, 4, 1, 1), 0), 0)
     np.testing.assert_allclose(found, np.einsum("nchw,oc->nohw", even, rounded[:, :, 0, 0]), rtol=2e-3, atol=4e-3)
 
