@@ -78,7 +78,7 @@ def test_every_command_runs(folder: Path) -> None:
         printed.append(result.stdout)
     assert "'int8'" in printed[0]
     assert "['fused', 'fused', 'fused', 'fused']" in printed[0]
-    assert printed[1].startswith("3 0.5")
+    assert printed[1].startswith("3 0.8")
 
 
 def test_every_path_it_names_exists() -> None:

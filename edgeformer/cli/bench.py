@@ -177,7 +177,9 @@ def _print_figures(report: LatencyReport) -> None:
         name = f"{one.name} x{one.batch}" + (", graphs" if one.cuda_graphs else "")
         for timing, times in (("end to end", one.end_to_end), ("GPU", one.gpu)):
             if times is not None:
-                rate = f"{one.images_per_second:.1f}" if times is one.end_to_end else ""
+                # Digits that say nothing would be cut off in a narrow terminal.
+                digits = 1 if one.images_per_second < 1000 else 0
+                rate = f"{one.images_per_second:.{digits}f}" if times is one.end_to_end else ""
                 percentiles = (times.p50, times.p90, times.p99, times.max)
                 few |= any(percentile.ms is None for percentile in percentiles)
                 shown = [_percentile(percentile, times.samples) for percentile in percentiles]

@@ -58,8 +58,8 @@ def test_int8_keeps_the_trained_model_accurate(fused: onnx.ModelProto) -> None:
     result = quantize(fused, samples("calibrate"))
     typed = to_float_type(result.model, "float16")
     int8, int8_top1 = logits(typed, evaluation)
-    # What the shipped model has to keep: 44 dB and all but half a point of top-1.
-    assert snr_db(reference, int8) >= 44
+    # What the shipped model has to keep: 42 dB and all but half a point of top-1.
+    assert snr_db(reference, int8) >= 42
     assert top1 - int8_top1 <= 0.5
     # ONNX Runtime's optimizer changes nothing that matters: the figure does not hang on how the graph is run.
     optimized, _ = logits(typed, evaluation, optimize=True)
