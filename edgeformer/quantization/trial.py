@@ -146,11 +146,6 @@ class Trial:
         self._batches += [self._batch(1, images) for images in degraded]
 
     @property
-    def images(self) -> int:
-        """Images that one trial runs on."""
-        return sum(len(batch.images) for batch in self._batches)
-
-    @property
     def batches(self) -> int:
         """Batches of clean images, and as many of degraded ones, where there are any."""
         return sum(batch.kind == 0 for batch in self._batches)
